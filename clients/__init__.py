@@ -1,0 +1,1 @@
+"""What runs at a hospital: the Flower ClientApp, the private store, the reply."""

@@ -1,0 +1,1 @@
+"""A site folder becomes images in memory: reading, decoding, folds, sampling, augmentation."""

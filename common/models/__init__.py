@@ -1,0 +1,1 @@
+"""Networks, domain-specific batch normalisation and the projection head."""
