@@ -1,0 +1,65 @@
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.errors import CheckpointError, RunError
+from common.files import load_tensors, read_json, save_tensors, write_atomic, write_json
+
+
+def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomic(path, b"first, and longer")
+    write_atomic(path, b"second", mode=0o600)
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"Cannot write .*file: No space left on device\. Free"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    value = torch.arange(6, dtype=torch.float64).reshape(2, 3).t()
+    save_tensors(path, {"a": value, "n": torch.tensor(3)}, {"site": "a"})
+    tensors, metadata = load_tensors(path)
+    assert torch.equal(tensors["a"], value)
+    assert tensors["n"].item() == 3
+    assert metadata == {"site": "a"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+def test_a_damaged_file_of_weights_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    if damage == "truncated":
+        save_tensors(path, {"a": torch.ones(100)})
+        path.write_bytes(path.read_bytes()[:-50])
+    elif damage == "other":
+        path.write_text("not weights")
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_tensors(path)
+
+
+def test_json_round_trip_and_damage(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    value: dict[str, Any] = {"site": "hôpital", "n": [1, 2.5]}
+    write_json(path, value)
+    assert read_json(path) == value
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match=r"value\.json"):
+        read_json(path)
