@@ -5,6 +5,7 @@ A TOML file, ``flwr run --run-config`` and ``xsite … --set key=value`` all fil
 """
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     path : Path, optional
         A TOML file of kebab-case keys; without it the defaults are the ground.
     overrides : mapping, optional
-        Values that win over the file's.
+        Values that win over the file's. An empty ``data`` is filled from ``XSITE_DATA``.
 
     Raises
     ------
@@ -102,7 +103,10 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
         make_config(values, source=str(path))
-    return make_config(values | dict(overrides or {}))
+    values |= dict(overrides or {})
+    if values.get("data") == "":
+        values["data"] = os.environ.get("XSITE_DATA", "")
+    return make_config(values)
 
 
 def parse_override(text: str) -> tuple[str, Scalar]:

@@ -42,7 +42,9 @@ class Config(BaseModel):
 
     # Sites and folds
     data: str = SYNTHETIC
-    """Folder that holds one folder a site, or 'synthetic' for hospitals made from the seed."""
+    """Folder that holds one folder a site, or 'synthetic' for hospitals made from the seed;
+    '' takes the folder that the environment variable XSITE_DATA names.
+    """
     sites: str = "hospital-a,hospital-b"
     """Comma-separated sites, each 'name' (a folder below data) or 'name=folder'."""
     classes: str = "non-covid,covid"
@@ -225,13 +227,18 @@ class Config(BaseModel):
         Raises
         ------
         ConfigError
-            If no site has that name.
+            If no site has that name, or nothing says where its folder is.
         """
         for entry in _entries(self.sites):
             site, _, folder = entry.partition("=")
             if site.strip() == name:
                 if folder.strip():
                     return Path(folder.strip()).expanduser()
+                if not self.data:
+                    raise ConfigError(
+                        f"No folder is named for site '{name}': give the folder of all sites "
+                        "as data (--data, or XSITE_DATA), or sites = 'name=folder'."
+                    )
                 return None if self.data == SYNTHETIC else Path(self.data).expanduser() / name
         raise ConfigError(f"No site is called '{name}'; sites has {', '.join(self.site_names)}.")
 

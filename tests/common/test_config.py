@@ -114,6 +114,15 @@ def test_overrides_win_and_are_read_as_toml_or_text(tmp_path: Path) -> None:
         parse_override("epochs")
 
 
+def test_an_empty_data_folder_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XSITE_DATA", "/hospitals")
+    config = load_config(overrides={"data": "", "sites": "a"})
+    assert config.site_folder("a") == Path("/hospitals/a")
+    monkeypatch.delenv("XSITE_DATA")
+    with pytest.raises(ConfigError, match="No folder is named for site 'a'.*XSITE_DATA"):
+        load_config(overrides={"data": "", "sites": "a"}).site_folder("a")
+
+
 def test_digest_covers_results_and_not_places() -> None:
     config = Config()
     assert config.digest() == config.changed(runs_dir="/elsewhere", run_name="x").digest()
