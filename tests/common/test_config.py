@@ -119,7 +119,7 @@ def test_an_empty_data_folder_comes_from_the_environment(monkeypatch: pytest.Mon
     config = load_config(overrides={"data": "", "sites": "a"})
     assert config.site_folder("a") == Path("/hospitals/a")
     monkeypatch.delenv("XSITE_DATA")
-    with pytest.raises(ConfigError, match="No folder is named for site 'a'.*XSITE_DATA"):
+    with pytest.raises(ConfigError, match=r"No folder is named for site 'a'.*XSITE_DATA"):
         load_config(overrides={"data": "", "sites": "a"}).site_folder("a")
 
 
