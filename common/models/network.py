@@ -1,0 +1,198 @@
+"""The network of a run: backbone, classification head, projection head, and their sites."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.config import Config
+from common.errors import ConfigError
+from common.models import dsbn, pretrained
+from common.models.classifier import ClassificationHead
+from common.models.covidnet import POOLED, CovidNet, feature_size, scaled
+from common.models.original import OriginalCovidNet
+from common.models.projection import ProjectionHead
+from common.models.torchvision_body import TorchvisionBody
+from common.randomness import seeded_torch
+from common.schema import SITE_NAME
+
+TORCHVISION = "torchvision:"
+
+
+class Output(NamedTuple):
+    """What the network says about a batch.
+
+    Attributes
+    ----------
+    logits : Tensor, shape (batch, classes)
+        Under ``variant = 'released'`` the sigmoid of them, on which the authors' cross entropy
+        is taken.
+    embedding : Tensor, shape (batch, embedding)
+        The backbone's features.
+    projection : Tensor, shape (batch, projection_size)
+        Their image under the projection head, not normalised.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+    projection: Tensor
+
+
+class Network(nn.Module):
+    """Backbone and heads, with each site's own normalisation or one for all.
+
+    Parameters
+    ----------
+    body : Module
+        Images → embedding.
+    head : Module
+        Embedding → logits.
+    projection : Module
+        Embedding → projection.
+    sites : sequence of str
+        Names of the sites.
+    own_normalisation : bool
+        Whether each site gets its own BatchNorm.
+    description : str
+        What the network is, for reports and errors.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        head: nn.Module,
+        projection: nn.Module,
+        sites: Sequence[str],
+        own_normalisation: bool,
+        description: str,
+    ) -> None:
+        super().__init__()
+        self.body, self.head, self.projection = body, head, projection
+        self.sites = tuple(sites)
+        self.description = description
+        self.routing = dsbn.SiteRouting()
+        if own_normalisation:
+            dsbn.convert(self, self.sites, self.routing)
+        else:
+            dsbn.drop_counters(self)
+
+    def forward(self, images: Tensor, segments: dsbn.Segments) -> Output:
+        """Classify and project a batch.
+
+        Parameters
+        ----------
+        images : Tensor, shape (batch, 3, height, width)
+            Every site's images together.
+        segments : sequence of (str, int)
+            Sites with their number of images, in the batch's order.
+
+        Raises
+        ------
+        RunError
+            If the segments do not add up to the batch or name an unknown site.
+        """
+        dsbn.check_segments(segments, self.sites, len(images))
+        self.routing.segments = tuple(segments)
+        embedding = self.body(images)
+        return Output(self.head(embedding), embedding, self.projection(embedding))
+
+    def add_site(self, site: str, like: str | None = None) -> None:
+        """Give a further site its own normalisation; see :func:`common.models.dsbn.add_site`."""
+        dsbn.add_site(self, site, like)
+        self.sites += (site,)
+
+
+def build_network(config: Config, sites: Sequence[str]) -> Network:
+    """Build the network that a configuration describes.
+
+    Its shared weights depend on the configuration alone: whatever ``sites``, they are the same.
+
+    Parameters
+    ----------
+    config : Config
+        Backbone, variant, width, normalisation, projection, seed, precision and pretrained.
+    sites : sequence of str
+        The sites that this network will see: one at a hospital, all in pooled training.
+
+    Returns
+    -------
+    Network
+        On the CPU, in training mode, channels last, float32 (float64 if ``precision`` says so).
+
+    Raises
+    ------
+    ConfigError
+        If the backbone is unknown or unfit, or a site's name is.
+    CheckpointError
+        If ``config.pretrained`` cannot be read or belongs to another network.
+    """
+    for site in sites:
+        if not SITE_NAME.fullmatch(site):
+            raise ConfigError(
+                f"'{site}' is no site name: lower-case letters, digits, '-' and '_', at most 63."
+            )
+    if not sites or len(set(sites)) < len(sites):
+        raise ConfigError(f"A network needs sites of different names; found {list(sites)}.")
+    with seeded_torch(config.seed, "network"):
+        body, head, projection = _parts(config)
+    weights = sum(p.numel() for part in (body, head, projection) for p in part.parameters())
+    variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
+    network = Network(
+        body,
+        head,
+        projection,
+        sites,
+        config.normalisation == "dsbn",
+        f"{config.backbone}{variant}, width {config.width:g}, "
+        f"{len(config.class_names)} classes, {weights / 1e6:.1f} million weights",
+    )
+    network.to(torch.float64 if config.precision == "float64" else torch.float32)
+    network.to(memory_format=torch.channels_last)
+    if config.pretrained:
+        pretrained.load_pretrained(
+            network, Path(config.pretrained).expanduser(), sites, config.site_names
+        )
+    return network
+
+
+def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Return body, classification head and projection head, freshly initialised."""
+    classes, width = len(config.class_names), config.width
+    hidden, size = scaled(config.projection_hidden, width), config.projection_size
+    if config.backbone.startswith(TORCHVISION):
+        if width != 1:
+            raise ConfigError(f"width = {width:g} is for COVID-Net; torchvision's have their own.")
+        name = config.backbone.removeprefix(TORCHVISION)
+        other = TorchvisionBody(name, classes, config.image_size)
+        head = nn.Linear(other.embedding, classes)
+        return other, head, ProjectionHead(other.embedding, hidden, size)
+    if config.backbone not in ("covidnet", "covidnet-original"):
+        raise ConfigError(
+            f"backbone is '{config.backbone}', but it must be 'covidnet', 'covidnet-original' or "
+            "a torchvision classifier as 'torchvision:resnet18'."
+        )
+    if feature_size(config.image_size) < 1:
+        raise ConfigError(f"image-size is {config.image_size}; COVID-Net needs at least 31.")
+    if config.backbone == "covidnet":
+        released = config.variant == "released"
+        body = CovidNet(width, config.variant)
+        return (
+            body,
+            ClassificationHead(body.embedding, classes, width, sigmoid=released),
+            ProjectionHead(body.embedding, hidden, size),
+        )
+    original = OriginalCovidNet(config.image_size, width)
+    pooled = original.map_shape[0] * POOLED**2
+    return (
+        original,
+        ClassificationHead(original.embedding, classes, width, normalised=False),
+        # The baseline has no projection head of its own: it gets the redesign's, on 2×2 places.
+        nn.Sequential(
+            nn.Unflatten(1, original.map_shape),
+            nn.AdaptiveAvgPool2d(POOLED),
+            nn.Flatten(),
+            ProjectionHead(pooled, hidden, size),
+        ),
+    )

@@ -1,0 +1,223 @@
+"""The checkpoint that the method's authors released, and where each of its tensors belongs.
+
+Theirs are 270 tensors: every layer once, every BatchNorm twice. Names without a suffix (``bn0``)
+belong to the COVID-CT site ('ucsd'), those ending in ``new`` to the SARS-CoV-2 site ('new').
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import CheckpointError, ConfigError
+from common.models.covidnet import BLOCKS
+from common.models.dsbn import DomainBatchNorm
+
+SUFFIX = {"ucsd": "", "new": "new"}
+"""The authors' two sites, and what the names of their BatchNorms end in."""
+PEPX = ("reduce", "widen", "depthwise", "narrow", "enlarge")
+COUNTER = "num_batches_tracked"
+LAYERS = {
+    "conv1": "body.stem",
+    "fc1": "head.dense1",
+    "fc2": "head.dense2",
+    "classifier.0": "head.logits",
+    "feature1": "projection.hidden",
+    "feature2": "projection.output",
+}
+NORMS = {
+    "bn0": "body.stem_norm",
+    "bn5": "head.norm1",
+    "bn6": "head.norm2",
+    "fbn5": "projection.hidden_norm",
+    "fbn6": "projection.output_norm",
+}
+
+
+class Entry(NamedTuple):
+    """One tensor of a released checkpoint: its name there, and its place in our network.
+
+    ``source`` is 'ucsd' or 'new' for a BatchNorm's tensor and None for a layer's.
+    """
+
+    name: str
+    module: str
+    tensor: str
+    source: str | None
+
+
+def released_entries() -> list[Entry]:
+    """Return all 270 tensors of a released checkpoint."""
+    layers, norms = dict(LAYERS), dict(NORMS)
+    for stage, blocks in enumerate(BLOCKS):
+        layers[f"conv{stage + 1}_1x1"] = f"body.stages.{stage}.shortcut"
+        norms[f"bn{stage + 1}"] = f"body.stages.{stage}.shortcut_norm"
+        for block in range(blocks):
+            for place, ours in enumerate(PEPX):
+                theirs = f"pexp{stage + 1}_{block + 1}.network.{place}"
+                layers[theirs] = f"body.stages.{stage}.blocks.{block}.{ours}"
+    entries = [
+        Entry(f"{theirs}.{tensor}", ours, tensor, None)
+        for theirs, ours in layers.items()
+        for tensor in ("weight", "bias")
+    ]
+    return entries + [
+        Entry(f"{theirs}{suffix}.0.{tensor}", ours, tensor, source)
+        for source, suffix in SUFFIX.items()
+        for theirs, ours in norms.items()
+        for tensor in ("weight", "bias", "running_mean", "running_var", COUNTER)
+    ]
+
+
+def load_released(network: nn.Module, path: Path, site_of: Mapping[str, str]) -> None:
+    """Load the authors' checkpoint, or the part of it that one site needs.
+
+    Parameters
+    ----------
+    network : Network
+        A redesigned COVID-Net of width 1 with two classes, of either variant; changed in place,
+        or not at all where the checkpoint does not fit.
+    path : Path
+        A file with ``{"state_dict": …}``; it is read without running any code in it.
+    site_of : mapping of str to str
+        Whose normalisation each of the authors' sites becomes: ``{"ucsd": "hospital-a"}`` leaves
+        the SARS-CoV-2 site's out. Sites of the network that are not named keep theirs.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, or naming the tensors that are missing, additional, misshapen
+        or not finite.
+    ConfigError
+        If ``site_of`` names a site that the authors, or the network, do not have.
+    """
+    assign_released(network, path, {site: source for source, site in site_of.items()})
+
+
+def assign_released(network: nn.Module, path: Path, source_of: Mapping[str, str]) -> None:
+    """Do as :func:`load_released`; here several sites may start from one normalisation.
+
+    Parameters
+    ----------
+    network : Network
+    path : Path
+    source_of : mapping of str to str
+        Site → 'ucsd' or 'new'. A network whose sites share their normalisation takes one alone.
+
+    Raises
+    ------
+    CheckpointError, ConfigError
+        As :func:`load_released`.
+    """
+    entries, modules = released_entries(), dict(network.named_modules())
+    if any(entry.module not in modules for entry in entries):
+        raise CheckpointError(
+            f"{path} holds the authors' COVID-Net, but the network is another: "
+            f"{getattr(network, 'description', type(network).__name__)}."
+        )
+    _check_sites(modules[NORMS["bn0"]], source_of)
+    theirs = read_checkpoint(path)
+    expected = {
+        entry.name: () if entry.tensor == COUNTER else _shape(modules[entry.module], entry.tensor)
+        for entry in entries
+    }
+    refuse_misfits(path, theirs, expected)
+    with torch.no_grad():
+        for entry in entries:
+            for holder in _holders(modules[entry.module], entry.source, source_of):
+                target = getattr(holder, entry.tensor)
+                if target is not None:
+                    target.copy_(theirs[entry.name])
+
+
+def _check_sites(norm: nn.Module, source_of: Mapping[str, str]) -> None:
+    for site, source in source_of.items():
+        if source not in SUFFIX:
+            raise ConfigError(f"The released network's sites are 'ucsd' and 'new', not '{source}'.")
+        if isinstance(norm, DomainBatchNorm) and site not in norm.sites:
+            raise ConfigError(f"The network has no site '{site}'; it has {', '.join(norm.sites)}.")
+    if not isinstance(norm, DomainBatchNorm) and len(set(source_of.values())) > 1:
+        raise ConfigError(
+            "With normalisation = 'shared' the network takes the normalisation of one of the "
+            "released network's two sites; name 'ucsd' or 'new'."
+        )
+
+
+def _holders(
+    module: nn.Module, source: str | None, source_of: Mapping[str, str]
+) -> list[nn.Module]:
+    """Return the modules that take an entry's tensor."""
+    if source is None:
+        return [module]
+    if isinstance(module, DomainBatchNorm):
+        return [module.sites[site] for site, each in source_of.items() if each == source]
+    return [module] if source in source_of.values() else []
+
+
+def _shape(module: nn.Module, tensor: str) -> tuple[int, ...]:
+    if isinstance(module, DomainBatchNorm):
+        module = next(iter(module.sites.values()))
+    return tuple(getattr(module, tensor).shape)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a PyTorch checkpoint without running any code in it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, is no PyTorch file, or holds no ``state_dict`` of tensors.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"Cannot read the weights in {path}: {str(error).splitlines()[0]} "
+            "Expected a PyTorch checkpoint of tensors alone."
+        ) from error
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(f"{path} holds no 'state_dict' of tensors, as a checkpoint would.")
+    return dict(state)
+
+
+def refuse_misfits(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Check that a file holds exactly the expected tensors, finite ones.
+
+    Parameters
+    ----------
+    path : Path
+        Named in the error.
+    tensors : mapping of str to Tensor
+        What the file holds.
+    expected : mapping of str to tuple of int
+        Shape by name.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensors that are missing, additional, misshapen or not finite.
+    """
+    common = [name for name in expected if name in tensors]
+    faults = {
+        "missing": [name for name in expected if name not in tensors],
+        "additional": [name for name in tensors if name not in expected],
+        "misshapen": [
+            f"{name} {tuple(tensors[name].shape)}, expected {expected[name]}"
+            for name in common
+            if tuple(tensors[name].shape) != expected[name]
+        ],
+        "not finite": [name for name in common if not bool(tensors[name].isfinite().all())],
+    }
+    if any(faults.values()):
+        said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        raise CheckpointError(f"The weights in {path} do not fit the network ({said}).")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
