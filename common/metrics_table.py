@@ -1,0 +1,94 @@
+"""``metrics.csv``: one row for each round, site and subset."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import get_type_hints
+
+from common.files import write_atomic
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class MetricsRow:
+    """One row: the figures of one site's subset after one round.
+
+    ``train_*`` are means over the round's steps; ``images_seen`` (the site's own, so far),
+    ``seconds`` (so far) and bytes (of this round) are totals. NaN stands for "not defined".
+    """
+
+    round: int
+    step: int
+    site: str
+    subset: str
+    accuracy: float = NAN
+    f1: float = NAN
+    sensitivity: float = NAN
+    precision: float = NAN
+    auc: float = NAN
+    loss: float = NAN
+    train_loss: float = NAN
+    train_cross_entropy: float = NAN
+    train_contrastive: float = NAN
+    images_seen: int = 0
+    seconds: float = NAN
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+    def scalars(self) -> dict[str, float]:
+        """Return TensorBoard's tags and values; undefined ones are left out."""
+        own = ("accuracy", "f1", "sensitivity", "precision", "auc", "loss")
+        tags = {f"{self.subset}/{name}": float(getattr(self, name)) for name in own}
+        tags |= {
+            f"train/{name.removeprefix('train_')}": float(getattr(self, name))
+            for name in ("train_loss", "train_cross_entropy", "train_contrastive", "images_seen")
+        }
+        return {tag: value for tag, value in tags.items() if math.isfinite(value)}
+
+
+COLUMNS = tuple(field.name for field in fields(MetricsRow))
+
+
+def _lines(rows: Sequence[MetricsRow], header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(COLUMNS)
+    writer.writerows(astuple(row) for row in rows)
+    return text.getvalue()
+
+
+def write_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
+    """Write the whole table, atomically."""
+    write_atomic(path, _lines(rows, header=True).encode())
+
+
+def append_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
+    """Append rows to a table that is there, and wait until they are on the disk."""
+    with path.open("a") as file:
+        file.write(_lines(rows, header=False))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[MetricsRow]:
+    """Read a table; a last line that a kill cut short is left out.
+
+    Returns
+    -------
+    list of MetricsRow
+        Empty where there is no file yet.
+    """
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text().rpartition("\n")
+    kinds = get_type_hints(MetricsRow)
+    return [
+        MetricsRow(**{name: kinds[name](row[name]) for name in COLUMNS})
+        for row in csv.DictReader(io.StringIO(whole))
+    ]
