@@ -6,7 +6,6 @@ belong to the COVID-CT site ('ucsd'), those ending in ``new`` to the SARS-CoV-2 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
@@ -173,9 +172,10 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+    except Exception as error:  # a spoilt pickle can raise almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"Cannot read the weights in {path}: {str(error).splitlines()[0]} "
+            f"Cannot read the weights in {path} ({reason}). "
             "Expected a PyTorch checkpoint of tensors alone."
         ) from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None

@@ -1,0 +1,184 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common import sharing
+from common.config import Config, make_config
+from common.errors import CheckpointError, ConfigError, RunError
+from common.files import save_tensors
+from common.models.dsbn import DomainBatchNorm
+from common.models.network import build_network
+from common.models.released import released_entries
+
+
+def small(**more: object) -> Config:
+    values = {"width": 0.125, "image-size": 64, "projection-size": 16}
+    return make_config(values | {key.replace("_", "-"): value for key, value in more.items()})
+
+
+def images(count: int = 4) -> Tensor:
+    return torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize(
+    "backbone", ["covidnet", "covidnet-original", "torchvision:mobilenet_v3_small"]
+)
+def test_outputs_have_their_shapes_and_reach_every_part(backbone: str) -> None:
+    width = 1.0 if backbone.startswith("torchvision") else 0.125
+    network = build_network(
+        small(backbone=backbone, width=width, classes="none,mild,severe"), ["a", "b"]
+    )
+    output = network(images(), [("a", 2), ("b", 2)])
+    assert output.logits.shape == (4, 3)
+    assert output.embedding.shape[0] == 4
+    assert output.projection.shape == (4, 16)
+    assert output.projection.ge(0).all(), "the projection ends in a ReLU"
+    output.logits.square().sum().backward()
+    assert all(p.grad is None for p in network.projection.parameters())
+    assert all(p.grad is not None for p in network.body.parameters())
+    assert all(p.grad is not None for p in network.head.parameters())
+
+
+def test_the_projection_head_sees_the_embedding_and_the_body_its_gradient() -> None:
+    network = build_network(small(), ["a"])
+    network(images(), [("a", 4)]).projection.sum().backward()
+    assert all(p.grad is not None for p in network.projection.parameters())
+    assert all(p.grad is not None for p in network.body.parameters())
+    assert all(p.grad is None for p in network.head.parameters())
+
+
+def test_shared_weights_do_not_depend_on_the_sites() -> None:
+    one, two = build_network(small(), ["a"]), build_network(small(), ["b", "c", "a"])
+    assert sharing.shared_layout(one) == sharing.shared_layout(two)
+    assert (sharing.pack(one) == sharing.pack(two)).all()
+    alike = build_network(small(), ["a"])
+    assert all(torch.equal(t, alike.state_dict()[n]) for n, t in one.state_dict().items())
+    other = build_network(small(seed=1), ["a"])
+    assert (sharing.pack(one) != sharing.pack(other)).mean() > 0.99
+
+
+def test_building_draws_nothing_from_the_global_generator() -> None:
+    before = torch.random.get_rng_state()
+    build_network(small(), ["a"])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_precision_and_memory_format() -> None:
+    network = build_network(small(), ["a"])
+    assert network.training
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    stem = network.body.stem
+    assert isinstance(stem, nn.Conv2d)
+    assert stem.weight.is_contiguous(memory_format=torch.channels_last)
+    assert {p.dtype for p in build_network(small(precision="float64"), ["a"]).parameters()} == {
+        torch.float64
+    }
+
+
+def test_the_released_variant_ends_in_a_sigmoid_and_the_corrected_does_not() -> None:
+    x = 100 * images()
+    released = build_network(small(variant="released"), ["a"])(x, [("a", 4)]).logits
+    assert released.min() > 0
+    assert released.max() < 1
+    corrected = build_network(small(), ["a"])(x, [("a", 4)]).logits
+    assert corrected.min() < 0
+
+
+def test_one_normalisation_for_all_is_plain_and_has_no_counter() -> None:
+    network = build_network(small(normalisation="shared"), ["a", "b"])
+    kinds = [type(m) for m in network.modules()]
+    assert DomainBatchNorm not in kinds
+    assert kinds.count(nn.BatchNorm2d) + kinds.count(nn.BatchNorm1d) == 9
+    assert not [n for n in network.state_dict() if n.endswith("num_batches_tracked")]
+    assert sharing.private_names(network) == ()
+    x = images()
+    both = network(x, [("a", 2), ("b", 2)]).logits
+    alike = build_network(small(normalisation="shared"), ["z"])(x, [("z", 4)]).logits
+    assert torch.equal(both, alike)
+
+
+def test_segments_are_checked_for_any_normalisation() -> None:
+    for normalisation in ("dsbn", "shared"):
+        network = build_network(small(normalisation=normalisation), ["a", "b"])
+        with pytest.raises(RunError, match="no normalisation for site 'c'; it knows a, b"):
+            network(images(), [("a", 2), ("c", 2)])
+        with pytest.raises(RunError, match="holds 4 images"):
+            network(images(), [("a", 3)])
+
+
+def test_a_site_can_be_added() -> None:
+    network = build_network(small(), ["a"]).eval()
+    network.add_site("new", like="a")
+    assert network.sites == ("a", "new")
+    old, new = network(images(), [("a", 4)]), network(images(), [("new", 4)])
+    assert torch.equal(old.logits, new.logits)
+
+
+def test_the_description_says_what_it_is() -> None:
+    assert re.fullmatch(
+        r"covidnet \(corrected\), width 0\.125, 2 classes, 0\.\d million weights",
+        build_network(small(), ["a", "b"]).description,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "sites", "sentence"),
+    [
+        ({"backbone": "resnet18"}, ["a"], "torchvision classifier as 'torchvision:resnet18'"),
+        ({"backbone": "torchvision:resnet18"}, ["a"], "width = 0.125 is for COVID-Net"),
+        ({"image_size": 30}, ["a"], "COVID-Net needs at least 31"),
+        ({"image_size": 30, "backbone": "covidnet-original"}, ["a"], "at least 31"),
+        ({}, [], "needs sites of different names"),
+        ({}, ["a", "a"], "needs sites of different names"),
+        ({}, ["Hospital A"], "'Hospital A' is no site name"),
+        ({}, ["a.b"], "'a.b' is no site name"),
+    ],
+)
+def test_unfit_configurations_are_refused(
+    values: dict[str, object], sites: list[str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build_network(small(**values), sites)
+
+
+def released_file(path: Path) -> Path:
+    """A checkpoint with the authors' names; normalisation weights 2 at ucsd and 3 at new."""
+    state = build_network(small(), ["x"]).state_dict()
+    tensors = {}
+    for entry in released_entries():
+        site = "" if entry.source is None else ".sites.x"
+        value = {None: 0.5, "ucsd": 2.0, "new": 3.0}[entry.source]
+        tensors[entry.name] = torch.full_like(state[f"{entry.module}{site}.{entry.tensor}"], value)
+    torch.save({"state_dict": tensors}, path)
+    return path
+
+
+@pytest.mark.parametrize("site", ["first", "second", "third"])
+def test_every_hospital_starts_from_the_same_half_of_the_released_network(
+    tmp_path: Path, site: str
+) -> None:
+    path = released_file(tmp_path / "released.pth")
+    config = small(pretrained=str(path), sites="first,second,third")
+    alone = build_network(config, [site]).state_dict()
+    pooled = build_network(config, ["third", "second", "first"]).state_dict()
+    name = f"head.norm1.sites.{site}.weight"
+    assert alone[name].eq(3.0 if site == "second" else 2.0).all()
+    assert all(torch.equal(tensor, pooled[key]) for key, tensor in alone.items())
+    shared = build_network(config.changed(normalisation="shared"), [site]).state_dict()
+    assert shared["head.norm1.weight"].eq(2.0).all()
+
+
+def test_weights_that_xsite_wrote_can_be_started_from(tmp_path: Path) -> None:
+    trained = build_network(small(seed=5), ["a"])
+    state, names = trained.state_dict(), sharing.shared_names(trained)
+    path = tmp_path / "shared.safetensors"
+    save_tensors(path, {name: state[name] for name in names})
+    network = build_network(small(pretrained=str(path)), ["b"])
+    assert (sharing.pack(network) == sharing.pack(trained)).all()
+    with pytest.raises(CheckpointError, match=r"misshapen: projection\.output\.weight"):
+        build_network(small(pretrained=str(path), projection_size=8), ["b"])
+    with pytest.raises(CheckpointError, match="There is no file"):
+        build_network(small(pretrained=str(tmp_path / "none.pth")), ["b"])
