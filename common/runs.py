@@ -33,6 +33,7 @@ __all__ = [
     "load_run_network",
     "read_result",
     "read_run_config",
+    "refuse_taken",
     "run_folder_name",
     "runs_base",
 ]
@@ -52,6 +53,21 @@ def run_folder_name(config: Config, mode: str, base: Path) -> str:
     stem = f"{mode}-{datetime.now():%Y%m%d-%H%M%S}"
     taken = (f"{stem}-{number}" for number in range(2, 1000))
     return next(name for name in (stem, *taken) if not (base / name).exists())
+
+
+def refuse_taken(config: Config, base: Path) -> None:
+    """Refuse a new run's name that is taken, before anything that takes time.
+
+    Raises
+    ------
+    RunError
+        If ``run-name`` is the name of a folder and ``resume`` is off.
+    """
+    if config.run_name and not config.resume and (base / config.run_name).exists():
+        raise RunError(
+            f"A run called '{config.run_name}' exists already in {base}. Choose another name, "
+            "or go on with that run (--resume)."
+        )
 
 
 class RunFolder:
@@ -90,6 +106,7 @@ class RunFolder:
             If a new run's folder exists, if a resumed one does not or belongs to another mode or
             configuration (the differing keys are named), or if nothing can be written.
         """
+        refuse_taken(config, base)
         name = run_folder_name(config, mode, base)
         if name in {".", ".."}:
             raise RunError(f"run-name is '{name}', which is no name of a new folder.")
@@ -99,11 +116,6 @@ class RunFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
-        except FileExistsError:
-            raise RunError(
-                f"A run called '{name}' exists already in {base}. Choose another name, "
-                "or go on with that run (--resume)."
-            ) from None
         except OSError as error:
             raise RunError(f"Cannot make the run's folder {path}: {error.strerror}.") from error
         write_json(path / "environment.json", describe_environment())
@@ -212,6 +224,7 @@ class RunFolder:
         probabilities: "np.ndarray[Any, Any]",
         classes: Sequence[str],
         subset: str,
+        name: str = "predictions.csv",
     ) -> None:
         """Write one site's predictions of one subset; other subsets' stay.
 
@@ -229,13 +242,15 @@ class RunFolder:
             Names of the classes, in label order.
         subset : str
             ``"test"`` or ``"validation"``.
+        name : str
+            The file's name.
 
         Raises
         ------
         RunError
             If the file cannot be written.
         """
-        path = self.site(site) / "predictions.csv"
+        path = self.site(site) / name
         write_predictions(path, files, labels, probabilities, classes, subset)
 
     def save_shared(

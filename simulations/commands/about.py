@@ -1,0 +1,54 @@
+"""``xsite config`` and ``xsite version``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("config", short_help="List the configuration keys.")(config)
+    app.command("version", short_help="Print versions.")(version)
+
+
+def config(
+    word: Annotated[
+        str, typer.Argument(metavar="[WORD]", help="Only keys that mention this word.")
+    ] = "",
+) -> None:
+    """List every configuration key with its default and what it means.
+
+    A TOML file (--config), the command line (--set) and flwr run (--run-config) take these keys.
+    """
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from common.config import describe
+    from common.errors import ConfigError
+
+    console = Console()
+    found = 0
+    for key, default, meaning in describe():
+        text = " ".join(meaning.split())
+        if word.lower() not in f"{key} {text}".lower():
+            continue
+        found += 1
+        value = f'"{default}"' if isinstance(default, str) else str(default)
+        shown = value.lower() if isinstance(default, bool) else value
+        console.print(Text.assemble((key, "bold"), f" = {shown}"))
+        console.print(Padding(Text(text), (0, 0, 0, 4)))
+    if not found:
+        raise ConfigError(f"No configuration key mentions '{word}'; `xsite config` lists them all.")
+
+
+def version() -> None:
+    """Print the version of xsite and of what it computes with."""
+    import platform
+    from importlib import metadata
+
+    for package in ("xsite", "torch", "flwr"):
+        typer.echo(f"{package} {metadata.version(package)}")
+    typer.echo(f"python {platform.python_version()}")

@@ -1,0 +1,26 @@
+"""What the present command has begun, for the sentence that ends it early."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Trail:
+    """Filled by a command once it knows them.
+
+    Attributes
+    ----------
+    run : Path or None
+        Folder of the run that the command writes.
+    command : str
+        How the run was started, such as ``"xsite train pooled"``.
+    """
+
+    run: Path | None = None
+    command: str = ""
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on with the run."""
+        return f"{self.command} --resume {shlex.quote(str(self.run))}"

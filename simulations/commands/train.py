@@ -1,0 +1,164 @@
+"""``xsite train``: one run, federated, pooled or single-site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simulations.commands import options
+from simulations.commands.trail import Trail
+
+if TYPE_CHECKING:
+    from common.config import Config
+    from simulations.progress import Report
+
+    Training = Callable[[Config, Path, Report], Path]
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Train one run: federated, pooled or single-site.",
+    epilog="Example: xsite train pooled --data /data/sites --epochs 20 --name first",
+)
+
+
+@app.command(short_help="Every site in a process of its own.")
+def federated(
+    context: typer.Context,
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+    data: options.DataFolder = None,
+    sites: options.SiteList = None,
+    site: options.SiteFolders = None,
+    runs: options.RunsFolder = None,
+    name: options.RunName = None,
+    resume: options.ResumedRun = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    device: options.Device = None,
+    cpus_per_site: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="CPUs that one site takes. [default: a fair share]"),
+    ] = None,
+    gpus_per_site: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="GPUs, or a share of one, that a site takes, such as 0.5."),
+    ] = None,
+    ray_address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="A Ray cluster to use. [default: none]")
+    ] = "",
+) -> None:
+    """Train with every site in a process of its own; only shared tensors and prototypes travel.
+
+    All sites are simulated on this machine. Hospitals that are really apart run Flower's
+    SuperLink and SuperNodes instead: see README.md.
+    """
+    asked = options.Asked(
+        config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device
+    )
+
+    def training(config: Config, base: Path, report: Report) -> Path:
+        from common.errors import ConfigError
+        from simulations.federated import train_federated
+        from simulations.placement import place
+
+        if (1 if cpus_per_site is None else cpus_per_site) < 1 or (gpus_per_site or 0) < 0:
+            raise ConfigError("--cpus-per-site must be 1 or more, --gpus-per-site 0 or more.")
+        placement = place(
+            config,
+            cpus_per_site=cpus_per_site,
+            gpus_per_site=gpus_per_site,
+            ray_address=ray_address,
+        )
+        return train_federated(config, base, report, placement)
+
+    _run(context, "federated", asked, training)
+
+
+@app.command(short_help="One network on the images of all sites.")
+def pooled(
+    context: typer.Context,
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+    data: options.DataFolder = None,
+    sites: options.SiteList = None,
+    site: options.SiteFolders = None,
+    runs: options.RunsFolder = None,
+    name: options.RunName = None,
+    resume: options.ResumedRun = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    device: options.Device = None,
+) -> None:
+    """Train one network on the images of all sites: the reference for federated training.
+
+    Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
+    """
+    asked = options.Asked(
+        config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device
+    )
+
+    def training(config: Config, base: Path, report: Report) -> Path:
+        from simulations.local import train_pooled
+
+        return train_pooled(config, base, report)
+
+    _run(context, "pooled", asked, training)
+
+
+@app.command(short_help="A network for every site.")
+def single(
+    context: typer.Context,
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+    data: options.DataFolder = None,
+    sites: options.SiteList = None,
+    site: options.SiteFolders = None,
+    runs: options.RunsFolder = None,
+    name: options.RunName = None,
+    resume: options.ResumedRun = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    device: options.Device = None,
+) -> None:
+    """Train a network for every site on its own images, with as many steps as the others get.
+
+    Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
+    """
+    asked = options.Asked(
+        config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device
+    )
+
+    def training(config: Config, base: Path, report: Report) -> Path:
+        from simulations.local import train_single
+
+        return train_single(config, base, report)
+
+    _run(context, "single", asked, training)
+
+
+def _run(context: typer.Context, mode: str, asked: options.Asked, training: Training) -> None:
+    """Train, and print what came out."""
+    config = options.gather_config(asked)
+    from common.runs import run_folder_name, runs_base
+
+    base = runs_base(config, Path("runs"))
+    # Named here, so that the sentence that ends an interrupted run can name it.
+    config = config.changed(run_name=run_folder_name(config, mode, base))
+    if asked.resume or not (base / config.run_name).exists():
+        trail = context.ensure_object(Trail)
+        trail.run, trail.command = base / config.run_name, f"xsite train {mode}"
+    from rich.console import Console
+
+    from simulations.progress import make_report
+    from simulations.tables import print_result
+
+    report = make_report()
+    try:
+        run = training(config, base, report)
+    finally:
+        report.close()
+    print_result(Console(), run)

@@ -1,0 +1,58 @@
+"""What guards a run: Ctrl-C ends it between two steps, and no two processes write one folder."""
+
+import fcntl
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from common.errors import RunError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM, as a batch system sends it) into a question to ask.
+
+    Yields
+    ------
+    callable
+        Whether somebody has asked to stop. A second signal interrupts at once.
+    """
+    asked = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    # Python lets the main thread alone set handlers.
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    RunError
+        If another process holds it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"Another process is writing the run {folder}; wait for it.") from error
+        yield

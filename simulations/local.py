@@ -1,0 +1,282 @@
+"""Training on one machine without an exchange: all sites pooled, or each site alone.
+
+Both go through the loop, the rounds, the budget and the files of federated training.
+"""
+
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from common.config import Config
+from common.data.folds import leakage, split_site
+from common.data.open import open_site
+from common.data.sampling import steps_per_epoch
+from common.device import Device, choose_device, limited_threads
+from common.errors import XsiteError
+from common.models.network import Network, build_network
+from common.results import subset_figures
+from common.runs import RunFolder, read_run_config, refuse_taken
+from common.sharing import private_names, shared_names
+from common.training import training_site
+from common.weights import weights_digest
+from simulations.guard import alone_in, stop_between_steps
+from simulations.local_rounds import (
+    Course,
+    Figures,
+    LocalSite,
+    Plan,
+    evaluate,
+    load_weights,
+    run_rounds,
+    save_weights,
+)
+from simulations.progress import Report, StepCounter
+
+Mode = Literal["pooled", "single"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one network's training came to."""
+
+    metrics: dict[str, Any]
+    best: dict[str, Any] | None
+    shared: tuple[str, ...]
+    private: tuple[str, ...]
+    digest: str
+    seconds: float
+
+
+def train_pooled(config: Config, base: Path, report: Report) -> Path:
+    """Train one network on the images of all sites: the reference for everything else.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration; ``resume`` goes on with the run ``run-name`` bit for bit.
+    base : Path
+        The folder of all runs.
+    report : Report
+        Told of progress.
+
+    Returns
+    -------
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    XsiteError
+        Whatever makes the run impossible, in one sentence.
+    KeyboardInterrupt
+        If it was stopped; the run can be resumed from after the step of that moment.
+    """
+    return _train(config, "pooled", base, report)
+
+
+def train_single(config: Config, base: Path, report: Report) -> Path:
+    """Train a network of its own for every site, each with the steps of a run of all sites.
+
+    Parameters, result and errors are those of :func:`train_pooled`.
+    """
+    return _train(config, "single", base, report)
+
+
+def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
+    refuse_taken(config, base)
+    config = _with_threads(config, base)
+    device = choose_device(config)
+    names = config.site_names
+    groups = [names] if mode == "pooled" else [(name,) for name in names]
+    with limited_threads(config):
+        # Built first: a network that cannot be is told before an hour of decoding.
+        network = build_network(config, groups[0])
+        sites = {name: open_local_site(config, name, device, report) for name in names}
+        folder = RunFolder.create(config, mode, base)
+        if folder.result["status"] == "completed":
+            report.message(f"The run {folder.path} is complete already.")
+            return folder.path
+        with alone_in(folder.path), ending_told(folder), stop_between_steps() as should_stop:
+            report.message(f"{folder.path}: {network.description}, on {device.describe()}")
+            plan = make_plan(config, [len(site.split.train) for site in sites.values()])
+            outcomes = []
+            for group in groups:
+                # The first network is built already; the others only when it is their turn.
+                network = network if group is groups[0] else build_network(config, group)
+                course = Course(
+                    folder=folder,
+                    config=folder.config,
+                    device=device,
+                    plan=plan,
+                    network=network.to(device.device),
+                    sites={name: sites[name] for name in group},
+                    owner=group[0] if mode == "single" else None,
+                )
+                outcomes.append(_train_network(course, report, should_stop))
+            folder.finish(_result(folder.config, device, plan, sites, network, outcomes))
+            shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
+    return folder.path
+
+
+def _with_threads(config: Config, base: Path) -> Config:
+    """Fix the number of threads, on which sums depend: a resumed run keeps the one it had."""
+    if config.threads:
+        return config
+    if config.resume:
+        stored = base / config.run_name
+        return config.changed(threads=read_run_config(stored).threads)
+    return config.changed(threads=len(os.sched_getaffinity(0)))
+
+
+def make_plan(config: Config, train_images: Sequence[int]) -> Plan:
+    """Return the steps and rounds of a run.
+
+    Parameters
+    ----------
+    config : Config
+        ``epochs``, ``batch-size`` and ``local-steps``.
+    train_images : sequence of int
+        Training images of every site of the run, the ones in single-site training too: each of
+        its networks gets the steps that a run of all sites has.
+    """
+    epoch = steps_per_epoch(train_images, config.batch_size)
+    return Plan(config.epochs * epoch, config.local_steps or epoch)
+
+
+def open_local_site(config: Config, name: str, device: Device, report: Report) -> LocalSite:
+    """Decode a site's images, or find them decoded, and split them.
+
+    Raises
+    ------
+    SiteError
+        If the site is not fit for training.
+    """
+    data = open_site(config, name, progress=StepCounter(report, f"decoding the images of {name}"))
+    report.close()
+    split = split_site(data, config)
+    leaks = leakage(data, split)
+    report.message(
+        f"{name}: {len(data)} images, {len(split.train)} for training, {len(split.test)} for "
+        f"testing{f', {len(split.validation)} for validation' if len(split.validation) else ''}"
+    )
+    report.message(f"  {leaks.sentence()}")
+    return LocalSite(data, split, training_site(data, split, device), leaks)
+
+
+def _train_network(course: Course, report: Report, should_stop: Callable[[], bool]) -> Outcome:
+    """Train one network, write its weights and predictions, and say how good it is."""
+    position, figures = run_rounds(course, report, should_stop)
+    save_weights(course, "final")
+    digest = weights_digest(course.network)
+    metrics = _told(course, figures, "predictions.csv")
+    best: dict[str, Any] | None = None
+    if position.best_round:
+        load_weights(course, "best")
+        chosen = _told(course, evaluate(course), "best-predictions.csv")
+        best = {
+            "round": position.best_round,
+            "validation_auc": position.best_auc,
+            "metrics": chosen,
+        }
+    elif course.config.validation_fraction:
+        report.message(
+            "No site's validation images hold every class, so validation chose no weights."
+        )
+    return Outcome(
+        metrics,
+        best,
+        shared_names(course.network),
+        private_names(course.network),
+        digest,
+        position.seconds,
+    )
+
+
+def _told(course: Course, figures: Figures, file: str) -> dict[str, Any]:
+    """Write predictions and return the figures for ``result.json``, by site and subset."""
+    told: dict[str, Any] = {}
+    for name, by_subset in figures.predictions.items():
+        for subset, said in by_subset.items():
+            files = [course.sites[name].data.files[index] for index in said.indices]
+            course.folder.write_predictions(
+                name,
+                files,
+                said.labels,
+                said.probabilities,
+                course.config.class_names,
+                subset,
+                file,
+            )
+            figure = subset_figures(said.labels, said.probabilities, course.config.seed)
+            told.setdefault(name, {})[subset] = figure
+    return told
+
+
+def _result(
+    config: Config,
+    device: Device,
+    plan: Plan,
+    sites: dict[str, LocalSite],
+    network: Network,
+    outcomes: Sequence[Outcome],
+) -> dict[str, Any]:
+    """Return what ``result.json`` says beyond the run's status."""
+    seen = plan.total_steps * config.batch_size
+    bests = [outcome.best for outcome in outcomes if outcome.best]
+    return {
+        "metrics": {name: told for o in outcomes for name, told in o.metrics.items()},
+        "best": {
+            name: {key: best[key] for key in ("round", "validation_auc")} | told
+            for best in bests
+            for name, told in best["metrics"].items()
+        },
+        "budget": {
+            "steps": plan.total_steps,
+            "rounds": plan.rounds,
+            "steps_per_round": plan.round_steps,
+            "batch_size": config.batch_size,
+            "images_per_site": seen,
+        },
+        "images_seen": dict.fromkeys(sites, seen),
+        "train_images": {name: len(site.split.train) for name, site in sites.items()},
+        "leakage": [
+            asdict(site.leakage) | {"sentence": site.leakage.sentence()} for site in sites.values()
+        ],
+        "network": network.description,
+        "device": device.describe(),
+        "shared": list(outcomes[0].shared),
+        "private": [name for outcome in outcomes for name in outcome.private],
+        "bytes": {"down": 0, "up": 0},
+        "seconds": sum(outcome.seconds for outcome in outcomes),
+        "weights_digest": {
+            name: outcome.digest for outcome in outcomes for name in outcome.metrics
+        },
+    }
+
+
+@contextmanager
+def ending_told(folder: RunFolder) -> Iterator[None]:
+    """Write into a run's folder why it ended early, if it does.
+
+    Raises
+    ------
+    BaseException
+        What the block raised, unchanged.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # The disk may be what failed; the error that matters is the first one.
+        with suppress(XsiteError):
+            if isinstance(error, KeyboardInterrupt):
+                folder.fail("interrupted", "stopped by hand")
+            else:
+                if not isinstance(error, XsiteError):
+                    folder.log(traceback.format_exc())
+                folder.fail("failed", str(error) or type(error).__name__)
+        raise

@@ -1,0 +1,258 @@
+"""One network's way through its rounds: train, checkpoint, evaluate, keep the best; resumable.
+
+A round is what it is in federated training, ``local-steps`` optimizer steps, but without an
+exchange: the point at which figures are taken and from which a run can be resumed.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch.optim import Optimizer
+
+from common.config import Config
+from common.data.cache import SiteData
+from common.data.folds import Leakage, Split
+from common.device import Device
+from common.evaluation import Metrics, Predictions, evaluate_site
+from common.files import load_tensors
+from common.models.network import Network
+from common.runs import MetricsRow, RunFolder
+from common.sharing import load_private
+from common.training import StepReport, TrainingSite, make_optimizer, train
+from common.weights import Which, load_shared, weights_name
+from simulations.local_checkpoint import (
+    Position,
+    RoundLosses,
+    load_checkpoint,
+    save_checkpoint,
+)
+from simulations.progress import Report
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many optimizer steps, and after how many of them figures are taken."""
+
+    total_steps: int
+    round_steps: int
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds; the last one may be shorter."""
+        return -(-self.total_steps // self.round_steps)
+
+    def end(self, round: int) -> int:
+        """Return the step at which a round, counted from 1, ends."""
+        return min(round * self.round_steps, self.total_steps)
+
+
+@dataclass(frozen=True)
+class LocalSite:
+    """A site of a local run: its images, their split, and who falls on both sides of it."""
+
+    data: SiteData
+    split: Split
+    training: TrainingSite
+    leakage: Leakage
+
+
+@dataclass(frozen=True)
+class Course:
+    """What one network's training consists of.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where figures and weights go.
+    config : Config
+        The run's configuration.
+    device : Device
+        Where to compute.
+    plan : Plan
+        Steps and rounds.
+    network : Network
+        On the device.
+    sites : mapping of str to LocalSite
+        All sites in pooled training, one in single-site training.
+    owner : str or None
+        In single-site training the site, in whose folder the shared tensors go.
+    """
+
+    folder: RunFolder
+    config: Config
+    device: Device
+    plan: Plan
+    network: Network
+    sites: Mapping[str, LocalSite]
+    owner: str | None
+
+    @property
+    def title(self) -> str:
+        """What is being trained, for a person."""
+        return f"single-site training of {self.owner}" if self.owner else "pooled training"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of this network's checkpoints."""
+        folder = self.folder.path / "checkpoint"
+        return folder / self.owner if self.owner else folder
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the last evaluation of a network found, by site and subset."""
+
+    metrics: Mapping[str, Mapping[str, Metrics]]
+    predictions: Mapping[str, Mapping[str, Predictions]]
+
+
+def evaluate(course: Course) -> Figures:
+    """Evaluate a network at each of its sites, on test and validation images."""
+    found = {
+        name: evaluate_site(course.network, site.training, site.split, course.config, course.device)
+        for name, site in course.sites.items()
+    }
+    return Figures(
+        {name: metrics for name, (metrics, _) in found.items()},
+        {name: predictions for name, (_, predictions) in found.items()},
+    )
+
+
+def run_rounds(
+    course: Course, report: Report, should_stop: Callable[[], bool]
+) -> tuple[Position, Figures]:
+    """Train a network to its last step, from its newest checkpoint if it has one.
+
+    Parameters
+    ----------
+    course : Course
+        Its network is trained in place.
+    report : Report
+        Told of progress.
+    should_stop : callable
+        Asked before each step.
+
+    Returns
+    -------
+    tuple of Position and Figures
+        Where it ended, and the figures of the last step's weights.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it was stopped, after a checkpoint.
+    RunError
+        If the loss is no longer finite or the disk is full.
+    """
+    digest = course.config.digest()
+    optimizer = make_optimizer(course.network, course.config)
+    position = load_checkpoint(course.checkpoints, course.network, optimizer, digest)
+    report.start(course.title, course.plan.total_steps)
+    try:
+        while True:
+            # Saved before the evaluation, which can take long and repeats itself if interrupted.
+            position = _train_round(course, optimizer, position, report, should_stop)
+            if should_stop():
+                raise KeyboardInterrupt
+            started = time.monotonic()
+            figures = evaluate(course)
+            seconds = position.seconds + time.monotonic() - started
+            position = _note_round(course, replace(position, seconds=seconds), figures)
+            if position.evaluated == course.plan.rounds:
+                return position, figures
+    finally:
+        report.close()
+
+
+def _train_round(
+    course: Course,
+    optimizer: Optimizer,
+    position: Position,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> Position:
+    """Take the rest of a round's steps and write a checkpoint."""
+    steps = range(position.next_step, course.plan.end(position.evaluated + 1))
+
+    def tell(step: StepReport) -> None:
+        report.step(step.step + 1, step.loss, step.images / max(step.seconds, 1e-9))
+
+    summary = train(
+        course.network,
+        optimizer,
+        [site.training for site in course.sites.values()],
+        course.config,
+        course.device,
+        steps,
+        course.plan.total_steps,
+        on_step=tell,
+        should_stop=should_stop,
+    )
+    position = replace(
+        position,
+        next_step=summary.next_step,
+        losses=position.losses.after(summary),
+        seconds=position.seconds + summary.seconds,
+    )
+    if summary.steps:
+        digest = course.config.digest()
+        save_checkpoint(course.checkpoints, course.network, optimizer, position, digest)
+    return position
+
+
+def _note_round(course: Course, position: Position, figures: Figures) -> Position:
+    """Write a round's figures and keep its weights if validation likes them best so far."""
+    round = position.evaluated + 1
+    auc = validation_auc(figures)
+    if np.isfinite(auc) and (position.best_round == 0 or auc > position.best_auc):
+        position = replace(position, best_round=round, best_auc=auc)
+        save_weights(course, "best")
+    rows = [
+        MetricsRow(
+            round=round,
+            step=position.next_step,
+            site=name,
+            subset=subset,
+            accuracy=metrics.accuracy,
+            f1=metrics.f1,
+            sensitivity=metrics.sensitivity,
+            precision=metrics.precision,
+            auc=metrics.auc,
+            loss=metrics.loss,
+            train_loss=position.losses.loss,
+            train_cross_entropy=position.losses.cross_entropy,
+            train_contrastive=position.losses.contrastive,
+            images_seen=position.next_step * course.config.batch_size,
+            seconds=position.seconds,
+        )
+        for name, by_subset in figures.metrics.items()
+        for subset, metrics in by_subset.items()
+    ]
+    course.folder.add_metrics(rows, round, sites=list(course.sites))
+    return replace(position, evaluated=round, losses=RoundLosses())
+
+
+def validation_auc(figures: Figures) -> float:
+    """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
+    aucs = [by["validation"].auc for by in figures.metrics.values() if "validation" in by]
+    defined = [auc for auc in aucs if np.isfinite(auc)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def save_weights(course: Course, which: Which) -> None:
+    """Write shared tensors and every site's private ones."""
+    course.folder.save_shared(course.network, weights_name("shared", which), site=course.owner)
+    for name in course.sites:
+        course.folder.save_private(course.network, name, weights_name("private", which))
+
+
+def load_weights(course: Course, which: Which) -> None:
+    """Load what :func:`save_weights` wrote back into the network."""
+    folder = course.folder.site(course.owner) if course.owner else course.folder.path
+    load_shared(folder / weights_name("shared", which), course.network)
+    for name in course.sites:
+        tensors, _ = load_tensors(course.folder.site(name) / weights_name("private", which))
+        load_private(course.network, tensors)

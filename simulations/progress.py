@@ -1,0 +1,185 @@
+"""What a person sees while something long runs: a bar on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Report(Protocol):
+    """Takes what a run tells while it goes on.
+
+    ``start`` opens a stretch of ``total_steps`` (it closes the one before), ``step`` says how much
+    of it is done; ``message`` says a sentence at any time; ``close`` ends the last stretch.
+    """
+
+    def start(self, title: str, total_steps: int) -> None:
+        """Begin a stretch of known length."""
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        """Say that ``done`` steps of the stretch are done; NaN leaves a figure out."""
+
+    def message(self, text: str) -> None:
+        """Say a sentence."""
+
+    def close(self) -> None:
+        """End the stretch; may be called more than once."""
+
+
+class SilentReport:
+    """A report that nobody reads."""
+
+    def start(self, title: str, total_steps: int) -> None:
+        """Do nothing."""
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        """Do nothing."""
+
+    def message(self, text: str) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class BarReport:
+    """A progress bar with loss, speed and time left, which fits a terminal of 60 columns.
+
+    Parameters
+    ----------
+    console : Console
+        Where it is drawn.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+
+    def start(self, title: str, total_steps: int) -> None:
+        """Write the title on a line of its own and draw an empty bar below it."""
+        self.close()
+        self.message(title)
+        self._progress = Progress(
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            expand=True,
+        )
+        self._progress.add_task("", total=total_steps, figures="")
+        self._progress.start()
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            task = self._progress.task_ids[0]
+            figures = _figures(loss, images_per_second)
+            self._progress.update(task, completed=done, figures=figures)
+
+    def message(self, text: str) -> None:
+        """Write a sentence above the bar."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Leave the bar as it stands and give the terminal back."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class LineReport:
+    """Plain lines for a log file or a pipe, at most one in ten seconds.
+
+    Parameters
+    ----------
+    stream : TextIO
+        Where they go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._total = 0
+        self._began: tuple[float, int] | None = None
+        self._last_line = 0.0
+
+    def start(self, title: str, total_steps: int) -> None:
+        """Write the title."""
+        self._total, self._began, self._last_line = total_steps, None, time.monotonic()
+        self.message(title)
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        """Write a line if the last one is long enough ago, and after the last step."""
+        now = time.monotonic()
+        if self._began is None:
+            # What a resumed run did earlier says nothing about how fast this one is.
+            self._began = (now, done)
+        if now - self._last_line < SECONDS_BETWEEN_LINES and done < self._total:
+            return
+        self._last_line = now
+        began, first = self._began
+        left = (now - began) / (done - first) * (self._total - done) if done > first else math.nan
+        parts = (f"{done}/{self._total}", _figures(loss, images_per_second), _left(left))
+        self.message("  ".join(part for part in parts if part))
+
+    def message(self, text: str) -> None:
+        """Write a sentence on a line of its own."""
+        print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Do nothing: every line is written already."""
+
+
+class StepCounter:
+    """Turns (done, total) of decoding or writing images into a report's stretch.
+
+    Parameters
+    ----------
+    report : Report
+        Told, from the first call on.
+    title : str
+        Title of the stretch.
+    """
+
+    def __init__(self, report: Report, title: str) -> None:
+        self._report, self._title = report, title
+        self._began: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say that ``done`` of ``total`` images are done."""
+        now = time.monotonic()
+        if self._began is None:
+            self._report.start(self._title, total)
+            self._began = (now, done)
+        began, first = self._began
+        rate = (done - first) / (now - began) if now > began and done > first else math.nan
+        self._report.step(done, math.nan, rate)
+
+
+def make_report() -> Report:
+    """Return a bar where standard output is a terminal, plain lines where it is not."""
+    if sys.stdout.isatty():
+        return BarReport(Console())
+    return LineReport(sys.stdout)
+
+
+def _figures(loss: float, images_per_second: float) -> str:
+    parts = []
+    if math.isfinite(loss):
+        parts.append(f"loss {loss:.4f}")
+    if math.isfinite(images_per_second):
+        parts.append(f"{images_per_second:.0f} images/s")
+    return "  ".join(parts)
+
+
+def _left(seconds: float) -> str:
+    if not math.isfinite(seconds) or seconds <= 0:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
