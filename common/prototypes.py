@@ -1,0 +1,154 @@
+"""Class prototypes: made at a site, exchanged site by site, met by the others as constants.
+
+A site never meets its own prototypes, and prototypes of different sites are never averaged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from common.errors import RunError
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """One site's class prototypes, with the number of images behind each.
+
+    Attributes
+    ----------
+    site : str
+        Whose they are.
+    classes : ndarray of int64, shape (n,)
+        The label of each; a class with too few images has none.
+    vectors : ndarray of float32, shape (n, size)
+        Of length 1.
+    counts : ndarray of int64, shape (n,)
+        Images behind each.
+    """
+
+    site: str
+    classes: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Prototypes as the objective meets them: constants on the training device.
+
+    Attributes
+    ----------
+    vectors : Tensor, shape (n, size)
+        Directions.
+    labels : Tensor, shape (n,)
+        Classes.
+    multiplicity : Tensor, shape (n,)
+        For how many images of the joint batch each stands.
+    """
+
+    vectors: Tensor
+    labels: Tensor
+    multiplicity: Tensor
+
+
+def make_prototypes(site: str, projections: Tensor, labels: Tensor, min_count: int) -> Prototypes:
+    """Average a site's L2-normalised projections by class and normalise the means.
+
+    Parameters
+    ----------
+    site : str
+        Whose images these are.
+    projections : Tensor, shape (images, size)
+        In eval mode.
+    labels : Tensor, shape (images,)
+        Their classes.
+    min_count : int
+        A class with fewer images sends no prototype. Nor does one whose mean has no direction.
+
+    Returns
+    -------
+    Prototypes
+        In the order of the labels; empty where no class qualifies.
+    """
+    unit = F.normalize(projections.detach().to("cpu", torch.float64), dim=1)
+    labels = labels.to("cpu")
+    classes, vectors, counts = [], [], []
+    for label in torch.unique(labels).tolist():
+        members = unit[labels == label]
+        mean = members.mean(dim=0)
+        if len(members) >= min_count and mean.norm() > 0:
+            classes.append(label)
+            vectors.append((mean / mean.norm()).numpy())
+            counts.append(len(members))
+    return Prototypes(
+        site,
+        np.array(classes, dtype=np.int64),
+        np.array(vectors, dtype=np.float32).reshape(len(classes), projections.shape[1]),
+        np.array(counts, dtype=np.int64),
+    )
+
+
+def anchors_for(
+    site: str,
+    prototypes: Sequence[Prototypes],
+    class_counts: Mapping[str, Sequence[int]],
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Anchors | None:
+    """Turn the other sites' prototypes into constants of the objective.
+
+    A prototype's multiplicity is the number of images that the pooled batch would hold of that
+    site and class: ``batch_size`` times the class's share of the site's training images.
+
+    Parameters
+    ----------
+    site : str
+        Who meets them; its own prototypes are left out.
+    prototypes : sequence of Prototypes
+        Of any sites, in the order in which they shall stand.
+    class_counts : mapping of str to sequence of int
+        Training images of each class (in label order) at every site.
+    batch_size : int
+        Images of each site in the pooled batch.
+    device, dtype
+        Where and as what the constants shall lie.
+
+    Returns
+    -------
+    Anchors or None
+        None where no other site sent a prototype.
+
+    Raises
+    ------
+    RunError
+        If a site sent a prototype of a class of which it is said to hold no image.
+    """
+    others = [other for other in prototypes if other.site != site and len(other.classes)]
+    if not others:
+        return None
+    shares = [
+        batch_size * _share(other.site, int(label), class_counts.get(other.site, ()))
+        for other in others
+        for label in other.classes
+    ]
+    return Anchors(
+        torch.tensor(np.concatenate([other.vectors for other in others]), dtype=dtype).to(device),
+        torch.tensor(np.concatenate([other.classes for other in others])).to(device),
+        torch.tensor(shares, dtype=dtype).to(device),
+    )
+
+
+def _share(site: str, label: int, counts: Sequence[int]) -> float:
+    """Return a class's share of a site's training images."""
+    if not (0 <= label < len(counts) and counts[label] > 0):
+        raise RunError(
+            f"Site '{site}' sent a prototype of class {label}, but its training images by class "
+            f"are {list(counts)}. Sites must agree on `classes`; check the site's reply."
+        )
+    return counts[label] / sum(counts)
