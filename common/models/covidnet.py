@@ -16,8 +16,8 @@ BLOCKS = (3, 4, 6, 3)
 """PEPX blocks of each stage."""
 CHANNELS = (64, 256, 512, 1024, 2048)
 """Channels of the stem and of each stage, at width 1."""
-POOLED = 2
-"""Height and width of the pooled feature map."""
+PLACES = 4
+"""Places of the pooled feature map: 2×2."""
 RELEASED_FEED = (1, 2, 0, 1, 1, 1)
 """The released network's slip: how often each block of stage 3 enters stage 4's first block."""
 
@@ -30,6 +30,26 @@ def scaled(channels: int, width: float) -> int:
 def feature_size(image_size: int) -> int:
     """Return the height of the last feature map for images of that height (7 for 224)."""
     return ((image_size - 1) // 2 + 1) // 16
+
+
+def pool(features: Tensor) -> Tensor:
+    """Average a feature map over 2×2 places, which overlap by a row and a column if it is odd.
+
+    Equal to adaptive average pooling, whose gradient on a GPU is not reproducible to the bit.
+
+    Parameters
+    ----------
+    features : Tensor, shape (batch, channels, height, width)
+
+    Returns
+    -------
+    Tensor, shape (batch, channels, 2, 2)
+    """
+    height, width = features.shape[-2:]
+    if min(height, width) < 2:
+        features = F.interpolate(features, (max(2, height), max(2, width)), mode="nearest")
+        height, width = features.shape[-2:]
+    return F.avg_pool2d(features, ((height + 1) // 2, (width + 1) // 2), (height // 2, width // 2))
 
 
 class Pepx(nn.Sequential):
@@ -157,7 +177,7 @@ class CovidNet(nn.Module):
         self, width: float = 1.0, variant: Literal["corrected", "released"] = "corrected"
     ) -> None:
         super().__init__()
-        self.embedding = scaled(CHANNELS[-1], width) * POOLED**2
+        self.embedding = scaled(CHANNELS[-1], width) * PLACES
         self.stem = nn.Conv2d(3, scaled(CHANNELS[0], width), 7, stride=2, padding=3)
         self.stem_norm = nn.BatchNorm2d(scaled(CHANNELS[0], width))
         self.stages = make_stages(width, released=variant == "released")
@@ -177,7 +197,7 @@ class CovidNet(nn.Module):
         """
         stem = F.relu(self.stem_norm(self.stem(images)), inplace=True)
         last = run_stages(self.stages, F.max_pool2d(stem, 2)).last
-        return F.adaptive_avg_pool2d(last, POOLED).flatten(1)
+        return pool(last).flatten(1)
 
 
 def make_stages(width: float, released: bool = False, normalised: bool = True) -> nn.ModuleList:

@@ -11,8 +11,8 @@ from common.config import Config
 from common.errors import ConfigError
 from common.models import dsbn, pretrained
 from common.models.classifier import ClassificationHead
-from common.models.covidnet import POOLED, CovidNet, feature_size, scaled
-from common.models.original import OriginalCovidNet
+from common.models.covidnet import CovidNet, feature_size, scaled
+from common.models.original import OriginalCovidNet, PooledMap
 from common.models.projection import ProjectionHead
 from common.models.torchvision_body import TorchvisionBody
 from common.randomness import seeded_torch
@@ -184,15 +184,9 @@ def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
             ProjectionHead(body.embedding, hidden, size),
         )
     original = OriginalCovidNet(config.image_size, width)
-    pooled = original.map_shape[0] * POOLED**2
+    pooled = PooledMap(original.map_shape)
     return (
         original,
         ClassificationHead(original.embedding, classes, width, normalised=False),
-        # The baseline has no projection head of its own: it gets the redesign's, on 2×2 places.
-        nn.Sequential(
-            nn.Unflatten(1, original.map_shape),
-            nn.AdaptiveAvgPool2d(POOLED),
-            nn.Flatten(),
-            ProjectionHead(pooled, hidden, size),
-        ),
+        nn.Sequential(pooled, ProjectionHead(pooled.embedding, hidden, size)),
     )

@@ -4,7 +4,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import RunError
-from common.models.covidnet import CHANNELS, feature_size, make_stages, run_stages, scaled
+from common.models.covidnet import (
+    CHANNELS,
+    PLACES,
+    feature_size,
+    make_stages,
+    pool,
+    run_stages,
+    scaled,
+)
+
+
+class PooledMap(nn.Module):
+    """Flattened feature map → the 2×2 pooled embedding of the redesign.
+
+    The baseline has no projection head: in xsite it has the redesign's, which reads this.
+
+    Parameters
+    ----------
+    map_shape : tuple of int
+        Channels, height and width of the feature map.
+    """
+
+    def __init__(self, map_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.map_shape = map_shape
+        self.embedding = map_shape[0] * PLACES
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Return the embedding, shape (batch, 4 · channels), of (batch, embedding)."""
+        return pool(flat.reshape(-1, *self.map_shape)).flatten(1)
 
 
 class OriginalCovidNet(nn.Module):

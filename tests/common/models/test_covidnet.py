@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.errors import RunError
-from common.models.covidnet import CovidNet, feature_size, scaled
+from common.models.covidnet import CovidNet, feature_size, pool, scaled
 from common.models.original import OriginalCovidNet
 
 
@@ -97,6 +97,12 @@ def test_the_last_map_is_averaged_over_two_by_two_places() -> None:
     assert maps[0].shape == (1, 256, 7, 7)
     torch.testing.assert_close(embedding[:, 0, 1], maps[0][0, :, :4, 3:].mean((1, 2)))
     torch.testing.assert_close(embedding[:, 1, 1], maps[0][0, :, 3:, 3:].mean((1, 2)))
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (2, 2), (3, 8), (1, 1), (1, 4), (5, 1)])
+def test_pooling_equals_adaptive_pooling(shape: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(pool(x), F.adaptive_avg_pool2d(x, 2), rtol=1e-12, atol=1e-15)
 
 
 def test_memory_format_does_not_change_the_result() -> None:
