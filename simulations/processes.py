@@ -1,0 +1,135 @@
+"""Processes that a simulation starts: found by descent, ended by their ids, never by a name."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+# Linux: the kernel ends the child when its parent is killed and can end nothing itself.
+_DIE_WITH_PARENT = (
+    "import ctypes,os,signal,sys; ctypes.CDLL(None).prctl(1,signal.SIGTERM); "
+    "os.execv(sys.argv[1],sys.argv[1:])"
+)
+
+
+class ProcessTree:
+    """A process with all that descends from it, also what has outlived its parent.
+
+    Ray and Flower start processes in sessions of their own, so that no process group holds them
+    all, and a descendant whose parent is gone is no descendant any more. Hence :meth:`update`,
+    called every now and then, remembers whom it saw. psutil compares start times, so an id that
+    the system gave to another process is not mistaken for ours.
+
+    Parameters
+    ----------
+    root : subprocess.Popen
+        The first process.
+    """
+
+    def __init__(self, root: "subprocess.Popen[bytes]") -> None:
+        self._root = root
+        self._seen: set[psutil.Process] = {psutil.Process(root.pid)}
+
+    def update(self) -> None:
+        """Remember the descendants of every process seen before."""
+        for process in list(self._seen):
+            try:
+                self._seen.update(process.children(recursive=True))
+            except psutil.Error:
+                continue
+
+    def alive(self) -> list[psutil.Process]:
+        """Return the processes that have not ended."""
+        self.update()
+        return [process for process in self._seen if _runs(process)]
+
+    def take_down(self, grace: float = 3.0) -> None:
+        """Ask every process to end, kill after ``grace`` seconds what is left, and wait for it."""
+        for send in (psutil.Process.terminate, psutil.Process.kill, psutil.Process.kill):
+            for process in self.alive():
+                try:
+                    send(process)
+                except psutil.Error:
+                    continue
+            psutil.wait_procs(self.alive(), timeout=grace)
+            self._root.poll()
+            if not self.alive():
+                return
+
+
+def start(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+) -> "subprocess.Popen[bytes]":
+    """Start a command in a session of its own, so that the terminal's Ctrl-C does not reach it.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Absolute path of a program, and its arguments.
+    folder : Path
+        Its working directory.
+    environment : mapping
+        All its environment variables.
+    log : Path
+        File that takes its output.
+    """
+    guard = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*(guard if sys.platform == "linux" else []), *command],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that it can clean up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a block that cleans up end, however often Ctrl-C is pressed."""
+
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        return
+
+    with _handling(ignore, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def _handling(handler: "signal._HANDLER", *numbers: signal.Signals) -> Iterator[None]:
+    # Python lets the main thread alone set handlers, and delivers signals to it alone.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -1,0 +1,202 @@
+"""A SuperLink of one's own for one simulated run: started, given the run, asked, stopped.
+
+The one file that knows Flower's control interface. The version of Flower is pinned, and this
+interface answers in milliseconds where each ``flwr`` command takes seconds to start.
+"""
+
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.config import Scalar
+from common.errors import RunError
+from simulations.processes import start
+
+if TYPE_CHECKING:
+    from flwr.supercore.control import ControlHttpClient
+
+START_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What the SuperLink says of a run.
+
+    ``status`` is pending, starting, running or finished; ``outcome``, of a finished run, is
+    completed, failed or stopped; ``details`` says why it failed.
+    """
+
+    status: str
+    outcome: str
+    details: str
+
+
+@dataclass(frozen=True)
+class SuperLink:
+    """A running SuperLink: its process, its address on the loopback, the file of its output."""
+
+    process: "subprocess.Popen[bytes]"
+    address: str
+    log: Path
+
+    def submit(
+        self, bundle: bytes, run_config: Mapping[str, Scalar], federation: Mapping[str, Scalar]
+    ) -> int:
+        """Start a run.
+
+        Parameters
+        ----------
+        bundle : bytes
+            The app, as :func:`simulations.bundle.build_bundle` makes it.
+        run_config : mapping
+            Values that override the defaults in the bundle's ``pyproject.toml``.
+        federation : mapping
+            Keys of ``flwr run --federation-config``, with underscores.
+
+        Returns
+        -------
+        int
+            The run's id.
+
+        Raises
+        ------
+        RunError
+            If the SuperLink does not accept the run.
+        """
+        from flwr.common.serde import fab_to_proto, user_config_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.supercore.fab import Fab
+        from flwr.supercore.utils import simulation_config_from_json
+
+        request = StartRunRequest(
+            fab=fab_to_proto(Fab(sha256(bundle).hexdigest(), bundle, {})),
+            override_config=user_config_to_proto(dict(run_config)),
+            override_federation_config=simulation_config_from_json(dict(federation)),
+        )
+        try:
+            with self._client() as client:
+                reply = client.StartRun(request)
+        except Exception as error:
+            raise RunError(f"Flower did not accept the run: {error}. {self.tail()}") from error
+        if not reply.HasField("run_id"):
+            raise RunError(f"Flower did not accept the run. {self.tail()}")
+        return int(reply.run_id)
+
+    def state(self, run_id: int) -> RunState:
+        """Return the state of a run.
+
+        Raises
+        ------
+        RunError
+            If the SuperLink's process has ended, or has not answered for half a minute.
+        """
+        from flwr.common.serde import run_from_proto
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        if self.process.poll() is not None:
+            raise RunError(f"Flower's SuperLink ended during the run. {self.tail()}")
+        try:
+            with self._client() as client:
+                reply = client.ListRuns(ListRunsRequest(run_id=run_id))
+        except Exception as error:
+            raise RunError(f"Flower's SuperLink does not answer: {error}. {self.tail()}") from error
+        status = run_from_proto(reply.run_dict[run_id]).status
+        return RunState(status.status, status.sub_status, status.details)
+
+    def stop(self, run_id: int) -> None:
+        """Tell the SuperLink to stop a run; a run that has ended, or a dead SuperLink, is fine."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        try:
+            with self._client(timeout=3.0) as client:
+                client.StopRun(StopRunRequest(run_id=run_id))
+        except Exception:
+            # The processes are ended next anyway.
+            return
+
+    def copy_log(self, run_id: int, write: Callable[[str], object]) -> None:
+        """Pass the run's output to ``write`` as it comes, and return when the run has ended."""
+        from flwr.proto.control_pb2 import StreamLogsRequest
+
+        try:
+            with self._client() as client:
+                for part in client.StreamLogs(StreamLogsRequest(run_id=run_id)):
+                    write(part.log_output)
+        except Exception:
+            # The SuperLink went away under the stream; whoever asks for the state will say so.
+            return
+
+    def tail(self, lines: int = 5) -> str:
+        """Return the last lines of the SuperLink's own output, for an error's sentence."""
+        kept = self.log.read_text(errors="replace").splitlines()[-lines:]
+        return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
+
+    def _client(self, timeout: float = 30.0) -> "ControlHttpClient":
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        return ControlHttpClient(
+            f"http://{self.address}",
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+            timeout=timeout,
+        )
+
+
+def start_superlink(folder: Path, environment: Mapping[str, str]) -> SuperLink:
+    """Start a SuperLink for simulation on a free port of the loopback.
+
+    Parameters
+    ----------
+    folder : Path
+        A private folder; the SuperLink works in an empty folder below it, since simulated sites
+        import Python packages from the folder in which it was started before the run's own.
+    environment : mapping
+        All environment variables of it and of everything that it starts.
+
+    Returns
+    -------
+    SuperLink
+        Which may not answer yet: see :func:`wait_until_ready`.
+    """
+    working = folder / "empty"
+    working.mkdir(exist_ok=True)
+    address = f"127.0.0.1:{_free_port()}"
+    host, _, port = address.partition(":")
+    program = str(Path(sysconfig.get_path("scripts")) / "flower-superlink")
+    options = ["--insecure", "--simulation", "--host", host, "--port", port]
+    log = folder / "superlink.log"
+    return SuperLink(start([program, *options], working, environment, log), address, log)
+
+
+def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
+    """Wait until a SuperLink answers.
+
+    Raises
+    ------
+    RunError
+        If it ends, or does not answer in time; its last lines are in the message.
+    """
+    host, _, port = link.address.partition(":")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if link.process.poll() is not None:
+            raise RunError(f"Flower's SuperLink did not start. {link.tail()}")
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RunError(f"Flower's SuperLink did not answer within {seconds:.0f} s. {link.tail()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

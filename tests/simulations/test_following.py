@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+from common.metrics_table import MetricsRow, write_rows
+from simulations.following import LogCopy, RunWatch
+
+
+class Told:
+    """A report that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.titles: list[tuple[str, int]] = []
+        self.steps: list[tuple[int, float, float]] = []
+        self.messages: list[str] = []
+
+    def start(self, title: str, total_steps: int) -> None:
+        self.titles.append((title, total_steps))
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        self.steps.append((done, loss, images_per_second))
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def close(self) -> None:
+        pass
+
+
+def write_progress(run: Path, site: str, step: int, loss: float = 0.5) -> None:
+    folder = run / "sites" / site
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {"round": 1, "step": step, "total_steps": 10, "loss": loss, "images_per_second": 8.0}
+    (folder / "progress.json").write_text(json.dumps(said))
+
+
+def test_the_slowest_site_says_how_far_the_run_is(tmp_path: Path) -> None:
+    told = Told()
+    watch = RunWatch(tmp_path, ("a", "b"), told)
+    watch.update()
+    assert not told.titles
+    write_progress(tmp_path, "a", 4)
+    watch.update()
+    assert told.titles == [("federated training of 2 sites", 10)]
+    assert told.steps == [(0, 0.5, 8.0)]
+    write_progress(tmp_path, "b", 3, loss=0.25)
+    watch.update()
+    assert told.steps[-1] == (3, 0.25, 16.0)
+
+
+def test_progress_from_before_a_resumption_and_halves_of_files_say_nothing(tmp_path: Path) -> None:
+    told = Told()
+    write_progress(tmp_path, "a", 9)
+    watch = RunWatch(tmp_path, ("a",), told)
+    watch.update()
+    (tmp_path / "sites" / "a" / "progress.json").write_text('{"step": 1')
+    watch.update()
+    assert not told.steps
+
+
+def test_a_round_is_told_once_and_an_earlier_process_s_rounds_never(tmp_path: Path) -> None:
+    table = tmp_path / "metrics.csv"
+    rows = [MetricsRow(1, 5, "a", "test", accuracy=0.5, auc=0.6)]
+    write_rows(table, rows)
+    told = Told()
+    watch = RunWatch(tmp_path, ("a", "b"), told)
+    rows += [
+        MetricsRow(2, 10, "a", "test", accuracy=0.75, auc=0.875),
+        MetricsRow(2, 10, "a", "validation", accuracy=0.1, auc=0.1),
+        MetricsRow(2, 10, "b", "test", accuracy=0.5),
+    ]
+    write_rows(table, rows)
+    watch.update()
+    watch.update()
+    assert told.messages == ["round 2: a accuracy 0.750 AUC 0.875; b accuracy 0.500"]
+
+
+def test_the_log_waits_for_the_run_and_is_copied_once_without_colours(tmp_path: Path) -> None:
+    source, run = tmp_path / "server.log", tmp_path / "run"
+    copy = LogCopy(source, run)
+    copy.update()
+    source.write_bytes(b"\x1b[92mINFO \x1b[0m: begun\nhalf a li")
+    copy.update()
+    run.mkdir()
+    (run / "config.toml").touch()
+    copy.update()
+    assert (run / "log.txt").read_text() == "INFO : begun\n"
+    (run / "log.txt").open("a").write("the server's own line\n")
+    with source.open("ab") as file:
+        file.write(b"ne\n")
+    copy.update()
+    copy.update()
+    assert (run / "log.txt").read_text().splitlines() == [
+        "INFO : begun",
+        "the server's own line",
+        "half a line",
+    ]
+
+
+def test_the_last_exception_is_found(tmp_path: Path) -> None:
+    source = tmp_path / "server.log"
+    copy = LogCopy(source, tmp_path)
+    assert copy.last_error() == ""
+    source.write_bytes(
+        b"Traceback (most recent call last):\n  File x\nValueError: first: one\n"
+        b"common.errors.RunError: site 'a' is missing\n\x1b[91mERROR\x1b[0m: Error: no\nbye\n"
+    )
+    assert copy.last_error() == "site 'a' is missing"
