@@ -1,0 +1,255 @@
+"""One image file becomes bytes of one size: PNG, JPEG, TIFF or DICOM, 8 or 16 bits, grey or not."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.processing import apply_rescale
+
+from common.config import Config
+from common.errors import SiteError
+
+MAX_PIXELS = 100_000_000
+"""An image of more pixels is refused by its header and never decoded."""
+DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How a file becomes bytes; part of the cache's key.
+
+    Attributes
+    ----------
+    size : int
+        Height and width, in pixels; the aspect ratio is not kept.
+    channels : int
+        1 for grey (luma of a colour image), 3 for colour.
+    window_center, window_width : float
+        In Hounsfield units, for DICOM files without a window of their own.
+    """
+
+    size: int
+    channels: int
+    window_center: float
+    window_width: float
+
+    @classmethod
+    def from_config(cls, config: Config) -> "DecodeSettings":
+        """Return the settings of a run."""
+        return cls(config.cached_size, config.channels, config.window_center, config.window_width)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of itself, without decoding it.
+
+    Attributes
+    ----------
+    width, height : int
+        In pixels.
+    format : str
+        'PNG', 'JPEG', 'TIFF', 'DICOM' …
+    mode : str
+        Pillow's mode, or the photometric interpretation and bits of a DICOM file.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+
+
+def decode_file(path: Path, settings: DecodeSettings) -> NDArray[np.uint8]:
+    """Decode one file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its content decides what it is, not its name.
+    settings : DecodeSettings
+        Size, channels and window.
+
+    Returns
+    -------
+    ndarray of uint8, shape (size, size, channels)
+        Squashed to a square with antialiasing.
+
+    Raises
+    ------
+    SiteError
+        If the file is empty, truncated, no image, too large, or a DICOM file without pixels,
+        saying what to do; the caller adds the site.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SiteError(f"cannot read {path}: {error.strerror}.") from error
+    return decode_bytes(content, path, settings)
+
+
+def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArray[np.uint8]:
+    """Decode a file's content; ``path`` is for the error's sentence. As :func:`decode_file`."""
+    try:
+        read_header(content, path)
+        image = _dicom_image(content, path, settings) if _is_dicom(content) else _image(content)
+    except SiteError:
+        raise
+    except Exception as error:
+        # Decoders raise whatever a damaged file leads them to: struct.error, SyntaxError,
+        # KeyError, EOFError … The file is at fault in each case.
+        raise SiteError(
+            f"{path} is truncated or damaged ({type(error).__name__}). "
+            "Export it again or move it away."
+        ) from error
+    image = image.convert("L" if settings.channels == 1 else "RGB")
+    image = image.resize((settings.size, settings.size), Image.Resampling.BILINEAR, reducing_gap=3)
+    return np.asarray(image, dtype=np.uint8).reshape(
+        settings.size, settings.size, settings.channels
+    )
+
+
+def read_header(content: bytes, path: Path) -> ImageHeader:
+    """Read what a file says of itself and refuse what must not be decoded.
+
+    Raises
+    ------
+    SiteError
+        If the file is empty, no image, larger than ``MAX_PIXELS``, or a DICOM file without
+        pixels.
+    """
+    if not content:
+        raise SiteError(f"{path} is empty (zero bytes). Export it again or move it away.")
+    header = _dicom_header(content, path) if _is_dicom(content) else _image_header(content, path)
+    if header.width * header.height > MAX_PIXELS:
+        raise SiteError(
+            f"{path} says it has {header.width:,} × {header.height:,} pixels, more than the "
+            f"{MAX_PIXELS // 1_000_000} million allowed; it was not decoded. Resize it or move it "
+            "away."
+        )
+    return header
+
+
+def _is_dicom(content: bytes) -> bool:
+    return content[128:132] == b"DICM"
+
+
+def _image_header(content: bytes, path: Path) -> ImageHeader:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                return ImageHeader(image.width, image.height, image.format or "?", image.mode)
+    except Image.DecompressionBombError as error:
+        raise SiteError(
+            f"{path} has far more than {MAX_PIXELS // 1_000_000} million pixels; it was not "
+            "decoded. Resize it or move it away."
+        ) from error
+    except UnidentifiedImageError as error:
+        hint = "a DICOM file without its preamble" if _looks_dicom(path) else "not an image"
+        raise SiteError(
+            f"{path} is {hint}, whatever its name says. Expected PNG, JPEG, TIFF or DICOM; "
+            "move it away or export it again."
+        ) from error
+    except Exception as error:
+        raise SiteError(
+            f"{path} is damaged in its header ({type(error).__name__}). "
+            "Export it again or move it away."
+        ) from error
+
+
+def _looks_dicom(path: Path) -> bool:
+    return path.suffix.lower() in DICOM_SUFFIXES
+
+
+def _image(content: bytes) -> Image.Image:
+    """Decode with Pillow; 16-bit and float greys are brought to 8 bits."""
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
+            return Image.fromarray(_eight_bits(np.asarray(image)))
+        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+            # What is transparent is not part of the picture: lay it on black.
+            layers = image.convert("RGBA")
+            ground = Image.new("RGBA", layers.size, (0, 0, 0, 255))
+            return Image.alpha_composite(ground, layers).convert("RGB")
+        return image.convert("RGB") if image.mode in ("P", "CMYK", "YCbCr", "1") else image.copy()
+
+
+def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale greys of more than 8 bits by the range of their bits: 12 bits where they suffice."""
+    top = float(values.max(initial=0))
+    full = 255.0 if top <= 255 else 4095.0 if top <= 4095 else 65535.0
+    if values.min(initial=0) < 0 or top > 65535 or values.dtype.kind == "f":
+        low, full = float(values.min()), float(values.max() - values.min()) or 1.0
+        values = values - low
+    return np.clip(np.rint(values / full * 255), 0, 255).astype(np.uint8)
+
+
+def _dicom_header(content: bytes, path: Path) -> ImageHeader:
+    data = _read_dicom(content, path, stop_before_pixels=True)
+    if "Rows" not in data or "Columns" not in data:
+        raise SiteError(
+            f"{path} is a DICOM file without pixels (a report or a structured object, say). "
+            "Move it away."
+        )
+    bits = data.get("BitsStored", "?")
+    mode = f"{data.get('PhotometricInterpretation', '?')}, {bits} bits"
+    return ImageHeader(int(data.Columns), int(data.Rows), "DICOM", mode)
+
+
+def dicom_patient(path: Path) -> str | None:
+    """Return the patient id in a DICOM file's header, None where there is none or no DICOM."""
+    try:
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+    except (InvalidDicomError, OSError, AttributeError, ValueError):
+        return None
+    return str(data.get("PatientID", "")).strip() or None
+
+
+def _read_dicom(content: bytes, path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
+    try:
+        return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=stop_before_pixels)
+    except Exception as error:
+        raise SiteError(
+            f"{path} is a damaged DICOM file ({type(error).__name__}). "
+            "Export it again or move it away."
+        ) from error
+
+
+def _dicom_image(content: bytes, path: Path, settings: DecodeSettings) -> Image.Image:
+    """Apply rescale and window; the middle frame of several."""
+    data = _read_dicom(content, path, stop_before_pixels=False)
+    if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise SiteError(f"{path} is a DICOM file without pixels. Move it away.")
+    pixels = np.asarray(data.pixel_array)
+    if int(data.get("NumberOfFrames", 1) or 1) > 1:
+        pixels = pixels[len(pixels) // 2]
+    if int(data.get("SamplesPerPixel", 1)) == 3:
+        if str(data.get("PhotometricInterpretation", "")).startswith("YBR"):
+            return Image.fromarray(pixels.astype(np.uint8), "YCbCr").convert("RGB")
+        return Image.fromarray(pixels.astype(np.uint8), "RGB")
+    values = np.asarray(apply_rescale(pixels, data), dtype=np.float64)
+    center, width = _window(data, settings)
+    grey = np.clip((values - (center - width / 2)) / width, 0, 1) * 255
+    if data.get("PhotometricInterpretation") == "MONOCHROME1":
+        grey = 255 - grey
+    return Image.fromarray(np.rint(grey).astype(np.uint8))
+
+
+def _window(data: pydicom.Dataset, settings: DecodeSettings) -> tuple[float, float]:
+    """Return the file's first window where it has a usable one, else the configured one."""
+    center, width = data.get("WindowCenter"), data.get("WindowWidth")
+    if center is None or width is None:
+        return settings.window_center, settings.window_width
+    first = [
+        float(v[0] if isinstance(v, list | pydicom.multival.MultiValue) else v)
+        for v in (center, width)
+    ]
+    return (first[0], first[1]) if first[1] > 0 else (settings.window_center, settings.window_width)

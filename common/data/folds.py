@@ -1,0 +1,176 @@
+"""Folds of a site: stratified by class, grouped by patient, and honest about what they leak."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from common.config import Config
+from common.data.cache import SiteData
+from common.errors import SiteError
+from common.randomness import derive_seed
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which of a site's images are for what: positions in its data, sorted, disjoint.
+
+    Attributes
+    ----------
+    train, validation, test : ndarray of int64
+        ``validation`` is empty where ``validation-fraction`` is 0.
+    unit : str
+        What a fold kept together: ``"patient"`` or ``"image"``.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    unit: str
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """Whether patients fall on both sides of a split.
+
+    Attributes
+    ----------
+    site : str
+        Whose split.
+    unit : str
+        What a fold kept together.
+    patients : int
+        Known patients at the site.
+    shared_patients : int
+        Patients with images on both the training and the test side.
+    shared_images : int
+        Test images of such patients.
+    unknown : int
+        Images without a patient id, of which nothing can be said.
+    """
+
+    site: str
+    unit: str
+    patients: int
+    shared_patients: int
+    shared_images: int
+    unknown: int
+
+    def sentence(self) -> str:
+        """Say it for a reader."""
+        known = (
+            f"{self.shared_patients} of {self.patients} patients are in both training and test "
+            f"({self.shared_images} test images)"
+            if self.patients
+            else "no patient ids are known"
+        )
+        rest = (
+            f"; {self.unknown} images carry no patient id, so slices of one patient may be on "
+            "both sides"
+            if self.unknown
+            else ""
+        )
+        return f"{self.site}: split by {self.unit}, {known}{rest}."
+
+
+def split_site(data: SiteData, config: Config) -> Split:
+    """Split a site into training, validation and test images.
+
+    The folds depend on the site's name, labels, patients and on ``split`` and ``folds``, not on
+    the run's seed: every method and every seed meets the same ones.
+
+    Parameters
+    ----------
+    data : SiteData
+        Labels and patients.
+    config : Config
+        ``split``, ``folds``, ``fold`` and ``validation-fraction``.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    SiteError
+        If there are fewer patients (or images) of a class than folds, or a part of the split
+        lacks a class.
+    """
+    groups = _groups(data, config.split)
+    everything = np.arange(len(data), dtype=np.int64)
+    _check_enough(data, groups, config)
+    seed = derive_seed(0, data.name, "folds") % 2**32
+    rest, test = _fold(data.labels, groups, config.split, config.folds, config.fold, seed)
+    train, validation = rest, everything[:0]
+    if config.validation_fraction:
+        parts = max(2, round(1 / config.validation_fraction))
+        inner, chosen = _fold(data.labels[rest], groups[rest], config.split, parts, 0, seed)
+        train, validation = rest[inner], rest[chosen]
+    split = Split(train, validation, test, config.split)
+    for name, part in (("training", train), ("test", test)):
+        absent = [
+            label
+            for index, label in enumerate(data.classes)
+            if not np.any(data.labels[part] == index)
+        ]
+        if absent:
+            raise SiteError(
+                f"Site '{data.name}': the {name} part of fold {config.fold} holds no image of "
+                f"class '{absent[0]}'. Use fewer folds or add patients of that class."
+            )
+    return split
+
+
+def _groups(data: SiteData, unit: str) -> NDArray[np.int64]:
+    """Return a number for what a fold must keep together; an image without a patient is alone."""
+    numbers: dict[str, int] = {}
+    keys = (
+        f"patient {patient}" if unit == "patient" and patient is not None else f"image {index}"
+        for index, patient in enumerate(data.patients)
+    )
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _check_enough(data: SiteData, groups: NDArray[np.int64], config: Config) -> None:
+    for index, label in enumerate(data.classes):
+        found = len(np.unique(groups[data.labels == index]))
+        if found < config.folds:
+            units = "patients" if config.split == "patient" else "images"
+            raise SiteError(
+                f"Site '{data.name}': class '{label}' has {found} {units}, fewer than the "
+                f"{config.folds} folds. Use fewer folds or add {units}."
+            )
+
+
+def _fold(
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    unit: str,
+    folds: int,
+    fold: int,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (the rest, this fold) as sorted positions."""
+    if unit == "patient":
+        grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        splits = grouped.split(labels, labels, groups)
+    else:
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    rest, held_out = list(splits)[fold]
+    return np.sort(rest).astype(np.int64), np.sort(held_out).astype(np.int64)
+
+
+def leakage(data: SiteData, split: Split) -> Leakage:
+    """Count the patients on both sides of a split (training with validation against test)."""
+    patients = np.array([patient or "" for patient in data.patients], dtype=object)
+    seen = set(patients[np.concatenate([split.train, split.validation])]) - {""}
+    tested = patients[split.test]
+    return Leakage(
+        site=data.name,
+        unit=split.unit,
+        patients=len(set(patients) - {""}),
+        shared_patients=len(seen & set(tested)),
+        shared_images=sum(patient in seen for patient in tested),
+        unknown=int(sum(patient == "" for patient in patients)),
+    )

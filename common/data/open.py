@@ -1,0 +1,82 @@
+"""From a configuration and a site's name to its images, whether they lie on disk or are made."""
+
+import os
+from pathlib import Path
+
+from common.config import Config
+from common.data import synthetic
+from common.data.cache import Progress, SiteData, load_site
+from common.data.decode import DecodeSettings
+from common.data.site import read_site
+from common.files import locked
+from common.randomness import derive_seed
+
+
+def home_folder() -> Path:
+    """Return where xsite keeps what is no run: ``$XSITE_HOME``, or ``~/.xsite``."""
+    return Path(os.environ.get("XSITE_HOME") or Path.home() / ".xsite").expanduser().absolute()
+
+
+def cache_folder(config: Config) -> Path:
+    """Return the folder of decoded images: ``cache-dir``, or ``cache`` in xsite's home."""
+    return (
+        Path(config.cache_dir).expanduser().absolute()
+        if config.cache_dir
+        else (home_folder() / "cache")
+    )
+
+
+def open_site(
+    config: Config, name: str, root: Path | None = None, progress: Progress | None = None
+) -> SiteData:
+    """Return a site's decoded images.
+
+    Parameters
+    ----------
+    config : Config
+        Data, classes and decode settings.
+    name : str
+        The site.
+    root : Path, optional
+        Its folder where the site itself knows it; else the configuration's. A synthetic hospital
+        is written into the cache folder the first time.
+    progress : callable, optional
+        Told how many of how many images are made or decoded.
+
+    Returns
+    -------
+    SiteData
+
+    Raises
+    ------
+    SiteError
+        If the folder or one of its files is unfit.
+    RunError
+        If the cache cannot be written.
+    """
+    cache = cache_folder(config)
+    folder = root or config.site_folder(name) or _synthetic_folder(config, name, cache, progress)
+    site = read_site(name, folder, config.class_names)
+    return load_site(site, DecodeSettings.from_config(config), cache, progress=progress)
+
+
+def _synthetic_folder(config: Config, name: str, cache: Path, progress: Progress | None) -> Path:
+    """Write a synthetic hospital once; its folder is named by all that determines it.
+
+    Its patients do not depend on the run's seed: every run and every method meets the same ones.
+    """
+    index = config.site_names.index(name)
+    settings = (index, config.synthetic_patients, config.classes)
+    folder = cache / "synthetic" / f"{name}-{derive_seed(0, repr(settings)):016x}"
+    with locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            synthetic.write_hospital(
+                folder,
+                name,
+                index,
+                config.synthetic_patients,
+                config.class_names,
+                seed=0,
+                progress=progress,
+            )
+    return folder

@@ -1,0 +1,236 @@
+"""A site folder: ``<class>/<image>`` with an optional ``metadata.csv``, read and checked."""
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import SiteError
+
+METADATA = "metadata.csv"
+IGNORED_FOLDERS = {"masks"}
+"""Folders of a site that are no classes: lesion masks of the synthetic hospitals."""
+
+
+@dataclass(frozen=True)
+class SiteFolder:
+    """What a site's folder holds, before any image is decoded.
+
+    Attributes
+    ----------
+    name : str
+        The site.
+    root : Path
+        Its folder.
+    classes : tuple of str
+        Class folders, in label order.
+    files : tuple of str
+        Images as POSIX paths below ``root``, sorted.
+    labels : ndarray of int64, shape (files,)
+        Class of each.
+    patients : tuple of (str or None)
+        Patient of each, where known.
+    warnings : tuple of str
+        What a person should know, but what stops nothing.
+    """
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: NDArray[np.int64]
+    patients: tuple[str | None, ...]
+    warnings: tuple[str, ...]
+
+
+def read_site(name: str, root: Path, classes: Sequence[str]) -> SiteFolder:
+    """Read a site's folder.
+
+    Parameters
+    ----------
+    name : str
+        The site.
+    root : Path
+        Its folder.
+    classes : sequence of str
+        The class folders that it must hold, in label order.
+
+    Returns
+    -------
+    SiteFolder
+
+    Raises
+    ------
+    SiteError
+        With the first of :func:`site_problems`.
+    """
+    found, problems = inspect_site(name, root, classes)
+    if problems:
+        raise SiteError(problems[0])
+    return found
+
+
+def inspect_site(
+    name: str, root: Path, classes: Sequence[str]
+) -> tuple[SiteFolder, tuple[str, ...]]:
+    """Read a site's folder and say everything that is wrong with it.
+
+    Returns
+    -------
+    SiteFolder
+        What is there.
+    tuple of str
+        A sentence for each problem, naming site and file and saying what to do.
+    """
+    empty = SiteFolder(name, root, tuple(classes), (), np.empty(0, np.int64), (), ())
+    if not root.is_dir():
+        return empty, (
+            f"Site '{name}': there is no folder {root}. Expected one with a folder of images for "
+            f"each class ({', '.join(classes)}).",
+        )
+    try:
+        problems = _folder_problems(name, root, classes)
+        files = sorted(
+            path.relative_to(root).as_posix()
+            for label in classes
+            if (root / label).is_dir()
+            for path in (root / label).rglob("*")
+            if path.is_file() and not path.name.startswith(".")
+        )
+        rows, row_problems = _read_metadata(name, root)
+    except OSError as error:
+        return empty, (f"Site '{name}': cannot read {error.filename}: {error.strerror}.",)
+    problems += row_problems
+    if rows is not None and not row_problems:
+        problems += _metadata_problems(name, root, classes, files, rows)
+    labels = np.array([classes.index(file.partition("/")[0]) for file in files], dtype=np.int64)
+    patients = tuple((rows or {}).get(file, ("", ""))[1] or None for file in files)
+    warnings = _patient_warnings(name, files, patients)
+    return (
+        SiteFolder(name, root, tuple(classes), tuple(files), labels, patients, warnings),
+        tuple(problems),
+    )
+
+
+def _folder_problems(name: str, root: Path, classes: Sequence[str]) -> list[str]:
+    there = {
+        path.name
+        for path in root.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and path.name not in IGNORED_FOLDERS
+    }
+    problems = []
+    missing = [label for label in classes if label not in there]
+    for label in sorted(there - set(classes)):
+        problems.append(
+            f"Site '{name}': the folder {root / label} is no class of this run "
+            f"({', '.join(classes)}). Rename it, move it away, or set classes."
+        )
+    if len(missing) == len(classes):
+        problems.append(
+            f"Site '{name}': {root} holds none of the class folders {', '.join(classes)}. "
+            "Make one for each class, or set classes."
+        )
+    else:
+        problems += [
+            f"Site '{name}': the class folder {root / label} is missing, and a classifier cannot "
+            "be trained on fewer classes. Add images of that class."
+            for label in missing
+        ]
+    for label in classes:
+        folder = root / label
+        if label in there and not any(
+            path.is_file() and not path.name.startswith(".") for path in folder.rglob("*")
+        ):
+            problems.append(
+                f"Site '{name}': the class folder {folder} is empty. Add images of that class."
+            )
+    return problems
+
+
+def _read_metadata(name: str, root: Path) -> tuple[dict[str, tuple[str, str]] | None, list[str]]:
+    """Return file → (label, patient id) and the problems of the table itself."""
+    path = root / METADATA
+    if not path.exists():
+        return None, []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            columns = set(table.fieldnames or ())
+            absent = [column for column in ("file_name", "label") if column not in columns]
+            if absent:
+                return None, [
+                    f"Site '{name}': {path} lacks the column '{absent[0]}'. Its first line must "
+                    "read file_name,label or file_name,label,patient_id."
+                ]
+            entries = [
+                (
+                    (row["file_name"] or "").strip(),
+                    (row["label"] or "").strip(),
+                    (row.get("patient_id") or "").strip(),
+                )
+                for row in table
+            ]
+    except (UnicodeDecodeError, csv.Error) as error:
+        return None, [
+            f"Site '{name}': {path} is not a UTF-8 table of comma-separated values ({error}). "
+            "Save it again as CSV UTF-8."
+        ]
+    twice = [file for file, count in Counter(file for file, _, _ in entries).items() if count > 1]
+    problems = [
+        f"Site '{name}': {path} has more than one row for '{file}'. Keep one." for file in twice
+    ]
+    return {file: (label, patient) for file, label, patient in entries}, problems
+
+
+def _metadata_problems(
+    name: str,
+    root: Path,
+    classes: Sequence[str],
+    files: Sequence[str],
+    rows: Mapping[str, tuple[str, str]],
+) -> list[str]:
+    path, there = root / METADATA, set(files)
+    problems = []
+    for file, (label, _) in rows.items():
+        if label not in classes:
+            problems.append(
+                f"Site '{name}': {path} gives '{file}' the label '{label}', which is no class of "
+                f"this run ({', '.join(classes)}). Correct the label, or set classes."
+            )
+        elif file not in there:
+            problems.append(
+                f"Site '{name}': {path} has a row for '{file}', but there is no such file. "
+                "Remove the row or add the file."
+            )
+        elif file.partition("/")[0] != label:
+            problems.append(
+                f"Site '{name}': '{file}' lies in the folder of another class than its label "
+                f"'{label}' in {path}. Move the file or correct the label."
+            )
+    problems += [
+        f"Site '{name}': '{file}' has no row in {path}. Add a row or move the file away."
+        for file in files
+        if file not in rows
+    ]
+    return problems
+
+
+def _patient_warnings(
+    name: str, files: Sequence[str], patients: Sequence[str | None]
+) -> tuple[str, ...]:
+    classes_of: defaultdict[str, set[str]] = defaultdict(set)
+    for file, patient in zip(files, patients, strict=True):
+        if patient is not None:
+            classes_of[patient].add(file.partition("/")[0])
+    several = sorted(patient for patient, labels in classes_of.items() if len(labels) > 1)
+    if not several:
+        return ()
+    shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
+    return (
+        f"Site '{name}': {len(several)} patients have images in more than one class ({shown}). "
+        "That can be right (before and after an illness); a fold keeps them together.",
+    )
