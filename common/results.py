@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.evaluation import auc_interval, measure
+from common.metrics import auc_interval, measure
 from common.files import read_json, write_json
 
 

@@ -16,8 +16,9 @@ from common.config import Config
 from common.data.cache import SiteData
 from common.data.folds import Leakage, Split
 from common.device import Device
-from common.evaluation import Metrics, Predictions, evaluate_site
+from common.evaluation import Predictions, evaluate_site
 from common.files import load_tensors
+from common.metrics import Metrics
 from common.models.network import Network
 from common.runs import MetricsRow, RunFolder
 from common.sharing import load_private
@@ -161,6 +162,9 @@ def run_rounds(
             figures = evaluate(course)
             seconds = position.seconds + time.monotonic() - started
             position = _note_round(course, replace(position, seconds=seconds), figures)
+            told = f"round {position.evaluated}: {_sentence(figures)}"
+            report.message(told)
+            course.folder.log(told)
             if position.evaluated == course.plan.rounds:
                 return position, figures
     finally:
@@ -233,6 +237,16 @@ def _note_round(course: Course, position: Position, figures: Figures) -> Positio
     ]
     course.folder.add_metrics(rows, round, sites=list(course.sites))
     return replace(position, evaluated=round, losses=RoundLosses())
+
+
+def _sentence(figures: Figures) -> str:
+    """Say accuracy and AUC on the test images of every site."""
+    parts = []
+    for name, by_subset in figures.metrics.items():
+        test = by_subset["test"]
+        auc = f" AUC {test.auc:.3f}" if np.isfinite(test.auc) else ""
+        parts.append(f"{name} accuracy {test.accuracy:.3f}{auc}")
+    return "; ".join(parts)
 
 
 def validation_auc(figures: Figures) -> float:

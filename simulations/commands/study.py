@@ -37,7 +37,11 @@ def compare(
     Runs that are complete are not repeated: the same command goes on with a study that was
     interrupted.
     """
+    from rich.console import Console
+
     from simulations.compare import compare as run_study
+    from simulations.comparison import print_comparison, read_study
+    from simulations.tables import say
 
     asked = options.Asked(
         config, set_ or (), data, sites, site or (), runs, name, None, None, epochs, device
@@ -58,7 +62,9 @@ def compare(
         )
     finally:
         report.close()
-    typer.echo(f"Report: {page}")
+    console = Console()
+    print_comparison(console, read_study(page.parent))
+    say(console, f"Report: {page}")
 
 
 def demo(
