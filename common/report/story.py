@@ -1,0 +1,179 @@
+"""What a report says in sentences: the result, what was compared, what to keep in mind."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.report import numbers, provenance
+from common.report.records import LABELS, RunRecord, modes_of, sites_of
+from common.report.statistics import ALL_SITES, REFERENCE, Comparison
+
+
+@dataclass(frozen=True)
+class Card:
+    """One mode's result: its AUC, and how far that is from pooled training."""
+
+    mode: str
+    label: str
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The result in short: what the cards show, and the cards."""
+
+    lead: str
+    cards: tuple[Card, ...]
+
+
+def headline(comparison: Comparison) -> Headline:
+    """Return each mode's AUC and its distance to pooled training, over all sites."""
+    site = comparison.sites[-1] if comparison.sites else ""
+    cards = tuple(
+        Card(mode, LABELS[mode], f"{numbers.percent(summary.mean)} %", _distance(comparison, key))
+        for mode in comparison.modes
+        for key in [(site, mode, "auc")]
+        for summary in [comparison.summaries[key]]
+        if summary.n
+    )
+    where = f"mean of {len(comparison.sites) - 1} sites" if site == ALL_SITES else site
+    runs = {comparison.summaries[site, card.mode, "auc"].n for card in cards}
+    told = numbers.listed([str(count) for count in sorted(runs)])
+    noun = "run" if runs == {1} else "runs"
+    return Headline(f"AUC on the test images, {where}, {told} {noun} of each mode.", cards)
+
+
+def _distance(comparison: Comparison, key: tuple[str, str, str]) -> str:
+    difference = comparison.differences.get(key)
+    if difference is None:
+        return "the reference" if key[1] == REFERENCE else "no pooled training to compare with"
+    if not math.isfinite(difference.mean):
+        return f"not compared with pooled training: {difference.reason}"
+    amount = numbers.points(abs(difference.mean)).removeprefix("+")
+    unit = "point" if amount == "1.0" else "points"
+    side = "above" if difference.mean > 0 else "below"
+    text = "level with pooled" if amount == "0.0" else f"{amount} {unit} {side} pooled"
+    if not math.isfinite(difference.p):
+        return f"{text}; no test, since {difference.reason}"
+    bounds, p = numbers.interval(difference), numbers.p_value(difference.p)
+    return f"{text}; 95 % interval {bounds}, {p}, {difference.n} pairs of runs"
+
+
+def facts(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what was compared, as (what, answer)."""
+    if not records:
+        return [("Runs", f"none of {len(pending)} has begun")]
+    config = records[0].config
+    folds = sorted({record.config.fold for record in records})
+    seeds = sorted({record.config.seed for record in records})
+    done = sum(record.completed for record in records)
+    rounds = f"{config.local_steps} steps" if config.local_steps else "one epoch"
+    weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
+    contrast = f"cross entropy + {weight}contrastive term (τ\u00a0=\u00a0{config.temperature:g})"
+    network = config.backbone if config.backbone != "covidnet" else f"covidnet ({config.variant})"
+    return [
+        ("Modes", numbers.listed([LABELS[mode].lower() for mode in modes_of(records)])),
+        ("Sites", numbers.listed(sites_of(records))),
+        ("Classes", f"{', '.join(config.class_names)}"),
+        ("Folds", f"{_list(folds)} of {config.folds} (counted from 0), split by {config.split}"),
+        ("Seeds", _list(seeds)),
+        ("Runs", f"{done} completed of {len(records) + len(pending)}"),
+        (
+            "Network",
+            f"{network}, width {config.width:g}, {config.image_size} pixels, "
+            f"normalisation {_normalisation(config.normalisation)}",
+        ),
+        ("Objective", contrast if config.alpha else "cross entropy"),
+        (
+            "Training",
+            f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
+            f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})",
+        ),
+        ("A round", rounds),
+        ("Weights", f"{_weights(records)}; nothing was chosen on test images"),
+    ]
+
+
+def _normalisation(kind: str) -> str:
+    return "of each site's own (DSBN)" if kind == "dsbn" else "shared by all sites"
+
+
+def _weights(records: Sequence[RunRecord]) -> str:
+    if records[0].weights == "final":
+        return "the last step's"
+    share = numbers.percent(records[0].config.validation_fraction)
+    return f"those of the round with the best AUC on the validation images ({share} % of training)"
+
+
+def _list(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def leaks(records: Sequence[RunRecord]) -> bool:
+    """Whether a patient is, or may be, on both sides of a split."""
+    entries = [entry for record in records for entry in record.result.get("leakage", ())]
+    return not entries or any(entry["shared_patients"] or entry["unknown"] for entry in entries)
+
+
+def leakage_sentences(records: Sequence[RunRecord]) -> list[str]:
+    """Say of every site whether patients are on both sides, over all folds that were run."""
+    by_site: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for record in records:
+        for entry in record.result.get("leakage", ()):
+            by_site.setdefault(str(entry["site"]), {})[record.config.fold] = entry
+    if not by_site:
+        return ["No run says yet whether patients are in both training and test."]
+    return [_leakage_sentence(site, folds) for site, folds in by_site.items()]
+
+
+def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
+    entries = list(folds.values())
+    if len(entries) == 1:
+        return str(entries[0]["sentence"])
+    told = f"{site}: split by {entries[0]['unit']}, "
+    patients, unknown = entries[0]["patients"], entries[0]["unknown"]
+    if patients:
+        told += (
+            f"{_range(entry['shared_patients'] for entry in entries)} of "
+            f"{numbers.count(patients)} patients are in both training and test "
+            f"({_range(entry['shared_images'] for entry in entries)} test images) "
+            f"in each of the {len(folds)} folds"
+        )
+    else:
+        told += "no patient ids are known"
+    if unknown:
+        told += (
+            f"; {numbers.count(unknown)} images carry no patient id, so slices of one patient "
+            "may be on both sides"
+        )
+    return f"{told}."
+
+
+def _range(values: Iterable[int]) -> str:
+    low, high = min(held := list(values)), max(held)
+    return numbers.count(low) if low == high else f"{numbers.count(low)} to {numbers.count(high)}"
+
+
+def warnings(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[str]:
+    """Return what keeps the figures from being taken at face value."""
+    told = []
+    unfinished = [record.name for record in records if not record.completed]
+    if unfinished or pending:
+        count = len(unfinished) + len(pending)
+        told.append(
+            f"{count} of {len(records) + len(pending)} runs are not completed; "
+            "the figures are those of the others."
+        )
+    keys = provenance.differing_configs(records)
+    if keys:
+        told.append(
+            f"The runs' configurations differ in {numbers.listed(keys)}: "
+            "the modes were not trained alike."
+        )
+    if len(provenance.fingerprints(records)) > 1:
+        told.append("The runs were computed by different versions of the code (see Environment).")
+    for text in provenance.unequal_budgets(records):
+        told.append(f"The modes saw different numbers of images at {text}.")
+    return told

@@ -1,0 +1,96 @@
+"""Figures as SVG that lies inside a page: its font, its colours, light and dark, nothing fetched.
+
+Matplotlib draws with the stand-in colours below; in the page they are CSS variables, so one
+drawing serves a light and a dark page.
+"""
+
+import io
+import re
+from html import escape
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, LINE, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04"
+MODE_COLOURS = {"pooled": "#0a0b05", "federated": "#0a0b06", "single": "#0a0b07"}
+
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    PAPER: "var(--paper)",
+} | {colour: f"var(--{mode})" for mode, colour in MODE_COLOURS.items()}
+
+FONT_SIZE = 12
+
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "xsite",
+    "font.size": FONT_SIZE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of one plot in the page's colours.
+
+    Parameters
+    ----------
+    width, height : float
+        In CSS pixels.
+    """
+    # No pyplot: it keeps figures in a global list.
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.tick_params(colors=MUTED, labelcolor=MUTED, length=3)
+    axes.grid(color=LINE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_color(LINE)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(INK)
+    return figure, axes
+
+
+def inline(figure: Figure, name: str, title: str, description: str) -> str:
+    """Return a figure as an SVG element for a page.
+
+    Parameters
+    ----------
+    figure : Figure
+        Drawn in the stand-in colours.
+    name : str
+        Unique in the page; every id in the drawing begins with it.
+    title : str
+        What the figure shows.
+    description : str
+        What is to be seen in it, for who cannot see it.
+    """
+    text = io.StringIO()
+    with rc_context(_STYLE):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", metadata=nothing)
+    # The head names a DTD and namespaces, which HTML has no use for.
+    _, _, body = text.getvalue().partition("<svg ")
+    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bxmlns(:xlink)?="[^"]*"', "", body).replace("xlink:href", "href")
+    body = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', body)
+    body = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", body)
+    body = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', body)
+    body = re.sub(r"""font: ([^;"]*?[\d.]+px)[^;"]*""", r"font: \1 var(--sans)", body)
+    body = re.sub(r'(?<=")[\d.]+pt(?=")', "100%", body, count=2).replace(' height="100%"', "", 1)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    head = f'<svg role="img" aria-labelledby="{name}-title {name}-text" '
+    label = (
+        f'<title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-text">{escape(description)}</desc>'
+    )
+    attributes, _, content = body.partition(">")
+    return f"{head}{attributes}>{label}{content}"
