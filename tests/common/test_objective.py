@@ -64,7 +64,7 @@ def test_the_released_codes_loss_and_gradient() -> None:
         x.requires_grad_()
         labels = torch.from_numpy(golden["ntxent_labels"]).long()
         loss = contrastive(x, labels, 0.05)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         assert loss.item() == pytest.approx(float(golden["ntxent_loss"]), rel=1e-13)
         np.testing.assert_allclose(x.grad, golden["ntxent_grad"], rtol=1e-9, atol=1e-15)
         paper = contrastive(x, labels, 0.05, "eq4").item()
@@ -203,7 +203,7 @@ def test_prototypes_get_no_gradient() -> None:
     others = constants(4, 2, 0)
     others.vectors.requires_grad_()
     others.multiplicity.requires_grad_()
-    contrastive(x, labels, 0.05, constants=others).backward()  # type: ignore[no-untyped-call]
+    contrastive(x, labels, 0.05, constants=others).backward()
     assert others.vectors.grad is None
     assert others.multiplicity.grad is None
     assert x.grad is not None and x.grad.abs().max() > 0
@@ -241,7 +241,7 @@ def test_without_a_positive_pair_there_is_nothing_to_learn(
 ) -> None:
     x, _ = batch(len(labels), 2, 0)
     loss = contrastive(x, torch.tensor(labels), 0.05, denominator)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.item() == 0
     assert x.grad is not None and torch.equal(x.grad, torch.zeros_like(x))
 
@@ -257,7 +257,7 @@ def test_without_a_negative_there_is_nothing_to_learn(
     others = Anchors(vectors, torch.tensor([1, 0]), torch.tensor([4.0, 0.0]).double())
     labels = torch.ones(3, dtype=torch.int64)
     loss = contrastive(x, labels, 0.05, denominator, others if remote else None)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.item() == 0
     assert x.grad is not None and torch.equal(x.grad, torch.zeros_like(x))
 
@@ -291,5 +291,5 @@ def test_without_weight_the_projections_are_left_alone() -> None:
     x, labels = batch(8, 2, 1)
     logits = torch.from_numpy(normal(8, 2, seed=9)).requires_grad_()
     loss = objective(Output(logits, x, x), labels, config(), 0.0)
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    loss.total.backward()
     assert loss.contrastive.item() == 0 and x.grad is None and logits.grad is not None
