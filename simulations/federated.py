@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from common.config import Config
 from common.errors import RunError, XsiteError
-from common.results import read_result
+from common.results import differing_keys, read_result
 from common.runs import RunFolder, read_run_config, refuse_taken
 from simulations.bundle import build_bundle, write_app
 from simulations.following import LogCopy, RunWatch
@@ -33,6 +33,8 @@ POLL_SECONDS = 0.5
 LONGEST_FOLDER = 40
 # A run whose result is written has this long to end by itself.
 FAREWELL_SECONDS = 60.0
+# What Flower says, a minute later, of a run whose process is gone.
+NO_HEARTBEAT = "No heartbeat received from the task"
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def train_federated(
     placement = placement or place(config)
     run = Path(config.runs_dir) / config.run_name
     with ExitStack() as held:
-        before = _open_again(run, held) if config.resume else {}
+        before = _open_again(run, config, held) if config.resume else {}
         if before.get("status") == "completed":
             report.message(f"The run {run} is complete already.")
             return run
@@ -103,7 +105,6 @@ def train_federated(
         held.enter_context(terminable())
         try:
             ending = _simulate(Launch(config, placement, app, folder, run, report), held)
-            return _conclude(run, before, ending)
         except KeyboardInterrupt:
             _note_end(run, before, "interrupted", "stopped by hand")
             begun = (run / "config.toml").exists()
@@ -114,12 +115,27 @@ def train_federated(
             raise
         finally:
             report.close()
+        return _conclude(run, before, ending)
 
 
-def _open_again(run: Path, held: ExitStack) -> dict[str, Any]:
-    """Hold the folder of a run that is resumed and return its result so far."""
+def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
+    """Hold the folder of a run that is resumed and return its result so far.
+
+    Raises
+    ------
+    RunError
+        If the run is not this configuration's; the server would say so half a minute later.
+    """
     held.enter_context(alone_in(run))
-    return read_result(run)
+    result = read_result(run)
+    if result.get("mode") != "federated":
+        raise RunError(f"The run {run} is {result.get('mode')} training, not federated.")
+    if differing := differing_keys(read_run_config(run), config):
+        raise RunError(
+            f"Cannot go on with the run {run}: its configuration differs in "
+            f"{'; '.join(differing)}. Resume without changing these, or start a new run."
+        )
+    return result
 
 
 def _simulate(launch: Launch, held: ExitStack) -> Ending:
@@ -222,11 +238,14 @@ def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
     if fresh.get("status") == "completed":
         return run
     details = ending.state.details.removeprefix("Simulation failed with exception: ")
+    if details == NO_HEARTBEAT:
+        details = "its process ended without a word, as one does that is killed for want of memory."
     vague = details in ("", "An error was encountered. Ending simulation.")
     reason = fresh.get("reason") or (ending.error if vague and ending.error else details)
     if not reason:
         outcome = ending.state.outcome or "nothing"
         reason = f"Flower says '{outcome}', but the server wrote no result."
+    _note_end(run, before, "failed", reason)
     where = f" Its log: {run / 'log.txt'}" if result else ""
     raise RunError(f"The federated run '{run.name}' failed: {reason}{where}")
 

@@ -11,7 +11,8 @@ from types import FrameType
 
 import psutil
 
-# Linux: the kernel ends the child when its parent is killed and can end nothing itself.
+# Linux: the kernel ends the child when its parent is killed and can end nothing itself. A
+# SuperLink then ends its run, whose processes last until the sites have trained their round.
 _DIE_WITH_PARENT = (
     "import ctypes,os,signal,sys; ctypes.CDLL(None).prctl(1,signal.SIGTERM); "
     "os.execv(sys.argv[1],sys.argv[1:])"
