@@ -42,12 +42,19 @@ def odd() -> nn.Module:
     return convert(Odd(), SITES, SiteRouting())
 
 
+def tied() -> nn.Module:
+    """One normalisation under two names, both of which the state dict lists."""
+    norm = nn.BatchNorm1d(3)
+    return convert(nn.ModuleDict({"x": norm, "y": norm, "z": nn.Linear(3, 3)}), SITES, SiteRouting())
+
+
 def covidnet(**values: object) -> nn.Module:
     return build_network(make_config({"width": 0.125, "image-size": 64} | values), SITES)
 
 
 NETWORKS = {
     "odd": odd,
+    "tied": tied,
     "bare": lambda: convert(nn.BatchNorm1d(3), SITES, SiteRouting()),
     "private": KeepsToItself,
     "covidnet": covidnet,
