@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.config import Config
+from common.data.cache import SiteData
+from common.data.folds import leakage, split_site
+from common.data.sampling import batch_indices, steps_per_epoch
+from common.errors import SiteError
+
+
+def site(patients: int, slices: int = 3, known: bool = True) -> SiteData:
+    """Every patient has ``slices`` images; patients take the two classes in turn."""
+    n = patients * slices
+    owner = np.arange(n) // slices
+    return SiteData(
+        "a",
+        np.zeros((n, 1, 1, 1), np.uint8),
+        (owner % 2).astype(np.int64),
+        tuple(f"p{p}" if known else None for p in owner),
+        tuple(f"{i}.png" for i in range(n)),
+        ("non-covid", "covid"),
+    )
+
+
+@given(
+    patients=st.integers(16, 40),
+    slices=st.integers(1, 4),
+    fold=st.integers(0, 3),
+    validation=st.sampled_from([0.0, 0.2]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_patient_is_on_one_side_and_every_image_on_one(
+    patients: int, slices: int, fold: int, validation: float
+) -> None:
+    data = site(patients, slices)
+    split = split_site(data, Config(fold=fold, validation_fraction=validation))
+    parts = [split.train, split.validation, split.test]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(data)))
+    owners = [{data.patients[i] for i in part} for part in parts]
+    assert not owners[0] & owners[1]
+    assert not (owners[0] | owners[1]) & owners[2]
+    assert leakage(data, split).shared_patients == 0
+
+
+def test_the_folds_cover_the_site_and_do_not_depend_on_the_seed() -> None:
+    data = site(20)
+    tests = [split_site(data, Config(fold=fold)).test for fold in range(4)]
+    assert sorted(np.concatenate(tests).tolist()) == list(range(60))
+    assert np.array_equal(tests[2], split_site(data, Config(fold=2, seed=9)).test)
+
+
+def test_an_image_split_leaks_patients_and_says_so() -> None:
+    data = site(20)
+    report = leakage(data, split_site(data, Config(split="image")))
+    assert report.patients == 20
+    assert report.shared_patients > 5
+    assert report.shared_images >= report.shared_patients
+    assert f"{report.shared_patients} of 20 patients are in both" in report.sentence()
+
+
+def test_without_ids_nothing_is_claimed() -> None:
+    data = site(20, known=False)
+    report = leakage(data, split_site(data, Config()))
+    assert (report.patients, report.unknown) == (0, 60)
+    assert "no patient ids are known; 60 images carry no patient id" in report.sentence()
+
+
+def test_fewer_patients_than_folds_is_refused_with_both_numbers() -> None:
+    with pytest.raises(SiteError, match=r"Site 'a': class 'non-covid' has 3 patients.* 4 folds"):
+        split_site(site(6), Config())
+
+
+@given(
+    n=st.integers(1, 50), batch=st.integers(1, 40), step=st.integers(0, 20), seed=st.integers(0, 9)
+)
+@settings(max_examples=60, deadline=None)
+def test_batches_are_the_slices_of_one_endless_shuffling(
+    n: int, batch: int, step: int, seed: int
+) -> None:
+    indices = np.arange(n, dtype=np.int64) * 3
+    endless = np.concatenate([batch_indices(indices, batch, s, seed, "a") for s in range(step + 1)])
+    assert np.array_equal(endless[-batch:], batch_indices(indices, batch, step, seed, "a"))
+    for start in range(0, len(endless) - n + 1, n):
+        assert sorted(endless[start : start + n]) == indices.tolist()
+
+
+def test_sites_and_seeds_are_shuffled_differently() -> None:
+    indices = np.arange(100)
+    first = batch_indices(indices, 50, 0, 0, "a").tolist()
+    assert first != batch_indices(indices, 50, 0, 0, "b").tolist()
+    assert first != batch_indices(indices, 50, 0, 1, "a").tolist()
+
+
+def test_an_epoch_is_a_pass_over_the_largest_site() -> None:
+    assert steps_per_epoch([559, 1860], 16) == 117  # 1860 / 16 = 116.25
+    assert steps_per_epoch([32], 16) == 2
