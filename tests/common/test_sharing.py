@@ -45,7 +45,9 @@ def odd() -> nn.Module:
 def tied() -> nn.Module:
     """One normalisation under two names, both of which the state dict lists."""
     norm = nn.BatchNorm1d(3)
-    return convert(nn.ModuleDict({"x": norm, "y": norm, "z": nn.Linear(3, 3)}), SITES, SiteRouting())
+    return convert(
+        nn.ModuleDict({"x": norm, "y": norm, "z": nn.Linear(3, 3)}), SITES, SiteRouting()
+    )
 
 
 def covidnet(**values: object) -> nn.Module:
