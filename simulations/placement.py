@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import Config, Scalar
-from common.data.open import cache_folder
+from common.data.open import cache_folder, home_folder
 from common.errors import RunError
 
 
@@ -118,6 +118,8 @@ def child_environment(folder: Path, config: Config, placement: Placement) -> dic
     }
     environment |= {
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        # Sites work in another folder, where a relative path would lead elsewhere.
+        "XSITE_HOME": str(home_folder()),
         "FLWR_HOME": str(folder / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

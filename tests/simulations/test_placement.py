@@ -70,9 +70,12 @@ def test_nothing_of_the_caller_s_flower_or_ray_reaches_the_run(
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv("RAY_TMPDIR", "/elsewhere")
     monkeypatch.setenv("KEPT", "yes")
+    monkeypatch.setenv("XSITE_HOME", "home")
+    monkeypatch.chdir(tmp_path)
     environment = child_environment(tmp_path, THREE_SITES, Placement(3, 8, 2))
     assert "FLWR_INTERNAL_GRPC_CONTROL_API" not in environment
     assert environment["FLWR_HOME"] == str(tmp_path / "flwr")
+    assert environment["XSITE_HOME"] == str(tmp_path / "home")
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
     assert (environment["RAY_ADDRESS"], environment["RAY_TMPDIR"]) == ("local", str(tmp_path))
     assert (environment["OMP_NUM_THREADS"], environment["KEPT"]) == ("3", "yes")
