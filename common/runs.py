@@ -61,8 +61,10 @@ def refuse_taken(config: Config, base: Path) -> None:
     Raises
     ------
     RunError
-        If ``run-name`` is the name of a folder and ``resume`` is off.
+        If ``run-name`` is the name of a folder and ``resume`` is off, or can be no new folder's.
     """
+    if config.run_name in {".", ".."}:
+        raise RunError(f"run-name is '{config.run_name}', which is no name of a new folder.")
     if config.run_name and not config.resume and (base / config.run_name).exists():
         raise RunError(
             f"A run called '{config.run_name}' exists already in {base}. Choose another name, "
@@ -108,8 +110,6 @@ class RunFolder:
         """
         refuse_taken(config, base)
         name = run_folder_name(config, mode, base)
-        if name in {".", ".."}:
-            raise RunError(f"run-name is '{name}', which is no name of a new folder.")
         path = base.absolute() / name
         if config.resume:
             return cls._reopen(path, config, mode)

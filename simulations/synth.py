@@ -64,9 +64,9 @@ def write_hospitals(
     RunError
         If the folder holds anything, or cannot be written.
     """
-    if patients < FEWEST_PATIENTS or not 32 <= size <= 1024 or seed < 0:
+    if patients < FEWEST_PATIENTS or not 64 <= size <= 1024 or seed < 0:
         raise ConfigError(
-            f"Expected at least {FEWEST_PATIENTS} patients, a size of 32 to 1024 pixels and a "
+            f"Expected at least {FEWEST_PATIENTS} patients, a size of 64 to 1024 pixels and a "
             f"seed of 0 or more; found {patients}, {size} and {seed}."
         )
     try:

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from simulations.commands.plain import PlainCommand
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("config", short_help="List the configuration keys.")(config)
-    app.command("version", short_help="Print versions.")(version)
+    app.command("config", cls=PlainCommand, short_help="List the configuration keys.")(config)
+    app.command("version", cls=PlainCommand, short_help="Print versions.")(version)
 
 
 def config(

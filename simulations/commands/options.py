@@ -146,6 +146,8 @@ def _site_entry(text: str) -> str:
     name, equals, folder = text.partition("=")
     if not equals or not name.strip() or not folder.strip():
         raise ConfigError(f"--site '{text}' is not name=folder, for example a=/data/hospital-a.")
+    if "," in text:
+        raise ConfigError(f"The folder {folder} has a comma in its name; rename it or link to it.")
     return f"{name.strip()}={folder.strip()}"
 
 
@@ -172,7 +174,6 @@ def _name_sites(values: dict[str, Scalar]) -> None:
 def _with_absolute_paths(values: dict[str, Scalar]) -> dict[str, Scalar]:
     """Resolve paths against the present folder: a run may go on from another one."""
     from common.config import SYNTHETIC
-    from common.errors import ConfigError
 
     told = dict(values)
     for key in ("data", "runs-dir", "cache-dir", "pretrained"):
@@ -183,8 +184,6 @@ def _with_absolute_paths(values: dict[str, Scalar]) -> dict[str, Scalar]:
         for entry in str(told["sites"]).split(","):
             name, equals, folder = entry.partition("=")
             path = str(Path(folder.strip()).expanduser().absolute()) if equals else ""
-            if "," in path:
-                raise ConfigError(f"The folder {path} has a comma in its name; rename or link it.")
             entries.append(f"{name.strip()}={path}" if equals else name.strip())
         told["sites"] = ",".join(entry for entry in entries if entry)
     return told

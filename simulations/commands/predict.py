@@ -10,6 +10,7 @@ import typer
 
 from simulations.commands import options
 from simulations.commands.options import find_run
+from simulations.commands.plain import PlainCommand
 
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
 
@@ -23,7 +24,9 @@ class Weights(enum.StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("predict", short_help="Classify images with a run's network.")(predict)
+    app.command("predict", cls=PlainCommand, short_help="Classify images with a run's network.")(
+        predict
+    )
 
 
 def predict(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from simulations.commands import options
+from simulations.commands.plain import PlainCommand
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("check-site", short_help="Say whether a site's folder is fit.")(check_site)
-    app.command("synth", short_help="Write synthetic hospitals.")(synth)
+    app.command("check-site", cls=PlainCommand, short_help="Say whether a site's folder is fit.")(
+        check_site
+    )
+    app.command("synth", cls=PlainCommand, short_help="Write synthetic hospitals.")(synth)
 
 
 def check_site(
@@ -35,7 +39,8 @@ def check_site(
     from simulations.tables import print_check
 
     place = folder.expanduser().absolute()
-    site = name or place.name.lower()
+    # Any folder can be looked at, also one whose name could not be a site's.
+    site = name or re.sub(r"[^a-z0-9_-]+", "-", place.name.lower()).strip("-_") or "site"
     asked = options.Asked(config, set_ or (), site_folders=(f"{site}={place}",))
     found = check(site, place, options.gather_config(asked))
     print_check(Console(), found)
@@ -55,7 +60,7 @@ def synth(
         int, typer.Option("--seed", metavar="S", help="Seed of everything random.")
     ] = 0,
     size: Annotated[
-        int, typer.Option("--size", metavar="N", help="Height and width, 32 to 1024 pixels.")
+        int, typer.Option("--size", metavar="N", help="Height and width, 64 to 1024 pixels.")
     ] = 256,
 ) -> None:
     """Write synthetic hospitals: ordinary site folders of chest slices that resemble CT.

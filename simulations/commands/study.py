@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from simulations.commands import options
+from simulations.commands.plain import PlainCommand
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("compare", short_help="Train all modes and write a report.")(compare)
-    app.command("demo", short_help="Compare on synthetic hospitals.")(demo)
+    app.command("compare", cls=PlainCommand, short_help="Train all modes and write a report.")(
+        compare
+    )
+    app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")(demo)
 
 
 def compare(
@@ -72,7 +75,7 @@ def demo(
     name: options.RunName = None,
 ) -> None:
     """Compare the three modes on two synthetic hospitals: a few minutes, no data needed."""
-    from simulations.compare import demo as run_demo
+    from simulations.demo import demo as run_demo
 
     run_demo(runs, name)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simulations.commands import options
+from simulations.commands.plain import PlainCommand
 from simulations.commands.trail import Trail
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 
 
-@app.command(short_help="Every site in a process of its own.")
+@app.command(cls=PlainCommand, short_help="Every site in a process of its own.")
 def federated(
     context: typer.Context,
     config: options.ConfigFile = None,
@@ -78,7 +79,7 @@ def federated(
     _run(context, "federated", asked, training)
 
 
-@app.command(short_help="One network on the images of all sites.")
+@app.command(cls=PlainCommand, short_help="One network on the images of all sites.")
 def pooled(
     context: typer.Context,
     config: options.ConfigFile = None,
@@ -109,7 +110,7 @@ def pooled(
     _run(context, "pooled", asked, training)
 
 
-@app.command(short_help="A network for every site.")
+@app.command(cls=PlainCommand, short_help="A network for every site.")
 def single(
     context: typer.Context,
     config: options.ConfigFile = None,

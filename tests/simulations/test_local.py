@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config
 
 from common.config import Config
 from common.errors import ConfigError, RunError, SiteError
@@ -22,6 +21,7 @@ from common.runs import load_run_network
 from simulations.local import train_pooled, train_single
 from simulations.predict import predict_images
 from simulations.progress import Report, SilentReport
+from tests.simulations.tiny import tiny_config
 
 Training = Callable[[Config, Path, Report], Path]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_config
 from typer.testing import CliRunner
 
 from common.errors import CheckpointError, RunError
@@ -13,6 +12,7 @@ from common.models.network import build_network
 from common.runs import RunFolder
 from simulations.cli import app
 from simulations.predict import find_images, predict_images
+from tests.simulations.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
