@@ -107,21 +107,26 @@ class LineReport:
         self._total = 0
         self._began: tuple[float, int] | None = None
         self._last_line = 0.0
+        self._told = 0
 
     def start(self, title: str, total_steps: int) -> None:
         """Write the title."""
         self._total, self._began, self._last_line = total_steps, None, time.monotonic()
+        self._told = 0
         self.message(title)
 
     def step(self, done: int, loss: float, images_per_second: float) -> None:
-        """Write a line if the last one is long enough ago, and after the last step."""
+        """Write a line if the last one is long enough ago, and once after the last step."""
         now = time.monotonic()
         if self._began is None:
             # What a resumed run did earlier says nothing about how fast this one is.
             self._began = (now, done)
-        if now - self._last_line < SECONDS_BETWEEN_LINES and done < self._total:
+        ended = done >= self._total > self._told
+        if now - self._last_line < SECONDS_BETWEEN_LINES and not ended:
             return
-        self._last_line = now
+        if done == self._told:
+            return
+        self._last_line, self._told = now, done
         began, first = self._began
         left = (now - began) / (done - first) * (self._total - done) if done > first else math.nan
         parts = (f"{done}/{self._total}", _figures(loss, images_per_second), _left(left))

@@ -26,6 +26,8 @@ def test_lines_are_rare_and_tell_the_time_left(clock: list[float]) -> None:
     for number in range(50, 101):
         report.step(number, 0.5, 320.4)
         clock[0] += 0.5
+    clock[0] += 60
+    report.step(100, 0.5, 320.4)
     report.close()
     assert stream.getvalue().splitlines() == [
         "pooled training",
