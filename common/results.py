@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from common.config import Config
-from common.metrics import auc_interval, measure
 from common.files import read_json, write_json
+from common.metrics import auc_interval, measure
 
 
 def read_result(run: Path) -> dict[str, Any]:
