@@ -100,6 +100,12 @@ def test_one_normalisation_for_all_is_plain_and_has_no_counter() -> None:
     assert torch.equal(both, alike)
 
 
+def test_the_original_has_normalisation_in_its_projection_head_alone() -> None:
+    network = build_network(small(backbone="covidnet-original"), ["a"])
+    places = [n for n, m in network.named_modules() if isinstance(m, DomainBatchNorm)]
+    assert places == ["projection.1.hidden_norm", "projection.1.output_norm"]
+
+
 def test_segments_are_checked_for_any_normalisation() -> None:
     for normalisation in ("dsbn", "shared"):
         network = build_network(small(normalisation=normalisation), ["a", "b"])
