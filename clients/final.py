@@ -1,0 +1,85 @@
+"""A site's last answers: the figures of the final and of the chosen weights, and its own files."""
+
+from collections.abc import Mapping
+
+from clients.round import receive
+from clients.site import OpenSite, note
+from common.evaluation import Predictions, evaluate_site
+from common.files import write_atomic
+from common.fingerprint import code_fingerprint
+from common.messages import RoundOrder, SiteReply
+from common.models.network import Network
+from common.predictions_table import write_predictions
+from common.results import subset_figures
+from common.sharing import load_private, private_state, unpack
+from common.weights import Which, save_private, save_shared, weights_name
+
+
+def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
+    """Evaluate the weights of an order at the site; write its predictions and normalisation.
+
+    Parameters
+    ----------
+    site : OpenSite
+        The site.
+    order : RoundOrder
+        Of purpose ``"final"`` or ``"best"``.
+
+    Returns
+    -------
+    SiteReply
+        The figures; the predictions stay.
+
+    Raises
+    ------
+    StoreError
+        If the private state that belongs to the weights is not there.
+    """
+    network = site.network()
+    store = site.store(network)
+    which: Which = "best" if order.purpose == "best" else "final"
+    if which == "best":
+        unpack(network, order.shared)
+        load_private(network, store.load_evaluated(order.round))
+    else:
+        receive(site, order, network, store)
+    _, predictions = evaluate_site(network, site.training, site.split, site.config, site.device)
+    _write_files(site, network, predictions, which)
+    if which == "final":
+        if "validation" in predictions:
+            store.save_evaluated(order.round, private_state(network), order.best)
+        if order.previous:
+            store.settle(order.previous)
+    note(site.own, f"run {order.run}: evaluated the {which} weights; sent figures")
+    return SiteReply(
+        run=order.run,
+        round=order.round,
+        site=site.name,
+        fingerprint=code_fingerprint(),
+        metrics=_figures(predictions, site.config.seed),
+    )
+
+
+def _figures(predictions: Mapping[str, Predictions], seed: int) -> dict[str, float]:
+    return {
+        f"{subset}/{name}": float(value)
+        for subset, said in predictions.items()
+        for name, value in subset_figures(said.labels, said.probabilities, seed).items()
+    }
+
+
+def _write_files(
+    site: OpenSite, network: Network, predictions: Mapping[str, Predictions], which: Which
+) -> None:
+    name = "predictions.csv" if which == "final" else "best-predictions.csv"
+    for subset, said in predictions.items():
+        files = [site.data.files[index] for index in said.indices]
+        classes = site.config.class_names
+        write_predictions(site.own / name, files, said.labels, said.probabilities, classes, subset)
+    private = site.own / weights_name("private", which)
+    save_private(private, network, site.name, site.config)
+    if site.nodes == 0:
+        # The hospital's own copy of the model; a simulation's lies in the run's folder.
+        save_shared(site.own / weights_name("shared", which), network, site.config)
+        settings = site.config.changed(run_name=site.run, resume=False)
+        write_atomic(site.own.parents[1] / "config.toml", settings.to_toml().encode())

@@ -1,0 +1,59 @@
+"""An optimizer's moments as named tensors, and back into an optimizer of the same parameters."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from common.errors import StoreError
+
+
+def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return copies of an optimizer's state.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU, named ``<parameter's index>/<key>``; empty for an optimizer without state.
+    """
+    return {
+        f"{index}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True)
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def load_moments(optimizer: Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Give an optimizer the state that :func:`moments_of` returned.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Fresh, over the same parameters in the same order; changed in place.
+    moments : mapping of str to Tensor
+        The state.
+
+    Raises
+    ------
+    StoreError
+        If the state belongs to other parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in moments.items():
+        number, _, key = name.partition("/")
+        index = int(number)
+        if index >= len(parameters) or tensor.shape not in ((), parameters[index].shape):
+            raise StoreError(
+                f"The stored optimizer state '{name}' of shape {tuple(tensor.shape)} belongs to "
+                "another network or optimizer."
+            )
+        like = parameters[index].detach()
+        if tensor.shape == like.shape:
+            # Fused optimizers walk through memory, so moments need their parameter's strides.
+            tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+        state[index][key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})

@@ -1,0 +1,195 @@
+"""A site's round: receive, evaluate, train, keep what is private, return what is shared."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.optim import Optimizer
+
+from clients.moments import load_moments, moments_of
+from clients.site import OpenSite, note, progress_writer
+from clients.store import PrivateState, PrivateStore, digest_of
+from common.errors import RunError
+from common.evaluation import Metrics, estimate_statistics, evaluate_site, predict
+from common.fingerprint import code_fingerprint
+from common.messages import RoundOrder, RoundReply
+from common.models.network import Network
+from common.prototypes import Anchors, Prototypes, anchors_for, make_prototypes
+from common.randomness import numpy_generator
+from common.sharing import load_private, pack, private_state, shared_layout, unpack
+from common.training import TrainSummary, make_optimizer, train
+
+
+def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
+    """Do what a site does in a round.
+
+    Parameters
+    ----------
+    site : OpenSite
+        The site.
+    order : RoundOrder
+        What the server asks.
+
+    Returns
+    -------
+    RoundReply
+        What leaves the site.
+
+    Raises
+    ------
+    StoreError
+        If the private state that the order goes on from is not there.
+    RunError
+        If training diverged; nothing is stored then.
+    """
+    started = time.monotonic()
+    network = site.network()
+    store = site.store(network)
+    state = receive(site, order, network, store)
+
+    metrics, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
+    if "validation" in metrics and order.received:
+        store.save_evaluated(order.received, private_state(network), order.best)
+
+    optimizer = make_optimizer(network, site.config)
+    if state is not None and site.config.optimizer_state == "carry":
+        load_moments(optimizer, state.moments)
+    summary = train(
+        network,
+        optimizer,
+        [site.training],
+        site.config,
+        site.device,
+        order.steps,
+        order.total_steps,
+        constants=_anchors(site, order),
+        on_step=progress_writer(site.own, order.round, order.steps),
+    )
+    prototypes = _prototypes(site, network)
+    shared = pack(network)
+    if not np.isfinite(shared).all():
+        raise RunError(f"Training diverged at {site.name} in round {order.round}.")
+    _keep(site, order, network, optimizer, store, digest_of(shared))
+    note(site.own, _sent(order, summary, shared, prototypes))
+    return RoundReply(
+        run=order.run,
+        round=order.round,
+        site=site.name,
+        fingerprint=code_fingerprint(),
+        metrics=flatten(metrics) | _training_figures(summary, time.monotonic() - started),
+        images=len(site.split.train),
+        layout=shared_layout(network),
+        shared=shared,
+        prototypes=prototypes,
+    )
+
+
+def receive(
+    site: OpenSite, order: RoundOrder, network: Network, store: PrivateStore
+) -> PrivateState | None:
+    """Fill a network with the received shared and the site's own private tensors.
+
+    Running statistics are estimated anew under the received weights, unless these are the site's
+    own (it is alone) or nobody has trained yet.
+
+    Returns
+    -------
+    PrivateState or None
+        What the site goes on from; None at its first round.
+    """
+    unpack(network, order.shared)
+    state = store.load(order.previous) if order.previous else None
+    if state is not None:
+        load_private(network, state.private)
+        if state.sent != digest_of(order.shared):
+            estimate_statistics(network, site.training, site.config, site.device)
+    elif order.received:
+        estimate_statistics(network, site.training, site.config, site.device)
+    return state
+
+
+def flatten(metrics: Mapping[str, Metrics]) -> dict[str, float]:
+    """Return ``<subset>/<figure>`` → value."""
+    return {
+        f"{subset}/{name}": float(value)
+        for subset, figures in metrics.items()
+        for name, value in figures.as_dict().items()
+    }
+
+
+def _anchors(site: OpenSite, order: RoundOrder) -> Anchors | None:
+    if site.config.alpha == 0:
+        return None
+    return anchors_for(
+        site.name,
+        order.prototypes,
+        order.class_counts,
+        site.config.batch_size,
+        site.device.device,
+        site.device.images_dtype,
+    )
+
+
+def _prototypes(site: OpenSite, network: Network) -> Prototypes:
+    """Make the site's prototypes; none where nobody would meet them."""
+    config = site.config
+    chosen = site.split.train
+    if config.alpha == 0 or len(config.site_names) == 1:
+        chosen = chosen[:0]
+    elif config.prototype_images:
+        chosen = _some_of_each_class(site, config.prototype_images)
+    _, projections = predict(network, site.training, chosen, config, site.device)
+    return make_prototypes(
+        site.name,
+        torch.from_numpy(projections),
+        torch.from_numpy(site.data.labels[chosen]),
+        config.min_prototype_count,
+    )
+
+
+def _some_of_each_class(site: OpenSite, count: int) -> NDArray[np.int64]:
+    """Return at most so many training images of each class, the same ones in every round."""
+    generator = numpy_generator(site.config.seed, site.name, "prototypes")
+    shuffled = generator.permutation(site.split.train)
+    labels = site.data.labels[shuffled]
+    chosen = [shuffled[labels == label][:count] for label in range(len(site.data.classes))]
+    return np.sort(np.concatenate(chosen))
+
+
+def _keep(
+    site: OpenSite,
+    order: RoundOrder,
+    network: Network,
+    optimizer: Optimizer,
+    store: PrivateStore,
+    sent: str,
+) -> None:
+    """Write the private tensors and moments of the end of the round."""
+    carried = site.config.optimizer_state == "carry"
+    state = PrivateState(private_state(network), moments_of(optimizer) if carried else {}, sent)
+    store.save(order.round, state, order.previous)
+
+
+def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]:
+    return {
+        "train/loss": summary.loss,
+        "train/cross_entropy": summary.cross_entropy,
+        "train/contrastive": summary.contrastive,
+        "train/images": summary.images,
+        "train/seconds": summary.seconds,
+        "seconds": seconds,
+    }
+
+
+def _sent(
+    order: RoundOrder, summary: TrainSummary, shared: NDArray[Any], prototypes: Prototypes
+) -> str:
+    """Say for the site's log what leaves it."""
+    return (
+        f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "
+        f"loss {summary.loss:.4f}; sent {shared.nbytes:,} bytes of shared tensors, prototypes of "
+        f"{len(prototypes.classes)} classes over {int(prototypes.counts.sum())} images, figures"
+    )

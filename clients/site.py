@@ -1,0 +1,157 @@
+"""A site, opened: its images, their split, the device, and the folder of its own files."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from clients.identity import Identity
+from clients.store import Owner, PrivateStore, network_digest, open_store
+from common.config import Config
+from common.data.cache import SiteData
+from common.data.folds import Split, leakage, split_site
+from common.data.open import open_site
+from common.device import Device, choose_device
+from common.errors import XsiteError
+from common.files import write_json
+from common.fingerprint import code_fingerprint
+from common.messages import SiteCard
+from common.models.network import Network, build_network
+from common.sharing import private_state, shared_layout
+from common.training import StepReport, TrainingSite, training_site
+
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class OpenSite:
+    """What a site works with while it answers a message.
+
+    Attributes
+    ----------
+    name, run : str
+        Names of the site and of the run.
+    own : Path
+        The folder of the site's files in this run.
+    config : Config
+        The run's configuration on this machine.
+    device : Device
+        Where to compute.
+    data : SiteData
+        Its images.
+    split : Split
+        Which of them are for what.
+    training : TrainingSite
+        They, as the training loop reads them.
+    nodes : int
+        Nodes of the simulation; 0 in a deployment.
+    """
+
+    name: str
+    run: str
+    own: Path
+    config: Config
+    device: Device
+    data: SiteData
+    split: Split
+    training: TrainingSite
+    nodes: int
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images of each class, in label order."""
+        labels = self.data.labels[self.split.train]
+        return tuple(np.bincount(labels, minlength=len(self.config.class_names)).tolist())
+
+    def network(self) -> Network:
+        """Build the network as this site sees it, untrained, on the device."""
+        return build_network(self.config, [self.name]).to(self.device.device)
+
+    def store(self, network: Network) -> PrivateStore:
+        """Open the site's private store of this run."""
+        private = [(name, tuple(t.shape)) for name, t in private_state(network).items()]
+        digest = network_digest(shared_layout(network).to_json(), private)
+        return open_store(
+            self.own / "store", Owner(self.name, self.run, self.config.digest(), digest)
+        )
+
+
+def open_identity(identity: Identity, run: str) -> OpenSite:
+    """Open a site: decode its images, or find them decoded, and split them.
+
+    Raises
+    ------
+    SiteError
+        If the site's folder, or a file in it, is unfit for training.
+    ConfigError
+        If the device is not there.
+    """
+    config, own = identity.config, identity.own(run)
+    device = choose_device(config)
+    data = open_site(config, identity.site, identity.images)
+    split = split_site(data, config)
+    training = training_site(data, split, device)
+    return OpenSite(identity.site, run, own, config, device, data, split, training, identity.nodes)
+
+
+def make_card(site: OpenSite) -> SiteCard:
+    """Return the site's answer to the roll call."""
+    for warning in site.data.warnings:
+        note(site.own, warning)
+    return SiteCard(
+        site=site.name,
+        fingerprint=code_fingerprint(),
+        config=site.config.digest(),
+        layout=shared_layout(build_network(site.config, [site.name])).digest(),
+        class_counts=site.class_counts,
+        nodes=site.nodes,
+        leakage=leakage(site.data, site.split),
+    )
+
+
+def note(own: Path, text: str) -> None:
+    """Append lines with the time to the site's own log; a full disk stops nothing."""
+    with suppress(OSError):
+        own.mkdir(parents=True, exist_ok=True)
+        with (own / "log.txt").open("a") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {text}\n")
+
+
+def progress_writer(own: Path, round: int, steps: range) -> Callable[[StepReport], None]:
+    """Return a function that writes ``progress.json``, at most once a second and at the end.
+
+    Parameters
+    ----------
+    own : Path
+        The site's folder.
+    round : int
+        The round.
+    steps : range
+        Its steps.
+    """
+    written = -PROGRESS_SECONDS
+
+    def write(report: StepReport) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if now - written < PROGRESS_SECONDS and report.step + 1 < steps.stop:
+            return
+        written = now
+        # Progress is a courtesy; the run does not depend on it.
+        with suppress(XsiteError):
+            write_json(
+                own / "progress.json",
+                {
+                    "round": round,
+                    "step": report.step + 1,
+                    "total_steps": report.total_steps,
+                    "loss": report.loss,
+                    "images_per_second": report.images / max(report.seconds, 1e-9),
+                },
+            )
+
+    return write

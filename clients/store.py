@@ -1,0 +1,245 @@
+"""A site's private store: what it goes on from in the next round, and what never leaves it.
+
+::
+
+    store/manifest.json            whose state this is
+    store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3
+    store/evaluated-0003.safetensors   normalisation under the average of round 3, while
+                                       validation may still choose that round
+
+Flower keeps nothing of a site on disk, and a site's process may be new at every message. The
+server says from which round to go on, so that a site which is a round ahead of a resumed server
+goes back with it. Files are readable by their owner alone.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from common.errors import CheckpointError, StoreError
+from common.files import load_tensors, read_json, write_atomic, write_json
+
+OWNER_ONLY = 0o600
+PRIVATE, MOMENT = "private/", "moment/"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose state a store holds.
+
+    Attributes
+    ----------
+    site, run : str
+        Names of the site and of the run.
+    config, network : str
+        Digests of the configuration and of the network's tensors.
+    """
+
+    site: str
+    run: str
+    config: str
+    network: str
+
+
+@dataclass(frozen=True)
+class PrivateState:
+    """What a site goes on from.
+
+    Attributes
+    ----------
+    private : mapping of str to Tensor
+        Its private tensors.
+    moments : mapping of str to Tensor
+        Its optimizer's state.
+    sent : str
+        Digest of the shared tensors that it sent.
+    """
+
+    private: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    sent: str
+
+
+@dataclass(frozen=True)
+class PrivateStore:
+    """The store in a folder; made by :func:`open_store`."""
+
+    folder: Path
+    owner: Owner
+
+    def load(self, round: int) -> PrivateState:
+        """Return the state of the end of a round.
+
+        Raises
+        ------
+        StoreError
+            If the store lacks it, or its file is damaged or somebody else's.
+        """
+        path = self._round(round)
+        if not path.exists():
+            there = ", ".join(str(number) for number in self.rounds()) or "none"
+            raise StoreError(
+                f"Site '{self.owner.site}' shall go on from round {round}, but its private store "
+                f"{self.folder} holds the rounds: {there}. If it cannot be restored from a copy, "
+                "start a new run."
+            )
+        tensors, sent = self._read(path)
+        return PrivateState(_below(PRIVATE, tensors), _below(MOMENT, tensors), sent)
+
+    def save(self, round: int, state: PrivateState, previous: int) -> None:
+        """Write the state of the end of a round, atomically.
+
+        Parameters
+        ----------
+        round : int
+            The round.
+        state : PrivateState
+            Its state.
+        previous : int
+            The round that it went on from: kept, since the server may go back to it. Older ones
+            are removed.
+        """
+        self._write(self._round(round), state)
+        for old in self.rounds():
+            if old < round and old != previous:
+                self._round(old).unlink(missing_ok=True)
+
+    def settle(self, round: int) -> None:
+        """Keep of a finished run what its last evaluation needs: no moments, no other rounds."""
+        state = self.load(round)
+        if state.moments:
+            self._write(self._round(round), PrivateState(state.private, {}, state.sent))
+        for other in self.rounds():
+            if other != round:
+                self._round(other).unlink(missing_ok=True)
+
+    def save_evaluated(self, round: int, private: Mapping[str, Tensor], best: int) -> None:
+        """Keep the private tensors with which a round's average was evaluated.
+
+        Parameters
+        ----------
+        round : int
+            The round.
+        private : mapping of str to Tensor
+            Private tensors, their statistics estimated under the round's average.
+        best : int
+            The round that validation likes best so far: kept; others are removed.
+        """
+        self._write(self._evaluated(round), PrivateState(private, {}, ""))
+        for path in self.folder.glob("evaluated-*.safetensors"):
+            if path not in (self._evaluated(round), self._evaluated(best)):
+                path.unlink(missing_ok=True)
+
+    def load_evaluated(self, round: int) -> Mapping[str, Tensor]:
+        """Return what :meth:`save_evaluated` kept of a round.
+
+        Raises
+        ------
+        StoreError
+            If the store lacks it, or its file is damaged or somebody else's.
+        """
+        path = self._evaluated(round)
+        if not path.exists():
+            raise StoreError(
+                f"Validation chose round {round}, but the private store {self.folder} of site "
+                f"'{self.owner.site}' has kept nothing of it."
+            )
+        return _below(PRIVATE, self._read(path)[0])
+
+    def rounds(self) -> list[int]:
+        """Return the rounds whose state is there, in order."""
+        return sorted(int(path.stem[6:]) for path in self.folder.glob("round-*.safetensors"))
+
+    def _round(self, round: int) -> Path:
+        return self.folder / f"round-{round:04d}.safetensors"
+
+    def _evaluated(self, round: int) -> Path:
+        return self.folder / f"evaluated-{round:04d}.safetensors"
+
+    def _write(self, path: Path, state: PrivateState) -> None:
+        tensors = {f"{PRIVATE}{name}": tensor for name, tensor in state.private.items()}
+        tensors |= {f"{MOMENT}{name}": tensor for name, tensor in state.moments.items()}
+        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        about = asdict(self.owner) | {"sent": state.sent}
+        write_atomic(path, save(held, metadata=about), mode=OWNER_ONLY)
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], str]:
+        try:
+            tensors, about = load_tensors(path)
+        except CheckpointError as error:
+            raise StoreError(
+                f"The private state in {path} cannot be read; restore it from a copy, or start a "
+                f"new run. ({error})"
+            ) from error
+        _refuse_other(about, self.owner, path)
+        return tensors, about.get("sent", "")
+
+
+def open_store(folder: Path, owner: Owner) -> PrivateStore:
+    """Open a site's private store of a run, or begin it.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing, for its owner alone.
+    owner : Owner
+        Who opens it, and with which network.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds another site's, run's, configuration's or network's state.
+    """
+    manifest = folder / "manifest.json"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if manifest.exists():
+        try:
+            found = read_json(manifest)
+        except CheckpointError as error:
+            raise StoreError(f"The private store's {manifest} is damaged. ({error})") from error
+        _refuse_other(found if isinstance(found, dict) else {}, owner, folder)
+    elif any(folder.glob("*.safetensors")):
+        raise StoreError(
+            f"{folder} holds private tensors, but no manifest.json says whose they are. "
+            "Name another state-dir, or move these files away."
+        )
+    else:
+        write_json(manifest, asdict(owner))
+    return PrivateStore(folder, owner)
+
+
+def digest_of(shared: NDArray[Any]) -> str:
+    """Return a SHA-256 over shared tensors and their type."""
+    digest = hashlib.sha256(str(shared.dtype).encode())
+    digest.update(np.ascontiguousarray(shared).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def network_digest(layout: str, private: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """Return a SHA-256 over a network's shared layout and its private names and shapes."""
+    parts = [layout, *(f"{name} {tuple(shape)}" for name, shape in private)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _refuse_other(found: Mapping[str, Any], owner: Owner, path: Path) -> None:
+    for key, own in asdict(owner).items():
+        if found.get(key) != own:
+            said, mine = found.get(key, "unknown"), own
+            if key in ("config", "network"):
+                said, mine = f"{said[:12]}…", f"{mine[:12]}…"
+            what = {"config": "configuration"}.get(key, key)
+            raise StoreError(
+                f"{path} holds the private state of {what} '{said}', not of '{mine}'. "
+                "Name another state-dir or run, or move that folder away."
+            )
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
