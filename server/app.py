@@ -1,0 +1,177 @@
+"""The ServerApp: call the roll, let Flower's loop run, ask for the final figures, write it down."""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from logging import INFO
+from pathlib import Path
+from shutil import rmtree
+from time import monotonic
+
+import flwr.app
+from flwr.app import Context, MessageType
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import log
+
+from common.config import Config, make_config
+from common.data.open import home_folder
+from common.errors import ConfigError, XsiteError
+from common.fingerprint import code_fingerprint
+from common.messages import Purpose, RoundReply, SiteReply
+from common.models.network import build_network
+from common.runs import RunFolder, runs_base
+from common.sharing import pack, shared_layout
+from common.weights import load_shared, weights_name
+from common.wire import decode_evaluation, encode_shared
+from server.checkpoints import load_checkpoint
+from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
+from server.journal import Journal, say_final, say_round
+from server.plan import make_plan
+from server.roster import Expected, call_roll
+from server.state import RunState, choose
+from server.strategy import SiteAverage
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run a federation from the roll call to the result."""
+    config = make_config(context.run_config, source="the run's configuration")
+    if config.runs_dir and not Path(config.runs_dir).expanduser().is_absolute():
+        raise ConfigError(
+            f"runs-dir is '{config.runs_dir}', but Flower's processes work in folders of their "
+            "own: write the whole path, from '/'."
+        )
+    folder = RunFolder.create(config, "federated", runs_base(config, home_folder() / "runs"))
+    if folder.result.get("status") == "completed":
+        log(INFO, "The run %s is complete already.", folder.path)
+        return
+    with ending_told(folder):
+        coordinate(grid, config, folder)
+
+
+def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
+    """Train, evaluate and write the result of a run whose folder is open.
+
+    Raises
+    ------
+    RunError
+        If the sites do not come, do not fit, or too few of them answer.
+    CheckpointError
+        If a resumed run's checkpoint cannot be used.
+    """
+
+    def say(text: str) -> None:
+        log(INFO, text)
+        folder.log(text)
+
+    network = build_network(config, config.site_names)
+    layout, fingerprint = shared_layout(network), code_fingerprint()
+    expected = Expected(fingerprint, config.digest(), layout.digest())
+    roster = call_roll(grid, folder.path.name, config, expected, say)
+    images = {site: card.train_images for site, card in roster.cards.items()}
+    course = Course(
+        folder.path.name, config, roster, make_plan(config, images.values()), layout, fingerprint
+    )
+    state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
+    say(_opening(course, state, network.description))
+    journal = Journal(folder, course, network)
+    state = state or RunState(0, pack(network))
+    strategy = SiteAverage(course, state, _noting(journal, state.round, say))
+    if (rounds := course.plan.rounds - state.round) > 0:
+        arrays = encode_shared(strategy.state.shared, flwr.app)
+        strategy.start(grid, arrays, rounds, timeout=config.round_timeout)
+    _conclude(grid, journal, strategy.state, say)
+
+
+def _opening(course: Course, state: RunState | None, network: str) -> str:
+    sites = ", ".join(
+        f"{site} ({card.train_images} training images)"
+        for site, card in course.roster.cards.items()
+    )
+    begin = f"going on after round {state.round}" if state else "starting"
+    return (
+        f"{begin}: {network}; {sites}; {course.plan.total_steps} steps in {course.plan.rounds} "
+        f"rounds"
+    )
+
+
+def _noting(
+    journal: Journal, begun: int, say: Callable[[str], None]
+) -> Callable[[RunState, RunState, Exchange[RoundReply]], None]:
+    """Return what is done after every round, in an order that a kill at any point leaves whole.
+
+    ``begun`` is the round after which this process began, for an estimate of the time left.
+    """
+    started = monotonic()
+
+    def note(before: RunState, after: RunState, exchange: Exchange[RoundReply]) -> None:
+        journal.note_figures(before, exchange.good)
+        journal.note_best(before, after)
+        journal.checkpoint(after)
+        speed = (monotonic() - started) / (after.round - begun)
+        left = speed * (journal.course.plan.rounds - after.round)
+        say(say_round(journal.course, after, exchange, left))
+
+    return note
+
+
+def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str], None]) -> None:
+    """Ask for the figures of the last weights, and of the chosen ones, and write the result."""
+    started = monotonic()
+    final = _evaluate(grid, journal.course, state, "final")
+    journal.note_figures(state, final.good)
+    say(say_final(final.good, "final weights"))
+    chosen = choose(state, final.good)
+    journal.note_best(state, chosen)
+    state = _with_traffic(chosen, final)
+    best: Mapping[str, SiteReply] = {}
+    if state.best_round:
+        load_shared(journal.folder.path / weights_name("shared", "best"), journal.network)
+        asked = replace(state, shared=pack(journal.network))
+        exchange = _evaluate(grid, journal.course, asked, "best")
+        best, state = exchange.good, _with_traffic(state, exchange)
+        say(say_final(best, f"weights of round {state.best_round}, chosen by validation"))
+    state = replace(state, seconds=state.seconds + monotonic() - started)
+    journal.finish(state, final.good, best)
+    rmtree(journal.folder.path / "checkpoint", ignore_errors=True)
+
+
+def _evaluate(grid: Grid, course: Course, state: RunState, purpose: Purpose) -> Exchange[SiteReply]:
+    arrays = encode_shared(state.shared, flwr.app)
+    sent = make_orders(course, state, purpose, MessageType.EVALUATE, arrays)
+    replies = grid.send_and_receive(list(sent.values()), timeout=course.config.round_timeout)
+    exchange = sort_replies(course, round_of(state, purpose), sent, replies, decode_evaluation)
+    require_enough(course, f"Evaluation of the {purpose} weights", exchange)
+    return exchange
+
+
+def _with_traffic(state: RunState, exchange: Exchange[SiteReply]) -> RunState:
+    down = sum(down for down, _ in exchange.traffic.values())
+    up = sum(up for _, up in exchange.traffic.values())
+    return replace(state, bytes_down=state.bytes_down + down, bytes_up=state.bytes_up + up)
+
+
+@contextmanager
+def ending_told(folder: RunFolder) -> Iterator[None]:
+    """Write into a run's folder why it ended early, if it does.
+
+    Raises
+    ------
+    BaseException
+        What the block raised, unchanged: Flower must call the run failed.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # The disk may be what failed; the error that matters is the first one.
+        with suppress(XsiteError):
+            if isinstance(error, Exception):
+                if not isinstance(error, XsiteError):
+                    folder.log("".join(traceback.format_exception(error)))
+                folder.fail("failed", str(error) or type(error).__name__)
+            else:
+                folder.fail("interrupted", "the server was stopped")
+        raise

@@ -1,0 +1,116 @@
+"""The server's state on disk: atomic, the last two rounds kept, resumed bit for bit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from common.errors import CheckpointError
+from common.files import load_tensors, save_tensors
+from common.prototypes import Prototypes
+from server.state import RunState
+
+KEPT = 2
+ARRAYS = ("shared", "prototypes")
+
+
+def save_checkpoint(
+    folder: Path, state: RunState, train_images: Mapping[str, int], config_digest: str
+) -> None:
+    """Write a checkpoint of a round, and remove all but the last two.
+
+    Parameters
+    ----------
+    folder : Path
+        Where checkpoints lie; made where it is missing.
+    state : RunState
+        The state after a round.
+    train_images : mapping of str to int
+        Training images of every site; the length of the run depends on them.
+    config_digest : str
+        Digest of the run's configuration.
+
+    Raises
+    ------
+    RunError
+        If the disk is full; the checkpoints that were there are unharmed.
+    """
+    tensors = {"shared": torch.from_numpy(state.shared)}
+    for site, own in state.prototypes.items():
+        for part in ("classes", "vectors", "counts"):
+            tensors[f"prototypes/{site}/{part}"] = torch.from_numpy(getattr(own, part))
+    numbers = {f.name: getattr(state, f.name) for f in fields(state) if f.name not in ARRAYS}
+    about = {
+        "config": config_digest,
+        "state": json.dumps(numbers),
+        "train_images": json.dumps(dict(train_images)),
+        # JSON keeps the order of the sites, which safetensors does not.
+        "prototypes": json.dumps(list(state.prototypes)),
+    }
+    save_tensors(folder / f"round-{state.round:04d}.safetensors", tensors, about)
+    for old in checkpoints(folder)[:-KEPT]:
+        old.unlink()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first."""
+    return sorted(folder.glob("round-*.safetensors"), key=lambda path: int(path.stem[6:]))
+
+
+def load_checkpoint(
+    folder: Path, train_images: Mapping[str, int], config_digest: str
+) -> RunState | None:
+    """Return the state of the newest checkpoint that is whole, None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If none can be read, or one belongs to another configuration or to other data: it names
+        the site whose images changed.
+    """
+    broken: CheckpointError | None = None
+    for path in reversed(checkpoints(folder)):
+        try:
+            return _load(path, train_images, config_digest)
+        except _DamagedError as error:
+            broken = error
+    if broken is not None:
+        raise broken
+    return None
+
+
+class _DamagedError(CheckpointError):
+    """A damaged file, instead of which the one before it may serve."""
+
+
+def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> RunState:
+    try:
+        tensors, about = load_tensors(path)
+    except CheckpointError as error:
+        raise _DamagedError(str(error)) from error
+    if about.get("config") != config_digest:
+        raise CheckpointError(
+            f"The checkpoint {path} belongs to another configuration. Resume the run with the "
+            "configuration that it was started with, or start a new run."
+        )
+    before: dict[str, int] = json.loads(about["train_images"])
+    for site, images in train_images.items():
+        if before.get(site) != images:
+            raise CheckpointError(
+                f"{site} has {images} training images; at the start of the run it had "
+                f"{before.get(site, 0)}. Restore its folder, or start a new run."
+            )
+    prototypes = {
+        site: Prototypes(
+            site,
+            *(
+                tensors[f"prototypes/{site}/{part}"].numpy()
+                for part in ("classes", "vectors", "counts")
+            ),
+        )
+        for site in json.loads(about["prototypes"])
+    }
+    numbers = json.loads(about["state"])
+    return RunState(shared=tensors["shared"].numpy(), prototypes=prototypes, **numbers)

@@ -1,0 +1,193 @@
+"""What the server checks of a reply before it averages it; a reply that fails is left out."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ReplyError
+from common.messages import RoundReply, SiteReply
+from common.prototypes import Prototypes
+from common.sharing import Layout
+
+LARGEST_GROWTH = 100.0
+"""A site whose weights' norm grows by more in one round has diverged, even if it is finite."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a site was asked, and so what its reply must say.
+
+    Attributes
+    ----------
+    run, site, fingerprint : str
+        The run, the site that was asked, the code that it runs.
+    round : int
+        The round.
+    """
+
+    run: str
+    site: str
+    fingerprint: str
+    round: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the weights of a round's replies must look like.
+
+    Attributes
+    ----------
+    layout : Layout
+        The network's.
+    sent_norm : float
+        Norm of what was sent.
+    classes, projection_size : int
+        Of the prototypes.
+    min_count : int
+        Fewest images behind a prototype.
+    """
+
+    layout: Layout
+    sent_norm: float
+    classes: int
+    projection_size: int
+    min_count: int
+
+
+def check_header(reply: SiteReply, asked: Asked) -> None:
+    """Check who replies, to what, with which code.
+
+    Raises
+    ------
+    ReplyError
+        Saying what was expected and found.
+    """
+    if reply.site != asked.site:
+        raise ReplyError(f"the node of site '{asked.site}' says that it is '{reply.site}'")
+    if reply.fingerprint != asked.fingerprint:
+        raise ReplyError(
+            f"it ran other code ({reply.fingerprint[:12]}…, here {asked.fingerprint[:12]}…)"
+        )
+    if reply.run != asked.run:
+        raise ReplyError(f"it answers for the run '{reply.run}', not '{asked.run}'")
+    if reply.round != asked.round:
+        raise ReplyError(f"it answers for round {reply.round}, not {asked.round}")
+
+
+def check_weights(reply: RoundReply, images: int, expected: Weights) -> None:
+    """Check what a round of training returned.
+
+    Parameters
+    ----------
+    reply : RoundReply
+        A site's reply.
+    images : int
+        Training images that the site had at the roll call.
+    expected : Weights
+        What its weights must look like.
+
+    Raises
+    ------
+    ReplyError
+        Naming the tensor that is missing, additional, misshapen or not finite, or the fault.
+    """
+    if reply.images != images:
+        raise ReplyError(
+            f"it now has {reply.images} training images, {images} at the start of the run"
+        )
+    check_layout(reply.layout, expected.layout)
+    _check_values(reply.shared, expected)
+    _check_prototypes(reply.prototypes, expected)
+
+
+def check_layout(found: Layout, expected: Layout) -> None:
+    """Check names, shapes, order and type of shared tensors.
+
+    Raises
+    ------
+    ReplyError
+        Naming the tensors that do not fit.
+    """
+    if found == expected:
+        return
+    shapes, own = (
+        dict(zip(found.names, found.shapes, strict=True)),
+        dict(zip(expected.names, expected.shapes, strict=True)),
+    )
+    faults = {
+        "missing": [name for name in own if name not in shapes],
+        "additional": [name for name in shapes if name not in own],
+        "misshapen": [
+            f"{name} {shapes[name]}, expected {own[name]}"
+            for name in own
+            if name in shapes and shapes[name] != own[name]
+        ],
+    }
+    said = [f"{fault}: {_some(names)}" for fault, names in faults.items() if names]
+    if not said and found.dtype != expected.dtype:
+        said = [f"they are {found.dtype}, expected {expected.dtype}"]
+    raise ReplyError(
+        f"its shared tensors do not fit ({'; '.join(said) or 'in another order, or one twice'})"
+    )
+
+
+def _check_values(shared: NDArray[Any], expected: Weights) -> None:
+    layout = expected.layout
+    if shared.shape != (layout.size,) or shared.dtype != np.dtype(layout.dtype):
+        raise ReplyError(
+            f"its shared tensors hold {shared.size} values of type {shared.dtype} in shape "
+            f"{shared.shape}; expected ({layout.size},) of {layout.dtype}"
+        )
+    finite = np.isfinite(shared)
+    if not finite.all():
+        ends = np.cumsum([math.prod(shape) for shape in layout.shapes])
+        first = int(np.searchsorted(ends, int(np.argmin(finite)), side="right"))
+        raise ReplyError(
+            f"{int((~finite).sum())} shared values are not finite, the first in "
+            f"'{layout.names[first]}'"
+        )
+    norm, limit = norm_of(shared), LARGEST_GROWTH * max(1.0, expected.sent_norm)
+    if not norm <= limit:
+        raise ReplyError(
+            f"the norm of its shared tensors is {norm:.3g}, that of those sent "
+            f"{expected.sent_norm:.3g}: training has diverged there"
+        )
+
+
+def _check_prototypes(found: Prototypes, expected: Weights) -> None:
+    count, classes = len(found.classes), found.classes
+    if (
+        found.vectors.shape != (count, expected.projection_size)
+        or classes.shape != (count,)
+        or found.counts.shape != (count,)
+        or found.vectors.dtype != np.float32
+        or classes.dtype != np.int64
+        or found.counts.dtype != np.int64
+    ):
+        raise ReplyError(
+            f"its prototypes have shapes {classes.shape}, {found.vectors.shape} and "
+            f"{found.counts.shape}; expected (n,), (n, {expected.projection_size}) and (n,)"
+        )
+    if count == 0:
+        return
+    if len(set(classes.tolist())) < count or classes.min() < 0 or classes.max() >= expected.classes:
+        raise ReplyError(f"its prototypes are of the classes {classes.tolist()}")
+    if not np.allclose(np.linalg.norm(found.vectors, axis=1), 1.0, atol=1e-3):
+        raise ReplyError("its prototypes are not of length 1")
+    if found.counts.min() < expected.min_count:
+        raise ReplyError(
+            f"{int(found.counts.min())} images stand behind one of its prototypes, fewer than "
+            f"min-prototype-count = {expected.min_count}"
+        )
+
+
+def norm_of(shared: NDArray[Any]) -> float:
+    """Return the Euclidean norm of a flat array, without a copy of it."""
+    return math.sqrt(float(np.dot(shared, shared)))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,212 @@
+"""One exchange with the sites: orders out, replies sorted into good ones and faults."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import flwr.app
+from flwr.app import Message
+
+from common.config import Config
+from common.errors import ReplyError, RunError
+from common.messages import Purpose, RoundOrder, SiteReply
+from common.sharing import Layout
+from common.wire import count_bytes, encode_order
+from server.checks import Asked, check_header
+from server.plan import Plan
+from server.roster import Roster
+from server.state import RunState
+
+Reply = TypeVar("Reply", bound=SiteReply)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What stays the same over a run.
+
+    Attributes
+    ----------
+    run : str
+        Its name.
+    config : Config
+        Its configuration.
+    roster : Roster
+        Its sites.
+    plan : Plan
+        Its length.
+    layout : Layout
+        Of the shared tensors.
+    fingerprint : str
+        Of the code.
+    """
+
+    run: str
+    config: Config
+    roster: Roster
+    plan: Plan
+    layout: Layout
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Exchange(Generic[Reply]):
+    """What came back.
+
+    Attributes
+    ----------
+    good : mapping of str to Reply
+        Replies that passed every check, in the configuration's order of sites.
+    faults : mapping of str to str
+        Why each other site is left out.
+    traffic : mapping of str to (int, int)
+        Bytes down and up of every site.
+    """
+
+    good: Mapping[str, Reply]
+    faults: Mapping[str, str]
+    traffic: Mapping[str, tuple[int, int]]
+
+
+def make_orders(
+    course: Course, state: RunState, purpose: Purpose, message_type: str, shared: Any
+) -> dict[str, Message]:
+    """Return a message for every site.
+
+    Parameters
+    ----------
+    course : Course
+        The run.
+    state : RunState
+        Where it stands; its ``best_round`` and weights are asked about if the purpose is "best".
+    purpose : {"train", "final", "best"}
+        What the sites shall do.
+    message_type : str
+        Flower's.
+    shared : ArrayRecord
+        The shared tensors, encoded once for all.
+    """
+    asked = round_of(state, purpose)
+    common = RoundOrder(
+        run=course.run,
+        purpose=purpose,
+        round=asked,
+        previous=0,
+        best=state.best_round,
+        steps=course.plan.steps(asked) if purpose == "train" else range(0),
+        total_steps=course.plan.total_steps,
+        shared=state.shared,
+        prototypes=(),
+        class_counts={},
+    )
+    messages = {}
+    for site, node in course.roster.nodes.items():
+        others = [s for s in course.roster.nodes if s != site and s in state.prototypes]
+        order = replace(
+            common,
+            previous=state.completed.get(site, 0),
+            prototypes=tuple(state.prototypes[other] for other in others),
+            class_counts={other: course.roster.cards[other].class_counts for other in others},
+        )
+        content = encode_order(order, flwr.app, shared)
+        messages[site] = Message(content, node, message_type, group_id=str(asked))
+    return messages
+
+
+def round_of(state: RunState, purpose: Purpose) -> int:
+    """Return the round that an order of a purpose is about."""
+    return {"train": state.round + 1, "final": state.round, "best": state.best_round}[purpose]
+
+
+def sort_replies(
+    course: Course,
+    round: int,
+    sent: Mapping[str, Message],
+    replies: Iterable[Message],
+    decode: Callable[[Mapping[str, Any]], Reply],
+    check: Callable[[Reply], None] | None = None,
+) -> Exchange[Reply]:
+    """Check the replies of a round.
+
+    Parameters
+    ----------
+    course : Course
+        The run.
+    round : int
+        The round that the sites were asked about.
+    sent : mapping of str to Message
+        What they were asked.
+    replies : iterable of Message
+        What came back, in any order.
+    decode : callable
+        Reads a reply's content.
+    check : callable, optional
+        Checks what the reply holds, once it is known whose it is; raises ReplyError.
+    """
+    good: dict[str, Reply] = {}
+    faults: dict[str, str] = {}
+    strangers: list[str] = []
+    up = dict.fromkeys(sent, 0)
+    for message in replies:
+        site = _sender(message, course.roster, sent)
+        if site is None:
+            strangers.append(_reason(message) if message.has_error() else "a node without a name")
+            continue
+        if site in good or site in faults:
+            # Which of two comes first is chance, and chance must not decide what is averaged.
+            good.pop(site, None)
+            faults[site] = "it answered twice"
+            continue
+        try:
+            if message.has_error():
+                raise ReplyError(_reason(message))
+            up[site] = count_bytes(message.content)
+            reply = decode(message.content)
+            check_header(reply, Asked(course.run, site, course.fingerprint, round))
+            if check is not None:
+                check(reply)
+            good[site] = reply
+        except ReplyError as error:
+            faults[site] = str(error)
+    silence = f"no answer within round-timeout = {course.config.round_timeout:g} s"
+    unnamed = f", but from an unnamed node: {'; '.join(strangers)}" if strangers else ""
+    for site in sent:
+        if site not in good and site not in faults:
+            faults[site] = f"no answer{unnamed}" if unnamed else silence
+    down = {site: count_bytes(message.content) for site, message in sent.items()}
+    return Exchange(
+        {site: good[site] for site in sent if site in good},
+        {site: faults[site] for site in sent if site in faults},
+        {site: (down[site], up[site]) for site in sent},
+    )
+
+
+def require_enough(course: Course, what: str, exchange: Exchange[Any]) -> None:
+    """Check that enough sites gave a good reply.
+
+    Raises
+    ------
+    RunError
+        Naming every other site and why it is left out.
+    """
+    names = course.config.site_names
+    needed = course.config.min_sites or len(names)
+    if len(exchange.good) < needed:
+        why = "; ".join(f"{site}: {fault}" for site, fault in exchange.faults.items())
+        raise RunError(
+            f"{what}: {len(exchange.good)} of {len(names)} sites gave a good reply, {needed} are "
+            f"needed (min-sites = {course.config.min_sites}). {why}. When that is mended, go on "
+            f"with the run: run-name = '{course.run}', resume = true."
+        )
+
+
+def _sender(message: Message, roster: Roster, sent: Mapping[str, Message]) -> str | None:
+    site = roster.site_of(message.metadata.src_node_id)
+    if site is None and message.has_error():
+        # When a node goes away, the SuperLink answers in its place under a number of its own.
+        asked = message.metadata.reply_to_message_id
+        return next((s for s, m in sent.items() if asked and m.metadata.message_id == asked), None)
+    return site
+
+
+def _reason(message: Message) -> str:
+    return f"{message.error.reason or 'no reason given'} (Flower's code {message.error.code})"

@@ -1,0 +1,188 @@
+"""What the server writes down: figures of every round, the weights, the run's result."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from common.messages import RoundReply, SiteReply
+from common.models.network import Network
+from common.runs import MetricsRow, RunFolder
+from common.sharing import private_names, shared_names, unpack
+from common.weights import weights_name
+from server.checkpoints import save_checkpoint
+from server.exchange import Course, Exchange
+from server.state import RunState
+
+FIGURES = ("accuracy", "f1", "sensitivity", "precision", "auc", "loss")
+SUBSETS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The run's folder, and the network by which its weights are written.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where everything goes.
+    course : Course
+        The run.
+    network : Network
+        Of all sites; its shared tensors are overwritten before they are written.
+    """
+
+    folder: RunFolder
+    course: Course
+    network: Network
+
+    def note_figures(self, state: RunState, replies: Mapping[str, SiteReply]) -> None:
+        """Write what the sites say of a round's average: the rows of that round."""
+        rows = rows_of(self.course, state, replies)
+        if state.round and rows:
+            self.folder.add_metrics(rows, state.round)
+
+    def note_best(self, before: RunState, after: RunState) -> None:
+        """Write the last average if validation has just chosen it."""
+        if after.best_round == before.round and before.best_round != before.round:
+            unpack(self.network, before.shared)
+            self.folder.save_shared(self.network, weights_name("shared", "best"))
+
+    def checkpoint(self, state: RunState) -> None:
+        """Write what a resumed server needs."""
+        images = {site: card.train_images for site, card in self.course.roster.cards.items()}
+        folder = self.folder.path / "checkpoint"
+        save_checkpoint(folder, state, images, self.course.config.digest())
+
+    def finish(
+        self,
+        state: RunState,
+        final: Mapping[str, SiteReply],
+        best: Mapping[str, SiteReply],
+    ) -> None:
+        """Write the final weights and the result, and call the run completed."""
+        unpack(self.network, state.shared)
+        self.folder.save_shared(self.network, weights_name("shared", "final"))
+        self.folder.finish(self._result(state, final, best))
+
+    def _result(
+        self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
+    ) -> dict[str, Any]:
+        course = self.course
+        cards = course.roster.cards
+        return {
+            "metrics": {site: by_subset(reply.metrics) for site, reply in final.items()},
+            "best": {
+                site: {"round": state.best_round, "validation_auc": state.best_auc}
+                | by_subset(reply.metrics)
+                for site, reply in best.items()
+            },
+            "budget": {
+                "steps": course.plan.total_steps,
+                "rounds": course.plan.rounds,
+                "steps_per_round": course.plan.round_steps,
+                "batch_size": course.config.batch_size,
+                "images_per_site": course.plan.total_steps * course.config.batch_size,
+            },
+            "images_seen": dict(state.images_seen),
+            "train_images": {site: card.train_images for site, card in cards.items()},
+            "leakage": [
+                asdict(card.leakage) | {"sentence": card.leakage.sentence()}
+                for card in cards.values()
+            ],
+            "network": self.network.description,
+            "shared": list(shared_names(self.network)),
+            "private": list(private_names(self.network)),
+            "bytes": {"down": state.bytes_down, "up": state.bytes_up},
+            "seconds": state.seconds,
+            "weights_digest": {"shared": sha256(state.shared.tobytes()).hexdigest()},
+        }
+
+
+def rows_of(course: Course, state: RunState, replies: Mapping[str, SiteReply]) -> list[MetricsRow]:
+    """Return the rows of a state's round: its training, and what replies say of its average."""
+    rows = []
+    for site, reply in replies.items():
+        trained = state.figures.get(site, {})
+        for subset, figures in by_subset(reply.metrics).items():
+            rows.append(
+                MetricsRow(
+                    round=state.round,
+                    step=course.plan.end(state.round),
+                    site=site,
+                    subset=subset,
+                    **{name: figures.get(name, math.nan) for name in FIGURES},
+                    train_loss=trained.get("train/loss", math.nan),
+                    train_cross_entropy=trained.get("train/cross_entropy", math.nan),
+                    train_contrastive=trained.get("train/contrastive", math.nan),
+                    images_seen=state.images_seen.get(site, 0),
+                    seconds=state.seconds,
+                    bytes_down=int(trained.get("bytes/down", 0)),
+                    bytes_up=int(trained.get("bytes/up", 0)),
+                )
+            )
+    return rows
+
+
+def by_subset(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return subset → figure → value of ``<subset>/<figure>`` → value, of test and validation."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        subset, _, figure = name.partition("/")
+        if subset in SUBSETS:
+            whole = figure == "images" and math.isfinite(value)
+            found.setdefault(subset, {})[figure] = int(value) if whole else value
+    return found
+
+
+def say_round(
+    course: Course, after: RunState, exchange: Exchange[RoundReply], seconds_left: float
+) -> str:
+    """Return a round's line for the log: losses, what was received, bytes, time left."""
+    told = [_say_site(site, reply) for site, reply in exchange.good.items()]
+    told += [f"{site} LEFT OUT: {fault}" for site, fault in exchange.faults.items()]
+    down = sum(down for down, _ in exchange.traffic.values())
+    up = sum(up for _, up in exchange.traffic.values())
+    return (
+        f"round {after.round}/{course.plan.rounds}: {'; '.join(told)}; "
+        f"{say_bytes(down)} down, {say_bytes(up)} up; {say_time(seconds_left)} left"
+    )
+
+
+def _say_site(site: str, reply: RoundReply) -> str:
+    loss, test = reply.metrics.get("train/loss", math.nan), by_subset(reply.metrics).get("test", {})
+    before = "before training" if reply.round == 1 else f"after round {reply.round - 1}"
+    return f"{site} loss {loss:.4f} ({before}: {_say_figures(test)})"
+
+
+def _say_figures(test: Mapping[str, float]) -> str:
+    shown = (("accuracy", "accuracy"), ("auc", "AUC"))
+    told = [(label, test.get(name, math.nan)) for name, label in shown]
+    return ", ".join(f"{label} {value:.3f}" for label, value in told if math.isfinite(value))
+
+
+def say_final(replies: Mapping[str, SiteReply], title: str) -> str:
+    """Return the line of an evaluation at the end."""
+    told = (
+        f"{site} {_say_figures(by_subset(reply.metrics).get('test', {}))}"
+        for site, reply in replies.items()
+    )
+    return f"{title}: {'; '.join(told)}"
+
+
+def say_bytes(count: int) -> str:
+    """Return a number of bytes for a reader."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def say_time(seconds: float) -> str:
+    """Return a duration for a reader."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

@@ -1,0 +1,138 @@
+"""Where a run stands after a round: all that the next round and a checkpoint need."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.messages import RoundReply, SiteReply
+from common.prototypes import Prototypes
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The server's knowledge after a round.
+
+    Attributes
+    ----------
+    round : int
+        Rounds that are done.
+    shared : ndarray, shape (layout.size,)
+        The average of the last round; before the first, the initial weights.
+    prototypes : mapping of str to Prototypes
+        Each site's latest.
+    completed : mapping of str to int
+        The last round of which each site's reply was taken: where it goes on from.
+    figures : mapping of str to mapping of str to float
+        What each site said of its training in the last round, and the bytes of it.
+    images_seen : mapping of str to int
+        Training images that each site has seen so far.
+    best_round : int
+        The round that validation likes best so far; 0: none.
+    best_auc : float
+        Its mean AUC over the sites.
+    bytes_down, bytes_up : int
+        Exchanged so far, from the sites' point of view.
+    seconds : float
+        Time spent so far.
+    """
+
+    round: int
+    shared: NDArray[Any]
+    prototypes: Mapping[str, Prototypes] = field(default_factory=dict)
+    completed: Mapping[str, int] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    images_seen: Mapping[str, int] = field(default_factory=dict)
+    best_round: int = 0
+    best_auc: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+
+def average(replies: Mapping[str, RoundReply], how: Literal["uniform", "images"]) -> NDArray[Any]:
+    """Average the sites' shared tensors.
+
+    Parameters
+    ----------
+    replies : mapping of str to RoundReply
+        By site, in the order in which they are to be summed; not empty.
+    how : {"uniform", "images"}
+        Weigh the sites alike, or by their training images.
+
+    Returns
+    -------
+    ndarray, shape (layout.size,)
+        Summed in float64, in the replies' own type. One site's average is that site's, to the bit.
+    """
+    amounts = [1 if how == "uniform" else reply.images for reply in replies.values()]
+    shared = [reply.shared for reply in replies.values()]
+    total = np.zeros(shared[0].shape, dtype=np.float64)
+    for amount, own in zip(amounts, shared, strict=True):
+        total += np.multiply(own, amount / sum(amounts), dtype=np.float64)
+    return total.astype(shared[0].dtype)
+
+
+def validation_auc(replies: Mapping[str, SiteReply]) -> float:
+    """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
+    aucs = [reply.metrics.get("validation/auc", math.nan) for reply in replies.values()]
+    defined = [auc for auc in aucs if math.isfinite(auc)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def choose(state: RunState, replies: Mapping[str, SiteReply]) -> RunState:
+    """Take the last average, which the replies tell of, if validation likes it best so far."""
+    auc = validation_auc(replies)
+    if state.round == 0 or not math.isfinite(auc):
+        return state
+    if state.best_round and auc <= state.best_auc:
+        return state
+    return replace(state, best_round=state.round, best_auc=auc)
+
+
+def advance(
+    state: RunState,
+    replies: Mapping[str, RoundReply],
+    how: Literal["uniform", "images"],
+    traffic: Mapping[str, tuple[int, int]],
+    seconds: float,
+) -> RunState:
+    """Return the state after a further round.
+
+    Parameters
+    ----------
+    state : RunState
+        Before the round.
+    replies : mapping of str to RoundReply
+        The good replies, in the sites' order.
+    how : {"uniform", "images"}
+        How the sites are weighed.
+    traffic : mapping of str to (int, int)
+        Bytes down and up of every site.
+    seconds : float
+        Time since the state before.
+    """
+    done = state.round + 1
+    figures: dict[str, dict[str, float]] = {
+        site: {"bytes/down": down, "bytes/up": up} for site, (down, up) in traffic.items()
+    }
+    for site, reply in replies.items():
+        figures[site] |= {k: v for k, v in reply.metrics.items() if k.startswith("train/")}
+    seen = dict(state.images_seen)
+    for site, reply in replies.items():
+        seen[site] = seen.get(site, 0) + int(reply.metrics.get("train/images", 0))
+    return replace(
+        state,
+        round=done,
+        shared=average(replies, how),
+        prototypes={**state.prototypes, **{s: reply.prototypes for s, reply in replies.items()}},
+        completed={**state.completed, **dict.fromkeys(replies, done)},
+        figures=figures,
+        images_seen=seen,
+        bytes_down=state.bytes_down + sum(down for down, _ in traffic.values()),
+        bytes_up=state.bytes_up + sum(up for _, up in traffic.values()),
+        seconds=state.seconds + seconds,
+    )

@@ -1,0 +1,103 @@
+"""The strategy: Flower's FedAvg, with xsite's messages, checks and average.
+
+Flower's loop runs unchanged. A round is what the state says is next, so that a resumed run goes on
+where it was. Everyone in the roster takes part in every round; nobody is sampled.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from logging import INFO
+
+import flwr.app
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+from flwr.supercore import log
+
+from common.messages import RoundReply
+from common.wire import decode_reply, encode_shared
+from server.checks import Weights, check_weights, norm_of
+from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies
+from server.state import RunState, advance, choose
+
+Note = Callable[[RunState, RunState, Exchange[RoundReply]], None]
+"""Called after a round with the states before and after it and what came back."""
+
+
+class SiteAverage(FedAvg):
+    """Average what sites share; give each the others' prototypes.
+
+    Parameters
+    ----------
+    course : Course
+        The run.
+    state : RunState
+        Where it stands; ``self.state`` afterwards.
+    note : callable
+        Writes figures and checkpoint of a round, before the next one begins.
+    """
+
+    def __init__(self, course: Course, state: RunState, note: Note) -> None:
+        super().__init__()
+        self.course, self.state, self.note = course, state, note
+        self.sent: dict[str, Message] = {}
+        self.since = time.monotonic()
+
+    def summary(self) -> None:
+        """Log who takes part."""
+        for site, card in self.course.roster.cards.items():
+            log(INFO, "\t├──> %s: %d training images", site, card.train_images)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Order a round of training from every site."""
+        self.sent = make_orders(self.course, self.state, "train", MessageType.TRAIN, arrays)
+        return list(self.sent.values())
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord, MetricRecord]:
+        """Check the replies, average the good ones and note the round.
+
+        Raises
+        ------
+        RunError
+            If there are fewer good replies than ``min-sites`` asks for.
+        """
+        course, before = self.course, self.state
+        config, round = course.config, before.round + 1
+        expected = Weights(
+            course.layout,
+            norm_of(before.shared),
+            len(config.class_names),
+            config.projection_size,
+            config.min_prototype_count,
+        )
+
+        def check(reply: RoundReply) -> None:
+            check_weights(reply, course.roster.cards[reply.site].train_images, expected)
+
+        exchange = sort_replies(course, round, self.sent, replies, decode_reply, check)
+        require_enough(course, f"Round {round}", exchange)
+        now = time.monotonic()
+        chosen = choose(before, exchange.good)
+        self.state = advance(
+            chosen, exchange.good, config.aggregation, exchange.traffic, now - self.since
+        )
+        self.since = now
+        self.note(before, self.state, exchange)
+        arrays = encode_shared(self.state.shared, flwr.app)
+        return arrays, MetricRecord({"sites": len(exchange.good)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Order nothing: figures ride with the replies to training."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return nothing, since nothing was asked."""
+        return None
