@@ -208,6 +208,7 @@ def _ribs(painter: Painter, section: Section, generator: np.random.Generator) ->
     """Paint obliquely cut ribs along the chest wall; towards the sternum they are cartilage."""
     patient = section.patient
     line = smooth_outline(section.wall(7.5), 8, closed=False)
+    shares = np.arange(7) / 6
     for half in (line[:60], line[:59:-1]):
         steps = np.hypot(*np.diff(half, axis=0).T)
         along = np.concatenate([[0], np.cumsum(steps)])
@@ -216,9 +217,10 @@ def _ribs(painter: Painter, section: Section, generator: np.random.Generator) ->
             length = generator.uniform(26, 58)
             stop = min(start + length, along[-1] - 4)
             if stop - max(start, 2) > 9:
-                places = np.linspace(max(start, 2), stop, 7)
-                bar = np.stack([np.interp(places, along, half[:, i]) for i in (0, 1)], 1)
-                front = places.mean() / along[-1] > 0.84
+                first = max(start, 2)
+                places = first + (stop - first) * shares
+                bar = np.array([np.interp(places, along, axis) for axis in half.T]).T
+                front = first + stop > 2 * 0.84 * along[-1]
                 painter.stroke(bar, 7.6, 110 if front else patient.bone, tapered=True)
                 if not front:
                     painter.stroke(bar[1:-1], 3.6, generator.uniform(120, 280), tapered=True)

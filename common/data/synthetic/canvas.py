@@ -16,6 +16,7 @@ Points = NDArray[np.float64]
 
 _ANGLES = np.arange(28) * (2 * np.pi / 28)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
+_QUARTER_TURN = np.array([-1.0, 1.0])
 _CATMULL_ROM = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]])
 
 
@@ -98,11 +99,11 @@ class Painter:
         way = np.empty_like(points)
         way[1:-1] = points[2:] - points[:-2]
         way[0], way[-1] = points[1] - points[0], points[-1] - points[-2]
-        half = np.full(len(points), width / 2)
+        half = width / 2 / (np.hypot(way[:, 0], way[:, 1]) + 1e-9)
         if tapered:
-            half *= np.sqrt(1 - np.linspace(-0.96, 0.96, len(points)) ** 4)
-        half /= np.sqrt((way**2).sum(1)) + 1e-9
-        normal = np.stack([-way[:, 1] * half, way[:, 0] * half], 1)
+            place = np.arange(len(points)) * (1.92 / (len(points) - 1)) - 0.96
+            half *= np.sqrt(1 - place**4)
+        normal = way[:, ::-1] * half[:, None] * _QUARTER_TURN
         self.fill(np.concatenate([points + normal, (points - normal)[::-1]]), value)
 
     def branches(self, segments: Points, widths: Points, values: Points) -> None:

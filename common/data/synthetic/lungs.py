@@ -30,7 +30,7 @@ from common.data.synthetic.canvas import (
     smooth_outline,
 )
 
-LEAVES = 420  # end branches of a tree; two trees (artery and vein) a lung
+LEAVES = 360  # end branches of a tree; two trees (artery and vein) a lung
 SLAB = 3.5  # mm, half of the thickness that a slice shows the finest vessels of
 
 
@@ -173,7 +173,7 @@ def build_lungs(
     _, y = grid.coordinates
     patient = section.patient
     parenchyma = patient.lung + patient.gravity * y
-    parenchyma = parenchyma + 14 * clouds(grid, 9, generator) + 9 * clouds(grid, 3.5, generator)
+    parenchyma = parenchyma + 15 * clouds(grid, 8, generator)
     tree = _paint_vessels(grid, section, vessels)
     return Lungs(coverage, depth, parenchyma.astype(np.float32), tree)
 
