@@ -20,9 +20,9 @@ from common.errors import RunError, XsiteError
 from common.results import differing_keys, read_result
 from common.runs import RunFolder, read_run_config, refuse_taken
 from simulations.bundle import build_bundle, write_app
-from simulations.following import LogCopy, RunWatch
+from simulations.following import SERVER_OUTPUT, OutputCopy, RunWatch
 from simulations.guard import alone_in
-from simulations.placement import Placement, child_environment, place
+from simulations.placement import Placement, bytecode_folder, child_environment, place
 from simulations.processes import ProcessTree, terminable, undisturbed
 from simulations.progress import Report
 from simulations.settle import settle
@@ -39,11 +39,10 @@ NO_HEARTBEAT = "No heartbeat received from the task"
 
 @dataclass(frozen=True)
 class Launch:
-    """A run to be: its configuration and placement, the app, a private folder, the run's folder."""
+    """A run to be: its configuration, its place, a private folder, the run's own, who is told."""
 
     config: Config
     placement: Placement
-    app: Path | None
     folder: Path
     run: Path
     report: Report
@@ -62,7 +61,6 @@ def train_federated(
     base: Path,
     report: Report,
     placement: Placement | None = None,
-    app: Path | None = None,
 ) -> Path:
     """Train one network across the sites, none of which shows its images to another.
 
@@ -76,8 +74,6 @@ def train_federated(
         Told of progress.
     placement : Placement, optional
         Threads, CPUs and GPUs of the sites; without it the machine is dealt out evenly.
-    app : Path, optional
-        Folder of the Flower app to run; without it xsite's own, made for this run.
 
     Returns
     -------
@@ -101,10 +97,10 @@ def train_federated(
             report.message(f"The run {run} is complete already.")
             return run
         report.message(f"{run}: starting Flower and Ray for {len(config.site_names)} sites")
-        folder = held.enter_context(_private_folder())
+        folder = held.enter_context(_private_folder(config))
         held.enter_context(terminable())
         try:
-            ending = _simulate(Launch(config, placement, app, folder, run, report), held)
+            ending = _simulate(Launch(config, placement, folder, run, report), held)
         except KeyboardInterrupt:
             _note_end(run, before, "interrupted", "stopped by hand")
             begun = (run / "config.toml").exists()
@@ -143,10 +139,8 @@ def _simulate(launch: Launch, held: ExitStack) -> Ending:
     environment = child_environment(launch.folder, launch.config, launch.placement)
     with _superlink(launch.folder, environment) as (link, tree):
         # The SuperLink takes seconds to start, in which the bundle is made.
-        app = launch.app or launch.folder / "app"
-        if launch.app is None:
-            write_app(app)
-        bundle = build_bundle(app)
+        write_app(launch.folder / "app")
+        bundle = build_bundle(launch.folder / "app")
         wait_until_ready(link)
         federation = launch.placement.federation_config(len(launch.config.site_names))
         run_id = link.submit(bundle, launch.config.to_run_config(), federation)
@@ -162,7 +156,7 @@ def _follow(
 ) -> Ending:
     """Tell the report and copy the log until the run has ended."""
     output = launch.folder / "server.log"
-    log = LogCopy(output, launch.run)
+    copy = OutputCopy(output, launch.run)
     watch = RunWatch(launch.run, launch.config.site_names, launch.report)
     unlocked = not launch.config.resume
     started, latest = time.time(), math.inf
@@ -179,12 +173,12 @@ def _follow(
                 time.sleep(POLL_SECONDS)
                 tree.update()
                 watch.update()
-                log.update()
+                copy.update()
             copying.join(timeout=5.0)
         finally:
-            log.update()
+            copy.update()
     watch.update()
-    return Ending(state, log.last_error())
+    return Ending(state, copy.last_error())
 
 
 def _result_written(run: Path, since: float) -> bool:
@@ -211,7 +205,7 @@ def _superlink(
 
 
 @contextmanager
-def _private_folder() -> Iterator[Path]:
+def _private_folder(config: Config) -> Iterator[Path]:
     """Make a folder for one run's Flower and Ray, with a path short enough for their sockets."""
     usual = tempfile.gettempdir()
     short = usual if len(usual) <= LONGEST_FOLDER - len("/xsite-12345678") else "/tmp"
@@ -220,7 +214,10 @@ def _private_folder() -> Iterator[Path]:
         yield folder
     finally:
         with undisturbed():
-            shutil.rmtree(folder, ignore_errors=True)
+            # The run's copy of the code was compiled under its own path.
+            compiled = bytecode_folder(config) / folder.relative_to("/")
+            for used in (folder, compiled):
+                shutil.rmtree(used, ignore_errors=True)
 
 
 def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
@@ -246,7 +243,7 @@ def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
         outcome = ending.state.outcome or "nothing"
         reason = f"Flower says '{outcome}', but the server wrote no result."
     _note_end(run, before, "failed", reason)
-    where = f" Its log: {run / 'log.txt'}" if result else ""
+    where = f" Its logs: {run / 'log.txt'} and {SERVER_OUTPUT}" if result else ""
     raise RunError(f"The federated run '{run.name}' failed: {reason}{where}")
 
 
@@ -259,5 +256,7 @@ def _note_end(
         if not (run / "config.toml").exists():
             return
         result = read_result(run)
-        if result.get("status") == "running" or result == before:
+        # What a server writes that is being stopped is a consequence.
+        stopped = status == "interrupted" and result.get("status") != "completed"
+        if stopped or result.get("status") == "running" or result == before:
             RunFolder(run, read_run_config(run)).fail(status, reason)

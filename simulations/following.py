@@ -1,52 +1,72 @@
-"""Following a federated run from outside: its log, its sites' progress, its rounds' figures.
+"""Following a federated run from outside: what the server says, how far the sites are.
 
 All of it is read from files that the server and the sites write; nothing is asked of them.
 """
 
 import json
-import math
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.metrics_table import MetricsRow, read_rows
 from simulations.progress import Report
+
+SERVER_OUTPUT = "flower.txt"
+"""File in a run's folder that takes the output of Flower, Ray, server and sites."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # The last line of a traceback: the exception's name and what it says.
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception): (.+)$", re.MULTILINE)
 
 
-class LogCopy:
-    """The copy of a server's output in its run's folder, which the server makes at its leisure.
+class Tail:
+    """What is new in a file that grows, whole lines only.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which may not exist yet.
+    skip : bool
+        Take what it holds by now as read.
+    """
+
+    def __init__(self, path: Path, skip: bool = False) -> None:
+        self._path = path
+        self._position = path.stat().st_size if skip and path.exists() else 0
+
+    def read(self) -> bytes:
+        """Return the whole lines since the last call."""
+        if not self._path.exists():
+            return b""
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            lines, newline, _ = file.read().rpartition(b"\n")
+        self._position += len(lines) + len(newline)
+        return lines + newline
+
+
+class OutputCopy:
+    """The copy of a server's output in its run's folder, which the server makes in its own time.
 
     Parameters
     ----------
     source : Path
         File that grows.
     run : Path
-        The run's folder; what comes before it exists is kept until then.
+        The run's folder; what comes before it exists waits.
     """
 
     def __init__(self, source: Path, run: Path) -> None:
         self._source = source
+        self._new = Tail(source)
         self._run = run
-        self._copied = 0
 
     def update(self) -> None:
-        """Append what is new to ``log.txt``, without the colours of a terminal."""
-        # config.toml is what makes a folder a run; the server is writing the others until then.
-        if not (self._run / "config.toml").exists() or not self._source.exists():
-            return
-        with self._source.open("rb") as file:
-            file.seek(self._copied)
-            new, newline, _ = file.read().rpartition(b"\n")
-        if newline:
-            with (self._run / "log.txt").open("a") as log:
-                log.write(_plain(new + newline))
-            self._copied += len(new) + 1
+        """Append what is new to ``flower.txt``, without the colours of a terminal."""
+        # config.toml is what makes a folder a run; until it is there the server makes the others.
+        if (self._run / "config.toml").exists() and (new := self._new.read()):
+            with (self._run / SERVER_OUTPUT).open("a") as file:
+                file.write(_plain(new))
 
     def last_error(self) -> str:
         """Return what the last exception in the output says, or ``""``."""
@@ -82,14 +102,16 @@ class RunWatch:
         self._run = run
         self._sites = sites
         self._report = report
-        # A resumed run's earlier rounds are no news.
-        self._told = {row.round for row in read_rows(run / "metrics.csv")}
+        # What was said before a resumption is no news.
+        self._said = Tail(run / "log.txt", skip=True)
         self._stale = {name: _modified(self._progress_file(name)) for name in sites}
         self._total = 0
 
     def update(self) -> None:
         """Read the files and tell what is new."""
-        self._tell_rounds()
+        for line in self._said.read().decode(errors="replace").splitlines():
+            # The time in front is for those who read it later.
+            self._report.message(line.partition("  ")[2])
         progress = [found for name in self._sites if (found := self._read(name)) is not None]
         if not progress:
             return
@@ -101,15 +123,6 @@ class RunWatch:
         done = slowest.step if len(progress) == len(self._sites) else 0
         speed = sum(site.images_per_second for site in progress)
         self._report.step(done, slowest.loss, speed)
-
-    def _tell_rounds(self) -> None:
-        by_round: dict[int, list[MetricsRow]] = defaultdict(list)
-        for row in read_rows(self._run / "metrics.csv"):
-            if row.round not in self._told and row.subset == "test":
-                by_round[row.round].append(row)
-        for number, rows in sorted(by_round.items()):
-            self._told.add(number)
-            self._report.message(f"round {number}: {'; '.join(_figures(row) for row in rows)}")
 
     def _progress_file(self, site: str) -> Path:
         return self._run / "sites" / site / "progress.json"
@@ -129,13 +142,6 @@ class RunWatch:
         except (OSError, ValueError, KeyError, TypeError):
             # Progress is a courtesy; the run does not depend on it.
             return None
-
-
-def _figures(row: MetricsRow) -> str:
-    parts = [f"{row.site} accuracy {row.accuracy:.3f}"]
-    if math.isfinite(row.auc):
-        parts.append(f"AUC {row.auc:.3f}")
-    return " ".join(parts)
 
 
 def _modified(path: Path) -> int:

@@ -17,6 +17,8 @@ from common.config import Config, Scalar
 from common.data.open import cache_folder, home_folder
 from common.errors import RunError
 
+LARGE_PACKAGES = ("torch", "flwr", "ray", "sklearn")
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -135,11 +137,19 @@ def child_environment(folder: Path, config: Config, placement: Placement) -> dic
     environment |= _ray_cluster(placement.ray_address)
     if config.device.startswith("cuda:"):
         environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(int(config.device[len("cuda:") :]))
-    if not _compiled("torch"):
-        # Four processes import PyTorch, five seconds each while it is not compiled.
+    if not all(_compiled(package) for package in LARGE_PACKAGES):
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        environment["PYTHONPYCACHEPREFIX"] = str(cache_folder(config).absolute() / "bytecode")
+        environment["PYTHONPYCACHEPREFIX"] = str(bytecode_folder(config))
     return environment
+
+
+def bytecode_folder(config: Config) -> Path:
+    """Return where compiled Python goes if it does not lie beside its source.
+
+    It does not where pip compiled nothing and nothing may be written, as in many a container. The
+    processes of a run import the same packages, which then takes three times as long in each.
+    """
+    return cache_folder(config) / "bytecode"
 
 
 def _ray_cluster(address: str) -> dict[str, str]:

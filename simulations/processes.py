@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -40,25 +40,30 @@ class ProcessTree:
     def update(self) -> None:
         """Remember the descendants of every process seen before."""
         for process in list(self._seen):
-            try:
+            with suppress(psutil.Error):
                 self._seen.update(process.children(recursive=True))
-            except psutil.Error:
-                continue
 
     def alive(self) -> list[psutil.Process]:
         """Return the processes that have not ended."""
         self.update()
         return [process for process in self._seen if _runs(process)]
 
-    def take_down(self, grace: float = 3.0) -> None:
-        """Ask every process to end, kill after ``grace`` seconds what is left, and wait for it."""
-        for send in (psutil.Process.terminate, psutil.Process.kill, psutil.Process.kill):
-            for process in self.alive():
-                try:
-                    send(process)
-                except psutil.Error:
-                    continue
-            psutil.wait_procs(self.alive(), timeout=grace)
+    def take_down(self, seconds: float = 5.0) -> None:
+        """Kill every process, the eldest first, and wait for it.
+
+        At once: files are written whole or not at all, and a server that saw its sites go first
+        would write that they failed.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to wait before looking for what was started meanwhile.
+        """
+        for _ in range(3):
+            for process in sorted(self.alive(), key=psutil.Process.create_time):
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(self.alive(), timeout=seconds)
             self._root.poll()
             if not self.alive():
                 return

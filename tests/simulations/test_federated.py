@@ -1,15 +1,20 @@
 import json
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from toy_app import write_toy_app
+import torch
 
 from common.config import Config
 from common.errors import RunError
+from common.files import load_tensors
+from common.metrics_table import read_rows
 from common.results import read_result
 from simulations.federated import (
     Ending,
@@ -20,8 +25,13 @@ from simulations.federated import (
     train_federated,
 )
 from simulations.guard import alone_in
+from simulations.placement import Placement
 from simulations.progress import SilentReport
 from simulations.superlink import RunState
+from tests.simulations.test_processes import wait_for
+from tests.simulations.tiny import tiny_config
+
+ROOT = Path(__file__).parents[2]
 
 COMPLETED = RunState("finished", "completed", "")
 FAILED = RunState("finished", "failed", "Simulation failed with exception: no site answered")
@@ -72,7 +82,7 @@ def test_the_reason_is_the_best_that_somebody_gave(
     result: dict[str, str], ending: Ending, reason: str, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, **result)
-    with pytest.raises(RunError, match=f"run 'one' failed: .*{reason}.*log.txt"):
+    with pytest.raises(RunError, match=f"run 'one' failed: .*{reason}.*log.txt and flower.txt"):
         _conclude(run, {}, ending)
     after = read_result(run)
     assert after["status"] == "failed"
@@ -94,8 +104,13 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_what_the_server_wrote_at_the_end_stays(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="failed", reason="a is missing")
-    _note_end(run, {}, "interrupted", "stopped by hand")
+    _note_end(run, {}, "failed", "another reason")
     assert read_result(run)["reason"] == "a is missing"
+    _note_end(run, {}, "interrupted", "stopped by hand")
+    assert read_result(run)["status"] == "interrupted"
+    run = make_run(tmp_path, Config(run_name="two"), status="completed")
+    _note_end(run, {}, "interrupted", "stopped by hand")
+    assert read_result(run)["status"] == "completed"
 
 
 def test_a_result_counts_from_this_run_s_start(tmp_path: Path) -> None:
@@ -113,7 +128,7 @@ def test_ray_s_sockets_fit_wherever_temporary_files_lie(
     deep = tmp_path / ("x" * 60)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    with _private_folder() as folder:
+    with _private_folder(Config(cache_dir=str(tmp_path / "cache"))) as folder:
         socket = folder / "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
         assert len(str(socket)) < 107
         (folder / "some").mkdir()
@@ -157,23 +172,122 @@ def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for temporary files, with a short path, that nobody else uses."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
 
 
-def descendants() -> list[str]:
-    return [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for all tests here: where pip compiled nothing, the first run compiles."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def decoy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with other packages of the app's names, in which the command is given."""
+    folder = tmp_path / "decoy"
+    for package in ("common", "clients", "server"):
+        (folder / package).mkdir(parents=True)
+        for file in ("__init__.py", "app.py", "config.py"):
+            (folder / package / file).write_text("raise SystemExit('a decoy was imported')\n")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def left_behind(scratch: Path) -> list[str]:
+    """Return the processes that a simulation started: Flower's folder in their environment says so.
+
+    Whose parent is gone is found too.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("FLWR_HOME", "").startswith(str(scratch)):
+                found.append(f"{process.pid} {process.status()} {process.name()}")
+    return found
+
+
+def xsite(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start the command in the current folder."""
+    program = f"import sys; sys.path[0] = {str(ROOT)!r}; from simulations.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    files = [run / "shared.safetensors", *sorted(run.glob("sites/*/private.safetensors"))]
+    assert len(files) == 3
+    return {
+        f"{file.relative_to(run)}:{name}": tensor
+        for file in files
+        for name, tensor in load_tensors(file)[0].items()
+    }
 
 
 @pytest.mark.slow
-def test_a_failing_server_is_an_error_with_its_reason_and_leaves_nothing_behind(
-    tmp_path: Path, scratch: Path
+def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
+    tmp_path: Path, scratch: Path, cache: Path, decoy: Path
 ) -> None:
-    before = descendants()
-    app = write_toy_app(tmp_path / "app")
-    config = Config(run_name="one", pretrained="raise", sites="hospital-a,hospital-b")
-    with pytest.raises(RunError, match="'one' failed: hospital-b sent nothing that could be used"):
-        train_federated(config, tmp_path / "runs", SilentReport(), app=app)
-    assert descendants() == before
+    config = tiny_config(tmp_path, epochs=10).changed(cache_dir=str(cache))
+    runs = tmp_path / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(decoy))
+        both = train_federated(
+            config.changed(run_name="whole"), runs, SilentReport(), Placement(1, 2, 1)
+        )
+    assert left_behind(scratch) == []
     assert list(scratch.iterdir()) == []
-    assert read_result(tmp_path / "runs" / "one")["status"] == "failed"
-    assert "RuntimeError" in (tmp_path / "runs" / "one" / "log.txt").read_text()
+
+    file = tmp_path / "config.toml"
+    file.write_text(config.changed(run_name="cut").to_toml())
+    command = xsite("train", "federated", "--config", file, "--runs", runs)
+    try:
+        table = runs / "cut" / "metrics.csv"
+        wait_for(lambda: table.exists() or command.poll() is not None, seconds=120)
+        command.send_signal(signal.SIGINT)
+        output, _ = command.communicate(timeout=60)
+    finally:
+        command.kill()
+    assert command.returncode == 130, output
+    assert left_behind(scratch) == []
+    assert list(scratch.iterdir()) == []
+    assert read_result(runs / "cut")["status"] == "interrupted"
+    done = {row.round for row in read_rows(table)}
+    assert 1 <= len(done) < 10
+
+    one = train_federated(
+        config.changed(run_name="cut", resume=True), runs, SilentReport(), Placement(1, 1, 1)
+    )
+    assert read_result(one)["status"] == "completed"
+    first, second = weights(both), weights(one)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.slow
+def test_a_site_that_cannot_take_part_fails_the_command_with_the_reason(
+    tmp_path: Path, scratch: Path, cache: Path
+) -> None:
+    config = tiny_config(tmp_path, run_name="broken").changed(cache_dir=str(cache))
+    for image in (tmp_path / "data" / "b" / "covid").iterdir():
+        image.unlink()
+    file = tmp_path / "config.toml"
+    file.write_text(config.to_toml())
+    command = xsite("train", "federated", "--config", file, "--runs", tmp_path / "runs")
+    try:
+        output, _ = command.communicate(timeout=180)
+    finally:
+        command.kill()
+    assert command.returncode == 1, output
+    assert "federated run 'broken' failed" in output
+    assert "b: " in output
+    assert left_behind(scratch) == []
+    assert list(scratch.iterdir()) == []
+    result = read_result(tmp_path / "runs" / "broken")
+    assert result["status"] == "failed"
+    assert result["reason"] in " ".join(output.split())

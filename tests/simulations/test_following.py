@@ -1,8 +1,7 @@
 import json
 from pathlib import Path
 
-from common.metrics_table import MetricsRow, write_rows
-from simulations.following import LogCopy, RunWatch
+from simulations.following import OutputCopy, RunWatch
 
 
 class Told:
@@ -57,48 +56,47 @@ def test_progress_from_before_a_resumption_and_halves_of_files_say_nothing(tmp_p
     assert not told.steps
 
 
-def test_a_round_is_told_once_and_an_earlier_process_s_rounds_never(tmp_path: Path) -> None:
-    table = tmp_path / "metrics.csv"
-    rows = [MetricsRow(1, 5, "a", "test", accuracy=0.5, auc=0.6)]
-    write_rows(table, rows)
+def test_what_the_server_says_is_told_once_and_never_what_it_said_before_a_resumption(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("2026-01-01T00:00:00+00:00  round 1/3: done\n")
     told = Told()
     watch = RunWatch(tmp_path, ("a", "b"), told)
-    rows += [
-        MetricsRow(2, 10, "a", "test", accuracy=0.75, auc=0.875),
-        MetricsRow(2, 10, "a", "validation", accuracy=0.1, auc=0.1),
-        MetricsRow(2, 10, "b", "test", accuracy=0.5),
-    ]
-    write_rows(table, rows)
+    with log.open("a") as file:
+        file.write("2026-01-01T00:00:09+00:00  round 2/3: a loss 0.5;  b loss 0.6\n2026-01")
     watch.update()
     watch.update()
-    assert told.messages == ["round 2: a accuracy 0.750 AUC 0.875; b accuracy 0.500"]
+    assert told.messages == ["round 2/3: a loss 0.5;  b loss 0.6"]
+    with log.open("a") as file:
+        file.write("-01T00:00:10+00:00  completed\n")
+    watch.update()
+    assert told.messages[1:] == ["completed"]
 
 
-def test_the_log_waits_for_the_run_and_is_copied_once_without_colours(tmp_path: Path) -> None:
+def test_the_output_waits_for_the_run_and_is_copied_once_without_colours(tmp_path: Path) -> None:
     source, run = tmp_path / "server.log", tmp_path / "run"
-    copy = LogCopy(source, run)
+    copy = OutputCopy(source, run)
     copy.update()
     source.write_bytes(b"\x1b[92mINFO \x1b[0m: begun\nhalf a li")
     copy.update()
     run.mkdir()
     (run / "config.toml").touch()
     copy.update()
-    assert (run / "log.txt").read_text() == "INFO : begun\n"
-    (run / "log.txt").open("a").write("the server's own line\n")
+    assert (run / "flower.txt").read_text() == "INFO : begun\n"
     with source.open("ab") as file:
         file.write(b"ne\n")
     copy.update()
     copy.update()
-    assert (run / "log.txt").read_text().splitlines() == [
+    assert (run / "flower.txt").read_text().splitlines() == [
         "INFO : begun",
-        "the server's own line",
         "half a line",
     ]
 
 
 def test_the_last_exception_is_found(tmp_path: Path) -> None:
     source = tmp_path / "server.log"
-    copy = LogCopy(source, tmp_path)
+    copy = OutputCopy(source, tmp_path)
     assert copy.last_error() == ""
     source.write_bytes(
         b"Traceback (most recent call last):\n  File x\nValueError: first: one\n"
