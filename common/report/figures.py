@@ -42,7 +42,7 @@ def runs_panel(
         Of the SVG element.
     """
     modes = comparison.modes
-    figure, axes = panel(400, 52 + 30 * len(modes))
+    figure, axes = panel(400, 54 + 30 * len(modes), left=76)
     told = []
     for row, mode in enumerate(modes):
         colour = MODE_COLOURS[mode]
@@ -59,7 +59,7 @@ def runs_panel(
             if math.isfinite(summary.low):
                 ends = (100 * summary.low, 100 * summary.high)
                 axes.hlines(row, *ends, color=colour, linewidth=2)
-            axes.plot(100 * summary.mean, row, MARKERS[mode], color=colour, ms=6, mec=PAPER)
+            axes.plot(100 * summary.mean, row, MARKERS[mode], color=colour, ms=9, mec=PAPER)
     axes.set_yticks(range(len(modes)), [LABELS[mode] for mode in modes])
     axes.tick_params(axis="y", length=0)
     for mode, label in zip(modes, axes.get_yticklabels(), strict=True):
@@ -75,7 +75,7 @@ def learning_panel(
     records: Sequence[RunRecord], modes: Sequence[str], site: str, low: float, name: str
 ) -> str:
     """Draw a site's test AUC over the optimizer steps: thin for each run, thick for their mean."""
-    figure, axes = panel(400, 280)
+    figure, axes = panel(400, 280, right=76)
     ends, told = {}, []
     for mode in modes:
         # An unfinished run's short curve would cut the mean short.
@@ -108,7 +108,7 @@ def roc_panel(
     Of more than two classes, the mean of the curves of one class against the rest. None if no
     run wrote predictions.
     """
-    figure, axes = panel(400, 360)
+    figure, axes = panel(400, 382, right=14)
     axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     told = []
     for mode in comparison.modes:

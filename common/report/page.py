@@ -94,7 +94,7 @@ def render(
         warnings=story.warnings(records, pending),
         metrics=tables.metrics_table(comparison),
         differences=tables.differences_table(comparison),
-        figures=_figures(records, comparison),
+        figures=draw(records, comparison),
         budget=provenance.budget_table(records),
         traffic=provenance.traffic_tables(records),
         tensors=tensors.tensor_tables(records),
@@ -105,8 +105,8 @@ def render(
     )
 
 
-def _figures(records: Sequence[RunRecord], comparison: Comparison) -> list[Panels]:
-    """Return the drawings, without those that have nothing to show."""
+def draw(records: Sequence[RunRecord], comparison: Comparison) -> list[Panels]:
+    """Return the drawings of every site, without those that have nothing to show."""
     sites = sites_of(records)
     low = figures.lowest_auc(records, sites, curves=False)
     start = figures.lowest_auc(records, sites, curves=True)
@@ -127,8 +127,8 @@ def _figures(records: Sequence[RunRecord], comparison: Comparison) -> list[Panel
         (
             "roc",
             "ROC curves",
-            "Of the final weights on the test images; several runs averaged at equal false "
-            "positive rate. The diagonal is chance.",
+            "On the test images; the dotted diagonal is chance."
+            + (" The runs of a mode are averaged at equal false positive rate." if several else ""),
             [figures.roc_panel(records, comparison, s, f"roc-{i}") for i, s in enumerate(sites)],
         ),
         (

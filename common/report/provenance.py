@@ -81,7 +81,7 @@ def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
     return (
         Table(
             "Bytes exchanged between a site and the server",
-            ("Site", "Down in a round", "Up in a round", "Whole run"),
+            ("Site", "Down in a round", "Up in a round", "All rounds"),
             (Group("", tuple(short)),),
             ("Down: from the server to the site. Up: from the site to the server. Means.",),
         ),

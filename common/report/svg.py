@@ -34,19 +34,30 @@ _STYLE: Any = {
 }
 
 
-def panel(width: float, height: float) -> tuple[Figure, Axes]:
+def panel(
+    width: float, height: float, left: float = 58.0, right: float = 10.0
+) -> tuple[Figure, Axes]:
     """Return a figure of one plot in the page's colours.
 
     Parameters
     ----------
     width, height : float
         In CSS pixels.
+    left, right : float
+        Room for labels beside the plot, in CSS pixels.
     """
-    # No pyplot: it keeps figures in a global list.
+    bottom, top = 46.0, 8.0
+    plot = (
+        left / width,
+        bottom / height,
+        (width - left - right) / width,
+        (height - bottom - top) / height,
+    )
+    # No pyplot: it keeps figures in a global list. No layout engine: it draws everything twice.
     with rc_context(_STYLE):
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72))
         figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
+        axes = figure.add_axes(plot)
     axes.patch.set_alpha(0)
     axes.tick_params(colors=MUTED, labelcolor=MUTED, length=3)
     axes.grid(color=LINE, linewidth=0.7)

@@ -1,0 +1,135 @@
+"""A comparison: the training modes on the same folds and seeds, and a report that grows with it."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common.config import Config
+from common.errors import RunError, XsiteError
+from common.report.numbers import duration, listed
+from common.report.records import LABELS
+from simulations.comparison import (
+    Cell,
+    Study,
+    is_done,
+    make_cells,
+    make_study,
+    publish,
+    settle_settings,
+    time_left,
+)
+from simulations.guard import alone_in
+from simulations.progress import Report
+
+Train = Callable[[Config, Path, Report], Path]
+
+
+def compare(
+    config: Config,
+    base: Path,
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    modes: Sequence[str],
+    report: Report,
+) -> Path:
+    """Train every mode on every fold with every seed, and write what came out.
+
+    A comparison that exists is gone on with: completed runs are kept, interrupted and failed ones
+    are resumed, folds, seeds and modes may be added. ``report.html``, ``comparison.json`` and
+    ``comparison.csv`` are written after every run, so a killed comparison leaves what it has.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration of all runs; its own fold and seed are not used. ``run-name`` names the
+        comparison's folder; without it the folder is named by the configuration, so that the
+        same command goes on with it.
+    base : Path
+        The folder of all runs.
+    seeds, folds : sequence of int
+        Which.
+    modes : sequence of str
+        ``"pooled"``, ``"federated"`` and ``"single"``, or some of them.
+    report : Report
+        Told of progress.
+
+    Returns
+    -------
+    Path
+        ``report.html``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such mode or fold.
+    RunError
+        If the folder belongs to a comparison of another configuration, naming the keys; or at
+        the end, if runs failed.
+    KeyboardInterrupt
+        If it was stopped.
+    """
+    cells = make_cells(config, seeds, folds, modes)
+    study = make_study(config, base, cells)
+    with alone_in(study.folder):
+        settle_settings(study)
+        todo = [cell for cell in cells if not is_done(study, cell)]
+        if len(todo) < len(cells):
+            report.message(f"{len(cells) - len(todo)} of {len(cells)} runs are complete already.")
+        try:
+            for cell in todo:
+                _run(study, cell, report)
+                publish(study)
+        except KeyboardInterrupt:
+            page = publish(study)
+            report.message(f"The same command goes on with the comparison. So far: {page}")
+            raise
+        page = publish(study)
+    if study.failures:
+        names = listed([cell.name for cell in study.failures])
+        raise RunError(
+            f"{len(study.failures)} of {len(cells)} runs failed: {names}. The same command tries "
+            f"them again. The report of the others: {page}"
+        )
+    return page
+
+
+def _run(study: Study, cell: Cell, report: Report) -> None:
+    """Do one run; a failure is noted, and the others go on."""
+    number = study.cells.index(cell) + 1
+    left = time_left(study, cell)
+    told = f", about {duration(left)} left in all" if math.isfinite(left) else ""
+    report.message(
+        f"Run {number} of {len(study.cells)}: {LABELS[cell.mode].lower()} training, "
+        f"fold {cell.fold}, seed {cell.seed}{told}"
+    )
+    path = study.folder / cell.name
+    begun = (path / "config.toml").exists()
+    if path.exists() and not begun:
+        # Killed while its folder was being made: there is nothing in it to go on with.
+        shutil.rmtree(path)
+    config = study.config.changed(fold=cell.fold, seed=cell.seed, run_name=cell.name, resume=begun)
+    started = time.monotonic()
+    try:
+        trainer(cell.mode)(config, study.folder, report)
+    except Exception as error:
+        # Whatever one run died of, the others may live.
+        reason = str(error) if isinstance(error, XsiteError) else f"{type(error).__name__}: {error}"
+        study.failures[cell] = reason
+        report.message(f"{cell.name} failed: {reason}")
+    else:
+        study.seconds[cell] = time.monotonic() - started
+    finally:
+        report.close()
+
+
+def trainer(mode: str) -> Train:
+    """Return the function that trains in a mode."""
+    if mode == "federated":
+        from simulations.federated import train_federated
+
+        return train_federated
+    from simulations.local import train_pooled, train_single
+
+    return train_pooled if mode == "pooled" else train_single
