@@ -20,7 +20,7 @@ from common.errors import RunError, XsiteError
 from common.results import differing_keys, read_result
 from common.runs import RunFolder, read_run_config, refuse_taken
 from simulations.bundle import build_bundle, write_app
-from simulations.following import SERVER_OUTPUT, OutputCopy, RunWatch
+from simulations.following import SERVER_OUTPUT, OutputCopy, RunWatch, what_sites_say
 from simulations.guard import alone_in
 from simulations.placement import Placement, bytecode_folder, child_environment, place
 from simulations.processes import ProcessTree, terminable, undisturbed
@@ -243,8 +243,9 @@ def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
         outcome = ending.state.outcome or "nothing"
         reason = f"Flower says '{outcome}', but the server wrote no result."
     _note_end(run, before, "failed", reason)
-    where = f" Its logs: {run / 'log.txt'} and {SERVER_OUTPUT}" if result else ""
-    raise RunError(f"The federated run '{run.name}' failed: {reason}{where}")
+    parts = [f"The federated run '{run.name}' failed: {reason}", what_sites_say(run, reason)]
+    parts += [f"Its logs: {run / 'log.txt'} and {SERVER_OUTPUT}"] if result else []
+    raise RunError(" ".join(part for part in parts if part))
 
 
 def _note_end(

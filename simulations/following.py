@@ -17,6 +17,8 @@ SERVER_OUTPUT = "flower.txt"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # The last line of a traceback: the exception's name and what it says.
 _ERROR = re.compile(r"^[\w.]*(?:Error|Exception): (.+)$", re.MULTILINE)
+_REFERENCE = re.compile(r"reference ([0-9a-f]{8})")
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\S+  ", re.MULTILINE)
 
 
 class Tail:
@@ -73,6 +75,34 @@ class OutputCopy:
         text = _plain(self._source.read_bytes()) if self._source.exists() else ""
         errors: list[str] = _ERROR.findall(text)
         return errors[-1].strip() if errors else ""
+
+
+def what_sites_say(run: Path, reason: str) -> str:
+    """Return what the sites' own logs say of the references in a server's reason.
+
+    A site tells its server a reference and no more, since an exception's text may name patients.
+    On one machine, whoever reads the reason may read the sites' logs as well.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    reason : str
+        With references as :mod:`clients.guard` writes them.
+
+    Returns
+    -------
+    str
+        A sentence for each, or ``""``.
+    """
+    said = []
+    for reference in _REFERENCE.findall(reason):
+        for log in sorted(run.glob("sites/*/log.txt")):
+            _, _, after = log.read_text(errors="replace").partition(f"reference {reference}: ")
+            # The exception's text ends where the next line with a time begins.
+            if errors := _ERROR.findall(_TIME.split(after, maxsplit=1)[0]):
+                said.append(f"{log.parent.name} says: {errors[-1]}")
+    return " ".join(said)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from simulations.guard import alone_in
 from simulations.placement import Placement
 from simulations.progress import SilentReport
 from simulations.superlink import RunState
+from tests.federation.hospitals import federate
 from tests.simulations.test_processes import wait_for
 from tests.simulations.tiny import tiny_config
 
@@ -191,6 +192,7 @@ def decoy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for file in ("__init__.py", "app.py", "config.py"):
             (folder / package / file).write_text("raise SystemExit('a decoy was imported')\n")
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
     return folder
 
 
@@ -234,20 +236,15 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
 ) -> None:
     config = tiny_config(tmp_path, epochs=10).changed(cache_dir=str(cache))
     runs = tmp_path / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(decoy))
-        both = train_federated(
-            config.changed(run_name="whole"), runs, SilentReport(), Placement(1, 2, 1)
-        )
-    assert left_behind(scratch) == []
-    assert list(scratch.iterdir()) == []
+    # Without Ray, without a process of its own for any site, without interruption.
+    federate(config.changed(run_name="whole", runs_dir=str(runs)))
 
     file = tmp_path / "config.toml"
     file.write_text(config.changed(run_name="cut").to_toml())
     command = xsite("train", "federated", "--config", file, "--runs", runs)
     try:
         table = runs / "cut" / "metrics.csv"
-        wait_for(lambda: table.exists() or command.poll() is not None, seconds=120)
+        wait_for(lambda: table.exists() or command.poll() is not None, seconds=200)
         command.send_signal(signal.SIGINT)
         output, _ = command.communicate(timeout=60)
     finally:
@@ -256,17 +253,16 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
     assert left_behind(scratch) == []
     assert list(scratch.iterdir()) == []
     assert read_result(runs / "cut")["status"] == "interrupted"
-    done = {row.round for row in read_rows(table)}
-    assert 1 <= len(done) < 10
+    assert 1 <= len({row.round for row in read_rows(table)}) < 10
 
-    one = train_federated(
-        config.changed(run_name="cut", resume=True), runs, SilentReport(), Placement(1, 1, 1)
-    )
-    assert read_result(one)["status"] == "completed"
-    first, second = weights(both), weights(one)
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+    resumed = config.changed(run_name="cut", resume=True)
+    one_worker = Placement(threads=1, cpus=1, cpus_per_site=1)
+    assert train_federated(resumed, runs, SilentReport(), one_worker) == runs / "cut"
+    assert left_behind(scratch) == []
+    whole, cut = weights(runs / "whole"), weights(runs / "cut")
+    assert whole.keys() == cut.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, cut[name]), name
 
 
 @pytest.mark.slow
@@ -285,7 +281,7 @@ def test_a_site_that_cannot_take_part_fails_the_command_with_the_reason(
         command.kill()
     assert command.returncode == 1, output
     assert "federated run 'broken' failed" in output
-    assert "b: " in output
+    assert "b says: Site 'b'" in output
     assert left_behind(scratch) == []
     assert list(scratch.iterdir()) == []
     result = read_result(tmp_path / "runs" / "broken")

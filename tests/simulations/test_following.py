@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from simulations.following import OutputCopy, RunWatch
+from simulations.following import OutputCopy, RunWatch, what_sites_say
 
 
 class Told:
@@ -103,3 +103,19 @@ def test_the_last_exception_is_found(tmp_path: Path) -> None:
         b"common.errors.RunError: site 'a' is missing\n\x1b[91mERROR\x1b[0m: Error: no\nbye\n"
     )
     assert copy.last_error() == "site 'a' is missing"
+
+
+def test_a_reference_leads_to_what_its_site_wrote(tmp_path: Path) -> None:
+    for site, reference in (("a", "00000001"), ("b", "0badcafe")):
+        folder = tmp_path / "sites" / site
+        folder.mkdir(parents=True)
+        (folder / "log.txt").write_text(
+            "2026-01-01T00:00:00+00:00  ValueError: earlier\n"
+            f"2026-01-01T00:00:01+00:00  reference {reference}: Traceback (most recent last):\n"
+            f"OSError: the cause\n\nTraceback:\ncommon.errors.SiteError: {site} has no images.\n"
+            "\n2026-01-01T00:00:02+00:00  ValueError: later\n"
+        )
+    reason = "b: unfit (code 103, reference 0badcafe). Its log.txt says more."
+    assert what_sites_say(tmp_path, reason) == "b says: b has no images."
+    assert what_sites_say(tmp_path, "nobody came") == ""
+    assert what_sites_say(tmp_path, "c: unfit (reference 12345678).") == ""
