@@ -2,11 +2,11 @@ import os
 
 import pytest
 import torch
-from small_training import config
 
 from common import device as rooms
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError
+from tests.common.small_training import config
 
 
 def test_the_cpu_in_each_precision() -> None:

@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_training import CPU, CPU64, changed, config, network, same, site, state
 from torch import Tensor, nn
 
 from common import evaluation
@@ -16,6 +15,7 @@ from common.evaluation import estimate_statistics, evaluate_site, measure, predi
 from common.models.dsbn import DomainBatchNorm
 from common.models.network import Network, build_network
 from common.randomness import numpy_generator
+from tests.common.small_training import CPU, CPU64, changed, config, network, same, site, state
 
 
 def modes(made: nn.Module) -> list[bool]:
@@ -111,6 +111,8 @@ def test_only_the_sites_own_running_statistics_are_re_estimated() -> None:
     made, place = network("a", "b", dropout=0.5), site("a", 150)
     places(made, "a")[1].momentum = 0.3
     made.train()
+    for name in ("a", "b"):  # as training leaves them
+        seen(made, name, prepare(place.images[:40], 16))
     made.head.eval()
     before, were, drawn = state(made), modes(made), torch.get_rng_state()
     estimate_statistics(made, place, config(), CPU)
@@ -127,6 +129,7 @@ def test_only_the_sites_own_running_statistics_are_re_estimated() -> None:
     again = network("a", "b", dropout=0.5)
     for norm in places(again, "a"):
         nn.init.constant_(norm.running_mean, 9.0)
+        norm.num_batches_tracked += 7
     estimate_statistics(again, place, config(), CPU)
     for tensor in expected:
         assert torch.equal(again.state_dict()[tensor], made.state_dict()[tensor]), tensor

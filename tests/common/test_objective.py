@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import NTXentLoss
-from small_training import config, normal
 from torch import Tensor
 
 from common.models.network import Output
 from common.objective import contrastive, objective
 from common.prototypes import Anchors, anchors_for, make_prototypes
+from tests.common.small_training import config, normal
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("XSITE_GOLDEN", ROOT.parent / "shared" / "golden")) / "covidnet.npz"

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from small_training import CPU, CPU64, changed, config, network, same, site, state
 
 import common.training as training
 from common.config import Config
@@ -29,6 +28,7 @@ from common.training import (
     train,
     training_site,
 )
+from tests.common.small_training import CPU, CPU64, changed, config, network, same, site, state
 
 
 def trained(
@@ -122,6 +122,13 @@ def test_pooled_plain_steps_are_the_mean_of_the_sites_steps() -> None:
     for made in own.values():
         for tensor, value in made.state_dict().items():
             torch.testing.assert_close(pooled.state_dict()[tensor], value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_network_that_was_evaluated_is_trained_in_train_mode() -> None:
+    made = network("a", dropout=0.5).eval()
+    train(made, make_optimizer(made, config()), [site("a")], config(), CPU, range(4), 8)
+    assert made.training
+    assert same(state(made), state(trained("a", dropout=0.5)[0]))
 
 
 @pytest.mark.parametrize("values", [{}, {"optimizer": "sgd"}])

@@ -1,0 +1,1 @@
+"""What xsite costs on this machine: speed of training, cost of a federated round."""
