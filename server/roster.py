@@ -14,7 +14,7 @@ from common.messages import NOT_A_SITE, RollCall, SiteCard
 from common.wire import decode_card, encode_roll_call
 
 POLL_SECONDS = 0.5
-SAY_SECONDS = 10.0
+SAY_SECONDS, FIRST_SAY_SECONDS = 10.0, 3.0
 # Flower's codes for a node that went away; it is asked again when it comes back.
 AWAY = {3, 4, 5, 8}
 
@@ -87,7 +87,7 @@ def call_roll(
         If somebody does not come, two nodes claim one site, a site cannot take part, or a site
         runs another code, configuration or network. It names them.
     """
-    call, started, said = _Call(), time.monotonic(), -SAY_SECONDS
+    call, started, said = _Call(), time.monotonic(), FIRST_SAY_SECONDS - SAY_SECONDS
     while True:
         _ask(grid, run, call)
         for reply in grid.pull_messages(list(call.asked)):

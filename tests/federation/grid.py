@@ -27,12 +27,12 @@ Tamper = Callable[[Message, Message], list[Message]]
 
 @dataclass(frozen=True)
 class Sent:
-    """A message as it went over the wire."""
+    """A message as it went over the wire: the bytes of its objects, by Flower's name for them."""
 
     kind: str
     direction: Literal["down", "up"]
     node: int
-    wire: bytes
+    objects: dict[str, bytes]
 
 
 @dataclass
@@ -90,6 +90,15 @@ class InProcessGrid(Grid):
     ) -> Iterable[Message]:
         return self.pull_messages(self.push_messages(messages))
 
+    def wire(self) -> bytes:
+        """Return the bytes of all messages; what was sent to several nodes is there once."""
+        objects = {key: content for one in self.sent for key, content in one.objects.items()}
+        return b"\0\0\0".join(objects.values())
+
+    def server_context(self) -> Context:
+        """Return a context in which a ServerApp may run over this grid."""
+        return Context(1, SUPERLINK, {}, RecordDict(), dict(self.run_config))
+
     def _replies(self, message: Message) -> list[Message]:
         node = message.metadata.dst_node_id
         kind = message.metadata.message_type
@@ -109,7 +118,7 @@ class InProcessGrid(Grid):
         self, message: Message, kind: str, direction: Literal["down", "up"], node: int
     ) -> Message:
         objects = {key: one.deflate() for key, one in get_all_nested_objects(message).items()}
-        self.sent.append(Sent(kind, direction, node, b"".join(objects.values())))
+        self.sent.append(Sent(kind, direction, node, dict(objects)))
         identifier = message.object_id
         arrived = cast(Message, inflate_object_from_contents(identifier, objects))
         arrived.metadata.__dict__["_message_id"] = message.metadata.message_id or identifier
@@ -118,4 +127,4 @@ class InProcessGrid(Grid):
 
 def run_server(server: ServerApp, grid: InProcessGrid) -> None:
     """Run a ServerApp over the grid, in a context of its own."""
-    server(grid, Context(1, SUPERLINK, {}, RecordDict(), dict(grid.run_config)))
+    server(grid, grid.server_context())
