@@ -1,0 +1,47 @@
+"""The demonstration: two synthetic hospitals, three ways to train, a table and a report."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from common.config import load_config
+from simulations.compare import compare
+from simulations.comparison import print_comparison, read_study
+from simulations.progress import make_report
+from simulations.tables import say
+
+# A link to configs/demo.toml, which an installed copy of xsite does not have.
+SETTINGS = Path(__file__).with_name("demo.toml")
+
+
+def demo(runs: Path | None = None, name: str | None = None) -> Path:
+    """Compare the three modes on two synthetic hospitals; a few minutes on two cores.
+
+    Parameters
+    ----------
+    runs : Path, optional
+        The folder of all runs; ``./runs`` without it.
+    name : str, optional
+        Name of the comparison's folder; ``demo`` without it.
+
+    Returns
+    -------
+    Path
+        ``report.html``.
+
+    Raises
+    ------
+    RunError
+        If a run fails, or the folder holds something else.
+    """
+    base = runs or Path("runs")
+    config = load_config(SETTINGS, {"run-name": name or "demo"})
+    report = make_report()
+    try:
+        page = compare(config, base, (0,), (0,), ("pooled", "federated", "single"), report)
+    finally:
+        report.close()
+    console = Console()
+    print_comparison(console, read_study(page.parent))
+    say(console, f"Report: {page}")
+    return page

@@ -1,0 +1,179 @@
+"""A bad reply is named and left out; the round goes on, or ends with an error that says why."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import flwr.app
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from common.config import Config
+from common.errors import RunError
+from common.files import load_tensors
+from common.messages import RoundReply
+from common.metrics_table import read_rows
+from common.results import read_result
+from common.sharing import Layout
+from common.wire import decode_order, decode_reply, encode_reply
+from tests.federation.grid import Tamper
+from tests.federation.hospitals import federate, run_of, tiny_config
+
+Change = Callable[[RoundReply], RoundReply]
+
+
+def without_first(reply: RoundReply) -> RoundReply:
+    layout, first = reply.layout, int(np.prod(reply.layout.shapes[0]))
+    names, shapes = layout.names[1:], layout.shapes[1:]
+    return replace(
+        reply,
+        layout=Layout(names, shapes, layout.dtype, layout.size - first),
+        shared=reply.shared[first:],
+    )
+
+
+def with_private(reply: RoundReply) -> RoundReply:
+    layout = reply.layout
+    names = (*layout.names, "body.stem_norm.sites.south.weight")
+    return replace(
+        reply,
+        layout=Layout(names, (*layout.shapes, (3,)), layout.dtype, layout.size + 3),
+        shared=np.append(reply.shared, np.float32([1, 2, 3])),
+    )
+
+
+def transposed(reply: RoundReply) -> RoundReply:
+    layout = reply.layout
+    place = layout.names.index("head.logits.weight")
+    shapes = list(layout.shapes)
+    shapes[place] = shapes[place][::-1]
+    return replace(reply, layout=replace(layout, shapes=tuple(shapes)))
+
+
+def not_a_number(reply: RoundReply) -> RoundReply:
+    shared = reply.shared.copy()
+    ends = np.cumsum([np.prod(shape) for shape in reply.layout.shapes], dtype=int)
+    shared[ends[reply.layout.names.index("head.dense1.weight")] - 1] = np.nan
+    return replace(reply, shared=shared)
+
+
+FAULTS: dict[str, tuple[Change, str]] = {
+    "NaN": (not_a_number, r"1 shared values are not finite, the first in 'head.dense1.weight'"),
+    "missing": (without_first, r"missing: body\.stem"),
+    "additional": (with_private, r"additional: body\.stem_norm\.sites\.south\.weight"),
+    "misshapen": (transposed, r"misshapen: head.logits.weight \(\d+, 2\), expected \(2, \d+\)"),
+    "short": (lambda r: replace(r, shared=r.shared[:-1]), r"hold \d+ values of type float32"),
+    "double": (lambda r: replace(r, shared=r.shared.astype("f8")), "of type float64"),
+    "diverged": (lambda r: replace(r, shared=r.shared * 1e6), "training has diverged there"),
+    "other code": (lambda r: replace(r, fingerprint="0" * 64), "ran other code"),
+    "stale": (lambda r: replace(r, round=r.round - 1), "answers for round 1, not 2"),
+    "other run": (lambda r: replace(r, run="another"), "answers for the run 'another'"),
+    "other site": (
+        lambda r: replace(r, site="north", prototypes=replace(r.prototypes, site="north")),
+        "the node of site 'south' says that it is 'north'",
+    ),
+    "other data": (lambda r: replace(r, images=7), "has 7 training images, 8 at the start"),
+}
+
+
+def in_round_two(change: Change, site: int = 101) -> Tamper:
+    def tamper(question: Message, reply: Message) -> list[Message]:
+        metadata = question.metadata
+        if (metadata.message_type, metadata.group_id, metadata.dst_node_id) == ("train", "2", site):
+            reply.content = encode_reply(change(decode_reply(reply.content)), flwr.app)
+        return [reply]
+
+    return tamper
+
+
+def twice(question: Message, reply: Message) -> list[Message]:
+    metadata = question.metadata
+    again = (metadata.message_type, metadata.group_id, metadata.dst_node_id) == ("train", "2", 101)
+    return [reply, reply] if again else [reply]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_reply_ends_the_run_where_every_site_is_needed(fault: str, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, epochs=2)
+    change, said = FAULTS[fault]
+    with pytest.raises(RunError, match=rf"Round 2: 1 of 2 sites .* south: .*{said}") as caught:
+        federate(config, tamper=in_round_two(change))
+    assert "run-name = 'run', resume = true" in str(caught.value)
+    result = read_result(run_of(config))
+    assert (result["status"], result["reason"]) == ("failed", str(caught.value))
+
+
+def test_a_site_that_answers_twice_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="south: it answered twice"):
+        federate(tiny_config(tmp_path, epochs=2), tamper=twice)
+
+
+def test_every_site_failing_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, min_sites=1)
+    both = [in_round_two(not_a_number, site) for site in (100, 101)]
+    with pytest.raises(RunError, match=r"Round 2: 0 of 2 .*north: .*not finite.*south: .*not fini"):
+        federate(config, tamper=lambda q, r: both[1](q, both[0](q, r)[0]))
+
+
+@pytest.fixture(scope="module")
+def tolerant(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, list[Any], list[Any]]:
+    """Three rounds, the second of which goes on without 'south', and all orders and replies."""
+    config = tiny_config(tmp_path_factory.mktemp("tolerant"), min_sites=1)
+    orders, replies = [], []
+
+    def watch(question: Message, reply: Message) -> list[Message]:
+        arriving = in_round_two(not_a_number)(question, reply)
+        if question.metadata.message_type == "train":
+            orders.append(decode_order(question.content))
+            replies.append(decode_reply(reply.content))
+        return arriving
+
+    federate(config, tamper=watch)
+    return config, orders, replies
+
+
+def test_a_round_goes_on_without_a_bad_reply_where_fewer_sites_suffice(
+    tolerant: tuple[Config, list[Any], list[Any]],
+) -> None:
+    config, orders, replies = tolerant
+    assert read_result(run_of(config))["status"] == "completed"
+    assert (
+        "south LEFT OUT: 1 shared values are not finite" in (run_of(config) / "log.txt").read_text()
+    )
+    north, south = replies[2], replies[3]
+    assert (north.site, north.round, south.site, south.round) == ("north", 2, "south", 2)
+    # The average of round 2, which round 3 begins with, is north's alone.
+    assert np.array_equal(orders[4].shared, north.shared)
+
+
+def test_a_site_that_was_left_out_goes_on_from_its_last_good_round(
+    tolerant: tuple[Config, list[Any], list[Any]],
+) -> None:
+    config, orders, replies = tolerant
+    south = orders[5]
+    assert (south.round, south.previous) == (3, 1)
+    stored = run_of(config) / "sites/south/store"
+    assert [path.name for path in stored.glob("round-*")] == ["round-0003.safetensors"]
+    # The others go on meeting the prototypes of its last good round.
+    assert np.array_equal(orders[4].prototypes[0].vectors, replies[1].prototypes.vectors)
+    seen = read_result(run_of(config))["images_seen"]
+    assert seen == {"north": 36, "south": 24}
+
+
+def test_figures_of_a_round_are_those_of_its_average(
+    tolerant: tuple[Config, list[Any], list[Any]],
+) -> None:
+    config, _, replies = tolerant
+    rows = {(row.round, row.site): row for row in read_rows(run_of(config) / "metrics.csv")}
+    assert set(rows) == {(1, "north"), (2, "north"), (3, "north"), (2, "south"), (3, "south")}
+    later = next(reply for reply in replies if (reply.site, reply.round) == ("north", 3))
+    own = next(reply for reply in replies if (reply.site, reply.round) == ("north", 2))
+    assert rows[2, "north"].accuracy == later.metrics["test/accuracy"]
+    assert rows[2, "north"].train_loss == own.metrics["train/loss"]
+    assert (rows[2, "north"].step, rows[2, "north"].images_seen) == (6, 24)
+    final = read_result(run_of(config))["metrics"]["north"]["test"]
+    assert rows[3, "north"].accuracy == final["accuracy"]
+    weights, _ = load_tensors(run_of(config) / "shared.safetensors")
+    assert set(weights) == set(replies[0].layout.names)
