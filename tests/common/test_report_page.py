@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fabricated_runs import fabricate_run, figures, leakage_of
 
 from common.errors import RunError
 from common.files import write_json
 from common.report import read_record, write_report, write_tables
 from common.report.page import render
+from tests.common.fabricated_runs import fabricate_run, figures, leakage_of
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 SITES = {"hospital-a": 0.9123, "hospital-b": 0.8}

@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 import pytest
-from fabricated_runs import fabricate_run
 
 from common.report import read_record
 from common.report.statistics import (
@@ -16,6 +15,7 @@ from common.report.statistics import (
     paired_difference,
     summarise,
 )
+from tests.common.fabricated_runs import fabricate_run
 
 
 def test_a_summary_has_the_sample_standard_deviation() -> None:
