@@ -263,7 +263,8 @@ class Config(BaseModel):
     def digest(self) -> str:
         """Return a SHA-256 over everything that determines a run's result.
 
-        Where a run lives, the device's threads, and whether it resumes are left out.
+        Where a run lives, how long it waits for sites, and whether it resumes are left out. The
+        threads are not: sums depend on how many there are.
         """
         elsewhere = {"run-name", "runs-dir", "cache-dir", "resume", "join-timeout", "round-timeout"}
         values = {k: v for k, v in self.to_run_config().items() if k not in elsewhere}
