@@ -95,13 +95,24 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
             f"The checkpoint {path} belongs to another configuration. Resume the run with the "
             "configuration that it was started with, or start a new run."
         )
-    before: dict[str, int] = json.loads(about["train_images"])
+    try:
+        before: dict[str, int] = json.loads(about["train_images"])
+        state = _state_of(tensors, about)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _DamagedError(
+            f"The checkpoint {path} is damaged, or another version of xsite wrote it ({error}). "
+            "Resume the run with the version that it was started with, or start a new run."
+        ) from error
     for site, images in train_images.items():
         if before.get(site) != images:
             raise CheckpointError(
                 f"{site} has {images} training images; at the start of the run it had "
                 f"{before.get(site, 0)}. Restore its folder, or start a new run."
             )
+    return state
+
+
+def _state_of(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> RunState:
     prototypes = {
         site: Prototypes(
             site,

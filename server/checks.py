@@ -1,6 +1,7 @@
 """What the server checks of a reply before it averages it; a reply that fails is left out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,15 +78,15 @@ def check_header(reply: SiteReply, asked: Asked) -> None:
         raise ReplyError(f"it answers for round {reply.round}, not {asked.round}")
 
 
-def check_weights(reply: RoundReply, images: int, expected: Weights) -> None:
+def check_weights(reply: RoundReply, class_counts: Sequence[int], expected: Weights) -> None:
     """Check what a round of training returned.
 
     Parameters
     ----------
     reply : RoundReply
         A site's reply.
-    images : int
-        Training images that the site had at the roll call.
+    class_counts : sequence of int
+        Training images of each class that the site had at the roll call.
     expected : Weights
         What its weights must look like.
 
@@ -94,13 +95,13 @@ def check_weights(reply: RoundReply, images: int, expected: Weights) -> None:
     ReplyError
         Naming the tensor that is missing, additional, misshapen or not finite, or the fault.
     """
-    if reply.images != images:
+    if reply.images != (images := sum(class_counts)):
         raise ReplyError(
             f"it now has {reply.images} training images, {images} at the start of the run"
         )
     check_layout(reply.layout, expected.layout)
     _check_values(reply.shared, expected)
-    _check_prototypes(reply.prototypes, expected)
+    _check_prototypes(reply.prototypes, class_counts, expected)
 
 
 def check_layout(found: Layout, expected: Layout) -> None:
@@ -157,30 +158,35 @@ def _check_values(shared: NDArray[Any], expected: Weights) -> None:
         )
 
 
-def _check_prototypes(found: Prototypes, expected: Weights) -> None:
-    count, classes = len(found.classes), found.classes
-    if (
-        found.vectors.shape != (count, expected.projection_size)
-        or classes.shape != (count,)
-        or found.counts.shape != (count,)
-        or found.vectors.dtype != np.float32
-        or classes.dtype != np.int64
-        or found.counts.dtype != np.int64
-    ):
+def _check_prototypes(found: Prototypes, class_counts: Sequence[int], expected: Weights) -> None:
+    classes, vectors, counts = found.classes, found.vectors, found.counts
+    count, size = classes.size, expected.projection_size
+    if (classes.shape, vectors.shape, counts.shape) != ((count,), (count, size), (count,)):
         raise ReplyError(
-            f"its prototypes have shapes {classes.shape}, {found.vectors.shape} and "
-            f"{found.counts.shape}; expected (n,), (n, {expected.projection_size}) and (n,)"
+            f"its prototypes have shapes {classes.shape}, {vectors.shape} and {counts.shape}; "
+            f"expected (n,), (n, {size}) and (n,)"
+        )
+    types = [str(array.dtype) for array in (classes, vectors, counts)]
+    if types != ["int64", "float32", "int64"]:
+        raise ReplyError(
+            f"its prototypes have types {', '.join(types)}; expected int64, float32, int64"
         )
     if count == 0:
         return
     if len(set(classes.tolist())) < count or classes.min() < 0 or classes.max() >= expected.classes:
         raise ReplyError(f"its prototypes are of the classes {classes.tolist()}")
-    if not np.allclose(np.linalg.norm(found.vectors, axis=1), 1.0, atol=1e-3):
+    if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
         raise ReplyError("its prototypes are not of length 1")
-    if found.counts.min() < expected.min_count:
+    if counts.min() < expected.min_count:
         raise ReplyError(
-            f"{int(found.counts.min())} images stand behind one of its prototypes, fewer than "
+            f"{int(counts.min())} images stand behind one of its prototypes, fewer than "
             f"min-prototype-count = {expected.min_count}"
+        )
+    # The other sites weigh a prototype by the class's images, and cannot where there are none.
+    if (counts > np.array(class_counts)[classes]).any():
+        raise ReplyError(
+            f"its prototypes of the classes {classes.tolist()} stand for {counts.tolist()} "
+            f"images, more than it has: {list(class_counts)}"
         )
 
 

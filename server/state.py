@@ -70,7 +70,8 @@ def average(replies: Mapping[str, RoundReply], how: Literal["uniform", "images"]
     """
     amounts = [1 if how == "uniform" else reply.images for reply in replies.values()]
     shared = [reply.shared for reply in replies.values()]
-    total = np.zeros(shared[0].shape, dtype=np.float64)
+    # −0 is what leaves every number as it is: 0 + −0 is 0, and another bit than one site's −0.
+    total = np.full(shared[0].shape, -0.0, dtype=np.float64)
     for amount, own in zip(amounts, shared, strict=True):
         total += np.multiply(own, amount / sum(amounts), dtype=np.float64)
     return total.astype(shared[0].dtype)

@@ -76,7 +76,7 @@ class SiteAverage(FedAvg):
         )
 
         def check(reply: RoundReply) -> None:
-            check_weights(reply, course.roster.cards[reply.site].train_images, expected)
+            check_weights(reply, course.roster.cards[reply.site].class_counts, expected)
 
         exchange = sort_replies(course, round, self.sent, replies, decode_reply, check)
         require_enough(course, f"Round {round}", exchange)

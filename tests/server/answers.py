@@ -1,0 +1,64 @@
+"""Cards, replies and a course by hand, of a network with two shared tensors."""
+
+from typing import Any
+
+import numpy as np
+
+from common.config import Config
+from common.data.folds import Leakage
+from common.messages import RoundReply, SiteCard
+from common.prototypes import Prototypes
+from common.sharing import Layout
+from server.exchange import Course
+from server.plan import Plan
+from server.roster import Roster
+
+LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
+
+
+def card(site: str, **values: Any) -> SiteCard:
+    """Return a card of a site with 6 and 4 training images."""
+    own: dict[str, Any] = {
+        "site": site,
+        "fingerprint": "f" * 64,
+        "config": "c" * 64,
+        "layout": "1" * 64,
+        "class_counts": (6, 4),
+        "nodes": 0,
+        "leakage": Leakage(site, "patient", 20, 0, 0, 0),
+    }
+    return SiteCard(**own | values)
+
+
+def prototypes(site: str, **values: Any) -> Prototypes:
+    """Return two prototypes of two values each."""
+    own: dict[str, Any] = {
+        "classes": np.array([0, 1]),
+        "vectors": np.array([[1, 0], [0.6, 0.8]], dtype=np.float32),
+        "counts": np.array([6, 4]),
+    }
+    return Prototypes(site, **own | values)
+
+
+def reply(site: str, **values: Any) -> RoundReply:
+    """Return a reply to round 1 that passes every check."""
+    own: dict[str, Any] = {
+        "run": "run",
+        "round": 1,
+        "site": site,
+        "fingerprint": "f" * 64,
+        "metrics": {"train/loss": 0.5, "train/images": 12.0},
+        "images": 10,
+        "layout": LAYOUT,
+        "shared": np.arange(8, dtype=np.float32),
+        "prototypes": prototypes(site),
+    }
+    return RoundReply(**own | values)
+
+
+def course(*sites: str, **values: Any) -> Course:
+    """Return the course of a run over sites at the nodes 100, 101, …"""
+    config = Config().changed(sites=",".join(sites), **values)
+    nodes = {site: 100 + number for number, site in enumerate(sites)}
+    roster = Roster(nodes, {site: card(site) for site in sites})
+    return Course("run", config, roster, Plan(10, 4), LAYOUT, "f" * 64)
