@@ -45,7 +45,7 @@ def load_moments(optimizer: Optimizer, moments: Mapping[str, Tensor]) -> None:
     state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in moments.items():
         number, _, key = name.partition("/")
-        index = int(number)
+        index = int(number) if number.isdecimal() else len(parameters)
         if index >= len(parameters) or tensor.shape not in ((), parameters[index].shape):
             raise StoreError(
                 f"The stored optimizer state '{name}' of shape {tuple(tensor.shape)} belongs to "

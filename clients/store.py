@@ -212,6 +212,9 @@ def open_store(folder: Path, owner: Owner) -> PrivateStore:
         )
     else:
         write_json(manifest, asdict(owner))
+    # What a killed process was writing; the site's lock keeps every other one away.
+    for half in folder.glob(".*.part"):
+        half.unlink(missing_ok=True)
     return PrivateStore(folder, owner)
 
 
@@ -233,7 +236,7 @@ def _refuse_other(found: Mapping[str, Any], owner: Owner, path: Path) -> None:
         if found.get(key) != own:
             said, mine = found.get(key, "unknown"), own
             if key in ("config", "network"):
-                said, mine = f"{said[:12]}…", f"{mine[:12]}…"
+                said, mine = f"{str(said)[:12]}…", f"{mine[:12]}…"
             what = {"config": "configuration"}.get(key, key)
             raise StoreError(
                 f"{path} holds the private state of {what} '{said}', not of '{mine}'. "
