@@ -117,7 +117,8 @@ def note(own: Path, text: str) -> None:
     """Append lines with the time to the site's own log; a full disk stops nothing."""
     with suppress(OSError):
         own.mkdir(parents=True, exist_ok=True)
-        with (own / "log.txt").open("a") as file:
+        # A file's name may be no text; what cannot be written down must not stop a refusal either.
+        with (own / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {text}\n")
 
 

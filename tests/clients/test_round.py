@@ -1,0 +1,238 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clients.round import flatten, receive, train_round
+from clients.site import OpenSite
+from clients.store import digest_of
+from common.errors import RunError, StoreError
+from common.evaluation import estimate_statistics, evaluate_site
+from common.fingerprint import code_fingerprint
+from common.messages import RoundReply
+from common.models.network import Network
+from common.prototypes import Prototypes
+from common.sharing import private_state, unpack
+from tests.clients.opened import opened, order
+from tests.federation.hospitals import tiny_config
+
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+SOUTH = Prototypes(
+    "south",
+    np.array([0, 1]),
+    np.eye(2, 8, dtype=np.float32),
+    np.array([4, 4]),
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> OpenSite:
+    return opened(tiny_config(tmp_path, validation_fraction=0.3))
+
+
+def stored(site: OpenSite) -> list[int]:
+    return site.store(site.network()).rounds()
+
+
+def second(site: OpenSite, first: RoundReply, **values: Any) -> RoundReply:
+    """Do the second round, for which the server has averaged something else."""
+    shared = first.shared * np.float32(0.9)
+    own = {"round": 2, "previous": 1, "steps": range(2, 4), "shared": shared}
+    return train_round(site, order(site, **own | values))
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_a_reply_says_who_what_and_on_how_many_images(site: OpenSite) -> None:
+    asked = order(site)
+    reply = train_round(site, asked)
+    assert (reply.run, reply.round, reply.site) == ("run", 1, "north")
+    assert reply.fingerprint == code_fingerprint()
+    assert reply.images == len(site.split.train) == sum(site.class_counts)
+    assert reply.layout.size == reply.shared.size == asked.shared.size
+    assert not np.array_equal(reply.shared, asked.shared)
+    assert reply.metrics["train/images"] == 8  # two steps of four
+    assert reply.prototypes.counts.tolist() == list(site.class_counts)
+
+
+def test_figures_are_those_of_the_weights_received_and_not_of_those_trained(
+    site: OpenSite,
+) -> None:
+    first = train_round(site, order(site))
+    reply = second(site, first, shared=first.shared * np.float32(0.9))
+    network = site.network()
+    unpack(network, first.shared * np.float32(0.9))
+    state = site.store(network).load(1)
+    for name, tensor in state.private.items():
+        network.state_dict()[name].copy_(tensor)
+    estimate_statistics(network, site.training, site.config, site.device)
+    expected, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
+    told = {k: v for k, v in reply.metrics.items() if k.startswith(("test/", "validation/"))}
+    assert told == pytest.approx(flatten(expected), rel=1e-12, nan_ok=True)
+    assert {f"{part}/auc" for part in ("test", "validation")} < set(told)
+
+
+def received(site: OpenSite, **values: Any) -> Network:
+    network = site.network()
+    receive(site, order(site, **values), network, site.store(network))
+    return network
+
+
+def test_statistics_are_estimated_anew_unless_the_weights_are_the_site_s_own(
+    site: OpenSite,
+) -> None:
+    first = train_round(site, order(site))
+    trained = dict(site.store(site.network()).load(1).private)
+    alone = received(site, round=2, previous=1, shared=first.shared)
+    assert same(private_state(alone), trained)
+    averaged = private_state(received(site, round=2, previous=1, shared=first.shared * 0.5))
+    changed = {name for name in trained if not torch.equal(averaged[name], trained[name])}
+    assert changed
+    assert {name.rpartition(".")[2] for name in changed} == STATISTICS
+    assert {name for name in trained if name.endswith("running_mean")} <= changed
+
+
+def test_a_site_that_joins_late_estimates_its_statistics_under_the_average(
+    site: OpenSite,
+) -> None:
+    initial = private_state(received(site))
+    assert same(initial, private_state(site.network()))
+    late = private_state(received(site, round=3))
+    assert not same(late, initial)
+
+
+def test_what_is_stored_is_the_end_of_the_round_and_what_was_sent(site: OpenSite) -> None:
+    reply = train_round(site, order(site))
+    state = site.store(site.network()).load(1)
+    assert state.sent == digest_of(reply.shared)
+    assert set(state.private) == set(private_state(site.network()))
+    assert len(state.moments) == 3 * len(list(site.network().parameters()))
+    assert float(state.moments["0/step"]) == 2
+    assert stored(site) == [1]
+    again = second(site, reply)
+    state = site.store(site.network()).load(2)
+    assert (state.sent, float(state.moments["0/step"])) == (digest_of(again.shared), 4)
+    assert stored(site) == [1, 2]
+
+
+def test_moments_that_are_reset_are_not_kept(tmp_path: Path) -> None:
+    carry = opened(tiny_config(tmp_path))
+    reset = opened(tiny_config(tmp_path, optimizer_state="reset", runs_dir=str(tmp_path / "r")))
+    replies = [train_round(one, order(one)) for one in (carry, reset)]
+    assert np.array_equal(replies[0].shared, replies[1].shared)
+    assert reset.store(reset.network()).load(1).moments == {}
+    later = [second(one, first) for one, first in zip((carry, reset), replies, strict=True)]
+    assert not np.array_equal(later[0].shared, later[1].shared)
+
+
+def test_the_same_order_twice_gives_the_same_reply_to_the_bit(site: OpenSite) -> None:
+    """A server that was killed asks again; what the first answer left is no part of the second."""
+    first = train_round(site, order(site))
+    replies = [second(site, first) for _ in range(2)]
+    assert replies[0].shared.tobytes() == replies[1].shared.tobytes()
+    vectors = [reply.prototypes.vectors.tobytes() for reply in replies]
+    assert vectors[0] == vectors[1]
+
+
+def test_a_site_that_shall_go_on_from_what_it_lacks_refuses(site: OpenSite) -> None:
+    with pytest.raises(StoreError, match="shall go on from round 2"):
+        train_round(site, order(site, round=3, previous=2))
+    assert stored(site) == []
+
+
+@pytest.mark.parametrize("where", ["received", "trained"])
+def test_a_round_that_breaks_stores_nothing(tmp_path: Path, where: str) -> None:
+    values: dict[str, Any] = {
+        "optimizer": "sgd",
+        "learning_rate": 1e30,
+        "clip_norm": 0.0,
+        "schedule": "constant",
+    }
+    site = opened(tiny_config(tmp_path, **values if where == "trained" else {}))
+    asked = order(site)
+    if where == "received":
+        asked.shared[7] = np.nan
+    with pytest.raises(RunError):
+        train_round(site, asked)
+    assert stored(site) == []
+
+
+def test_the_others_prototypes_pull_and_its_own_do_not(site: OpenSite) -> None:
+    counts = {"south": (4, 4), "north": site.class_counts}
+    alone = train_round(site, order(site))
+    met = train_round(site, order(site, prototypes=(SOUTH,), class_counts=counts))
+    own = replace(SOUTH, site="north")
+    itself = train_round(site, order(site, prototypes=(own,), class_counts=counts))
+    assert not np.array_equal(met.shared, alone.shared)
+    assert met.metrics["train/contrastive"] != alone.metrics["train/contrastive"]
+    assert itself.shared.tobytes() == alone.shared.tobytes()
+
+
+def test_without_the_contrastive_term_prototypes_are_neither_met_nor_made(
+    tmp_path: Path,
+) -> None:
+    site = opened(tiny_config(tmp_path, alpha=0.0))
+    alone = train_round(site, order(site))
+    assert len(alone.prototypes.classes) == 0
+    met = train_round(site, order(site, prototypes=(SOUTH,), class_counts={"south": (4, 4)}))
+    assert met.shared.tobytes() == alone.shared.tobytes()
+
+
+def test_a_site_alone_makes_no_prototypes(tmp_path: Path) -> None:
+    site = opened(tiny_config(tmp_path, ("north",)), nodes=1)
+    assert train_round(site, order(site)).prototypes.vectors.shape == (0, 8)
+
+
+def test_a_class_with_too_few_images_sends_no_prototype(tmp_path: Path) -> None:
+    site = opened(tiny_config(tmp_path, min_prototype_count=6))
+    assert site.class_counts == (6, 6)
+    assert train_round(site, order(site)).prototypes.counts.tolist() == [6, 6]
+    few = opened(tiny_config(tmp_path, min_prototype_count=7, runs_dir=str(tmp_path / "few")))
+    assert len(train_round(few, order(few)).prototypes.classes) == 0
+
+
+def test_a_prototype_of_some_images_is_of_the_same_ones_in_every_round(tmp_path: Path) -> None:
+    """Rounds without a step leave the weights, and so the projections, as they are."""
+    site = opened(tiny_config(tmp_path, prototype_images=3))
+    made = [
+        train_round(site, order(site, round=round, steps=range(0), previous=0)).prototypes
+        for round in (2, 3)
+    ]
+    assert [one.counts.tolist() for one in made] == [[3, 3], [3, 3]]
+    assert np.array_equal(made[0].vectors, made[1].vectors)
+    whole = opened(tiny_config(tmp_path, runs_dir=str(tmp_path / "whole")))
+    all_of_them = train_round(whole, order(whole, round=2, steps=range(0))).prototypes
+    assert not np.array_equal(made[0].vectors, all_of_them.vectors)
+
+
+def test_the_received_average_s_normalisation_is_kept_while_it_may_be_chosen(
+    site: OpenSite,
+) -> None:
+    first = train_round(site, order(site))
+    folder = site.own / "store"
+    assert list(folder.glob("evaluated-*")) == []  # nobody chooses the initial weights
+    shared = first.shared * np.float32(0.9)
+    second(site, first)
+    kept = site.store(site.network()).load_evaluated(1)
+    assert same(dict(kept), private_state(received(site, round=2, previous=1, shared=shared)))
+
+
+def test_without_validation_images_nothing_is_kept_to_choose_from(tmp_path: Path) -> None:
+    site = opened(tiny_config(tmp_path))
+    second(site, train_round(site, order(site)))
+    assert list((site.own / "store").glob("evaluated-*")) == []
+
+
+def test_the_site_s_log_says_what_left_it(site: OpenSite) -> None:
+    reply = train_round(site, order(site))
+    log = (site.own / "log.txt").read_text()
+    assert "run run, round 1: 2 steps in " in log
+    images = sum(site.class_counts)
+    assert f"sent {reply.shared.nbytes:,} bytes of shared tensors, prototypes of 2 classes" in log
+    assert f"over {images} images, figures" in log
