@@ -6,7 +6,7 @@ Callers pass the module ``flwr.app``; this file does not import it.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Protocol, get_args
 
 import numpy as np
@@ -67,6 +67,7 @@ def decode_card(content: Mapping[str, Any]) -> SiteCard:
     _only(content, (CARD,))
     _only(content[CARD], (CARD,))
     value = _json(content[CARD], CARD)
+    _only(value, [field.name for field in fields(SiteCard)])
     try:
         return SiteCard(
             site=str(value["site"]),
@@ -77,7 +78,7 @@ def decode_card(content: Mapping[str, Any]) -> SiteCard:
             nodes=int(value["nodes"]),
             leakage=Leakage(**value["leakage"]),
         )
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _strange("a site's card") from error
 
 
@@ -132,7 +133,7 @@ def decode_order(content: Mapping[str, Any]) -> RoundOrder:
     _only(about, (RUN, PURPOSE, ROUND, PREVIOUS, BEST, *steps, CLASS_COUNTS))
     try:
         counts = {str(s): tuple(int(n) for n in ns) for s, ns in _json(about, CLASS_COUNTS)}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _strange("the other sites' class counts") from error
     return RoundOrder(
         run=_text(about, RUN),
