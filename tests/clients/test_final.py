@@ -1,13 +1,18 @@
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from clients.final import evaluate_last
 from clients.round import train_round
 from clients.site import OpenSite
+from common.config import Config
 from common.errors import StoreError
 from common.evaluation import evaluate_site
 from common.files import load_tensors
@@ -20,16 +25,36 @@ from tests.clients.opened import opened, order
 from tests.federation.hospitals import tiny_config
 
 
-def trained(tmp_path: Path, nodes: int = 2) -> tuple[OpenSite, RoundOrder]:
-    """Return a site after two rounds, and the order to evaluate the average of the second."""
-    site = opened(tiny_config(tmp_path, validation_fraction=0.3), nodes=nodes)
-    first = train_round(site, order(site))
-    averaged = first.shared * np.float32(0.9)
-    train_round(site, order(site, round=2, previous=1, steps=range(2, 4), shared=averaged, best=1))
-    shared = averaged * np.float32(0.9)
-    return site, order(
-        site, purpose="final", round=2, previous=2, best=1, steps=range(0), shared=shared
-    )
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, NDArray[Any]]:
+    """Two rounds of one site, simulated and deployed, and the weights of the second's average."""
+    folder = tmp_path_factory.mktemp("template")
+    config = tiny_config(folder, validation_fraction=0.3)
+    for nodes in (0, 2):
+        site = opened(config, nodes=nodes)
+        first = train_round(site, order(site))
+        shared = first.shared * np.float32(0.9)
+        again = {"round": 2, "previous": 1, "steps": range(2, 4), "shared": shared, "best": 1}
+        train_round(site, order(site, **again))
+    return folder, config, shared * np.float32(0.9)
+
+
+Trained = Callable[..., tuple[OpenSite, RoundOrder]]
+
+
+@pytest.fixture
+def trained(template: tuple[Path, Config, NDArray[Any]], tmp_path: Path) -> Trained:
+    """Return a function that opens a copy of that site, and orders to evaluate that average."""
+    folder, config, shared = template
+    for part in ("runs", "state"):
+        shutil.copytree(folder / part, tmp_path / part)
+
+    def open_copy(nodes: int = 2) -> tuple[OpenSite, RoundOrder]:
+        site = opened(config.changed(runs_dir=str(tmp_path / "runs")), nodes=nodes)
+        last = {"round": 2, "previous": 2, "best": 1, "steps": range(0), "shared": shared}
+        return site, order(site, purpose="final", **last)
+
+    return open_copy
 
 
 def best(site: OpenSite, final: RoundOrder) -> RoundOrder:
@@ -42,8 +67,8 @@ def same(one: SiteReply, other: SiteReply) -> bool:
     return one.metrics == pytest.approx(dict(other.metrics), rel=0, abs=0, nan_ok=True)
 
 
-def test_the_last_figures_leave_and_the_predictions_stay(tmp_path: Path) -> None:
-    site, asked = trained(tmp_path)
+def test_the_last_figures_leave_and_the_predictions_stay(trained: Trained) -> None:
+    site, asked = trained()
     reply = evaluate_last(site, asked)
     assert type(reply) is SiteReply
     assert (reply.run, reply.round, reply.site) == ("run", 2, "north")
@@ -60,8 +85,8 @@ def test_the_last_figures_leave_and_the_predictions_stay(tmp_path: Path) -> None
     assert low <= auc <= high
 
 
-def test_the_store_is_settled_and_an_answer_lost_can_be_given_again(tmp_path: Path) -> None:
-    site, asked = trained(tmp_path)
+def test_the_store_is_settled_and_an_answer_lost_can_be_given_again(trained: Trained) -> None:
+    site, asked = trained()
     first = evaluate_last(site, asked)
     store = site.store(site.network())
     assert store.rounds() == [2]
@@ -69,8 +94,8 @@ def test_the_store_is_settled_and_an_answer_lost_can_be_given_again(tmp_path: Pa
     assert same(evaluate_last(site, asked), first)
 
 
-def test_the_chosen_weights_meet_the_normalisation_they_were_chosen_with(tmp_path: Path) -> None:
-    site, asked = trained(tmp_path)
+def test_the_chosen_weights_meet_the_normalisation_they_were_chosen_with(trained: Trained) -> None:
+    site, asked = trained()
     kept = site.store(site.network()).load_evaluated(1)
     final = evaluate_last(site, asked)
     chosen = evaluate_last(site, best(site, asked))
@@ -90,9 +115,9 @@ def load_private_of(site: OpenSite, name: str) -> tuple[dict[str, torch.Tensor],
     return load_tensors(site.own / name)
 
 
-def test_the_last_round_itself_may_be_the_chosen_one(tmp_path: Path) -> None:
+def test_the_last_round_itself_may_be_the_chosen_one(trained: Trained) -> None:
     """The server learns from the final figures that validation likes the last average best."""
-    site, asked = trained(tmp_path)
+    site, asked = trained()
     final = evaluate_last(site, asked)
     last = order(
         site, purpose="best", round=2, previous=2, best=2, steps=range(0), shared=asked.shared
@@ -100,8 +125,8 @@ def test_the_last_round_itself_may_be_the_chosen_one(tmp_path: Path) -> None:
     assert same(evaluate_last(site, last), final)
 
 
-def test_weights_that_were_never_evaluated_here_are_refused(tmp_path: Path) -> None:
-    site, asked = trained(tmp_path)
+def test_weights_that_were_never_evaluated_here_are_refused(trained: Trained) -> None:
+    site, asked = trained()
     never = order(site, purpose="best", round=7, previous=2, steps=range(0), shared=asked.shared)
     with pytest.raises(StoreError, match="Validation chose round 7"):
         evaluate_last(site, never)
@@ -127,8 +152,8 @@ def test_a_site_that_never_trained_evaluates_with_statistics_of_its_own_images(
     assert site.store(site.network()).rounds() == []
 
 
-def test_a_hospital_keeps_a_whole_copy_of_the_model(tmp_path: Path) -> None:
-    site, asked = trained(tmp_path, nodes=0)
+def test_a_hospital_keeps_a_whole_copy_of_the_model(trained: Trained, tmp_path: Path) -> None:
+    site, asked = trained(nodes=0)
     final = evaluate_last(site, asked)
     chosen = evaluate_last(site, best(site, asked))
     for which, expected in (("final", final), ("best", chosen)):
@@ -143,8 +168,10 @@ def test_a_hospital_keeps_a_whole_copy_of_the_model(tmp_path: Path) -> None:
     assert np.array_equal(pack(network), asked.shared)
 
 
-def test_a_simulated_site_leaves_the_shared_weights_to_the_run(tmp_path: Path) -> None:
-    site, asked = trained(tmp_path)
+def test_a_simulated_site_leaves_the_shared_weights_to_the_run(
+    trained: Trained, tmp_path: Path
+) -> None:
+    site, asked = trained()
     evaluate_last(site, asked)
     assert (site.own / "private.safetensors").exists()
     assert not list(site.own.glob("*shared*"))
