@@ -50,7 +50,9 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     store = site.store(network)
     state = receive(site, order, network, store)
 
-    metrics, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
+    metrics: Mapping[str, Metrics] = {}
+    if order.evaluate:
+        metrics, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
     if "validation" in metrics and order.received:
         store.save_evaluated(order.received, private_state(network), order.best)
 
@@ -92,8 +94,9 @@ def receive(
 ) -> PrivateState | None:
     """Fill a network with the received shared and the site's own private tensors.
 
-    Running statistics are estimated anew under the received weights, unless these are the site's
-    own (it is alone) or nobody has trained yet.
+    Running statistics are estimated anew under the received weights if these are to be evaluated,
+    or the site is new. Not if they are the site's own (it is alone) or nobody has trained yet.
+    Where a round only trains, batches are normalised by themselves, and the statistics follow.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def receive(
     state = store.load(order.previous) if order.previous else None
     if state is not None:
         load_private(network, state.private)
-        if state.sent != digest_of(order.shared):
+        if order.evaluate and state.sent != digest_of(order.shared):
             estimate_statistics(network, site.training, site.config, site.device)
     elif order.received:
         estimate_statistics(network, site.training, site.config, site.device)

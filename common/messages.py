@@ -80,6 +80,8 @@ class RoundOrder:
         Global optimizer steps of the round; empty unless training.
     total_steps : int
         Steps of the whole run.
+    evaluate : bool
+        Say how good the received weights are.
     shared : ndarray, shape (layout.size,)
         The shared tensors.
     prototypes : tuple of Prototypes
@@ -95,6 +97,7 @@ class RoundOrder:
     best: int
     steps: range
     total_steps: int
+    evaluate: bool
     shared: NDArray[Any]
     prototypes: tuple[Prototypes, ...]
     class_counts: Mapping[str, tuple[int, ...]]

@@ -23,7 +23,7 @@ ROLL_CALL, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"
 SHARED, PROTOTYPES, METRICS = "shared", "prototypes", "metrics"
 # Keys in them
 RUN, ROUND, SITE, FINGERPRINT = "run", "round", "site", "fingerprint"
-PURPOSE, PREVIOUS, BEST = "purpose", "previous", "best"
+PURPOSE, PREVIOUS, BEST, EVALUATE = "purpose", "previous", "best", "evaluate"
 FIRST_STEP, LAST_STEP, TOTAL_STEPS = "first-step", "last-step", "total-steps"
 FLAT, IMAGES, LAYOUT, CLASS_COUNTS = "flat", "images", "layout", "class-counts"
 CLASSES, VECTORS, COUNTS = "classes", "vectors", "counts"
@@ -114,6 +114,7 @@ def encode_order(order: RoundOrder, records: Records, shared: Any = None) -> Any
         FIRST_STEP: order.steps.start,
         LAST_STEP: order.steps.stop,
         TOTAL_STEPS: order.total_steps,
+        EVALUATE: order.evaluate,
         CLASS_COUNTS: json.dumps([[p.site, order.class_counts[p.site]] for p in order.prototypes]),
     }
     return records.RecordDict(
@@ -130,7 +131,7 @@ def decode_order(content: Mapping[str, Any]) -> RoundOrder:
     _only(content, (ORDER, SHARED, PROTOTYPES))
     about = content[ORDER]
     steps = (FIRST_STEP, LAST_STEP, TOTAL_STEPS)
-    _only(about, (RUN, PURPOSE, ROUND, PREVIOUS, BEST, *steps, CLASS_COUNTS))
+    _only(about, (RUN, PURPOSE, ROUND, PREVIOUS, BEST, *steps, EVALUATE, CLASS_COUNTS))
     try:
         counts = {str(s): tuple(int(n) for n in ns) for s, ns in _json(about, CLASS_COUNTS)}
     except (TypeError, ValueError, OverflowError) as error:
@@ -143,6 +144,7 @@ def decode_order(content: Mapping[str, Any]) -> RoundOrder:
         best=_whole(about, BEST),
         steps=range(_whole(about, FIRST_STEP), _whole(about, LAST_STEP)),
         total_steps=_whole(about, TOTAL_STEPS),
+        evaluate=_truth(about, EVALUATE),
         shared=decode_shared(content[SHARED]),
         prototypes=_decode_prototypes(tuple(counts), content[PROTOTYPES]),
         class_counts=counts,
@@ -252,6 +254,13 @@ def _whole(record: Mapping[str, Any], key: str) -> int:
     value = record[key]
     if type(value) is not int:
         raise _strange(f"'{key}' as a whole number")
+    return value
+
+
+def _truth(record: Mapping[str, Any], key: str) -> bool:
+    value = record[key]
+    if type(value) is not bool:
+        raise _strange(f"'{key}' as true or false")
     return value
 
 

@@ -20,6 +20,7 @@ from common.errors import ConfigError, XsiteError
 from common.fingerprint import code_fingerprint
 from common.messages import Purpose, RoundReply, SiteReply
 from common.models.network import build_network
+from common.plan import make_plan
 from common.runs import RunFolder, runs_base
 from common.sharing import pack, shared_layout
 from common.weights import load_shared, weights_name
@@ -27,7 +28,6 @@ from common.wire import decode_evaluation, encode_shared
 from server.checkpoints import load_checkpoint
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.journal import Journal, say_final, say_round
-from server.plan import make_plan
 from server.roster import Expected, call_roll
 from server.state import RunState, choose
 from server.strategy import SiteAverage

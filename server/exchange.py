@@ -10,10 +10,10 @@ from flwr.app import Message
 from common.config import Config
 from common.errors import ReplyError, RunError
 from common.messages import Purpose, RoundOrder, SiteReply
+from common.plan import Plan
 from common.sharing import Layout
 from common.wire import count_bytes, encode_order
 from server.checks import Asked, check_header
-from server.plan import Plan
 from server.roster import Roster
 from server.state import RunState
 
@@ -94,6 +94,7 @@ def make_orders(
         best=state.best_round,
         steps=course.plan.steps(asked) if purpose == "train" else range(0),
         total_steps=course.plan.total_steps,
+        evaluate=purpose != "train" or (asked > 1 and course.plan.evaluated(asked - 1)),
         shared=state.shared,
         prototypes=(),
         class_counts={},

@@ -101,11 +101,14 @@ class Journal:
 
 
 def rows_of(course: Course, state: RunState, replies: Mapping[str, SiteReply]) -> list[MetricsRow]:
-    """Return the rows of a state's round: its training, and what replies say of its average."""
+    """Return the rows of a state's round: its training, and what replies say of its average.
+
+    A round whose average nobody evaluated has a row too: its losses and bytes count.
+    """
     rows = []
     for site, reply in replies.items():
         trained = state.figures.get(site, {})
-        for subset, figures in by_subset(reply.metrics).items():
+        for subset, figures in (by_subset(reply.metrics) or {SUBSETS[0]: {}}).items():
             rows.append(
                 MetricsRow(
                     round=state.round,
@@ -151,9 +154,9 @@ def say_round(
 
 
 def _say_site(site: str, reply: RoundReply) -> str:
-    loss, test = reply.metrics.get("train/loss", math.nan), by_subset(reply.metrics).get("test", {})
-    before = "before training" if reply.round == 1 else f"after round {reply.round - 1}"
-    return f"{site} loss {loss:.4f} ({before}: {_say_figures(test)})"
+    told = f"{site} loss {reply.metrics.get('train/loss', math.nan):.4f}"
+    test = by_subset(reply.metrics).get("test", {})
+    return f"{told} (after round {reply.round - 1}: {_say_figures(test)})" if test else told
 
 
 def _say_figures(test: Mapping[str, float]) -> str:

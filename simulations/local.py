@@ -8,17 +8,17 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from common.config import Config
 from common.data.folds import leakage, split_site
 from common.data.open import open_site
-from common.data.sampling import steps_per_epoch
 from common.device import Device, choose_device, limited_threads
 from common.errors import XsiteError
 from common.models.network import Network, build_network
+from common.plan import Plan, make_plan
 from common.results import subset_figures
 from common.runs import RunFolder, read_run_config, refuse_taken
 from common.sharing import private_names, shared_names
@@ -29,7 +29,6 @@ from simulations.local_rounds import (
     Course,
     Figures,
     LocalSite,
-    Plan,
     evaluate,
     load_weights,
     run_rounds,
@@ -104,6 +103,8 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
         with alone_in(folder.path), ending_told(folder), stop_between_steps() as should_stop:
             report.message(f"{folder.path}: {network.description}, on {device.describe()}")
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
+            # Nothing is exchanged: a round is what lies between two evaluations.
+            plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
             outcomes = []
             for group in groups:
                 # The first network is built already; the others only when it is their turn.
@@ -131,21 +132,6 @@ def _with_threads(config: Config, base: Path) -> Config:
         stored = base / config.run_name
         return config.changed(threads=read_run_config(stored).threads)
     return config.changed(threads=len(os.sched_getaffinity(0)))
-
-
-def make_plan(config: Config, train_images: Sequence[int]) -> Plan:
-    """Return the steps and rounds of a run.
-
-    Parameters
-    ----------
-    config : Config
-        ``epochs``, ``batch-size`` and ``local-steps``.
-    train_images : sequence of int
-        Training images of every site of the run, the ones in single-site training too: each of
-        its networks gets the steps that a run of all sites has.
-    """
-    epoch = steps_per_epoch(train_images, config.batch_size)
-    return Plan(config.epochs * epoch, config.local_steps or epoch)
 
 
 def open_local_site(config: Config, name: str, device: Device, report: Report) -> LocalSite:

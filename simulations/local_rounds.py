@@ -1,7 +1,7 @@
 """One network's way through its rounds: train, checkpoint, evaluate, keep the best; resumable.
 
-A round is what it is in federated training, ``local-steps`` optimizer steps, but without an
-exchange: the point at which figures are taken and from which a run can be resumed.
+Without an exchange, a round is the time between two evaluations: an epoch, or ``local-steps``
+optimizer steps if these are more. A run can be resumed from its end.
 """
 
 import time
@@ -20,6 +20,7 @@ from common.evaluation import Predictions, evaluate_site
 from common.files import load_tensors
 from common.metrics import Metrics
 from common.models.network import Network
+from common.plan import Plan
 from common.runs import MetricsRow, RunFolder
 from common.sharing import load_private
 from common.training import StepReport, TrainingSite, make_optimizer, train
@@ -31,23 +32,6 @@ from simulations.local_checkpoint import (
     save_checkpoint,
 )
 from simulations.progress import Report
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many optimizer steps, and after how many of them figures are taken."""
-
-    total_steps: int
-    round_steps: int
-
-    @property
-    def rounds(self) -> int:
-        """Number of rounds; the last one may be shorter."""
-        return -(-self.total_steps // self.round_steps)
-
-    def end(self, round: int) -> int:
-        """Return the step at which a round, counted from 1, ends."""
-        return min(round * self.round_steps, self.total_steps)
 
 
 @dataclass(frozen=True)
