@@ -134,7 +134,7 @@ def draw(records: Sequence[RunRecord], comparison: Comparison) -> list[Panels]:
         (
             "learning",
             "Learning curves",
-            "AUC on the test images after every round. For looking at: nothing was chosen by it."
+            "AUC on the test images, about once an epoch. For looking at: nothing was chosen by it."
             + (" Thin: single runs; thick: their mean." if several else ""),
             [
                 figures.learning_panel(records, modes, s, start, f"learning-{i}")
