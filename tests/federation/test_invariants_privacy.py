@@ -26,6 +26,7 @@ from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.hospitals import server as server_app
 
 PIECE = 16
+END = ("low", "high")
 SETTINGS = {"epochs": 2, "validation_fraction": 0.3}
 
 
@@ -142,6 +143,26 @@ def test_no_image_label_or_prediction_is_in_any_message(
             for kind in (np.float64, np.float32):
                 for row in said.probabilities.astype(kind):
                     assert row.tobytes() not in wire.content
+
+
+def test_figures_that_leave_are_the_listed_ones(tmp_path: Path) -> None:
+    figures = ("accuracy", "f1", "sensitivity", "precision", "auc", "loss", "images")
+    training = ("loss", "cross_entropy", "contrastive", "images", "seconds")
+    told = {f"{subset}/{name}" for subset in ("test", "validation") for name in figures}
+    listed = {
+        "train": told | {f"train/{name}" for name in training} | {"seconds"},
+        "evaluate": told | {f"{s}/auc_{end}" for s in ("test", "validation") for end in END},
+    }
+    seen: dict[str, set[str]] = {"train": set(), "evaluate": set()}
+
+    def watch(question: Message, reply: Message) -> list[Message]:
+        kind = question.metadata.message_type
+        if kind != "query":
+            seen[kind] |= set(reply.content["metrics"])
+        return [reply]
+
+    federate(tiny_config(tmp_path, **SETTINGS), tamper=watch)
+    assert seen == listed
 
 
 def words_of(config: Config) -> list[str]:
