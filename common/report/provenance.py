@@ -36,7 +36,8 @@ def budget_table(records: Sequence[RunRecord]) -> Table:
         "Images seen count repetitions: a smaller site's images are shown more often, so that all "
         "sites take the same number of steps. In single-site training every site takes these "
         "steps with its own network. In federated training a round is an exchange with the "
-        "server; without one, it ends where figures are taken. Time is the whole run's, on this machine."
+        "server; without one, it ends where figures are taken. Time is the whole run's, on this "
+        "machine."
     )
     return Table("Budget of one run", ("Mode", *columns), (Group("", tuple(rows)),), (note,))
 

@@ -32,6 +32,7 @@ def order(site: OpenSite, **values: Any) -> RoundOrder:
         "best": 0,
         "steps": range(2),
         "total_steps": 6,
+        "evaluate": True,
         "shared": pack(site.network()),
         "prototypes": (),
         "class_counts": {},

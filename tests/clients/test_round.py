@@ -96,6 +96,9 @@ def test_statistics_are_estimated_anew_unless_the_weights_are_the_site_s_own(
     assert changed
     assert {name.rpartition(".")[2] for name in changed} == STATISTICS
     assert {name for name in trained if name.endswith("running_mean")} <= changed
+    # A round that only trains goes on with what it has.
+    unseen = received(site, round=2, previous=1, shared=first.shared * 0.5, evaluate=False)
+    assert same(private_state(unseen), trained)
 
 
 def test_a_site_that_joins_late_estimates_its_statistics_under_the_average(

@@ -9,7 +9,7 @@ from tests.common.small_training import normal
 def test_training_begins_with_the_average_before_and_an_evaluation_with_its_own(
     purpose: Purpose, received: int
 ) -> None:
-    order = RoundOrder("run", purpose, 5, 3, 2, range(2), 9, normal(2), (), {})
+    order = RoundOrder("run", purpose, 5, 3, 2, range(2), 9, True, normal(2), (), {})
     assert order.received == received
 
 

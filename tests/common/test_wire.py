@@ -36,6 +36,7 @@ ORDER = RoundOrder(
     best=1,
     steps=range(4, 6),
     total_steps=9,
+    evaluate=True,
     shared=SHARED,
     prototypes=(NORTH, NONE),
     class_counts={"north": (3, 7), "east": (2, 2)},

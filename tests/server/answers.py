@@ -7,10 +7,10 @@ import numpy as np
 from common.config import Config
 from common.data.folds import Leakage
 from common.messages import RoundReply, SiteCard
+from common.plan import Plan
 from common.prototypes import Prototypes
 from common.sharing import Layout
 from server.exchange import Course
-from server.plan import Plan
 from server.roster import Roster
 
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
@@ -61,4 +61,4 @@ def course(*sites: str, **values: Any) -> Course:
     config = Config().changed(sites=",".join(sites), **values)
     nodes = {site: 100 + number for number, site in enumerate(sites)}
     roster = Roster(nodes, {site: card(site) for site in sites})
-    return Course("run", config, roster, Plan(10, 4), LAYOUT, "f" * 64)
+    return Course("run", config, roster, Plan(10, 4, 4), LAYOUT, "f" * 64)

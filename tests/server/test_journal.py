@@ -79,14 +79,13 @@ def test_figures_are_told_by_subset_and_counts_are_whole() -> None:
 def test_a_round_s_line_names_losses_figures_bytes_and_who_is_left_out() -> None:
     metrics = {"train/loss": 0.51239, "test/accuracy": 0.75, "test/auc": math.nan}
     first = Exchange(
-        {"north": reply("north", metrics=metrics)},
+        {"north": reply("north", metrics={"train/loss": 0.51239})},
         {"south": "it answered twice"},
         {"north": (2_500_000, 2_400_000), "south": (2_500_000, 0)},
     )
     after = RunState(1, np.zeros(8))
     assert say_round(course("north", "south"), after, first, 3725) == (
-        "round 1/3: north loss 0.5124 (before training: accuracy 0.750); south LEFT OUT: it "
-        "answered twice; 5.0 MB down, 2.4 MB up; 1 h 2 min left"
+        "round 1/3: north loss 0.5124; south LEFT OUT: it answered twice; 5.0 MB down, 2.4 MB up; 1 h 2 min left"
     )
     again = Exchange({"north": reply("north", round=3, metrics=metrics)}, {}, {"north": (1, 1)})
     said = say_round(course("north"), replace(after, round=3), again, 0)
