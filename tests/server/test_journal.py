@@ -85,7 +85,8 @@ def test_a_round_s_line_names_losses_figures_bytes_and_who_is_left_out() -> None
     )
     after = RunState(1, np.zeros(8))
     assert say_round(course("north", "south"), after, first, 3725) == (
-        "round 1/3: north loss 0.5124; south LEFT OUT: it answered twice; 5.0 MB down, 2.4 MB up; 1 h 2 min left"
+        "round 1/3: north loss 0.5124; south LEFT OUT: it answered twice; 5.0 MB down, 2.4 MB up; "
+        "1 h 2 min left"
     )
     again = Exchange({"north": reply("north", round=3, metrics=metrics)}, {}, {"north": (1, 1)})
     said = say_round(course("north"), replace(after, round=3), again, 0)
