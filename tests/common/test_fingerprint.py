@@ -65,13 +65,16 @@ def test_a_file_that_moves_is_another_code(code: Path) -> None:
     assert fingerprint_of(code) != before
 
 
-def test_text_that_moves_from_one_file_to_the_next_is_another_code(code: Path) -> None:
+@pytest.mark.parametrize("between", ["", "\0"])
+def test_text_that_moves_from_one_file_to_the_next_is_another_code(
+    code: Path, between: str
+) -> None:
     """Only the lengths tell the files apart: read one after the other, both spell the same."""
     first, second = code / "common/deep/a.py", code / "common/deep/b.py"
     first.write_text("x")
     second.write_text("y")
     before = fingerprint_of(code)
-    first.write_text("xcommon/deep/b.py\0" + "y")
+    first.write_text(f"xcommon/deep/b.py{between}y")
     second.unlink()
     assert fingerprint_of(code) != before
 
