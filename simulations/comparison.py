@@ -23,6 +23,8 @@ from common.results import differing_keys
 
 SETTINGS = "comparison.toml"
 REPORT = "report.html"
+ALL_METRICS = 76
+"""Columns of a screen that holds all five metrics."""
 CELL_NAME = re.compile(rf"({'|'.join(MODES)})-fold(\d+)-seed(\d+)")
 
 
@@ -222,7 +224,7 @@ def publish(study: Study) -> Path:
 
 
 def print_comparison(console: Console, records: Sequence[RunRecord]) -> None:
-    """Print the five metrics by site and mode, in percent, within 80 columns.
+    """Print the five metrics by site and mode, in percent; accuracy and AUC on a narrow screen.
 
     Parameters
     ----------
@@ -233,15 +235,18 @@ def print_comparison(console: Console, records: Sequence[RunRecord]) -> None:
     """
     told = metrics_table(compare_records(with_chosen_weights(records)))
     table = Table(title=told.caption, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("Site and mode", overflow="fold")
-    for heading in told.columns[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
+    shown: Sequence[int] = range(len(told.columns) - 1)
+    if console.width < ALL_METRICS:
+        shown = [place for place in shown if told.columns[1 + place] in ("Accuracy", "AUC")]
+    table.add_column("Site and mode", overflow="fold", min_width=2 + max(map(len, LABELS.values())))
+    for place in shown:
+        table.add_column(told.columns[1 + place], justify="right", no_wrap=True)
     for group in told.groups:
         table.add_row(Text(group.heading, style="bold"))
         for row in group.rows:
-            cells = (
+            cells = [
                 f"{cell.text}\n{cell.detail}" if cell.detail else cell.text for cell in row.cells
-            )
-            table.add_row(f"  {row.head}", *cells)
+            ]
+            table.add_row(f"  {row.head}", *(cells[place] for place in shown))
         table.add_section()
     console.print(table)

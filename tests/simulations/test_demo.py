@@ -61,16 +61,17 @@ def test_it_compares_three_modes_prints_a_table_and_names_the_report(
     assert page.exists()
 
 
-def test_the_table_of_several_runs_fits_80_columns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("width", "told"), [(80, 5), (76, 5), (75, 2), (40, 2)])
+def test_the_table_of_several_runs_fits_the_screen(width: int, told: int, tmp_path: Path) -> None:
     for fold in (0, 1):
         name = f"federated-fold{fold}-seed0"
         config = Config(run_name=name, fold=fold, sites="a-rather-long-hospital-s-name,b")
         stand_in("federated")(config, tmp_path, SilentReport())
-    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
     print_comparison(console, read_study(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.splitlines())) <= width
     assert "91.2 ± 0.0" in text
+    assert len(re.findall(r"^ +Federated .*", text, re.MULTILINE)) == 3
+    assert sum(name in text for name in ("Accuracy", "F1", "Sens", "Precision", "AUC")) == told
     assert "…" not in text
