@@ -103,8 +103,8 @@ class Config(BaseModel):
     """'nt-xent': positive and negatives (the released code); 'eq4': negatives alone."""
     min_prototype_count: int = Field(4, ge=1)
     """A class with fewer training images at a site sends no prototype."""
-    prototype_images: int = Field(0, ge=0)
-    """Images of a class behind its prototype; 0 takes all of the site's training images."""
+    prototype_images: int = Field(64, ge=0)
+    """Images of a class behind its prototype, at most; 0 takes all the training images."""
     contrastive_warmup: float = Field(0.0, ge=0, le=1)
     """Share of all steps over which the contrastive weight rises from 0 to alpha."""
 
@@ -135,8 +135,9 @@ class Config(BaseModel):
     """Seed of everything random."""
 
     # Federation
-    local_steps: int = Field(0, ge=0)
-    """Optimizer steps at a site between two exchanges; 0: one epoch."""
+    local_steps: int = Field(16, ge=0)
+    """Optimizer steps at a site between two exchanges; 0: one epoch. More save bytes and cost
+    accuracy."""
     optimizer_state: Literal["carry", "reset"] = "carry"
     """What a site does with its optimizer's moments at the start of a round."""
     aggregation: Literal["uniform", "images"] = "uniform"

@@ -20,7 +20,7 @@ def test_every_step_is_in_one_round(total: int, a_round: int) -> None:
 
 
 def test_the_largest_site_sets_the_length_of_an_epoch_which_is_a_round() -> None:
-    config = Config().changed(epochs=3, batch_size=4)
+    config = Config().changed(epochs=3, batch_size=4, local_steps=0)
     # 9 images in batches of 4 are 3 steps; the smaller site is reloaded to keep step.
     assert make_plan(config, [5, 9]) == Plan(total_steps=9, round_steps=3, epoch_steps=3)
     assert make_plan(config, [5, 9]).rounds == 3

@@ -22,6 +22,8 @@ TINY: dict[str, Any] = {
     "batch_size": 4,
     "folds": 2,
     "epochs": 3,
+    "local_steps": 0,
+    "prototype_images": 0,
     "threads": 1,
     "device": "cpu",
     "precision": "float32",

@@ -18,6 +18,7 @@ SETTINGS = {
     "device": "cpu",
     "folds": 3,
     "epochs": 2,
+    "local_steps": 0,
 }
 
 
