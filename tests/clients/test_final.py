@@ -1,6 +1,7 @@
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,8 @@ def test_a_site_that_never_trained_evaluates_with_statistics_of_its_own_images(
 
 def test_a_hospital_keeps_a_whole_copy_of_the_model(trained: Trained, tmp_path: Path) -> None:
     site, asked = trained(nodes=0)
+    # The coordinator left the name to the server; the copy's configuration has it.
+    site = replace(site, config=site.config.changed(run_name=""))
     final = evaluate_last(site, asked)
     chosen = evaluate_last(site, best(site, asked))
     for which, expected in (("final", final), ("best", chosen)):
