@@ -1,8 +1,6 @@
 """The ServerApp: call the roll, let Flower's loop run, ask for the final figures, write it down."""
 
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from logging import INFO
 from pathlib import Path
@@ -16,7 +14,8 @@ from flwr.supercore import log
 
 from common.config import Config, make_config
 from common.data.open import home_folder
-from common.errors import ConfigError, XsiteError
+from common.ending import ending_told
+from common.errors import ConfigError
 from common.fingerprint import code_fingerprint
 from common.messages import Purpose, RoundReply, SiteReply
 from common.models.network import build_network
@@ -48,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
     if folder.result.get("status") == "completed":
         log(INFO, "The run %s is complete already.", folder.path)
         return
-    with ending_told(folder):
+    with ending_told(folder, "the server was stopped"):
         coordinate(grid, config, folder)
 
 
@@ -152,26 +151,3 @@ def _with_traffic(state: RunState, exchange: Exchange[SiteReply]) -> RunState:
     down = sum(down for down, _ in exchange.traffic.values())
     up = sum(up for _, up in exchange.traffic.values())
     return replace(state, bytes_down=state.bytes_down + down, bytes_up=state.bytes_up + up)
-
-
-@contextmanager
-def ending_told(folder: RunFolder) -> Iterator[None]:
-    """Write into a run's folder why it ended early, if it does.
-
-    Raises
-    ------
-    BaseException
-        What the block raised, unchanged: Flower must call the run failed.
-    """
-    try:
-        yield
-    except BaseException as error:
-        # The disk may be what failed; the error that matters is the first one.
-        with suppress(XsiteError):
-            if isinstance(error, Exception):
-                if not isinstance(error, XsiteError):
-                    folder.log("".join(traceback.format_exception(error)))
-                folder.fail("failed", str(error) or type(error).__name__)
-            else:
-                folder.fail("interrupted", "the server was stopped")
-        raise

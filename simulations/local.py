@@ -5,9 +5,7 @@ Both go through the loop, the rounds, the budget and the files of federated trai
 
 import os
 import shutil
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +14,7 @@ from common.config import Config
 from common.data.folds import leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
-from common.errors import XsiteError
+from common.ending import ending_told
 from common.models.network import Network, build_network
 from common.plan import Plan, make_plan
 from common.results import subset_figures
@@ -100,7 +98,11 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
         if folder.result["status"] == "completed":
             report.message(f"The run {folder.path} is complete already.")
             return folder.path
-        with alone_in(folder.path), ending_told(folder), stop_between_steps() as should_stop:
+        with (
+            alone_in(folder.path),
+            ending_told(folder, "stopped by hand"),
+            stop_between_steps() as should_stop,
+        ):
             report.message(f"{folder.path}: {network.description}, on {device.describe()}")
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
             # Nothing is exchanged: a round is what lies between two evaluations.
@@ -243,26 +245,3 @@ def _result(
             name: outcome.digest for outcome in outcomes for name in outcome.metrics
         },
     }
-
-
-@contextmanager
-def ending_told(folder: RunFolder) -> Iterator[None]:
-    """Write into a run's folder why it ended early, if it does.
-
-    Raises
-    ------
-    BaseException
-        What the block raised, unchanged.
-    """
-    try:
-        yield
-    except BaseException as error:
-        # The disk may be what failed; the error that matters is the first one.
-        with suppress(XsiteError):
-            if isinstance(error, KeyboardInterrupt):
-                folder.fail("interrupted", "stopped by hand")
-            else:
-                if not isinstance(error, XsiteError):
-                    folder.log(traceback.format_exc())
-                folder.fail("failed", str(error) or type(error).__name__)
-        raise
