@@ -181,7 +181,7 @@ def test_a_folder_that_a_kill_left_half_made_is_made_again(
 def test_another_configuration_is_refused_with_the_keys(tmp_path: Path, trainers: Trainers) -> None:
     room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
     other = CONFIG.changed(epochs=7, alpha=0.0)
-    with pytest.raises(RunError, match=r"alpha \(1.0 there, 0.0 here\); epochs \(100 there, 7 h"):
+    with pytest.raises(RunError, match=r"alpha \(1.0 there, 0.0 here\); epochs \(10 there, 7 h"):
         room.compare(other, tmp_path, (0,), (0,), ("pooled",), SilentReport())
     # Fold and seed are the comparison's own, and where a run lives does not matter.
     same = CONFIG.changed(fold=2, seed=9, cache_dir="/elsewhere", runs_dir=str(tmp_path))

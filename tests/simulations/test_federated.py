@@ -139,7 +139,7 @@ def test_ray_s_sockets_fit_wherever_temporary_files_lie(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"epochs": 3}, r"differs in epochs \(100 there, 3 here\)"),
+        ({"epochs": 3}, r"differs in epochs \(10 there, 3 here\)"),
         ({"run_name": "two"}, "no run 'two'"),
     ],
 )
