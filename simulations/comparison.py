@@ -218,7 +218,8 @@ def publish(study: Study) -> Path:
     modes = {record.mode for record in records} | {cell.mode for cell in study.cells}
     sites = study.config.site_names
     where = listed(sites) if len(sites) <= 4 else f"{len(sites)} sites"
-    title = f"{listed([LABELS[mode] for mode in MODES if mode in modes])} training at {where}"
+    named = listed([LABELS[mode].lower() for mode in MODES if mode in modes])
+    title = f"{named[:1].upper()}{named[1:]} training at {where}"
     write_tables(records, study.folder)
     return write_report(records, study.folder / REPORT, title, pending)
 
