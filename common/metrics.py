@@ -1,6 +1,7 @@
 """Figures from labels and predicted probabilities: five metrics, the loss, an AUC's interval."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -144,3 +145,14 @@ def auc_of_counts(negative: NDArray[np.int64], positive: NDArray[np.int64]) -> N
     wins = (positive * (below + negative / 2)).sum(axis=1)
     pairs = negative.sum(axis=1) * positive.sum(axis=1)
     return np.asarray(wins / pairs, dtype=np.float64)
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Return the mean over the sites where a figure is defined, NaN where it is nowhere."""
+    defined = [value for value in values if math.isfinite(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def is_better(auc: float, best_round: int, best_auc: float) -> bool:
+    """Say whether validation likes an AUC better than the best so far (round 0: none yet)."""
+    return math.isfinite(auc) and (best_round == 0 or auc > best_auc)

@@ -46,6 +46,16 @@ class Plan:
         begun = self.end(round - 1) // self.epoch_steps
         return round == self.rounds or self.end(round) // self.epoch_steps > begun
 
+    def budget(self, batch_size: int) -> dict[str, int]:
+        """Return what ``result.json`` says of a run's length, for batches of so many images."""
+        return {
+            "steps": self.total_steps,
+            "rounds": self.rounds,
+            "steps_per_round": self.round_steps,
+            "batch_size": batch_size,
+            "images_per_site": self.total_steps * batch_size,
+        }
+
 
 def make_plan(config: Config, train_images: Iterable[int]) -> Plan:
     """Plan a run.

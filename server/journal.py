@@ -78,13 +78,7 @@ class Journal:
                 | by_subset(reply.metrics)
                 for site, reply in best.items()
             },
-            "budget": {
-                "steps": course.plan.total_steps,
-                "rounds": course.plan.rounds,
-                "steps_per_round": course.plan.round_steps,
-                "batch_size": course.config.batch_size,
-                "images_per_site": course.plan.total_steps * course.config.batch_size,
-            },
+            "budget": course.plan.budget(course.config.batch_size),
             "images_seen": dict(state.images_seen),
             "train_images": {site: card.train_images for site, card in cards.items()},
             "leakage": [

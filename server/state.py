@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.messages import RoundReply, SiteReply
+from common.metrics import is_better, mean_defined
 from common.prototypes import Prototypes
 
 
@@ -79,17 +80,13 @@ def average(replies: Mapping[str, RoundReply], how: Literal["uniform", "images"]
 
 def validation_auc(replies: Mapping[str, SiteReply]) -> float:
     """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
-    aucs = [reply.metrics.get("validation/auc", math.nan) for reply in replies.values()]
-    defined = [auc for auc in aucs if math.isfinite(auc)]
-    return float(np.mean(defined)) if defined else math.nan
+    return mean_defined(reply.metrics.get("validation/auc", math.nan) for reply in replies.values())
 
 
 def choose(state: RunState, replies: Mapping[str, SiteReply]) -> RunState:
     """Take the last average, which the replies tell of, if validation likes it best so far."""
     auc = validation_auc(replies)
-    if state.round == 0 or not math.isfinite(auc):
-        return state
-    if state.best_round and auc <= state.best_auc:
+    if state.round == 0 or not is_better(auc, state.best_round, state.best_auc):
         return state
     return replace(state, best_round=state.round, best_auc=auc)
 

@@ -214,7 +214,7 @@ def _result(
     outcomes: Sequence[Outcome],
 ) -> dict[str, Any]:
     """Return what ``result.json`` says beyond the run's status."""
-    seen = plan.total_steps * config.batch_size
+    budget = plan.budget(config.batch_size)
     bests = [outcome.best for outcome in outcomes if outcome.best]
     return {
         "metrics": {name: told for o in outcomes for name, told in o.metrics.items()},
@@ -223,14 +223,8 @@ def _result(
             for best in bests
             for name, told in best["metrics"].items()
         },
-        "budget": {
-            "steps": plan.total_steps,
-            "rounds": plan.rounds,
-            "steps_per_round": plan.round_steps,
-            "batch_size": config.batch_size,
-            "images_per_site": seen,
-        },
-        "images_seen": dict.fromkeys(sites, seen),
+        "budget": budget,
+        "images_seen": dict.fromkeys(sites, budget["images_per_site"]),
         "train_images": {name: len(site.split.train) for name, site in sites.items()},
         "leakage": [
             asdict(site.leakage) | {"sentence": site.leakage.sentence()} for site in sites.values()

@@ -18,7 +18,7 @@ from common.data.folds import Leakage, Split
 from common.device import Device
 from common.evaluation import Predictions, evaluate_site
 from common.files import load_tensors
-from common.metrics import Metrics
+from common.metrics import Metrics, is_better, mean_defined
 from common.models.network import Network
 from common.plan import Plan
 from common.runs import MetricsRow, RunFolder
@@ -195,7 +195,7 @@ def _note_round(course: Course, position: Position, figures: Figures) -> Positio
     """Write a round's figures and keep its weights if validation likes them best so far."""
     round = position.evaluated + 1
     auc = validation_auc(figures)
-    if np.isfinite(auc) and (position.best_round == 0 or auc > position.best_auc):
+    if is_better(auc, position.best_round, position.best_auc):
         position = replace(position, best_round=round, best_auc=auc)
         save_weights(course, "best")
     rows = [
@@ -236,8 +236,7 @@ def _sentence(figures: Figures) -> str:
 def validation_auc(figures: Figures) -> float:
     """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
     aucs = [by["validation"].auc for by in figures.metrics.values() if "validation" in by]
-    defined = [auc for auc in aucs if np.isfinite(auc)]
-    return float(np.mean(defined)) if defined else float("nan")
+    return mean_defined(aucs)
 
 
 def save_weights(course: Course, which: Which) -> None:
