@@ -62,6 +62,8 @@ def _answer(
         identity = identify(context.node_config, context.run_config)
         site = identity.site
         asked = decode(message.content)
+        # Its bytes are as large as the weights that were just read from them.
+        message.content.clear()
         own = identity.own(asked.run)
         # A round that the server gave up on may still be running here.
         with locked(own / ".lock"), limited_threads(identity.config):

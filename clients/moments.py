@@ -11,15 +11,15 @@ from common.errors import StoreError
 
 
 def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return copies of an optimizer's state.
+    """Return an optimizer's state.
 
     Returns
     -------
     dict of str to Tensor
-        On the CPU, named ``<parameter's index>/<key>``; empty for an optimizer without state.
+        On the CPU, where the optimizer is there too its own tensors and not copies; named ``<parameter's index>/<key>``; empty for an optimizer without state.
     """
     return {
-        f"{index}/{key}": torch.as_tensor(value).detach().to("cpu", copy=True)
+        f"{index}/{key}": torch.as_tensor(value).detach().cpu()
         for index, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
         if value is not None
@@ -52,7 +52,7 @@ def load_moments(optimizer: Optimizer, moments: Mapping[str, Tensor]) -> None:
                 "another network or optimizer."
             )
         like = parameters[index].detach()
-        if tensor.shape == like.shape:
+        if tensor.shape == like.shape and tensor.stride() != like.stride():
             # Fused optimizers walk through memory, so moments need their parameter's strides.
             tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
         state[index][key] = tensor

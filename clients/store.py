@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor
 
 from common.errors import CheckpointError, StoreError
-from common.files import load_tensors, read_json, write_atomic, write_json
+from common.files import load_tensors, read_json, remove_parts, save_tensors, write_json
 
 OWNER_ONLY = 0o600
 PRIVATE, MOMENT = "private/", "moment/"
@@ -166,9 +165,8 @@ class PrivateStore:
     def _write(self, path: Path, state: PrivateState) -> None:
         tensors = {f"{PRIVATE}{name}": tensor for name, tensor in state.private.items()}
         tensors |= {f"{MOMENT}{name}": tensor for name, tensor in state.moments.items()}
-        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
         about = asdict(self.owner) | {"sent": state.sent}
-        write_atomic(path, save(held, metadata=about), mode=OWNER_ONLY)
+        save_tensors(path, tensors, about, mode=OWNER_ONLY)
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], str]:
         try:
@@ -213,8 +211,7 @@ def open_store(folder: Path, owner: Owner) -> PrivateStore:
     else:
         write_json(manifest, asdict(owner))
     # What a killed process was writing; the site's lock keeps every other one away.
-    for half in folder.glob(".*.part"):
-        half.unlink(missing_ok=True)
+    remove_parts(folder)
     return PrivateStore(folder, owner)
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,51 +12,75 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from common.errors import CheckpointError, RunError
 
+PART = ".part"
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write ``data`` to ``path`` through a temporary file in the same folder.
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Give the block a temporary file to make, which then takes ``path``'s place.
 
     Parameters
     ----------
     path : Path
         The file to write; its folder is made where it is missing.
-    data : bytes
-        The whole content.
     mode : int
-        Permission bits of the new file.
+        Permission bits of the new file; until it is whole, only its owner may read it.
+
+    Yields
+    ------
+    Path
+        Where nothing is yet, on the same disk.
 
     Raises
     ------
     RunError
         If the disk is full or the folder cannot be written; a file that was there is unharmed.
     """
-    temporary: Path | None = None
+    part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        # In a folder of its own, since a writer may make further files beside the one it writes.
+        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART))
+        temporary = part / path.name
+        yield temporary
         temporary.chmod(mode)
+        _to_disk(temporary)
         temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        _to_disk(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise RunError(
-            f"Cannot write {path}: {error.strerror}. "
+            f"Cannot write {path}: {reason}. "
             "Free some space or name another folder; what was written before is unharmed."
         ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
     finally:
-        os.close(folder)
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder; nobody may be writing now."""
+    for part in folder.glob(f".*{PART}"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write ``data`` to ``path``, atomically; parameters and errors as of :func:`replacing`."""
+    with replacing(path, mode) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,11 +103,18 @@ def read_json(path: Path) -> Any:
 
 
 def save_tensors(
-    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+    mode: int = 0o644,
 ) -> None:
-    """Write named tensors and text metadata as a safetensors file, atomically."""
+    """Write named tensors and text metadata as a safetensors file, atomically.
+
+    Tensors that are contiguous and on the CPU go into the file as they lie, without a copy.
+    """
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, save(held, metadata=dict(metadata or {})))
+    with replacing(path, mode) as temporary:
+        save_file(held, temporary, metadata=dict(metadata or {}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

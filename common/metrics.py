@@ -6,12 +6,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    log_loss,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
 
 from common.randomness import numpy_generator
 
@@ -61,6 +55,14 @@ def measure(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Me
     -------
     Metrics
     """
+    # A second and 70 MB of every process that imports this file and measures nothing.
+    from sklearn.metrics import (
+        accuracy_score,
+        log_loss,
+        precision_recall_fscore_support,
+        roc_auc_score,
+    )
+
     if len(labels) == 0:
         nan = math.nan
         return Metrics(nan, nan, nan, nan, nan, nan, images=0)

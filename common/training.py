@@ -217,6 +217,8 @@ def train(
         optimizer.step()
         account.add(step, loss, len(labels))
         next_step = step + 1
+    # Gradients are as large as the network, and what follows needs none.
+    optimizer.zero_grad(set_to_none=True)
     return account.close(next_step, stopped=next_step < steps.stop)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from shutil import rmtree
 from time import monotonic
 
-import flwr.app
-from flwr.app import Context, MessageType
+from flwr.app import ArrayRecord, Context, MessageType
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
@@ -22,8 +21,7 @@ from common.models.network import build_network
 from common.plan import make_plan
 from common.runs import RunFolder, runs_base
 from common.sharing import pack, shared_layout
-from common.weights import load_shared, weights_name
-from common.wire import decode_evaluation, encode_shared
+from common.wire import decode_evaluation
 from server.checkpoints import load_checkpoint
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.journal import Journal, say_final, say_round
@@ -76,12 +74,13 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     )
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
     say(_opening(course, state, network.description))
-    journal = Journal(folder, course, network)
     state = state or RunState(0, pack(network))
+    journal = Journal(folder, course, network)
     strategy = SiteAverage(course, state, _noting(journal, state.round, say))
     if (rounds := course.plan.rounds - state.round) > 0:
-        arrays = encode_shared(strategy.state.shared, flwr.app)
-        strategy.start(grid, arrays, rounds, timeout=config.round_timeout)
+        # The weights are the strategy's own: Flower's loop would hold on to those of the start.
+        del state
+        strategy.start(grid, ArrayRecord(), rounds, timeout=config.round_timeout)
     _conclude(grid, journal, strategy.state, say)
 
 
@@ -128,8 +127,7 @@ def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str]
     state = _with_traffic(chosen, final)
     best: Mapping[str, SiteReply] = {}
     if state.best_round:
-        load_shared(journal.folder.path / weights_name("shared", "best"), journal.network)
-        asked = replace(state, shared=pack(journal.network))
+        asked = replace(state, shared=journal.chosen())
         exchange = _evaluate(grid, journal.course, asked, "best")
         best, state = exchange.good, _with_traffic(state, exchange)
         say(say_final(best, f"weights of round {state.best_round}, chosen by validation"))
@@ -139,8 +137,7 @@ def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str]
 
 
 def _evaluate(grid: Grid, course: Course, state: RunState, purpose: Purpose) -> Exchange[SiteReply]:
-    arrays = encode_shared(state.shared, flwr.app)
-    sent = make_orders(course, state, purpose, MessageType.EVALUATE, arrays)
+    sent = make_orders(course, state, purpose, MessageType.EVALUATE)
     replies = grid.send_and_receive(list(sent.values()), timeout=course.config.round_timeout)
     exchange = sort_replies(course, round_of(state, purpose), sent, replies, decode_evaluation)
     require_enough(course, f"Evaluation of the {purpose} weights", exchange)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from common.errors import CheckpointError
-from common.files import load_tensors, save_tensors
+from common.files import load_tensors, remove_parts, save_tensors
 from common.prototypes import Prototypes
 from server.state import RunState
 
@@ -50,6 +50,7 @@ def save_checkpoint(
         "prototypes": json.dumps(list(state.prototypes)),
     }
     save_tensors(folder / f"round-{state.round:04d}.safetensors", tensors, about)
+    remove_parts(folder)
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink()
 

@@ -12,7 +12,7 @@ from common.errors import ReplyError, RunError
 from common.messages import Purpose, RoundOrder, SiteReply
 from common.plan import Plan
 from common.sharing import Layout
-from common.wire import count_bytes, encode_order
+from common.wire import count_bytes, encode_order, encode_shared
 from server.checks import Asked, check_header
 from server.roster import Roster
 from server.state import RunState
@@ -68,7 +68,7 @@ class Exchange(Generic[Reply]):
 
 
 def make_orders(
-    course: Course, state: RunState, purpose: Purpose, message_type: str, shared: Any
+    course: Course, state: RunState, purpose: Purpose, message_type: str
 ) -> dict[str, Message]:
     """Return a message for every site.
 
@@ -82,8 +82,6 @@ def make_orders(
         What the sites shall do.
     message_type : str
         Flower's.
-    shared : ArrayRecord
-        The shared tensors, encoded once for all.
     """
     asked = round_of(state, purpose)
     common = RoundOrder(
@@ -99,6 +97,8 @@ def make_orders(
         prototypes=(),
         class_counts={},
     )
+    # Encoded once for all: the sites' messages hold the same bytes.
+    shared = encode_shared(state.shared, flwr.app)
     messages = {}
     for site, node in course.roster.nodes.items():
         others = [s for s in course.roster.nodes if s != site and s in state.prototypes]
@@ -162,6 +162,9 @@ def sort_replies(
                 raise ReplyError(_reason(message))
             up[site] = count_bytes(message.content)
             reply = decode(message.content)
+            # Flower holds on to the message for another round; its bytes are as large as the
+            # weights that were just read from them.
+            message.content.clear()
             check_header(reply, Asked(course.run, site, course.fingerprint, round))
             if check is not None:
                 check(reply)

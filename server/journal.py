@@ -1,16 +1,19 @@
 """What the server writes down: figures of every round, the weights, the run's result."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
 
+from numpy.typing import NDArray
+
 from common.messages import RoundReply, SiteReply
 from common.models.network import Network
 from common.runs import MetricsRow, RunFolder
-from common.sharing import private_names, shared_names, unpack
-from common.weights import weights_name
+from common.sharing import pack, private_names, shared_names, unpack
+from common.weights import Which, load_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Course, Exchange
 from server.state import RunState
@@ -30,12 +33,16 @@ class Journal:
     course : Course
         The run.
     network : Network
-        Of all sites; its shared tensors are overwritten before they are written.
+        Of all sites. Put on the meta device: it takes memory only while weights are written.
     """
 
     folder: RunFolder
     course: Course
     network: Network
+
+    def __post_init__(self) -> None:
+        """Free the network's memory."""
+        self.network.to("meta")
 
     def note_figures(self, state: RunState, replies: Mapping[str, SiteReply]) -> None:
         """Write what the sites say of a round's average: the rows of that round."""
@@ -46,8 +53,13 @@ class Journal:
     def note_best(self, before: RunState, after: RunState) -> None:
         """Write the last average if validation has just chosen it."""
         if after.best_round == before.round and before.best_round != before.round:
-            unpack(self.network, before.shared)
-            self.folder.save_shared(self.network, weights_name("shared", "best"))
+            self._save(before.shared, "best")
+
+    def chosen(self) -> NDArray[Any]:
+        """Return the shared tensors that :meth:`note_best` wrote last, shape (layout.size,)."""
+        with self._in_memory() as network:
+            load_shared(self.folder.path / weights_name("shared", "best"), network)
+            return pack(network)
 
     def checkpoint(self, state: RunState) -> None:
         """Write what a resumed server needs."""
@@ -62,9 +74,21 @@ class Journal:
         best: Mapping[str, SiteReply],
     ) -> None:
         """Write the final weights and the result, and call the run completed."""
-        unpack(self.network, state.shared)
-        self.folder.save_shared(self.network, weights_name("shared", "final"))
+        self._save(state.shared, "final")
         self.folder.finish(self._result(state, final, best))
+
+    def _save(self, shared: NDArray[Any], which: Which) -> None:
+        with self._in_memory() as network:
+            unpack(network, shared)
+            self.folder.save_shared(network, weights_name("shared", which))
+
+    @contextmanager
+    def _in_memory(self) -> Iterator[Network]:
+        """Give the network memory within a block; its values are whatever lay there."""
+        try:
+            yield self.network.to_empty(device="cpu")
+        finally:
+            self.network.to("meta")
 
     def _result(
         self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
@@ -90,7 +114,7 @@ class Journal:
             "private": list(private_names(self.network)),
             "bytes": {"down": state.bytes_down, "up": state.bytes_up},
             "seconds": state.seconds,
-            "weights_digest": {"shared": sha256(state.shared.tobytes()).hexdigest()},
+            "weights_digest": {"shared": sha256(state.shared.data).hexdigest()},
         }
 
 

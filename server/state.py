@@ -12,6 +12,9 @@ from common.messages import RoundReply, SiteReply
 from common.metrics import is_better, mean_defined
 from common.prototypes import Prototypes
 
+PIECE = 2**18
+"""Values that are averaged at a time."""
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -71,11 +74,16 @@ def average(replies: Mapping[str, RoundReply], how: Literal["uniform", "images"]
     """
     amounts = [1 if how == "uniform" else reply.images for reply in replies.values()]
     shared = [reply.shared for reply in replies.values()]
-    # −0 is what leaves every number as it is: 0 + −0 is 0, and another bit than one site's −0.
-    total = np.full(shared[0].shape, -0.0, dtype=np.float64)
-    for amount, own in zip(amounts, shared, strict=True):
-        total += np.multiply(own, amount / sum(amounts), dtype=np.float64)
-    return total.astype(shared[0].dtype)
+    averaged = np.empty_like(shared[0])
+    # Piece by piece: sums in float64 of the whole would take four times its memory.
+    for start in range(0, averaged.size, PIECE):
+        piece = slice(start, start + PIECE)
+        # −0 is what leaves every number as it is: 0 + −0 is 0, and another bit than one site's −0.
+        total = np.full(averaged[piece].shape, -0.0, dtype=np.float64)
+        for amount, own in zip(amounts, shared, strict=True):
+            total += np.multiply(own[piece], amount / sum(amounts), dtype=np.float64)
+        averaged[piece] = total
+    return averaged
 
 
 def validation_auc(replies: Mapping[str, SiteReply]) -> float:

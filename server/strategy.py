@@ -1,21 +1,21 @@
 """The strategy: Flower's FedAvg, with xsite's messages, checks and average.
 
-Flower's loop runs unchanged. A round is what the state says is next, so that a resumed run goes on
-where it was. Everyone in the roster takes part in every round; nobody is sampled.
+Flower's loop runs unchanged, but knows nothing of the weights: :class:`SiteAverage` alone holds
+them. A round is what the state says is next, so that a resumed run goes on where it was. Everyone
+in the roster takes part in every round; nobody is sampled.
 """
 
 import time
 from collections.abc import Callable, Iterable
 from logging import INFO
 
-import flwr.app
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
 from common.messages import RoundReply
-from common.wire import decode_reply, encode_shared
+from common.wire import decode_reply
 from server.checks import Weights, check_weights, norm_of
 from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies
 from server.state import RunState, advance, choose
@@ -52,12 +52,12 @@ class SiteAverage(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Order a round of training from every site."""
-        self.sent = make_orders(self.course, self.state, "train", MessageType.TRAIN, arrays)
+        self.sent = make_orders(self.course, self.state, "train", MessageType.TRAIN)
         return list(self.sent.values())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord, MetricRecord]:
+    ) -> tuple[None, MetricRecord]:
         """Check the replies, average the good ones and note the round.
 
         Raises
@@ -79,6 +79,7 @@ class SiteAverage(FedAvg):
             check_weights(reply, course.roster.cards[reply.site].class_counts, expected)
 
         exchange = sort_replies(course, round, self.sent, replies, decode_reply, check)
+        self.sent = {}
         require_enough(course, f"Round {round}", exchange)
         now = time.monotonic()
         chosen = choose(before, exchange.good)
@@ -87,8 +88,7 @@ class SiteAverage(FedAvg):
         )
         self.since = now
         self.note(before, self.state, exchange)
-        arrays = encode_shared(self.state.shared, flwr.app)
-        return arrays, MetricRecord({"sites": len(exchange.good)})
+        return None, MetricRecord({"sites": len(exchange.good)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -18,6 +18,9 @@ from common.data.open import cache_folder, home_folder
 from common.errors import RunError
 
 LARGE_PACKAGES = ("torch", "flwr", "ray", "sklearn")
+# Of a site, unless the machine has fewer. Where not all sites get as many at once they take turns,
+# which is as fast and takes the memory of fewer.
+FEWEST_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def place(
     """
     sites = len(config.site_names)
     available = cpus or len(os.sched_getaffinity(0))
-    threads = config.threads or max(1, available // min(sites, available))
+    together = min(sites, max(1, available // FEWEST_THREADS))
+    threads = config.threads or available // together
     taken = cpus_per_site or min(threads, available)
     if not ray_address and taken > available:
         raise RunError(

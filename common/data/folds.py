@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from common.config import Config
 from common.data.cache import SiteData
@@ -152,6 +151,9 @@ def _fold(
     seed: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (the rest, this fold) as sorted positions."""
+    # A second and 70 MB of every process that imports this file and splits nothing.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     if unit == "patient":
         grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         splits = grouped.split(labels, labels, groups)

@@ -14,7 +14,6 @@ from common.models.classifier import ClassificationHead
 from common.models.covidnet import CovidNet, feature_size, scaled
 from common.models.original import OriginalCovidNet, PooledMap
 from common.models.projection import ProjectionHead
-from common.models.torchvision_body import TorchvisionBody
 from common.randomness import seeded_torch
 from common.schema import SITE_NAME
 
@@ -164,6 +163,9 @@ def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
     if config.backbone.startswith(TORCHVISION):
         if width != 1:
             raise ConfigError(f"width = {width:g} is for COVID-Net; torchvision's have their own.")
+        # A second and 90 MB of every process that imports this file for another network.
+        from common.models.torchvision_body import TorchvisionBody
+
         name = config.backbone.removeprefix(TORCHVISION)
         other = TorchvisionBody(name, classes, config.image_size)
         head = nn.Linear(other.embedding, classes)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from clients.moments import load_moments, moments_of
 from common.errors import StoreError
+from common.files import load_tensors, save_tensors
 from common.optimisation import make_optimizer
 from tests.common.small_training import config, network, normal
 
@@ -52,15 +54,25 @@ def test_training_goes_on_bit_for_bit_with_a_fresh_optimizer(kind: str) -> None:
         assert torch.equal(found, expected)
 
 
-def test_moments_are_copies_on_the_cpu_by_parameter() -> None:
+def test_moments_are_named_by_parameter() -> None:
     made = module()
     optimizer = OPTIMIZERS["fused"](made)
     step(made, optimizer, 0)
     held = moments_of(optimizer)
     assert set(held) == {f"{k}/{n}" for k in range(4) for n in ("step", "exp_avg", "exp_avg_sq")}
-    before = {name: tensor.clone() for name, tensor in held.items()}
-    step(made, optimizer, 1)
-    assert all(torch.equal(held[name], before[name]) for name in before)
+
+
+def test_training_on_leaves_the_file_that_the_moments_came_from(tmp_path: Path) -> None:
+    """A file is read by mapping it into memory, and moments are written in place."""
+    made, path = module(), tmp_path / "moments.safetensors"
+    before = OPTIMIZERS["fused"](made)
+    step(made, before, 0)
+    save_tensors(path, moments_of(before))
+    held = path.read_bytes()
+    after = OPTIMIZERS["fused"](made)
+    load_moments(after, load_tensors(path)[0])
+    step(made, after, 1)
+    assert path.read_bytes() == held
 
 
 def test_an_optimizer_without_state_has_no_moments() -> None:
