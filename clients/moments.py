@@ -16,7 +16,8 @@ def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        On the CPU, where the optimizer is there too its own tensors and not copies; named ``<parameter's index>/<key>``; empty for an optimizer without state.
+        On the CPU: where the optimizer is there too, its own tensors and not copies. Named
+        ``<parameter's index>/<key>``; empty for an optimizer without state.
     """
     return {
         f"{index}/{key}": torch.as_tensor(value).detach().cpu()

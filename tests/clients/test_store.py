@@ -175,7 +175,7 @@ def full(*_: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace", "tempfile.mkstemp"])
+@pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace", "tempfile.mkdtemp"])
 @pytest.mark.parametrize("what", ["save", "evaluated", "settle"])
 def test_a_full_disk_leaves_the_former_state_whole(
     store: PrivateStore, place: str, what: str, monkeypatch: pytest.MonkeyPatch

@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_harms_nothing(
     def fail(*_: Any, **__: Any) -> Any:
         raise full
 
-    monkeypatch.setattr(files.os, "fdopen", fail)
+    monkeypatch.setattr(files.Path, "write_bytes", fail)
     with pytest.raises(RunError, match=r"result\.json: No space left on device"):
         folder.finish({})
     assert read_result(folder.path)["status"] == "running"

@@ -10,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import RunError
 from common.messages import RoundReply
-from common.wire import decode_order, decode_reply, encode_reply, encode_shared
+from common.wire import decode_order, decode_reply, encode_reply
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.state import RunState, average
 from tests.federation.grid import SUPERLINK
@@ -37,9 +37,8 @@ def three() -> Course:
 
 
 def orders(of: Course, purpose: str = "train") -> dict[str, Message]:
-    shared = encode_shared(STATE.shared, flwr.app)
     kind = MessageType.TRAIN if purpose == "train" else MessageType.EVALUATE
-    sent = make_orders(of, STATE, "train" if purpose == "train" else "best", kind, shared)
+    sent = make_orders(of, STATE, "train" if purpose == "train" else "best", kind)
     for number, message in enumerate(sent.values()):
         message.metadata.__dict__["_message_id"] = f"question-{number}"
     return sent
@@ -99,10 +98,10 @@ def test_an_evaluation_is_about_the_round_that_its_purpose_names(three: Course) 
 def test_replies_are_sorted_by_site_whatever_the_order_of_arrival(three: Course) -> None:
     """1e8 + 1 − 1e8 depends on the order even in sums of float64 thirds; the bits do not."""
     sent = orders(three)
-    arrived = answers(sent, north=1e8, south=1.1, east=-1e8)
-    found = [
-        sort(three, sent, some) for some in (arrived, arrived[::-1], arrived[1:] + arrived[:1])
-    ]
+    found = []
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        arrived = answers(sent, north=1e8, south=1.1, east=-1e8)
+        found.append(sort(three, sent, [arrived[index] for index in order]))
     assert {tuple(one.good) for one in found} == {("north", "south", "east")}
     assert len({average(one.good, "uniform").tobytes() for one in found}) == 1
 

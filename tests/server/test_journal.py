@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common.files import load_tensors, read_json
 from common.messages import SiteReply
@@ -13,7 +14,7 @@ from common.metrics_table import read_rows
 from common.models.network import build_network
 from common.results import read_result
 from common.runs import RunFolder
-from common.sharing import pack, shared_layout
+from common.sharing import shared_layout
 from server.exchange import Course, Exchange
 from server.journal import Journal, by_subset, rows_of, say_bytes, say_final, say_round, say_time
 from server.state import RunState
@@ -125,8 +126,13 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(RunFolder.create(config, "federated", tmp_path / "runs"), held, network)
 
 
+def weights(journal: Journal) -> NDArray[np.float32]:
+    """Return shared tensors of the journal's network, shape (layout.size,)."""
+    return np.linspace(-1, 1, journal.course.layout.size, dtype=np.float32)
+
+
 def test_initial_weights_have_no_row(journal: Journal) -> None:
-    initial = RunState(0, pack(journal.network))
+    initial = RunState(0, weights(journal))
     journal.note_figures(initial, {"north": evaluated("north")})
     assert read_rows(journal.folder.path / "metrics.csv") == []
 
@@ -144,7 +150,7 @@ def test_a_round_that_is_noted_again_replaces_its_rows(journal: Journal) -> None
 
 def test_the_chosen_weights_are_the_average_that_validation_saw(journal: Journal) -> None:
     """A choice made with round 3's replies is of round 2's average, which they tell of."""
-    averaged = pack(journal.network) + np.float32(0.5)
+    averaged = weights(journal) + np.float32(0.5)
     before = RunState(2, averaged, best_round=0)
     after = RunState(3, averaged + np.float32(1), best_round=2)
     path = journal.folder.path / "best-shared.safetensors"
@@ -153,7 +159,7 @@ def test_the_chosen_weights_are_the_average_that_validation_saw(journal: Journal
     journal.note_best(before, after)
     tensors, _ = load_tensors(path)
     found = np.concatenate([t.flatten() for t in (tensors[n] for n in journal.course.layout.names)])
-    assert found.tobytes() == averaged.tobytes()
+    assert found.tobytes() == averaged.tobytes() == journal.chosen().tobytes()
     # An older choice that stands is not written again.
     path.unlink()
     journal.note_best(replace(before, best_round=2), after)
@@ -163,7 +169,7 @@ def test_the_chosen_weights_are_the_average_that_validation_saw(journal: Journal
 def test_a_finished_run_holds_the_last_average_and_null_for_what_is_undefined(
     journal: Journal,
 ) -> None:
-    shared = pack(journal.network) * np.float32(2)
+    shared = weights(journal) * np.float32(2)
     state = replace(STATE, shared=shared, best_round=1, best_auc=0.25, bytes_down=9, bytes_up=8)
     final = {"north": evaluated("north", **{"test/loss": math.nan})}
     journal.finish(state, final, {"north": evaluated("north")})

@@ -13,9 +13,12 @@ THREE_SITES = Config(sites="a,b,c", device="cpu")
 
 
 @pytest.mark.parametrize(
-    ("cpus", "threads", "at_once"), [(1, 1, 1), (2, 1, 2), (3, 1, 3), (8, 2, 4), (64, 21, 3)]
+    ("cpus", "threads", "at_once"),
+    [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 2, 2), (8, 2, 4), (64, 21, 3)],
 )
-def test_a_machine_is_dealt_out_evenly(cpus: int, threads: int, at_once: int) -> None:
+def test_a_machine_is_dealt_out_with_two_threads_or_more_a_site(
+    cpus: int, threads: int, at_once: int
+) -> None:
     placed = place(THREE_SITES, cpus=cpus)
     assert (placed.threads, placed.cpus_per_site) == (threads, threads)
     assert placed.cpus // placed.cpus_per_site == at_once
