@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels.processing import apply_rescale
 
 from common.config import Config
 from common.errors import SiteError
@@ -98,7 +95,12 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
     """Decode a file's content; ``path`` is for the error's sentence. As :func:`decode_file`."""
     try:
         read_header(content, path)
-        image = _dicom_image(content, path, settings) if _is_dicom(content) else _image(content)
+        if _is_dicom(content):
+            from common.data.dicom import dicom_image
+
+            image = dicom_image(content, path, settings)
+        else:
+            image = _image(content)
     except SiteError:
         raise
     except Exception as error:
@@ -126,7 +128,12 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
     """
     if not content:
         raise SiteError(f"{path} is empty (zero bytes). Export it again or move it away.")
-    header = _dicom_header(content, path) if _is_dicom(content) else _image_header(content, path)
+    if _is_dicom(content):
+        from common.data.dicom import dicom_header
+
+        header = dicom_header(content, path)
+    else:
+        header = _image_header(content, path)
     if header.width * header.height > MAX_PIXELS:
         raise SiteError(
             f"{path} says it has {header.width:,} × {header.height:,} pixels, more than the "
@@ -134,6 +141,19 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
             "away."
         )
     return header
+
+
+def dicom_patient(path: Path) -> str | None:
+    """Return the patient id in a DICOM file's header, None where there is none or no DICOM."""
+    try:
+        with path.open("rb") as file:
+            if not _is_dicom(file.read(132)):
+                return None
+    except OSError:
+        return None
+    from common.data.dicom import patient_id
+
+    return patient_id(path)
 
 
 def _is_dicom(content: bytes) -> bool:
@@ -190,66 +210,3 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
         low, full = float(values.min()), float(values.max() - values.min()) or 1.0
         values = values - low
     return np.clip(np.rint(values / full * 255), 0, 255).astype(np.uint8)
-
-
-def _dicom_header(content: bytes, path: Path) -> ImageHeader:
-    data = _read_dicom(content, path, stop_before_pixels=True)
-    if "Rows" not in data or "Columns" not in data:
-        raise SiteError(
-            f"{path} is a DICOM file without pixels (a report or a structured object, say). "
-            "Move it away."
-        )
-    bits = data.get("BitsStored", "?")
-    mode = f"{data.get('PhotometricInterpretation', '?')}, {bits} bits"
-    return ImageHeader(int(data.Columns), int(data.Rows), "DICOM", mode)
-
-
-def dicom_patient(path: Path) -> str | None:
-    """Return the patient id in a DICOM file's header, None where there is none or no DICOM."""
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-    except (InvalidDicomError, OSError, AttributeError, ValueError):
-        return None
-    return str(data.get("PatientID", "")).strip() or None
-
-
-def _read_dicom(content: bytes, path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
-    try:
-        return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=stop_before_pixels)
-    except Exception as error:
-        raise SiteError(
-            f"{path} is a damaged DICOM file ({type(error).__name__}). "
-            "Export it again or move it away."
-        ) from error
-
-
-def _dicom_image(content: bytes, path: Path, settings: DecodeSettings) -> Image.Image:
-    """Apply rescale and window; the middle frame of several."""
-    data = _read_dicom(content, path, stop_before_pixels=False)
-    if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise SiteError(f"{path} is a DICOM file without pixels. Move it away.")
-    pixels = np.asarray(data.pixel_array)
-    if int(data.get("NumberOfFrames", 1) or 1) > 1:
-        pixels = pixels[len(pixels) // 2]
-    if int(data.get("SamplesPerPixel", 1)) == 3:
-        if str(data.get("PhotometricInterpretation", "")).startswith("YBR"):
-            return Image.fromarray(pixels.astype(np.uint8), "YCbCr").convert("RGB")
-        return Image.fromarray(pixels.astype(np.uint8), "RGB")
-    values = np.asarray(apply_rescale(pixels, data), dtype=np.float64)
-    center, width = _window(data, settings)
-    grey = np.clip((values - (center - width / 2)) / width, 0, 1) * 255
-    if data.get("PhotometricInterpretation") == "MONOCHROME1":
-        grey = 255 - grey
-    return Image.fromarray(np.rint(grey).astype(np.uint8))
-
-
-def _window(data: pydicom.Dataset, settings: DecodeSettings) -> tuple[float, float]:
-    """Return the file's first window where it has a usable one, else the configured one."""
-    center, width = data.get("WindowCenter"), data.get("WindowWidth")
-    if center is None or width is None:
-        return settings.window_center, settings.window_width
-    first = [
-        float(v[0] if isinstance(v, list | pydicom.multival.MultiValue) else v)
-        for v in (center, width)
-    ]
-    return (first[0], first[1]) if first[1] > 0 else (settings.window_center, settings.window_width)

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 from common.config import Config
-from common.data import synthetic
 from common.data.cache import Progress, SiteData, load_site
 from common.data.decode import DecodeSettings
 from common.data.site import read_site
@@ -70,7 +69,10 @@ def _synthetic_folder(config: Config, name: str, cache: Path, progress: Progress
     folder = cache / "synthetic" / f"{name}-{derive_seed(0, repr(settings)):016x}"
     with locked(folder.with_suffix(".lock")):
         if not folder.exists():
-            synthetic.write_hospital(
+            # A second of every process that imports this file and makes no hospital.
+            from common.data.synthetic import write_hospital
+
+            write_hospital(
                 folder,
                 name,
                 index,
