@@ -69,6 +69,14 @@ def test_nothing_is_loaded_where_nothing_was_written(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "none", IMAGES, "digest") is None
 
 
+def test_what_a_killed_server_was_writing_is_removed(tmp_path: Path) -> None:
+    half = tmp_path / ".round-0001.safetensors.x1y2.part" / "round-0001.safetensors"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    save(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["round-0001.safetensors"]
+
+
 def test_the_last_two_rounds_are_kept_by_number_and_not_by_name(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3)
     assert [path.name for path in checkpoints(tmp_path)] == [

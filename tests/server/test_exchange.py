@@ -115,6 +115,14 @@ def test_bytes_are_counted_for_every_site_that_was_asked(three: Course) -> None:
     assert found.traffic["south"][1] == found.traffic["east"][1] == 0
 
 
+def test_a_reply_that_was_read_holds_its_bytes_no_longer(three: Course) -> None:
+    """Flower's loop keeps every reply until the next ones are there, at 195 MB each."""
+    sent = orders(three)
+    arrived = answers(sent, north=1.0)
+    assert sort(three, sent, arrived).good["north"].shared.size
+    assert [len(message.content) for message in arrived] == [0]
+
+
 def test_an_error_says_the_site_s_reason(three: Course) -> None:
     sent = orders(three)
     arrived = [fault(sent["north"], 105, "north: the private store"), fault(sent["east"], 8, "")]
