@@ -98,7 +98,7 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
         if _is_dicom(content):
             from common.data.dicom import dicom_image
 
-            image = dicom_image(content, path, settings)
+            image = dicom_image(content, path, (settings.window_center, settings.window_width))
         else:
             image = _image(content)
     except SiteError:
@@ -131,7 +131,8 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
     if _is_dicom(content):
         from common.data.dicom import dicom_header
 
-        header = dicom_header(content, path)
+        width, height, mode = dicom_header(content, path)
+        header = ImageHeader(width, height, "DICOM", mode)
     else:
         header = _image_header(content, path)
     if header.width * header.height > MAX_PIXELS:

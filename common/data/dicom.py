@@ -12,12 +12,17 @@ from PIL import Image
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 
-from common.data.decode import DecodeSettings, ImageHeader
 from common.errors import SiteError
 
 
-def dicom_header(content: bytes, path: Path) -> ImageHeader:
-    """Read size and kind of a DICOM file's pixels; SiteError if it has none or is damaged."""
+def dicom_header(content: bytes, path: Path) -> tuple[int, int, str]:
+    """Read width, height and kind of a DICOM file's pixels.
+
+    Raises
+    ------
+    SiteError
+        If it has none or is damaged.
+    """
     data = _read_dicom(content, path, stop_before_pixels=True)
     if "Rows" not in data or "Columns" not in data:
         raise SiteError(
@@ -26,7 +31,7 @@ def dicom_header(content: bytes, path: Path) -> ImageHeader:
         )
     bits = data.get("BitsStored", "?")
     mode = f"{data.get('PhotometricInterpretation', '?')}, {bits} bits"
-    return ImageHeader(int(data.Columns), int(data.Rows), "DICOM", mode)
+    return int(data.Columns), int(data.Rows), mode
 
 
 def patient_id(path: Path) -> str | None:
@@ -48,8 +53,23 @@ def _read_dicom(content: bytes, path: Path, stop_before_pixels: bool) -> pydicom
         ) from error
 
 
-def dicom_image(content: bytes, path: Path, settings: DecodeSettings) -> Image.Image:
-    """Apply rescale and window; the middle frame of several."""
+def dicom_image(content: bytes, path: Path, window: tuple[float, float]) -> Image.Image:
+    """Decode a DICOM file, rescale and window applied; the middle frame of several.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    path : Path
+        For the error's sentence.
+    window : tuple of float
+        Centre and width in Hounsfield units, for files without a window of their own.
+
+    Raises
+    ------
+    SiteError
+        If it has no pixels or is damaged.
+    """
     data = _read_dicom(content, path, stop_before_pixels=False)
     if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise SiteError(f"{path} is a DICOM file without pixels. Move it away.")
@@ -61,20 +81,20 @@ def dicom_image(content: bytes, path: Path, settings: DecodeSettings) -> Image.I
             return Image.fromarray(pixels.astype(np.uint8), "YCbCr").convert("RGB")
         return Image.fromarray(pixels.astype(np.uint8), "RGB")
     values = np.asarray(apply_rescale(pixels, data), dtype=np.float64)
-    center, width = _window(data, settings)
+    center, width = _window(data) or window
     grey = np.clip((values - (center - width / 2)) / width, 0, 1) * 255
     if data.get("PhotometricInterpretation") == "MONOCHROME1":
         grey = 255 - grey
     return Image.fromarray(np.rint(grey).astype(np.uint8))
 
 
-def _window(data: pydicom.Dataset, settings: DecodeSettings) -> tuple[float, float]:
-    """Return the file's first window where it has a usable one, else the configured one."""
+def _window(data: pydicom.Dataset) -> tuple[float, float] | None:
+    """Return the file's first window where it has a usable one."""
     center, width = data.get("WindowCenter"), data.get("WindowWidth")
     if center is None or width is None:
-        return settings.window_center, settings.window_width
+        return None
     first = [
         float(v[0] if isinstance(v, list | pydicom.multival.MultiValue) else v)
         for v in (center, width)
     ]
-    return (first[0], first[1]) if first[1] > 0 else (settings.window_center, settings.window_width)
+    return (first[0], first[1]) if first[1] > 0 else None
