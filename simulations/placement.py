@@ -137,6 +137,8 @@ def child_environment(folder: Path, config: Config, placement: Placement) -> dic
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",
         "OMP_NUM_THREADS": str(placement.threads),
+        # PyTorch makes this folder as soon as there is an optimizer.
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
     }
     environment |= _ray_cluster(placement.ray_address)
     if config.device.startswith("cuda:"):

@@ -238,6 +238,8 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
     runs = tmp_path / "runs"
     # Without Ray, without a process of its own for any site, without interruption.
     federate(config.changed(run_name="whole", runs_dir=str(runs)))
+    # PyTorch has made a folder of its own there, if this is the process's first optimizer.
+    before = list(scratch.iterdir())
 
     file = tmp_path / "config.toml"
     file.write_text(config.changed(run_name="cut").to_toml())
@@ -251,7 +253,7 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
         command.kill()
     assert command.returncode == 130, output
     assert left_behind(scratch) == []
-    assert list(scratch.iterdir()) == []
+    assert list(scratch.iterdir()) == before
     assert read_result(runs / "cut")["status"] == "interrupted"
     assert 1 <= len({row.round for row in read_rows(table)}) < 10
 
