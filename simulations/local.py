@@ -144,7 +144,7 @@ def open_local_site(config: Config, name: str, device: Device, report: Report) -
     SiteError
         If the site is not fit for training.
     """
-    data = open_site(config, name, progress=StepCounter(report, f"decoding the images of {name}"))
+    data = open_site(config, name, progress=StepCounter(report, f"preparing the images of {name}"))
     report.close()
     split = split_site(data, config)
     leaks = leakage(data, split)

@@ -141,7 +141,7 @@ class LineReport:
 
 
 class StepCounter:
-    """Turns (done, total) of decoding or writing images into a report's stretch.
+    """Turns (done, total) of anything but training into a report's stretch.
 
     Parameters
     ----------
@@ -153,17 +153,14 @@ class StepCounter:
 
     def __init__(self, report: Report, title: str) -> None:
         self._report, self._title = report, title
-        self._began: tuple[float, int] | None = None
+        self._total = 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Say that ``done`` of ``total`` images are done."""
-        now = time.monotonic()
-        if self._began is None:
+        """Say that ``done`` of ``total`` are done; another total begins another stretch."""
+        if self._total != total:
             self._report.start(self._title, total)
-            self._began = (now, done)
-        began, first = self._began
-        rate = (done - first) / (now - began) if now > began and done > first else math.nan
-        self._report.step(done, math.nan, rate)
+            self._total = total
+        self._report.step(done, math.nan, math.nan)
 
 
 def make_report() -> Report:

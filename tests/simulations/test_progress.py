@@ -65,7 +65,8 @@ def test_a_figure_that_is_not_there_is_not_written() -> None:
     assert progress._figures(math.nan, math.nan) == ""
 
 
-def test_counting_starts_a_stretch_at_the_first_image(clock: list[float]) -> None:
+def test_counting_starts_a_stretch_at_the_first_call_and_at_another_total() -> None:
+    """A synthetic hospital's patients are drawn first, then its images are decoded."""
     told: list[tuple[object, ...]] = []
 
     class Noted(progress.SilentReport):
@@ -73,13 +74,11 @@ def test_counting_starts_a_stretch_at_the_first_image(clock: list[float]) -> Non
             told.append((title, total_steps))
 
         def step(self, done: int, loss: float, images_per_second: float) -> None:
-            told.append((done, images_per_second))
+            assert math.isnan(loss) and math.isnan(images_per_second)
+            told.append((done,))
 
-    count = StepCounter(Noted(), "decoding")
+    count = StepCounter(Noted(), "preparing")
     assert told == []
-    count(0, 8)
-    clock[0] += 2.0
-    count(8, 8)
-    assert told[0] == ("decoding", 8)
-    assert told[1][0] == 0 and math.isnan(float(told[1][1]))  # type: ignore[arg-type]
-    assert told[2] == (8, 4.0)
+    for done, total in ((0, 8), (8, 8), (10, 20)):
+        count(done, total)
+    assert told == [("preparing", 8), (0,), (8,), ("preparing", 20), (10,)]
