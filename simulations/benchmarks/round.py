@@ -1,10 +1,11 @@
 """What a federated round costs on this machine beyond its local training.
 
 Two sites train a few rounds federated, through Flower and Ray as ``xsite train federated`` does;
-then the same training runs without federation, one process a site at the same time, on the same
-threads. Each figure is a median over the rounds but the first, in which everything is cold. Nothing
-is extrapolated: a round has as many steps as is said, and what does not depend on its steps (the
-exchange) or depends on the number of images (evaluation, statistics, prototypes) is told apart.
+then the same training runs without federation on the same threads, the sites at the same time or
+in turns as federated training has them. Each figure is a median over the rounds but the first, in
+which everything is cold. Nothing is extrapolated: a round has as many steps as is said, and what
+does not depend on its steps (the exchange) or depends on the number of images (evaluation,
+statistics, prototypes) is told apart.
 
     python -m simulations.benchmarks.round --images 128,128 --rounds 4
 """
@@ -84,7 +85,7 @@ class FirstStep(SilentReport):
 
 @dataclass(frozen=True)
 class Federated:
-    """Seconds of each round as a whole, and of the slowest site's training in it."""
+    """Seconds of each round as a whole, and of the sites' training in it."""
 
     rounds: list[float]
     training: list[float]
@@ -114,20 +115,25 @@ def measured_memory() -> Iterator[Memory]:
         thread.join()
 
 
+def in_turns(config: Config) -> bool:
+    """Say whether the sites train one after the other on this machine."""
+    placed = place(config)
+    return placed.cpus // placed.cpus_per_site < len(SITES)
+
+
 def run_federated(config: Config, base: Path) -> Federated:
     """Train federated and read what the run wrote down."""
     report = FirstStep()
     run = train_federated(config, base, report)
     rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "test"]
     ends = [0.0, *sorted({row.seconds for row in rows})]
-    slowest: dict[int, float] = {}
-    for site in SITES:
-        for number, _, seconds in TRAINED.findall((run / "sites" / site / "log.txt").read_text()):
-            slowest[int(number)] = max(slowest.get(int(number), 0.0), float(seconds))
+    combine = sum if in_turns(config) else max
+    logs = [(run / "sites" / site / "log.txt").read_text() for site in SITES]
+    each = [[float(seconds) for _, _, seconds in TRAINED.findall(log)] for log in logs]
     last = [row for row in rows if row.round == rows[-1].round]
     return Federated(
         [after - before for before, after in pairwise(ends)],
-        [slowest[number] for number in sorted(slowest)],
+        [combine(seconds) for seconds in zip(*each, strict=True)],
         report.seconds,
         sum(row.bytes_down for row in last),
         sum(row.bytes_up for row in last),
@@ -158,11 +164,12 @@ def run_alone(config: Config, site: str, rounds: int) -> Alone:
 
 
 def run_both_alone(config: Config, rounds: int) -> list[Alone]:
-    """Train both sites at the same time, each in a process of its own."""
+    """Train both sites, at the same time each in a process of its own, or in turns in one."""
+    processes = 1 if in_turns(config) else len(SITES)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(SITES), mp_context=context) as pool:
-        # Half a minute of imports is over when both begin.
-        for _ in pool.map(time.sleep, [2.0] * len(SITES)):
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        # Half a minute of imports is over when they begin.
+        for _ in pool.map(time.sleep, [2.0] * processes):
             pass
         return list(pool.map(run_alone, [config] * len(SITES), SITES, [rounds] * len(SITES)))
 
@@ -213,18 +220,24 @@ def _tell(
     device = choose_device(config)
     layout = shared_layout(build_network(config, SITES))
     whole, training = median(federated.rounds[1:]), median(federated.training[1:])
-    apart = max(median(site.training[1:]) for site in alone)
-    further = max(median(site.further[1:]) for site in alone)
+    turns = in_turns(config)
+    combine = sum if turns else max
+    apart = combine(median(site.training[1:]) for site in alone)
+    further = combine(median(site.further[1:]) for site in alone)
     beyond = whole - training
     print(f"{machine['cpu']}, {machine['cores']} cores, {device.describe()}")
     print(
         f"{build_network(config, SITES).description}, {config.image_size} px, {config.threads} "
-        f"threads a site; {trained[0]} and {trained[1]} training images; rounds of "
+        f"threads a site, {'in turns' if turns else 'at the same time'}; "
+        f"{trained[0]} and {trained[1]} training images; rounds of "
         f"{config.local_steps} steps, {len(federated.rounds) - 1} of them measured\n"
     )
     lines = [
         ("a round, from order to checkpoint", f"{whole:.2f} s"),
-        ("  local training of the slower site in it", f"{training:.2f} s"),
+        (
+            f"  local training in it, {'both sites' if turns else 'the slower site'}",
+            f"{training:.2f} s",
+        ),
         ("  beyond local training", f"{beyond:.2f} s, {beyond / whole:.1%} of the round"),
         ("    evaluation, statistics, prototypes (measured alone)", f"{further:.2f} s"),
         ("    exchange, averaging, files (the rest)", f"{beyond - further:.2f} s"),
