@@ -46,7 +46,7 @@ from simulations.progress import SilentReport
 
 SITES = ("site-a", "site-b")
 # What a site writes into its log after each round.
-TRAINED = re.compile(r"round (\d+): (\d+) steps in ([\d.]+) s")
+TRAINED = re.compile(r"round \d+: \d+ steps in ([\d.]+) s")
 
 
 @dataclass
@@ -129,7 +129,7 @@ def run_federated(config: Config, base: Path) -> Federated:
     ends = [0.0, *sorted({row.seconds for row in rows})]
     combine = sum if in_turns(config) else max
     logs = [(run / "sites" / site / "log.txt").read_text() for site in SITES]
-    each = [[float(seconds) for _, _, seconds in TRAINED.findall(log)] for log in logs]
+    each = [[float(seconds) for seconds in TRAINED.findall(log)] for log in logs]
     last = [row for row in rows if row.round == rows[-1].round]
     return Federated(
         [after - before for before, after in pairwise(ends)],
