@@ -73,6 +73,8 @@ class Config(BaseModel):
     """Width of that window."""
     crop_scale: float = Field(0.5, gt=0, le=1)
     """Smallest share of an image's area that a random training crop keeps."""
+    crop_scale_max: float = Field(1.0, ge=1, le=4)
+    """Its largest share; above 1 the crop shows a mirrored rim, and all in it is smaller."""
     flip: bool = True
     """Flip training images left to right at random."""
 

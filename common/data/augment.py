@@ -13,12 +13,18 @@ MEAN, SPREAD = 0.5, 0.25
 
 
 def augment(
-    images: Tensor, size: int, crop_scale: float, flip: bool, generator: torch.Generator
+    images: Tensor,
+    size: int,
+    crop_scale: tuple[float, float],
+    flip: bool,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Crop at random, resize, and mirror at random: the paper's augmentation.
+    """Crop at random, resize, and mirror at random.
 
-    A crop keeps an area share drawn from [crop_scale, 1] and an aspect ratio drawn
-    log-uniformly from 3/4 to 4/3, cut to what the image holds.
+    A crop's area is a share of the image's, drawn uniformly; its aspect ratio is drawn
+    log-uniformly from 3/4 to 4/3. No side is longer than that of the largest square crop. A crop
+    larger than the image shows a mirrored rim. With the paper's largest share of 1, evaluation on
+    whole images shows everything at the smallest size that training ever did.
 
     Parameters
     ----------
@@ -26,8 +32,8 @@ def augment(
         As cached; one channel becomes three equal ones.
     size : int
         Height and width of the result.
-    crop_scale : float
-        Smallest share of the area, in (0, 1].
+    crop_scale : (float, float)
+        Smallest share of the area, in (0, 1], and largest, at least 1; the paper has 0.5 and 1.
     flip : bool
         Whether to mirror half of the images.
     generator : torch.Generator
@@ -39,11 +45,13 @@ def augment(
         Channels last, about zero.
     """
     draws = torch.rand((5, len(images)), generator=generator)
-    area = crop_scale + (1 - crop_scale) * draws[0]
+    smallest, largest = crop_scale
+    longest = math.sqrt(largest)
+    area = smallest + (largest - smallest) * draws[0]
     aspect = torch.exp(math.log(ASPECT[0]) + math.log(ASPECT[1] / ASPECT[0]) * draws[1])
-    width = (area * aspect).sqrt().clamp_max(1)
-    height = (area / aspect).sqrt().clamp_max(1)
-    # In grid_sample's coordinates an image spans [-1, 1], so a centre lies within ±(1 - extent).
+    width = (area * aspect).sqrt().clamp_max(longest)
+    height = (area / aspect).sqrt().clamp_max(longest)
+    # In grid_sample's coordinates an image spans [-1, 1], so a centre lies within ±|1 - extent|.
     centre_x = (2 * draws[2] - 1) * (1 - width)
     centre_y = (2 * draws[3] - 1) * (1 - height)
     mirrored = torch.where((draws[4] < 0.5) & flip, -1.0, 1.0)
