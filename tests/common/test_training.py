@@ -57,7 +57,9 @@ def test_the_contrastive_weight_rises_over_its_share_of_the_steps() -> None:
 
 
 def test_a_step_is_what_its_parts_say() -> None:
-    values = config(optimizer="sgd", clip_norm=0.05, learning_rate=0.5, weight_decay=0.0)
+    values = config(
+        optimizer="sgd", clip_norm=0.05, learning_rate=0.5, weight_decay=0.0, crop_scale_max=1.5
+    )
     places = [site("a", balance=0.25), site("b", 23)]
     made = network("a", "b", dtype=torch.float64)
     before = state(made)
@@ -70,7 +72,7 @@ def test_a_step_is_what_its_parts_say() -> None:
     for place in places:
         chosen = batch_indices(place.train, 8, 3, values.seed, place.name)
         generator = torch_generator(values.seed, place.name, 3, "augment")
-        images.append(augment(place.images[chosen], 16, 0.5, True, generator).double())
+        images.append(augment(place.images[chosen], 16, (0.5, 1.5), True, generator).double())
         labels.append(place.labels[chosen])
     loss = objective(
         own(torch.cat(images), [("a", 8), ("b", 8)]), torch.cat(labels), values, 1.0, remote
