@@ -1,15 +1,73 @@
 """``result.json``: how a run ended and its figures at every site."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from common.config import Config
+from common.data.folds import Leakage
 from common.files import read_json, write_json
 from common.metrics import auc_interval, measure
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What ``result.json`` says of a completed run beyond its status: the same in every mode.
+
+    Attributes
+    ----------
+    metrics : mapping
+        Site → subset → figure → value, with the final weights.
+    best : mapping
+        Site → ``round`` and ``validation_auc`` of the weights that validation chose, and subset →
+        figures with these; empty where it chose none.
+    budget : mapping
+        As :meth:`common.plan.Plan.budget` tells it.
+    images_seen, train_images : mapping of str to int
+        Site → images trained on, repetitions included; site → training images that it has.
+    leakage : sequence of Leakage
+        Of every site.
+    network : str
+        Its description.
+    shared, private : sequence of str
+        Names of the tensors.
+    seconds : float
+        Of all rounds.
+    weights_digest : mapping of str to str
+        SHA-256 of the final weights: of the shared ones, or by site where there are all.
+    bytes_down, bytes_up : int
+        To and from all sites; 0 where nothing is exchanged.
+    device : str
+        Where it trained; empty where every site has a device of its own.
+    """
+
+    metrics: Mapping[str, Any]
+    best: Mapping[str, Any]
+    budget: Mapping[str, int]
+    images_seen: Mapping[str, int]
+    train_images: Mapping[str, int]
+    leakage: Sequence[Leakage]
+    network: str
+    shared: Sequence[str]
+    private: Sequence[str]
+    seconds: float
+    weights_digest: Mapping[str, str]
+    bytes_down: int = 0
+    bytes_up: int = 0
+    device: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it is written."""
+        told = asdict(self)
+        told["bytes"] = {"down": told.pop("bytes_down"), "up": told.pop("bytes_up")}
+        told["leakage"] = [asdict(one) | {"sentence": one.sentence()} for one in self.leakage]
+        if not self.device:
+            del told["device"]
+        return told
 
 
 def read_result(run: Path) -> dict[str, Any]:

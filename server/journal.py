@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.messages import RoundReply, SiteReply
 from common.models.network import Network
+from common.results import TrainingResult
 from common.runs import MetricsRow, RunFolder
 from common.sharing import pack, private_names, shared_names, unpack
 from common.weights import Which, load_shared, weights_name
@@ -75,7 +76,7 @@ class Journal:
     ) -> None:
         """Write the final weights and the result, and call the run completed."""
         self._save(state.shared, "final")
-        self.folder.finish(self._result(state, final, best))
+        self.folder.finish(self._result(state, final, best).as_dict())
 
     def _save(self, shared: NDArray[Any], which: Which) -> None:
         with self._in_memory() as network:
@@ -92,30 +93,25 @@ class Journal:
 
     def _result(
         self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
-    ) -> dict[str, Any]:
+    ) -> TrainingResult:
         course = self.course
         cards = course.roster.cards
-        return {
-            "metrics": {site: by_subset(reply.metrics) for site, reply in final.items()},
-            "best": {
-                site: {"round": state.best_round, "validation_auc": state.best_auc}
-                | by_subset(reply.metrics)
-                for site, reply in best.items()
-            },
-            "budget": course.plan.budget(course.config.batch_size),
-            "images_seen": dict(state.images_seen),
-            "train_images": {site: card.train_images for site, card in cards.items()},
-            "leakage": [
-                asdict(card.leakage) | {"sentence": card.leakage.sentence()}
-                for card in cards.values()
-            ],
-            "network": self.network.description,
-            "shared": list(shared_names(self.network)),
-            "private": list(private_names(self.network)),
-            "bytes": {"down": state.bytes_down, "up": state.bytes_up},
-            "seconds": state.seconds,
-            "weights_digest": {"shared": sha256(state.shared.data).hexdigest()},
-        }
+        chosen = {"round": state.best_round, "validation_auc": state.best_auc}
+        return TrainingResult(
+            metrics={site: by_subset(reply.metrics) for site, reply in final.items()},
+            best={site: chosen | by_subset(reply.metrics) for site, reply in best.items()},
+            budget=course.plan.budget(course.config.batch_size),
+            images_seen=dict(state.images_seen),
+            train_images={site: card.train_images for site, card in cards.items()},
+            leakage=[card.leakage for card in cards.values()],
+            network=self.network.description,
+            shared=shared_names(self.network),
+            private=private_names(self.network),
+            seconds=state.seconds,
+            weights_digest={"shared": sha256(state.shared.data).hexdigest()},
+            bytes_down=state.bytes_down,
+            bytes_up=state.bytes_up,
+        )
 
 
 def rows_of(course: Course, state: RunState, replies: Mapping[str, SiteReply]) -> list[MetricsRow]:

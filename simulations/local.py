@@ -6,7 +6,7 @@ Both go through the loop, the rounds, the budget and the files of federated trai
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from common.device import Device, choose_device, limited_threads
 from common.ending import ending_told
 from common.models.network import Network, build_network
 from common.plan import Plan, make_plan
-from common.results import subset_figures
+from common.results import TrainingResult, subset_figures
 from common.runs import RunFolder, read_run_config, refuse_taken
 from common.sharing import private_names, shared_names
 from common.training import training_site
@@ -42,7 +42,7 @@ class Outcome:
     """What one network's training came to."""
 
     metrics: dict[str, Any]
-    best: dict[str, Any] | None
+    best: dict[str, Any]
     shared: tuple[str, ...]
     private: tuple[str, ...]
     digest: str
@@ -121,7 +121,8 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
                     owner=group[0] if mode == "single" else None,
                 )
                 outcomes.append(_train_network(course, report, should_stop))
-            folder.finish(_result(folder.config, device, plan, sites, network, outcomes))
+            result = _result(folder.config, device, plan, sites, network, outcomes)
+            folder.finish(result.as_dict())
             shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
     return folder.path
 
@@ -162,15 +163,12 @@ def _train_network(course: Course, report: Report, should_stop: Callable[[], boo
     save_weights(course, "final")
     digest = weights_digest(course.network)
     metrics = _told(course, figures, "predictions.csv")
-    best: dict[str, Any] | None = None
+    best: dict[str, Any] = {}
     if position.best_round:
         load_weights(course, "best")
-        chosen = _told(course, evaluate(course), "best-predictions.csv")
-        best = {
-            "round": position.best_round,
-            "validation_auc": position.best_auc,
-            "metrics": chosen,
-        }
+        told = _told(course, evaluate(course), "best-predictions.csv")
+        chosen = {"round": position.best_round, "validation_auc": position.best_auc}
+        best = {name: chosen | by_subset for name, by_subset in told.items()}
     elif course.config.validation_fraction:
         report.message(
             "No site's validation images hold every class, so validation chose no weights."
@@ -212,30 +210,19 @@ def _result(
     sites: dict[str, LocalSite],
     network: Network,
     outcomes: Sequence[Outcome],
-) -> dict[str, Any]:
-    """Return what ``result.json`` says beyond the run's status."""
+) -> TrainingResult:
     budget = plan.budget(config.batch_size)
-    bests = [outcome.best for outcome in outcomes if outcome.best]
-    return {
-        "metrics": {name: told for o in outcomes for name, told in o.metrics.items()},
-        "best": {
-            name: {key: best[key] for key in ("round", "validation_auc")} | told
-            for best in bests
-            for name, told in best["metrics"].items()
-        },
-        "budget": budget,
-        "images_seen": dict.fromkeys(sites, budget["images_per_site"]),
-        "train_images": {name: len(site.split.train) for name, site in sites.items()},
-        "leakage": [
-            asdict(site.leakage) | {"sentence": site.leakage.sentence()} for site in sites.values()
-        ],
-        "network": network.description,
-        "device": device.describe(),
-        "shared": list(outcomes[0].shared),
-        "private": [name for outcome in outcomes for name in outcome.private],
-        "bytes": {"down": 0, "up": 0},
-        "seconds": sum(outcome.seconds for outcome in outcomes),
-        "weights_digest": {
-            name: outcome.digest for outcome in outcomes for name in outcome.metrics
-        },
-    }
+    return TrainingResult(
+        metrics={name: told for one in outcomes for name, told in one.metrics.items()},
+        best={name: told for one in outcomes for name, told in one.best.items()},
+        budget=budget,
+        images_seen=dict.fromkeys(sites, budget["images_per_site"]),
+        train_images={name: len(site.split.train) for name, site in sites.items()},
+        leakage=[site.leakage for site in sites.values()],
+        network=network.description,
+        shared=outcomes[0].shared,
+        private=[name for one in outcomes for name in one.private],
+        seconds=sum(one.seconds for one in outcomes),
+        weights_digest={name: one.digest for one in outcomes for name in one.metrics},
+        device=device.describe(),
+    )
