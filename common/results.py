@@ -62,7 +62,7 @@ class TrainingResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as it is written."""
-        told = asdict(self)
+        told = dict(vars(self))
         told["bytes"] = {"down": told.pop("bytes_down"), "up": told.pop("bytes_up")}
         told["leakage"] = [asdict(one) | {"sentence": one.sentence()} for one in self.leakage]
         if not self.device:
