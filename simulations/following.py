@@ -135,7 +135,7 @@ class RunWatch:
         # What was said before a resumption is no news.
         self._said = Tail(run / "log.txt", skip=True)
         self._stale = {name: _modified(self._progress_file(name)) for name in sites}
-        self._total = 0
+        self._total = self._done = 0
 
     def update(self) -> None:
         """Read the files and tell what is new."""
@@ -145,14 +145,17 @@ class RunWatch:
         progress = [found for name in self._sites if (found := self._read(name)) is not None]
         if not progress:
             return
+        # The round ends when the slowest site does, so its steps are the run's.
+        slowest = min(progress, key=lambda site: site.step)
         if self._total == 0:
             self._total = max(site.total_steps for site in progress)
             self._report.start(f"federated training of {len(self._sites)} sites", self._total)
-        # The round ends when the slowest site does, so its steps are the run's.
-        slowest = min(progress, key=lambda site: site.step)
-        done = slowest.step if len(progress) == len(self._sites) else 0
+            # Not 0: a resumed run would seem to have done its earlier steps in no time.
+            self._done = slowest.step
+        if len(progress) == len(self._sites):
+            self._done = slowest.step
         speed = sum(site.images_per_second for site in progress)
-        self._report.step(done, slowest.loss, speed)
+        self._report.step(self._done, slowest.loss, speed)
 
     def _progress_file(self, site: str) -> Path:
         return self._run / "sites" / site / "progress.json"

@@ -40,7 +40,11 @@ def test_the_slowest_site_says_how_far_the_run_is(tmp_path: Path) -> None:
     write_progress(tmp_path, "a", 4)
     watch.update()
     assert told.titles == [("federated training of 2 sites", 10)]
-    assert told.steps == [(0, 0.5, 8.0)]
+    assert told.steps == [(4, 0.5, 8.0)]
+    write_progress(tmp_path, "a", 5)
+    watch.update()
+    # Site b has not spoken yet; until it does, the run is where it was first seen.
+    assert told.steps[-1] == (4, 0.5, 8.0)
     write_progress(tmp_path, "b", 3, loss=0.25)
     watch.update()
     assert told.steps[-1] == (3, 0.25, 16.0)
