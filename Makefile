@@ -22,7 +22,8 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 	@echo "Installing the locked environment into .venv (about 6 GB, a minute or two) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		"$$(grep -oE '^uv==[0-9.]+' requirements.lock)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
+		--require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
