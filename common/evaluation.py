@@ -17,7 +17,7 @@ from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
 from common.metrics import Metrics, auc_interval, measure
-from common.models.dsbn import DomainBatchNorm
+from common.models.own import OwnModules
 from common.models.network import Network
 from common.randomness import numpy_generator
 from common.training import TrainingSite
@@ -180,8 +180,8 @@ def estimate_statistics(
     norms = [
         norm
         for place in network.modules()
-        if isinstance(place, DomainBatchNorm)
-        for norm in (place.sites[site.name],)
+        if isinstance(place, OwnModules)
+        for norm in place.sites[site.name].modules()
         if isinstance(norm, _BatchNorm)
     ]
     # In random order: files are sorted by class, and a batch of one class is not the site.

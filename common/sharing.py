@@ -1,7 +1,7 @@
 """Which tensor is shared and which is private: decided here, and only here.
 
 A tensor is private if it lies in or below a module whose class says ``private = True``, as
-:class:`~common.models.dsbn.DomainBatchNorm` does. Every other tensor of the state dict is shared.
+:class:`~common.models.own.OwnModules` does. Every other tensor of the state dict is shared.
 The type decides, however the module is called and however deeply it is nested.
 
 Shared tensors are floating point of one type, so that an average of them means something. A
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ReplyError, RunError, StoreError
-from common.models.dsbn import DomainBatchNorm
+from common.models.own import OwnModules
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -198,7 +198,7 @@ def private_state(network: nn.Module, site: str | None = None) -> dict[str, Tens
     ----------
     network : Module
     site : str, optional
-        Leave out the normalisation of every other site.
+        Leave out what every other site has of its own.
 
     Returns
     -------
@@ -229,7 +229,7 @@ def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     network : Module
         Changed in place, or not at all where the tensors do not fit.
     tensors : mapping of str to Tensor
-        All private tensors, or all but the normalisation of some sites.
+        All private tensors, or all but what some sites have of their own.
 
     Raises
     ------
@@ -257,19 +257,23 @@ def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _owners(network: nn.Module) -> dict[str, str]:
-    """Return prefix of a site's normalisation → site, for every place and site."""
+    """Return prefix of a site's own module → site, for every place and site."""
     return {
         f"{name}.sites.{site}.".lstrip("."): site
         for name, module in network.named_modules(remove_duplicate=False)
-        if isinstance(module, DomainBatchNorm)
+        if isinstance(module, OwnModules)
         for site in module.sites
     }
 
 
 def _owner(name: str, owners: Mapping[str, str]) -> str | None:
-    """Return the site whose normalisation a tensor belongs to, None for other private tensors."""
-    place, _, _ = name.rpartition(".")
-    return owners.get(f"{place}.")
+    """Return the site to whose own module a tensor belongs, None for other private tensors."""
+    place = name
+    while place:
+        place = place.rpartition(".")[0]
+        if f"{place}." in owners:
+            return owners[f"{place}."]
+    return None
 
 
 def _some(names: list[str]) -> str:

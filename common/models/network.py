@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.config import Config
 from common.errors import ConfigError
-from common.models import dsbn, pretrained
+from common.models import dsbn, own, pretrained
 from common.models.classifier import ClassificationHead
 from common.models.covidnet import CovidNet, feature_size, scaled
 from common.models.original import OriginalCovidNet, PooledMap
@@ -71,13 +71,13 @@ class Network(nn.Module):
         self.body, self.head, self.projection = body, head, projection
         self.sites = tuple(sites)
         self.description = description
-        self.routing = dsbn.SiteRouting()
+        self.routing = own.SiteRouting()
         if own_normalisation:
             dsbn.convert(self, self.sites, self.routing)
         else:
             dsbn.drop_counters(self)
 
-    def forward(self, images: Tensor, segments: dsbn.Segments) -> Output:
+    def forward(self, images: Tensor, segments: own.Segments) -> Output:
         """Classify and project a batch.
 
         Parameters
@@ -92,14 +92,14 @@ class Network(nn.Module):
         RunError
             If the segments do not add up to the batch or name an unknown site.
         """
-        dsbn.check_segments(segments, self.sites, len(images))
+        own.check_segments(segments, self.sites, len(images))
         self.routing.segments = tuple(segments)
         embedding = self.body(images)
         return Output(self.head(embedding), embedding, self.projection(embedding))
 
     def add_site(self, site: str, like: str | None = None) -> None:
-        """Give a further site its own normalisation; see :func:`common.models.dsbn.add_site`."""
-        dsbn.add_site(self, site, like)
+        """Give a further site its own modules; see :func:`common.models.own.add_site`."""
+        own.add_site(self, site, like)
         self.sites += (site,)
 
 

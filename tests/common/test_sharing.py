@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from common import sharing
 from common.config import make_config
 from common.errors import ReplyError, RunError, StoreError
-from common.models.dsbn import DomainBatchNorm, SiteRouting, convert
+from common.models.dsbn import DomainBatchNorm, convert
+from common.models.own import SiteRouting
 from common.models.network import build_network
 
 SITES = ("a", "b")

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import RunError
-from common.models.dsbn import DomainBatchNorm, SiteRouting, add_site, convert, drop_counters
+from common.models.dsbn import DomainBatchNorm, convert, drop_counters
+from common.models.own import SiteRouting, add_site
 
 
 def norm_of(sites: tuple[str, ...], segments: tuple[tuple[str, int], ...]) -> DomainBatchNorm:
@@ -91,7 +92,7 @@ def test_an_absent_site_gets_no_gradient() -> None:
         ((("a", 3),), "holds 4 images"),
         ((("a", 3), ("b", 2)), "holds 4 images"),
         ((("a", 4), ("b", 0)), "every segment needs an image"),
-        ((("a", 1), ("z", 3)), "no normalisation for site 'z'; it knows a, b"),
+        ((("a", 1), ("z", 3)), "nothing of site 'z'; it knows a, b"),
         ((), "holds 4 images"),
     ],
 )

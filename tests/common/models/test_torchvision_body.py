@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import ConfigError
-from common.models.dsbn import DomainBatchNorm, SiteRouting, convert
+from common.models.dsbn import DomainBatchNorm, convert
+from common.models.own import SiteRouting
 from common.models.torchvision_body import TorchvisionBody
 
 # Names that look for 'bn' would miss: resnet's downsample.1, densenet's norm0, mobilenet's 0.1.
