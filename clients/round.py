@@ -16,6 +16,9 @@ from common.errors import RunError
 from common.evaluation import Metrics, estimate_statistics, evaluate_site, predict
 from common.fingerprint import code_fingerprint
 from common.messages import RoundOrder, RoundReply
+from common.methods.fedprox import proximal
+from common.methods.moon import model_contrast
+from common.methods.term import Term
 from common.models.network import Network
 from common.prototypes import Anchors, Prototypes, anchors_for, make_prototypes
 from common.randomness import numpy_generator
@@ -68,13 +71,14 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         order.steps,
         order.total_steps,
         constants=_anchors(site, order),
+        terms=_terms(site, network, state),
         on_step=progress_writer(site.own, order.round, order.steps),
     )
     prototypes = _prototypes(site, network)
     shared = pack(network)
     if not np.isfinite(shared).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
-    _keep(site, order, network, optimizer, store, digest_of(shared))
+    _keep(site, order, network, optimizer, store, shared)
     note(site.own, _sent(order, summary, shared, prototypes))
     return RoundReply(
         run=order.run,
@@ -124,7 +128,7 @@ def flatten(metrics: Mapping[str, Metrics]) -> dict[str, float]:
 
 
 def _anchors(site: OpenSite, order: RoundOrder) -> Anchors | None:
-    if site.config.alpha == 0:
+    if not site.config.meets_prototypes:
         return None
     return anchors_for(
         site.name,
@@ -133,14 +137,31 @@ def _anchors(site: OpenSite, order: RoundOrder) -> Anchors | None:
         site.config.batch_size,
         site.device.device,
         site.device.images_dtype,
+        average=site.config.prototypes == "average",
+        multiplicity=site.config.prototype_multiplicity,
     )
+
+
+def _terms(site: OpenSite, network: Network, state: PrivateState | None) -> list[Term]:
+    """Return what a compared method adds to the objective of this round."""
+    config = site.config
+    terms = []
+    if config.proximal:
+        terms.append(proximal(network, config.proximal))
+    if config.model_contrast and state is not None and state.last is not None:
+        terms.append(
+            model_contrast(
+                network, state.last, config.model_contrast, config.model_contrast_temperature
+            )
+        )
+    return terms
 
 
 def _prototypes(site: OpenSite, network: Network) -> Prototypes:
     """Make the site's prototypes; none where nobody would meet them."""
     config = site.config
     chosen = site.split.train
-    if config.alpha == 0 or len(config.site_names) == 1:
+    if not config.meets_prototypes or len(config.site_names) == 1:
         chosen = chosen[:0]
     elif config.prototype_images:
         chosen = _some_of_each_class(site, config.prototype_images)
@@ -168,11 +189,16 @@ def _keep(
     network: Network,
     optimizer: Optimizer,
     store: PrivateStore,
-    sent: str,
+    shared: NDArray[Any],
 ) -> None:
-    """Write the private tensors and moments of the end of the round."""
-    carried = site.config.optimizer_state == "carry"
-    state = PrivateState(private_state(network), moments_of(optimizer) if carried else {}, sent)
+    """Write the private tensors and moments of the end of the round, and what it sends if asked."""
+    config = site.config
+    state = PrivateState(
+        private_state(network),
+        moments_of(optimizer) if config.optimizer_state == "carry" else {},
+        digest_of(shared),
+        shared if config.model_contrast else None,
+    )
     store.save(order.round, state, order.previous)
 
 

@@ -3,7 +3,8 @@
 ::
 
     store/manifest.json            whose state this is
-    store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3
+    store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3; the
+                                   weights that the site sent too, if its objective looks back
     store/evaluated-0003.safetensors   normalisation under the average of round 3, while
                                        validation may still choose that round
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from common.files import load_tensors, read_json, remove_parts, save_tensors, wr
 
 OWNER_ONLY = 0o600
 PRIVATE, MOMENT = "private/", "moment/"
+LAST = "last"
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,14 @@ class PrivateState:
         Its optimizer's state.
     sent : str
         Digest of the shared tensors that it sent.
+    last : ndarray, shape (layout.size,), or None
+        These tensors, where the objective asks for them.
     """
 
     private: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     sent: str
+    last: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ class PrivateStore:
                 "start a new run."
             )
         tensors, sent = self._read(path)
-        return PrivateState(_below(PRIVATE, tensors), _below(MOMENT, tensors), sent)
+        last = tensors[LAST].numpy() if LAST in tensors else None
+        return PrivateState(_below(PRIVATE, tensors), _below(MOMENT, tensors), sent, last)
 
     def save(self, round: int, state: PrivateState, previous: int) -> None:
         """Write the state of the end of a round, atomically.
@@ -165,6 +172,8 @@ class PrivateStore:
     def _write(self, path: Path, state: PrivateState) -> None:
         tensors = {f"{PRIVATE}{name}": tensor for name, tensor in state.private.items()}
         tensors |= {f"{MOMENT}{name}": tensor for name, tensor in state.moments.items()}
+        if state.last is not None:
+            tensors[LAST] = torch.from_numpy(state.last)
         about = asdict(self.owner) | {"sent": state.sent}
         save_tensors(path, tensors, about, mode=OWNER_ONLY)
 

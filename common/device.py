@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from common.config import Config
 from common.errors import ConfigError
@@ -111,3 +112,8 @@ def limited_threads(config: Config) -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(before)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or as it is where that is more precise."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

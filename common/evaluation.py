@@ -17,8 +17,8 @@ from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
 from common.metrics import Metrics, auc_interval, measure
-from common.models.own import OwnModules
 from common.models.network import Network
+from common.models.own import OwnModules
 from common.randomness import numpy_generator
 from common.training import TrainingSite
 

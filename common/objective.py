@@ -5,6 +5,7 @@ pairs are those of the joint batch. Federated, an anchor is an image of the batc
 sites' prototypes stand for the images that the joint batch would hold of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config import Config
+from common.device import at_least_float32
+from common.methods import fedproto, ms_net
 from common.models.network import Output
 from common.prototypes import Anchors
 
@@ -29,6 +32,8 @@ class Loss:
         Detached mean over the batch.
     contrastive : Tensor, shape ()
         Detached mean over the ordered positive pairs; 0 where the term is off.
+
+    What a compared method adds (:mod:`common.methods`) is in the total alone.
     """
 
     total: Tensor
@@ -71,8 +76,8 @@ def contrastive(
         negatives contributes 0 to each of its pairs under ``nt-xent`` (D is the positive alone)
         and is left out under ``eq4`` (its D is empty).
     """
-    work = _at_least_float32(projections)
-    anchors = F.normalize(projections.to(work), dim=1)
+    anchors = F.normalize(at_least_float32(projections), dim=1)
+    work = anchors.dtype
     others, other_labels = anchors, labels
     weights = torch.ones(len(labels), dtype=work, device=labels.device)
     if constants is not None:
@@ -114,8 +119,9 @@ def objective(
     config: Config,
     weight: float,
     constants: Anchors | None = None,
+    terms: Sequence[Tensor] = (),
 ) -> Loss:
-    """Return cross entropy + weight · contrastive for one batch.
+    """Return cross entropy + weight · contrastive for one batch, and what a compared method adds.
 
     Parameters
     ----------
@@ -129,13 +135,20 @@ def objective(
         The contrastive term's weight at this step; 0 leaves it out.
     constants : Anchors, optional
         The other sites' prototypes.
+    terms : sequence of Tensor, shape ()
+        What is added as it is.
     """
-    cross_entropy = F.cross_entropy(output.logits.to(_at_least_float32(output.logits)), labels)
-    if weight == 0:
-        return Loss(cross_entropy, cross_entropy.detach(), torch.zeros_like(cross_entropy))
-    term = contrastive(output.projection, labels, config.temperature, config.denominator, constants)
-    return Loss(cross_entropy + weight * term, cross_entropy.detach(), term.detach())
-
-
-def _at_least_float32(tensor: Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
+    cross_entropy = F.cross_entropy(at_least_float32(output.logits), labels)
+    total, term = cross_entropy, torch.zeros_like(cross_entropy)
+    if weight:
+        term = contrastive(
+            output.projection, labels, config.temperature, config.denominator, constants
+        )
+        total = total + weight * term
+    if output.auxiliary is not None:
+        total = total + ms_net.transfer(output.logits, output.auxiliary, labels)
+    if config.prototype_pull and constants is not None:
+        total = total + config.prototype_pull * fedproto.pull(output.projection, labels, constants)
+    for further in terms:
+        total = total + further
+    return Loss(total, cross_entropy.detach(), term.detach())

@@ -100,6 +100,8 @@ def anchors_for(
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    average: bool = False,
+    multiplicity: bool = True,
 ) -> Anchors | None:
     """Turn the other sites' prototypes into constants of the objective.
 
@@ -118,6 +120,12 @@ def anchors_for(
         Images of each site in the pooled batch.
     device, dtype
         Where and as what the constants shall lie.
+    average : bool
+        Meet one prototype a class, the mean of all sites' (the site's own too) by the images
+        behind them, with the multiplicity of the others'. Not what xsite does, but what it is
+        compared with.
+    multiplicity : bool
+        Without it every prototype counts once.
 
     Returns
     -------
@@ -137,10 +145,33 @@ def anchors_for(
         for other in others
         for label in other.classes
     ]
+    vectors = np.concatenate([other.vectors for other in others])
+    labels = np.concatenate([other.classes for other in others])
+    weights = np.array(shares)
+    if average:
+        met = np.unique(labels)
+        vectors = np.stack([_mean(prototypes, label) for label in met])
+        weights = np.array([weights[labels == label].sum() for label in met])
+        labels = met
+    if not multiplicity:
+        weights = np.ones_like(weights)
     return Anchors(
-        torch.tensor(np.concatenate([other.vectors for other in others]), dtype=dtype).to(device),
-        torch.tensor(np.concatenate([other.classes for other in others])).to(device),
-        torch.tensor(shares, dtype=dtype).to(device),
+        torch.tensor(vectors, dtype=dtype).to(device),
+        torch.tensor(labels).to(device),
+        torch.tensor(weights, dtype=dtype).to(device),
+    )
+
+
+def _mean(prototypes: Sequence[Prototypes], label: int) -> NDArray[np.float64]:
+    """Return the mean of all sites' prototypes of a class, by the images behind them."""
+    return sum(
+        (
+            count * vector.astype(np.float64)
+            for own in prototypes
+            for known, vector, count in zip(own.classes, own.vectors, own.counts, strict=True)
+            if known == label
+        ),
+        start=np.zeros(prototypes[0].vectors.shape[1]),
     )
 
 

@@ -93,6 +93,10 @@ class Config(BaseModel):
     """Width of the projection head's hidden layer, before the multiplier."""
     projection_size: int = Field(128, ge=2)
     """Width of a projection."""
+    adapters: Literal["none", "series", "parallel"] = "none"
+    """Every site's own residual adapters: none, after the shared convolutions, or beside them."""
+    auxiliary: bool = False
+    """Give every site a classification branch of its own that teaches the shared one (MS-Net)."""
     pretrained: str = ""
     """File of weights to start from (the authors' checkpoint, or one of xsite's); '' for none."""
 
@@ -107,8 +111,21 @@ class Config(BaseModel):
     """A class with fewer training images at a site sends no prototype."""
     prototype_images: int = Field(64, ge=0)
     """Images of a class behind its prototype, at most; 0 takes all the training images."""
+    prototypes: Literal["site", "average", "none"] = "site"
+    """What a site meets of the others: each one's prototypes, all sites' average, or nothing."""
+    prototype_multiplicity: bool = True
+    """Let a prototype count as often as the joint batch would hold its images, else once."""
     contrastive_warmup: float = Field(0.0, ge=0, le=1)
     """Share of all steps over which the contrastive weight rises from 0 to alpha."""
+
+    proximal: float = Field(0.0, ge=0)
+    """FedProx's μ: a pull back to the received weights; 0: off."""
+    model_contrast: float = Field(0.0, ge=0)
+    """MOON's μ: projections like the received model's, unlike the site's last; 0: off."""
+    model_contrast_temperature: float = Field(0.5, gt=0)
+    """MOON's temperature."""
+    prototype_pull: float = Field(0.0, ge=0)
+    """FedProto's λ: a pull of projections to the prototypes of their class; 0: off."""
 
     # Training
     epochs: int = Field(10, ge=1)
@@ -140,6 +157,8 @@ class Config(BaseModel):
     local_steps: int = Field(16, ge=0)
     """Optimizer steps at a site between two exchanges; 0: one epoch. More save bytes and cost
     accuracy."""
+    exchange: Literal["weights", "prototypes"] = "weights"
+    """What the sites exchange: shared weights and prototypes, or (FedProto) prototypes alone."""
     optimizer_state: Literal["carry", "reset"] = "carry"
     """What a site does with its optimizer's moments at the start of a round."""
     aggregation: Literal["uniform", "images"] = "uniform"
@@ -203,6 +222,13 @@ class Config(BaseModel):
             )
         if self.min_sites > len(names):
             raise ValueError(f"min-sites is {self.min_sites}, but there are {len(names)} sites")
+        if self.exchange == "prototypes" and not self.meets_prototypes:
+            raise ValueError(
+                "exchange = 'prototypes' needs a term that meets them: prototype-pull or alpha, "
+                "and prototypes other than 'none'"
+            )
+        if self.exchange == "prototypes" and self.pretrained:
+            raise ValueError("exchange = 'prototypes' shares no weights, so none can be pretrained")
         if self.resume and not self.run_name:
             raise ValueError("resume needs run-name, the run to go on with")
         if self.variant == "released" and self.backbone != "covidnet":
@@ -218,6 +244,11 @@ class Config(BaseModel):
     def class_names(self) -> tuple[str, ...]:
         """Class folders in label order: label 0 first; of two classes the second is positive."""
         return _entries(self.classes)
+
+    @property
+    def meets_prototypes(self) -> bool:
+        """Whether a site meets prototypes of the others in its objective."""
+        return self.prototypes != "none" and (self.alpha > 0 or self.prototype_pull > 0)
 
     @property
     def cached_size(self) -> int:

@@ -24,6 +24,7 @@ from common.data.folds import Split
 from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
+from common.methods.term import Batch, Term
 from common.models.network import Network
 from common.objective import Loss, objective
 from common.optimisation import contrastive_weight, learning_rate, make_optimizer
@@ -152,6 +153,7 @@ def train(
     steps: range,
     total_steps: int,
     constants: Anchors | None = None,
+    terms: Sequence[Term] = (),
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
@@ -179,6 +181,8 @@ def train(
         Steps of the whole run, over which the learning rate falls.
     constants : Anchors, optional
         The other sites' prototypes.
+    terms : sequence of Term
+        What a compared method adds to the objective.
     on_step : callable, optional
         Called now and then, and after the last step.
     should_stop : callable, optional
@@ -209,7 +213,9 @@ def train(
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
             with device.autocast():
                 output = network(images, segments)
-            loss = objective(output, labels, config, weight, constants)
+                batch = Batch(images, labels, segments, output)
+                further = [term(batch) for term in terms]
+            loss = objective(output, labels, config, weight, constants, further)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm:

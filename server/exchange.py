@@ -101,7 +101,7 @@ def make_orders(
     shared = encode_shared(state.shared, flwr.app)
     messages = {}
     for site, node in course.roster.nodes.items():
-        others = [s for s in course.roster.nodes if s != site and s in state.prototypes]
+        others = [s for s in course.roster.nodes if _meets(course.config, site, s, state)]
         order = replace(
             common,
             previous=state.completed.get(site, 0),
@@ -111,6 +111,12 @@ def make_orders(
         content = encode_order(order, flwr.app, shared)
         messages[site] = Message(content, node, message_type, group_id=str(asked))
     return messages
+
+
+def _meets(config: Config, site: str, other: str, state: RunState) -> bool:
+    """Say whether a site gets another's prototypes; its own are part of an average alone."""
+    met = other != site or config.prototypes == "average"
+    return config.meets_prototypes and met and other in state.prototypes
 
 
 def round_of(state: RunState, purpose: Purpose) -> int:

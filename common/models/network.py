@@ -1,6 +1,6 @@
 """The network of a run: backbone, classification head, projection head, and their sites."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from common.config import Config
 from common.errors import ConfigError
+from common.methods import adapters, ms_net
 from common.models import dsbn, own, pretrained
 from common.models.classifier import ClassificationHead
 from common.models.covidnet import CovidNet, feature_size, scaled
@@ -32,11 +33,14 @@ class Output(NamedTuple):
         The backbone's features.
     projection : Tensor, shape (batch, projection_size)
         Their image under the projection head, not normalised.
+    auxiliary : Tensor, shape (batch, classes), or None
+        Logits of each image's site's own branch, where there are such branches.
     """
 
     logits: Tensor
     embedding: Tensor
     projection: Tensor
+    auxiliary: Tensor | None = None
 
 
 class Network(nn.Module):
@@ -56,6 +60,8 @@ class Network(nn.Module):
         Whether each site gets its own BatchNorm.
     description : str
         What the network is, for reports and errors.
+    auxiliary : mapping of str to Module, optional
+        Every site's own branch, embedding → logits (:mod:`common.methods.ms_net`).
     """
 
     def __init__(
@@ -66,12 +72,14 @@ class Network(nn.Module):
         sites: Sequence[str],
         own_normalisation: bool,
         description: str,
+        auxiliary: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.body, self.head, self.projection = body, head, projection
         self.sites = tuple(sites)
         self.description = description
         self.routing = own.SiteRouting()
+        self.auxiliary = own.OwnModules(auxiliary, self.routing) if auxiliary else None
         if own_normalisation:
             dsbn.convert(self, self.sites, self.routing)
         else:
@@ -95,12 +103,19 @@ class Network(nn.Module):
         own.check_segments(segments, self.sites, len(images))
         self.routing.segments = tuple(segments)
         embedding = self.body(images)
-        return Output(self.head(embedding), embedding, self.projection(embedding))
+        branch = None if self.auxiliary is None else self.auxiliary(embedding)
+        return Output(self.head(embedding), embedding, self.projection(embedding), branch)
 
     def add_site(self, site: str, like: str | None = None) -> None:
         """Give a further site its own modules; see :func:`common.models.own.add_site`."""
         own.add_site(self, site, like)
         self.sites += (site,)
+
+
+class PrivateNetwork(Network):
+    """A network of which nothing is shared, for sites that exchange prototypes alone."""
+
+    private = True
 
 
 def build_network(config: Config, sites: Sequence[str]) -> Network:
@@ -138,7 +153,8 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
         body, head, projection = _parts(config)
     weights = sum(p.numel() for part in (body, head, projection) for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
-    network = Network(
+    kind = PrivateNetwork if config.exchange == "prototypes" else Network
+    network = kind(
         body,
         head,
         projection,
@@ -146,7 +162,10 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
         config.normalisation == "dsbn",
         f"{config.backbone}{variant}, width {config.width:g}, "
         f"{len(config.class_names)} classes, {weights / 1e6:.1f} million weights",
+        ms_net.branches(head, sites, config.seed) if config.auxiliary else None,
     )
+    if config.adapters != "none":
+        adapters.adapt(network.body, sites, network.routing, config.adapters)
     network.to(torch.float64 if config.precision == "float64" else torch.float32)
     network.to(memory_format=torch.channels_last)
     if config.pretrained:

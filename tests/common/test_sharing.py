@@ -9,8 +9,8 @@ from common import sharing
 from common.config import make_config
 from common.errors import ReplyError, RunError, StoreError
 from common.models.dsbn import DomainBatchNorm, convert
-from common.models.own import SiteRouting
 from common.models.network import build_network
+from common.models.own import SiteRouting
 
 SITES = ("a", "b")
 

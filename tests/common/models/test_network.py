@@ -109,7 +109,7 @@ def test_the_original_has_normalisation_in_its_projection_head_alone() -> None:
 def test_segments_are_checked_for_any_normalisation() -> None:
     for normalisation in ("dsbn", "shared"):
         network = build_network(small(normalisation=normalisation), ["a", "b"])
-        with pytest.raises(RunError, match="no normalisation for site 'c'; it knows a, b"):
+        with pytest.raises(RunError, match="nothing of site 'c'; it knows a, b"):
             network(images(), [("a", 2), ("c", 2)])
         with pytest.raises(RunError, match="holds 4 images"):
             network(images(), [("a", 3)])

@@ -1,0 +1,34 @@
+"""A further term of a site's objective, as some methods add one to each step."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from common.models.network import Output
+from common.models.own import Segments
+
+
+class Batch(NamedTuple):
+    """What a term may look at.
+
+    Attributes
+    ----------
+    images : Tensor, shape (batch, 3, height, width)
+        As the network got them.
+    labels : Tensor, shape (batch,)
+        Their classes.
+    segments : sequence of (str, int)
+        Whose they are.
+    output : Output
+        What the network says of them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    segments: Segments
+    output: Output
+
+
+Term = Callable[[Batch], Tensor]
+"""Returns what is added to the loss of a batch, shape (), already weighted."""

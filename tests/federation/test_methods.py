@@ -1,0 +1,110 @@
+"""The compared methods, federated: each does what it says, and keeps private what it calls so."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from common.files import load_tensors
+from common.messages import RoundOrder
+from common.results import read_result
+from common.wire import decode_order, decode_reply
+from tests.federation.hospitals import federate, run_of, tiny_config
+from tests.federation.test_invariants_privacy import Collector, Wire
+from tests.federation.test_invariants_reproducible import outcome
+from tests.federation.test_invariants_resume import Killed, killing
+
+EPOCHS: dict[str, Any] = {"epochs": 2}
+FEDAVG: dict[str, Any] = {"normalisation": "shared", "alpha": 0.0}
+FEDBN: dict[str, Any] = {"alpha": 0.0}
+XSITE: dict[str, Any] = {}
+FEDPROTO = FEDBN | {"prototypes": "average", "prototype_pull": 1.0, "exchange": "prototypes"}
+
+# A method's settings, and those of what it would be if its own part did nothing.
+METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "fedbn": (FEDBN, FEDAVG),
+    "fedprox": (FEDAVG | {"proximal": 1.0}, FEDAVG),
+    "moon": (FEDAVG | {"model_contrast": 1.0}, FEDAVG),
+    "series": (FEDBN | {"adapters": "series"}, FEDBN),
+    "parallel": (FEDBN | {"adapters": "parallel"}, FEDBN),
+    "ms-net": (FEDBN | {"auxiliary": True}, FEDBN),
+    "fedproto": (FEDPROTO, FEDBN | {"prototypes": "average", "prototype_pull": 1.0}),
+    "averaged": ({"prototypes": "average"}, XSITE),
+    "local": ({"prototypes": "none"}, XSITE),
+    "once": ({"prototype_multiplicity": False}, XSITE),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_acts_and_keeps_its_private_tensors(tmp_path: Path, method: str) -> None:
+    settings, without = METHODS[method]
+    config = tiny_config(tmp_path, **EPOCHS, **settings)
+    collector = Collector(config)
+    wire = Wire(federate(config, tamper=collector).wire())
+    assert read_result(run_of(config))["status"] == "completed"
+    # What a site sent last it may keep too.
+    collector.tensors = {n: t for n, t in collector.tensors.items() if not n.endswith(":last")}
+    wanted = collector.pieces()
+    assert len(wanted) > (1000 if "shared" in settings.values() else 5000)
+    assert wire.found(wanted) == []
+    plain = tiny_config(tmp_path, run_name="plain", **EPOCHS, **without)
+    federate(plain)
+    shared = [run_of(c) / "sites" / "north" / "predictions.csv" for c in (config, plain)]
+    assert shared[0].read_bytes() != shared[1].read_bytes()
+
+
+def test_fedproto_s_sites_send_prototypes_and_no_weight(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, **EPOCHS, **FEDPROTO)
+    sent = []
+
+    def watch(question: Message, reply: Message) -> list[Message]:
+        if question.metadata.message_type == "train":
+            said = decode_reply(reply.content)
+            sent.append((decode_order(question.content).shared.size, said.shared.size))
+            assert len(said.prototypes.vectors) == 2
+        return [reply]
+
+    federate(config, tamper=watch)
+    assert sent == [(0, 0)] * 4
+    tensors, _ = load_tensors(run_of(config) / "sites" / "north" / "private.safetensors")
+    assert any(name.startswith("body.") and name.endswith(".weight") for name in tensors)
+    other, _ = load_tensors(run_of(config) / "sites" / "south" / "private.safetensors")
+    assert not np.array_equal(tensors["head.logits.weight"], other["head.logits.weight"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "met"),
+    [
+        ({}, {"north": ["south"], "south": ["north"]}),
+        ({"prototypes": "average"}, {"north": ["north", "south"], "south": ["north", "south"]}),
+        ({"prototypes": "none"}, {"north": [], "south": []}),
+        (FEDBN, {"north": [], "south": []}),
+    ],
+)
+def test_whose_prototypes_a_site_gets(
+    tmp_path: Path, settings: dict[str, Any], met: dict[str, list[str]]
+) -> None:
+    orders: dict[str, RoundOrder] = {}
+
+    def watch(question: Message, reply: Message) -> list[Message]:
+        if question.metadata.message_type == "train":
+            orders[decode_reply(reply.content).site] = decode_order(question.content)
+        return [reply]
+
+    federate(tiny_config(tmp_path, **EPOCHS, **settings), tamper=watch)
+    found = {site: [own.site for own in order.prototypes] for site, order in orders.items()}
+    assert found == met
+
+
+@pytest.mark.parametrize("method", ["moon", "fedproto", "ms-net", "series"])
+def test_a_method_resumes_where_it_was(tmp_path: Path, method: str) -> None:
+    settings = METHODS[method][0] | {"epochs": 3}
+    expected = tiny_config(tmp_path, run_name="unharmed", **settings)
+    federate(expected)
+    config = tiny_config(tmp_path, run_name="killed", **settings)
+    with pytest.raises(Killed):
+        federate(config, before=killing("train", 4))
+    federate(config.changed(resume=True))
+    assert outcome(config) == outcome(expected)
