@@ -15,10 +15,12 @@ from common.data.folds import leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
 from common.ending import ending_told
+from common.errors import ConfigError
 from common.models.network import Network, build_network
 from common.plan import Plan, make_plan
 from common.results import TrainingResult, subset_figures
 from common.runs import RunFolder, read_run_config, refuse_taken
+from common.schema import kebab
 from common.sharing import private_names, shared_names
 from common.training import training_site
 from common.weights import weights_digest
@@ -85,6 +87,7 @@ def train_single(config: Config, base: Path, report: Report) -> Path:
 
 
 def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
+    _refuse_federated_parts(config, mode)
     refuse_taken(config, base)
     config = _with_threads(config, base)
     device = choose_device(config)
@@ -125,6 +128,20 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
             folder.finish(result.as_dict())
             shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
     return folder.path
+
+
+def _refuse_federated_parts(config: Config, mode: Mode) -> None:
+    """Refuse keys that would do nothing without an exchange."""
+    for key in ("proximal", "model_contrast", "prototype_pull"):
+        if value := getattr(config, key):
+            raise ConfigError(
+                f"{kebab(key)} is {value:g}, but it is for federated training: in {mode} training "
+                "nothing is received. Leave it out."
+            )
+    if config.exchange != "weights":
+        raise ConfigError(
+            f"exchange is '{config.exchange}', but {mode} training exchanges nothing."
+        )
 
 
 def _with_threads(config: Config, base: Path) -> Config:

@@ -1,4 +1,4 @@
-"""``xsite config`` and ``xsite version``."""
+"""``xsite config``, ``xsite methods`` and ``xsite version``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from simulations.commands.plain import PlainCommand
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("config", cls=PlainCommand, short_help="List the configuration keys.")(config)
+    app.command("methods", cls=PlainCommand, short_help="List the compared methods.")(methods)
     app.command("version", cls=PlainCommand, short_help="Print versions.")(version)
 
 
@@ -44,6 +45,21 @@ def config(
         console.print(Padding(Text(text), (0, 0, 0, 4)))
     if not found:
         raise ConfigError(f"No configuration key mentions '{word}'; `xsite config` lists them all.")
+
+
+def methods() -> None:
+    """List the methods that xsite is compared with: how each is asked for, and what it sets."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from common.methods.table import METHODS
+
+    console = Console()
+    for method in METHODS.values():
+        console.print(Text.assemble((method.name, "bold"), f"  {method.label}, {method.mode}"))
+        told = ", ".join(f"{key} = {value!r}" for key, value in method.settings.items())
+        console.print(Padding(Text(told or "the defaults"), (0, 0, 0, 4)))
 
 
 def version() -> None:

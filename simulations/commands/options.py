@@ -47,6 +47,10 @@ ResumedRun = Annotated[
     typer.Option("--resume", metavar="RUN", help="Go on with this run, by its name or folder."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything random.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", help="A method of the comparison, as fedprox. See xsite methods."),
+]
 Epochs = Annotated[
     int | None, typer.Option("--epochs", metavar="N", help="Passes over the images.")
 ]
@@ -57,7 +61,10 @@ Device = Annotated[
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asked for on the command line, before it is a configuration."""
+    """What a person asked for on the command line, before it is a configuration.
+
+    ``mode`` is the training mode of the command, which a ``method`` must be made for.
+    """
 
     file: Path | None = None
     settings: Sequence[str] = ()
@@ -70,10 +77,12 @@ class Asked:
     seed: int | None = None
     epochs: int | None = None
     device: str | None = None
+    method: str | None = None
+    mode: str = ""
 
 
 def gather_config(asked: Asked) -> Config:
-    """Make a configuration of a file, ``--set`` and the options, the later winning.
+    """Make a configuration of a file, a method, ``--set`` and the options, the later winning.
 
     Parameters
     ----------
@@ -98,6 +107,8 @@ def gather_config(asked: Asked) -> Config:
     if asked.file is not None:
         file = load_config(asked.file)
         values |= file.model_dump(by_alias=True, include=file.model_fields_set)
+    if asked.method is not None:
+        values |= _from_method(asked.method, asked.mode)
     values |= dict(parse_override(text) for text in asked.settings)
     values |= _from_options(asked)
     if asked.resume is None:
@@ -116,6 +127,19 @@ def gather_config(asked: Asked) -> Config:
         "resume": True,
     }
     return make_config(stored.to_run_config() | told | here)
+
+
+def _from_method(name: str, mode: str) -> dict[str, Scalar]:
+    from common.errors import ConfigError
+    from common.methods.table import find_method
+
+    method = find_method(name)
+    if method.mode != mode:
+        raise ConfigError(
+            f"The method '{name}' is for {method.mode} training: "
+            f"xsite train {method.mode} --method {name}."
+        )
+    return method.values
 
 
 def _from_options(asked: Asked) -> dict[str, Scalar]:

@@ -40,6 +40,7 @@ def federated(
     seed: options.Seed = None,
     epochs: options.Epochs = None,
     device: options.Device = None,
+    method: options.MethodName = None,
     cpus_per_site: Annotated[
         int | None,
         typer.Option(metavar="N", help="CPUs that one site takes. [default: a fair share]"),
@@ -58,7 +59,19 @@ def federated(
     SuperLink and SuperNodes instead: see README.md.
     """
     asked = options.Asked(
-        config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device
+        file=config,
+        settings=set_ or (),
+        data=data,
+        sites=sites,
+        site_folders=site or (),
+        runs=runs,
+        name=name,
+        resume=resume,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+        method=method,
+        mode="federated",
     )
 
     def training(config: Config, base: Path, report: Report) -> Path:
@@ -93,13 +106,26 @@ def pooled(
     seed: options.Seed = None,
     epochs: options.Epochs = None,
     device: options.Device = None,
+    method: options.MethodName = None,
 ) -> None:
     """Train one network on the images of all sites: the reference for federated training.
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
     asked = options.Asked(
-        config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device
+        file=config,
+        settings=set_ or (),
+        data=data,
+        sites=sites,
+        site_folders=site or (),
+        runs=runs,
+        name=name,
+        resume=resume,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+        method=method,
+        mode="pooled",
     )
 
     def training(config: Config, base: Path, report: Report) -> Path:
@@ -124,13 +150,26 @@ def single(
     seed: options.Seed = None,
     epochs: options.Epochs = None,
     device: options.Device = None,
+    method: options.MethodName = None,
 ) -> None:
     """Train a network for every site on its own images, with as many steps as the others get.
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
     asked = options.Asked(
-        config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device
+        file=config,
+        settings=set_ or (),
+        data=data,
+        sites=sites,
+        site_folders=site or (),
+        runs=runs,
+        name=name,
+        resume=resume,
+        seed=seed,
+        epochs=epochs,
+        device=device,
+        method=method,
+        mode="single",
     )
 
     def training(config: Config, base: Path, report: Report) -> Path:
