@@ -227,8 +227,13 @@ class Config(BaseModel):
                 "exchange = 'prototypes' needs a term that meets them: prototype-pull or alpha, "
                 "and prototypes other than 'none'"
             )
-        if self.exchange == "prototypes" and self.pretrained:
-            raise ValueError("exchange = 'prototypes' shares no weights, so none can be pretrained")
+        if self.exchange == "prototypes":
+            for key in ("pretrained", "proximal", "model_contrast"):
+                if getattr(self, key):
+                    raise ValueError(
+                        f"{kebab(key)} is about shared weights, and exchange = 'prototypes' "
+                        "shares none"
+                    )
         if self.resume and not self.run_name:
             raise ValueError("resume needs run-name, the run to go on with")
         if self.variant == "released" and self.backbone != "covidnet":

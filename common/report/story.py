@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.config import Config
 from common.report import numbers, provenance
 from common.report.records import LABELS, RunRecord, modes_of, sites_of
 from common.report.statistics import ALL_SITES, REFERENCE, Comparison
@@ -70,8 +71,6 @@ def facts(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[tupl
     seeds = sorted({record.config.seed for record in records})
     done = sum(record.completed for record in records)
     rounds = f"{config.local_steps} steps" if config.local_steps else "one epoch"
-    weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
-    contrast = f"cross entropy + {weight}contrastive term (τ\u00a0=\u00a0{config.temperature:g})"
     network = config.backbone if config.backbone != "covidnet" else f"covidnet ({config.variant})"
     return [
         ("Modes", numbers.listed([LABELS[mode].lower() for mode in modes_of(records)])),
@@ -83,17 +82,45 @@ def facts(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[tupl
         (
             "Network",
             f"{network}, width {config.width:g}, {config.image_size} pixels, "
-            f"normalisation {_normalisation(config.normalisation)}",
+            f"normalisation {_normalisation(config.normalisation)}{_own_modules(config)}",
         ),
-        ("Objective", contrast if config.alpha else "cross entropy"),
+        ("Objective", _objective(config)),
         (
             "Training",
             f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
             f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})",
         ),
-        ("A round", rounds),
+        ("A round", f"{rounds}{_PROTOTYPES_ALONE if config.exchange == 'prototypes' else ''}"),
         ("Weights", f"{_weights(records)}; nothing was chosen on test images"),
     ]
+
+
+_PROTOTYPES_ALONE = ", after which prototypes are exchanged and no weights"
+
+
+def _objective(config: Config) -> str:
+    weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
+    kind = {"site": "", "average": " with averaged prototypes", "none": " within a site"}
+    met, heat = kind[config.prototypes], f"τ\u00a0=\u00a0{config.temperature:g}"
+    parts = (
+        (config.alpha, f"{weight}contrastive term{met} ({heat})"),
+        (config.auxiliary, "the sites' own branches and what they hand on (MS-Net)"),
+        (
+            config.proximal,
+            f"{config.proximal / 2:g} × squared distance from the received weights (FedProx)",
+        ),
+        (config.model_contrast, f"{config.model_contrast:g} × model-contrastive term (MOON)"),
+        (
+            config.prototype_pull,
+            f"{config.prototype_pull:g} × squared distance from prototypes (FedProto)",
+        ),
+    )
+    return " + ".join(["cross entropy", *(told for there, told in parts if there)])
+
+
+def _own_modules(config: Config) -> str:
+    told = "" if config.adapters == "none" else f", {config.adapters} adapters of each site's own"
+    return told + (", a branch of each site's own" if config.auxiliary else "")
 
 
 def _normalisation(kind: str) -> str:

@@ -49,6 +49,7 @@ def config(
 
 def methods() -> None:
     """List the methods that xsite is compared with: how each is asked for, and what it sets."""
+    import tomli_w
     from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
@@ -57,8 +58,8 @@ def methods() -> None:
 
     console = Console()
     for method in METHODS.values():
-        console.print(Text.assemble((method.name, "bold"), f"  {method.label}, {method.mode}"))
-        told = ", ".join(f"{key} = {value!r}" for key, value in method.settings.items())
+        console.print(Text.assemble((method.name, "bold"), f"  {method.label} ({method.mode})"))
+        told = ", ".join(tomli_w.dumps(dict(method.settings)).splitlines())
         console.print(Padding(Text(told or "the defaults"), (0, 0, 0, 4)))
 
 

@@ -69,3 +69,24 @@ def test_nobody_else_means_no_constants() -> None:
 def test_a_prototype_of_no_images_is_refused(counts: dict[str, list[int]]) -> None:
     with pytest.raises(RunError, match="Site 'b' sent a prototype of class 1"):
         anchors_for("a", [prototypes("b", [1])], counts, 16, CPU)
+
+
+def test_averaged_prototypes_weigh_every_site_by_its_images_the_own_one_too() -> None:
+    # Classes 0, 1 with 5, 6 images behind each; the vectors are (1, 1), (2, 2), (3, 3).
+    everyone = [prototypes("a", [0, 1]), prototypes("b", [1]), prototypes("c", [0, 1])]
+    counts = {"a": [10, 30], "b": [1, 3], "c": [20, 20]}
+    found = anchors_for("a", everyone, counts, 16, CPU, torch.float64, average=True)
+    assert found is not None
+    assert found.labels.tolist() == [0, 1]
+    expected = [5 * 1 + 5 * 3, 6 * 1 + 6 * 2 + 6 * 3]
+    assert found.vectors.tolist() == [[value, value] for value in expected]
+    # As many images as the joint batch holds of the others.
+    assert found.multiplicity.tolist() == [8, 12 + 8]
+
+
+def test_without_multiplicity_every_prototype_counts_once() -> None:
+    everyone = [prototypes("a", [0, 1]), prototypes("b", [1]), prototypes("c", [0, 1])]
+    counts = {"a": [10, 30], "b": [1, 3], "c": [20, 20]}
+    for average, expected in ((False, [1, 1, 1]), (True, [1, 1])):
+        found = anchors_for("a", everyone, counts, 16, CPU, average=average, multiplicity=False)
+        assert found is not None and found.multiplicity.tolist() == expected

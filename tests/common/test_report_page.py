@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,30 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def page_of(runs: list[Path], pending: dict[str, str] | None = None) -> Page:
     return Page(render([read_record(run) for run in runs], "A title", pending))
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({}, "cross entropy + contrastive term (τ\u00a0=\u00a00.05)"),
+        ({"alpha": 0.0}, "cross entropy"),
+        ({"prototypes": "average"}, "contrastive term with averaged prototypes (τ"),
+        ({"prototypes": "none"}, "contrastive term within a site (τ"),
+        ({"proximal": 0.5}, "0.25 × squared distance from the received weights (FedProx)"),
+        ({"model_contrast": 2.0}, "2 × model-contrastive term (MOON)"),
+        ({"prototype_pull": 3.0}, "3 × squared distance from prototypes (FedProto)"),
+        ({"auxiliary": True}, "a branch of each site's own"),
+        ({"adapters": "series"}, "series adapters of each site's own"),
+        ({"prototype_pull": 1.0, "exchange": "prototypes"}, "prototypes are exchanged and no"),
+    ],
+)
+def test_a_page_says_what_a_compared_method_does(
+    tmp_path: Path, part: dict[str, Any], told: str
+) -> None:
+    run = fabricate_run(tmp_path, "federated", SITES, **part)
+    text = Page(render([read_record(run)], "t")).text
+    assert told in text
+    assert ("cross entropy +" in text) == (part.get("alpha", 1.0) > 0)
 
 
 def test_the_table_s_numbers_come_from_the_runs(html: str) -> None:

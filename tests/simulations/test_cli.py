@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from common.config import describe, keys
 from common.errors import ConfigError, RunError
+from common.methods.table import METHODS
 from common.results import read_result
 from common.runs import RunFolder, read_run_config
 from simulations.cli import app
@@ -43,6 +45,42 @@ def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
     asked = Asked(file=file, settings=["alpha=0.25", "seed=8"], seed=9)
     config = gather_config(asked)
     assert (config.epochs, config.alpha, config.seed) == (3, 0.25, 9)
+
+
+def test_a_method_wins_over_the_file_and_set_over_the_method(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("alpha = 0.5\nproximal = 3.0\nadapters = 'series'\n")
+    asked = Asked(file=file, method="fedprox", mode="federated", settings=["proximal=0.25"])
+    config = gather_config(asked)
+    assert (config.alpha, config.proximal, config.normalisation) == (0, 0.25, "shared")
+    # What belongs to another method is unset; the weight of xsite's own term is the file's.
+    config = gather_config(Asked(file=file, method="xsite", mode="federated"))
+    assert (config.alpha, config.proximal, config.adapters) == (0.5, 0, "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "sentence"),
+    [
+        ("fedporx", "federated", "No method is called 'fedporx'. Did you mean 'fedprox'?"),
+        ("fedprox", "pooled", "is for federated training: xsite train federated --method fedprox"),
+    ],
+)
+def test_a_method_that_is_not_there_or_not_of_this_mode(
+    name: str, mode: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        gather_config(Asked(method=name, mode=mode))
+
+
+def test_every_method_makes_a_configuration_and_is_listed() -> None:
+    listed = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "200"}).output
+    made = {}
+    for method in METHODS.values():
+        config = gather_config(Asked(method=method.name, mode=method.mode))
+        made[method.mode, config.digest()] = method.name
+        assert f"{method.name}  {method.label} ({method.mode})" in listed
+    # Two methods that are one would be compared with each other.
+    assert len(made) == len(METHODS)
 
 
 def test_the_folders_below_data_are_the_sites_unless_some_are_named(tmp_path: Path) -> None:

@@ -223,6 +223,37 @@ def test_data_and_network_are_checked_before_a_folder_is_made(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"proximal": 1.0},
+        {"model_contrast": 1.0},
+        {"prototype_pull": 1.0},
+        {"exchange": "prototypes"},
+    ],
+)
+def test_what_needs_an_exchange_is_refused(tmp_path: Path, part: dict[str, float | str]) -> None:
+    key = next(iter(part)).replace("_", "-")
+    for training, mode in ((train_pooled, "pooled"), (train_single, "single")):
+        with pytest.raises(ConfigError, match=f"^{key} is .*{mode} training"):
+            training(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentReport())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("part", [{"adapters": "parallel"}, {"auxiliary": True}])
+def test_a_network_with_a_site_s_own_modules_predicts_what_was_written(
+    tmp_path: Path, part: dict[str, str | bool]
+) -> None:
+    run = train_pooled(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentReport())
+    with (run / "sites" / "b" / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["subset"] == "test"]
+    found = predict_images(
+        run, "b", [tmp_path / "data" / "b" / row["file"] for row in rows], device="cpu"
+    )
+    expected = [[float(row["non-covid"]), float(row["covid"])] for row in rows]
+    np.testing.assert_allclose(found.probabilities, expected, rtol=0, atol=1e-7)
+
+
 def test_a_run_that_fails_says_so(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", learning_rate=1e30, optimizer="sgd", clip_norm=0)
     with pytest.raises(RunError, match="no longer finite"):
