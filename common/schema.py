@@ -118,6 +118,7 @@ class Config(BaseModel):
     contrastive_warmup: float = Field(0.0, ge=0, le=1)
     """Share of all steps over which the contrastive weight rises from 0 to alpha."""
 
+    # Terms of compared methods
     proximal: float = Field(0.0, ge=0)
     """FedProx's μ: a pull back to the received weights; 0: off."""
     model_contrast: float = Field(0.0, ge=0)
