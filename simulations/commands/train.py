@@ -59,17 +59,7 @@ def federated(
     SuperLink and SuperNodes instead: see README.md.
     """
     asked = options.Asked(
-        file=config,
-        settings=set_ or (),
-        data=data,
-        sites=sites,
-        site_folders=site or (),
-        runs=runs,
-        name=name,
-        resume=resume,
-        seed=seed,
-        epochs=epochs,
-        device=device,
+        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
         method=method,
         mode="federated",
     )
@@ -113,17 +103,7 @@ def pooled(
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
     asked = options.Asked(
-        file=config,
-        settings=set_ or (),
-        data=data,
-        sites=sites,
-        site_folders=site or (),
-        runs=runs,
-        name=name,
-        resume=resume,
-        seed=seed,
-        epochs=epochs,
-        device=device,
+        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
         method=method,
         mode="pooled",
     )
@@ -157,17 +137,7 @@ def single(
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
     asked = options.Asked(
-        file=config,
-        settings=set_ or (),
-        data=data,
-        sites=sites,
-        site_folders=site or (),
-        runs=runs,
-        name=name,
-        resume=resume,
-        seed=seed,
-        epochs=epochs,
-        device=device,
+        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
         method=method,
         mode="single",
     )
