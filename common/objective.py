@@ -15,7 +15,8 @@ from torch import Tensor
 
 from common.config import Config
 from common.device import at_least_float32
-from common.methods import fedproto, ms_net
+from common.methods import fedproto
+from common.models import ms_net
 from common.models.network import Output
 from common.prototypes import Anchors
 

@@ -1,1 +1,1 @@
-"""What xsite is compared with: other methods for several sites, one room each."""
+"""What xsite is compared with: the table of methods, and the terms that they add to a loss."""

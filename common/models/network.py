@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from common.config import Config
 from common.errors import ConfigError
-from common.methods import adapters, ms_net
-from common.models import dsbn, own, pretrained
+from common.models import adapters, dsbn, ms_net, own, pretrained
 from common.models.classifier import ClassificationHead
 from common.models.covidnet import CovidNet, feature_size, scaled
 from common.models.original import OriginalCovidNet, PooledMap
@@ -61,7 +60,7 @@ class Network(nn.Module):
     description : str
         What the network is, for reports and errors.
     auxiliary : mapping of str to Module, optional
-        Every site's own branch, embedding → logits (:mod:`common.methods.ms_net`).
+        Every site's own branch, embedding → logits (:mod:`common.models.ms_net`).
     """
 
     def __init__(

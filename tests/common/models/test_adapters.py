@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from common.config import Config, make_config
-from common.methods.adapters import AdaptedConvolution, adapt
+from common.models.adapters import AdaptedConvolution, adapt
 from common.models.network import Network, build_network
 from common.models.own import SiteRouting
 from common.sharing import private_names, shared_names

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from common.config import make_config
-from common.methods.ms_net import transfer
+from common.models.ms_net import transfer
 from common.models.network import build_network
 from common.sharing import private_names
 
