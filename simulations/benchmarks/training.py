@@ -123,7 +123,11 @@ def plain_loop(
                 images = images.to(device.device, non_blocking=True)
                 outputs.append(network(images, [(site, len(images))]))
                 labels.append(own.to(device.device, non_blocking=True))
-            joint = Output(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
+            joint = Output(
+                torch.cat([output.logits for output in outputs]),
+                torch.cat([output.embedding for output in outputs]),
+                torch.cat([output.projection for output in outputs]),
+            )
             loss = objective(joint, torch.cat(labels), config, config.alpha).total
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
