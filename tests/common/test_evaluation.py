@@ -192,3 +192,13 @@ def test_statistics_that_all_sites_share_stay() -> None:
     before = state(made)
     estimate_statistics(made, site("a", 8, size=72), values, CPU)
     assert same(before, state(made))
+
+
+def test_a_site_s_own_branch_gets_its_statistics_too() -> None:
+    settings = config(image_size=32, width=0.05, projection_hidden=64, auxiliary=True)
+    made = build_network(settings, ["a", "b"])
+    estimate_statistics(made, site("a", size=36), settings, CPU)
+    means = {n: t for n, t in made.named_buffers() if "auxiliary" in n and "running_mean" in n}
+    assert len(means) == 4
+    for name, mean in means.items():
+        assert bool(mean.any()) == (".sites.a." in name)
