@@ -7,14 +7,13 @@ backbone, and what is handed on is their class probabilities. Both branches lear
 the shared one also from the site's own; a prediction is the shared one's.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.device import at_least_float32
-from common.randomness import seeded_torch
+from common.models.own import untrained
 
 
 def branches(head: nn.Module, sites: Sequence[str], seed: int) -> dict[str, nn.Module]:
@@ -29,14 +28,7 @@ def branches(head: nn.Module, sites: Sequence[str], seed: int) -> dict[str, nn.M
     seed : int
         The run's.
     """
-    made = {}
-    for site in sites:
-        made[site] = copy.deepcopy(head)
-        with seeded_torch(seed, site, "auxiliary branch"):
-            for module in made[site].modules():
-                if isinstance(module, nn.Linear):
-                    module.reset_parameters()
-    return made
+    return {site: untrained(head, seed, site, "auxiliary branch") for site in sites}
 
 
 def transfer(shared: Tensor, own: Tensor, labels: Tensor) -> Tensor:

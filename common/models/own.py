@@ -140,10 +140,17 @@ def add_site(network: nn.Module, site: str, like: str | None = None) -> None:
         if like is not None and like not in known:
             raise RunError(f"No site is called '{like}'; the network knows {', '.join(known)}.")
     for number, place in enumerate(places):
-        own = copy.deepcopy(place.sites[like or next(iter(place.sites))])
-        if like is None:
-            with seeded_torch(0, site, number, "own"):
-                for module in own.modules():
-                    if callable(reset := getattr(module, "reset_parameters", None)):
-                        reset()
-        place.sites[site] = own
+        example = place.sites[like or next(iter(place.sites))]
+        place.sites[site] = (
+            untrained(example, 0, site, number, "own") if like is None else copy.deepcopy(example)
+        )
+
+
+def untrained(module: nn.Module, seed: int, *parts: str | int) -> nn.Module:
+    """Return a copy of a module with fresh weights, drawn for ``(seed, *parts)``."""
+    fresh = copy.deepcopy(module)
+    with seeded_torch(seed, *parts):
+        for part in fresh.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+    return fresh
