@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import XsiteError
-from simulations.commands import about, predict, sites, study, train
+from simulations.commands import about, compare, predict, sites, study, train
 from simulations.commands.trail import Trail
 
 INTERRUPTED = 130
@@ -57,6 +57,7 @@ app = typer.Typer(
     epilog="Begin with: xsite demo",
 )
 app.add_typer(train.app, name="train", short_help="Train federated, pooled or single-site.")
+compare.register(app)
 study.register(app)
 predict.register(app)
 sites.register(app)

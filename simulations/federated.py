@@ -29,6 +29,9 @@ from simulations.settle import settle
 from simulations.superlink import RunState, SuperLink, start_superlink, wait_until_ready
 
 POLL_SECONDS = 0.5
+# Asking the SuperLink, and looking for new processes, takes tens of milliseconds of a processor
+# that the sites compute on; reading files takes none to speak of.
+POLLS_BETWEEN_QUESTIONS = 4
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
 LONGEST_FOLDER = 40
 # A run whose result is written has this long to end by itself.
@@ -165,15 +168,17 @@ def _follow(
         copying.start()
         try:
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
-                if latest == math.inf and _result_written(launch.run, started):
-                    latest = time.monotonic() + FAREWELL_SECONDS
-                if unlocked and (launch.run / "config.toml").exists():
-                    held.enter_context(alone_in(launch.run))
-                    unlocked = False
-                time.sleep(POLL_SECONDS)
                 tree.update()
-                watch.update()
-                copy.update()
+                for _ in range(POLLS_BETWEEN_QUESTIONS):
+                    if unlocked and (launch.run / "config.toml").exists():
+                        held.enter_context(alone_in(launch.run))
+                        unlocked = False
+                    time.sleep(POLL_SECONDS)
+                    watch.update()
+                    copy.update()
+                    if _result_written(launch.run, started):
+                        latest = min(latest, time.monotonic() + FAREWELL_SECONDS)
+                        break
             copying.join(timeout=5.0)
         finally:
             copy.update()

@@ -42,8 +42,15 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the lock goes with the process, however it ends.
+def alone_in(folder: Path, what: str = "the run") -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a run, a comparison or a study.
+    what : str
+        Which of them, for the error's sentence.
 
     Raises
     ------
@@ -54,5 +61,5 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"Another process is writing the run {folder}; wait for it.") from error
+            raise RunError(f"Another process is writing {what} {folder}; wait for it.") from error
         yield

@@ -130,7 +130,8 @@ def child_environment(folder: Path, config: Config, placement: Placement) -> dic
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        # It goes on asking for tasks all the while, on a processor that the sites compute on.
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         # Flower gives every worker an environment, which a worker started in advance lacks.

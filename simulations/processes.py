@@ -70,7 +70,11 @@ class ProcessTree:
 
 
 def start(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    talking: bool = False,
 ) -> "subprocess.Popen[bytes]":
     """Start a command in a session of its own, so that the terminal's Ctrl-C does not reach it.
 
@@ -84,6 +88,9 @@ def start(
         All its environment variables.
     log : Path
         File that takes its output.
+    talking : bool
+        Whether its standard input and output are pipes to this process; the file then takes its
+        standard error alone.
     """
     guard = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT]
     with log.open("ab") as output:
@@ -91,9 +98,9 @@ def start(
             [*(guard if sys.platform == "linux" else []), *command],
             cwd=folder,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE if talking else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talking else output,
+            stderr=output,
             start_new_session=True,
         )
 

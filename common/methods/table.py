@@ -114,16 +114,23 @@ METHODS = {
 }
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str, methods: Mapping[str, Method] = METHODS) -> Method:
     """Return a method by its name.
+
+    Parameters
+    ----------
+    name : str
+        As it is asked for.
+    methods : mapping of str to Method
+        Where to look.
 
     Raises
     ------
     ConfigError
         If there is none of that name, naming the nearest.
     """
-    if name in METHODS:
-        return METHODS[name]
-    near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(METHODS)}."
+    if name in methods:
+        return methods[name]
+    near = difflib.get_close_matches(name, methods, n=1, cutoff=0.5)
+    hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(methods)}."
     raise ConfigError(f"No method is called '{name}'. {hint}")

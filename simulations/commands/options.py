@@ -112,8 +112,7 @@ def gather_config(asked: Asked) -> Config:
     values |= dict(parse_override(text) for text in asked.settings)
     values |= _from_options(asked)
     if asked.resume is None:
-        _name_sites(values)
-        return load_config(None, _with_absolute_paths(values))
+        return load_config(None, complete(values))
     run = _find_run(asked.resume, values)
     from common.runs import read_run_config
 
@@ -173,6 +172,19 @@ def _site_entry(text: str) -> str:
     if "," in text:
         raise ConfigError(f"The folder {folder} has a comma in its name; rename it or link to it.")
     return f"{name.strip()}={folder.strip()}"
+
+
+def complete(values: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Return values with the sites named and all paths absolute.
+
+    Raises
+    ------
+    ConfigError
+        If the data folder cannot be read, or holds no site.
+    """
+    named = dict(values)
+    _name_sites(named)
+    return _with_absolute_paths(named)
 
 
 def _name_sites(values: dict[str, Scalar]) -> None:

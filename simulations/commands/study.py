@@ -1,96 +1,95 @@
-"""``xsite compare`` and ``xsite demo``: all modes on the same folds, and a report."""
+"""``xsite study``: methods × folds × seeds, and the tables of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simulations.commands import options
+from simulations.commands.compare import numbers
 from simulations.commands.plain import PlainCommand
+
+if TYPE_CHECKING:
+    from simulations.study.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("compare", cls=PlainCommand, short_help="Train all modes and write a report.")(
-        compare
-    )
-    app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")(demo)
+    """Add the command."""
+    app.command("study", cls=PlainCommand, short_help="Compare methods on folds and seeds.")(study)
 
 
-def compare(
-    config: options.ConfigFile = None,
+def study(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file of the study.")],
     set_: options.Settings = None,
     data: options.DataFolder = None,
-    sites: options.SiteList = None,
-    site: options.SiteFolders = None,
     runs: options.RunsFolder = None,
-    name: options.RunName = None,
-    epochs: options.Epochs = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the study's folder. [default: the file's]")
+    ] = None,
     device: options.Device = None,
-    seeds: Annotated[str, typer.Option(metavar="0,1", help="Seeds; a run for each.")] = "0",
-    folds: Annotated[str, typer.Option(metavar="0,1", help="Folds; a run for each.")] = "0",
-    modes: Annotated[
-        str, typer.Option(metavar="A,B", help="Modes to compare.")
-    ] = "pooled,federated,single",
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Methods, instead of the file's.")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Folds, instead of the file's.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Seeds, instead of the file's.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="Cells at once. [default: what the machine allows]")
+    ] = 0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write the report of what there is; train nothing.")
+    ] = False,
 ) -> None:
-    """Train federated, pooled and single-site on the same folds and seeds, and write a report.
+    """Train methods on folds with seeds, one cell a run, and write tables, tests and pictures.
 
-    Runs that are complete are not repeated: the same command goes on with a study that was
-    interrupted.
+    Cells that are done are not repeated: the same command goes on with a study that was stopped
+    or killed, and computes only what a change of the file has added.
     """
-    from rich.console import Console
+    plan = _plan(file, set_ or [], data, device, methods, folds, seeds)
+    if jobs < 0:
+        from common.errors import ConfigError
 
-    from simulations.compare import compare as run_study
-    from simulations.comparison import print_comparison, read_study
-    from simulations.tables import say
-
-    asked = options.Asked(
-        config, set_ or (), data, sites, site or (), runs, name, None, None, epochs, device
-    )
-    chosen = options.gather_config(asked)
-    from common.runs import runs_base
+        raise ConfigError("--jobs is 1 or more.")
     from simulations.progress import make_report
+    from simulations.study.progress import make_progress
+    from simulations.study.run import open_study, run_study
 
-    report = make_report()
+    folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
+    told = make_report()
     try:
-        page = run_study(
-            chosen,
-            runs_base(chosen, Path("runs")),
-            numbers("--seeds", seeds),
-            numbers("--folds", folds),
-            tuple(part.strip() for part in modes.split(",") if part.strip()),
-            report,
-        )
+        opened = open_study(plan, folder, told)
     finally:
-        report.close()
-    console = Console()
-    print_comparison(console, read_study(page.parent))
-    say(console, f"Report: {page}")
+        told.close()
+    if not report:
+        run_study(opened, jobs, make_progress())
 
 
-def demo(
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
-) -> None:
-    """Compare the three modes on two synthetic hospitals: a few minutes, no data needed."""
-    from simulations.demo import demo as run_demo
+def _plan(
+    file: Path,
+    settings: list[str],
+    data: Path | None,
+    device: str | None,
+    methods: str | None,
+    folds: str | None,
+    seeds: str | None,
+) -> Plan:
+    from common.config import parse_override
+    from simulations.study.plan import make_plan, read_file
 
-    run_demo(runs, name)
-
-
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Read ``0,1,2``.
-
-    Raises
-    ------
-    ConfigError
-        If it is anything else.
-    """
-    from common.errors import ConfigError
-
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"{option} is '{text}'; expected whole numbers like 0,1,2.")
-    return tuple(dict.fromkeys(int(part) for part in parts))
+    read = read_file(file)
+    values = dict(read.run) | dict(parse_override(text) for text in settings)
+    values |= {} if data is None else {"data": str(data)}
+    values |= {} if device is None else {"device": device}
+    return make_plan(
+        read,
+        str(file),
+        options.complete(values),
+        [part.strip() for part in (methods or "").split(",") if part.strip()],
+        () if folds is None else numbers("--folds", folds),
+        () if seeds is None else numbers("--seeds", seeds),
+    )

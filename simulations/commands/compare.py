@@ -1,0 +1,96 @@
+"""``xsite compare`` and ``xsite demo``: all modes on the same folds, and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulations.commands import options
+from simulations.commands.plain import PlainCommand
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("compare", cls=PlainCommand, short_help="Train all modes and write a report.")(
+        compare
+    )
+    app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")(demo)
+
+
+def compare(
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+    data: options.DataFolder = None,
+    sites: options.SiteList = None,
+    site: options.SiteFolders = None,
+    runs: options.RunsFolder = None,
+    name: options.RunName = None,
+    epochs: options.Epochs = None,
+    device: options.Device = None,
+    seeds: Annotated[str, typer.Option(metavar="0,1", help="Seeds; a run for each.")] = "0",
+    folds: Annotated[str, typer.Option(metavar="0,1", help="Folds; a run for each.")] = "0",
+    modes: Annotated[
+        str, typer.Option(metavar="A,B", help="Modes to compare.")
+    ] = "pooled,federated,single",
+) -> None:
+    """Train federated, pooled and single-site on the same folds and seeds, and write a report.
+
+    Runs that are complete are not repeated: the same command goes on with a study that was
+    interrupted.
+    """
+    from rich.console import Console
+
+    from simulations.compare import compare as run_study
+    from simulations.comparison import print_comparison, read_study
+    from simulations.tables import say
+
+    asked = options.Asked(
+        config, set_ or (), data, sites, site or (), runs, name, None, None, epochs, device
+    )
+    chosen = options.gather_config(asked)
+    from common.runs import runs_base
+    from simulations.progress import make_report
+
+    report = make_report()
+    try:
+        page = run_study(
+            chosen,
+            runs_base(chosen, Path("runs")),
+            numbers("--seeds", seeds),
+            numbers("--folds", folds),
+            tuple(part.strip() for part in modes.split(",") if part.strip()),
+            report,
+        )
+    finally:
+        report.close()
+    console = Console()
+    print_comparison(console, read_study(page.parent))
+    say(console, f"Report: {page}")
+
+
+def demo(
+    runs: options.RunsFolder = None,
+    name: options.RunName = None,
+) -> None:
+    """Compare the three modes on two synthetic hospitals: a few minutes, no data needed."""
+    from simulations.demo import demo as run_demo
+
+    run_demo(runs, name)
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Read ``0,1,2``.
+
+    Raises
+    ------
+    ConfigError
+        If it is anything else.
+    """
+    from common.errors import ConfigError
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"{option} is '{text}'; expected whole numbers like 0,1,2.")
+    return tuple(dict.fromkeys(int(part) for part in parts))

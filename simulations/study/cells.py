@@ -1,0 +1,231 @@
+"""The cells of a study: what determines one, where it lies, whether it is done and unharmed.
+
+A cell's folder carries a key, the hash of everything that determines its result. So a study whose
+configuration has changed finds other folders, and leaves those of before alone.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from common.config import Config
+from common.data.cache import SiteData
+from common.errors import CheckpointError, XsiteError
+from common.files import read_json, write_json
+from common.fingerprint import code_fingerprint
+from common.methods.table import Method
+from common.results import read_result
+
+RECORD = "cell.json"
+# What a site's data say about where they lie, how a run waits, or how it is called.
+_NOT_IN_KEY = {
+    *("data", "sites", "fold", "seed"),
+    *("run-name", "runs-dir", "cache-dir", "resume", "join-timeout", "round-timeout"),
+}
+# Files that tell of a run, rather than hold what came of it.
+_NOT_IN_DIGEST = {"log.txt", ".lock", RECORD, "tensorboard", "checkpoint"}
+
+State = Literal["missing", "begun", "done", "damaged"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study, to be done or done.
+
+    Attributes
+    ----------
+    method : Method
+        What is trained.
+    fold, seed : int
+        On which fold, with which seed.
+    without : str
+        The site that training does not see, '' if it sees all.
+    """
+
+    method: Method
+    fold: int
+    seed: int
+    without: str = ""
+
+    def __hash__(self) -> int:
+        """Hash by name: a method's settings are a mapping."""
+        return hash(self.name)
+
+    @property
+    def name(self) -> str:
+        """Its name, which says in a word what it is."""
+        left_out = f"-without-{self.without}" if self.without else ""
+        return f"{self.method.name}{left_out}-fold{self.fold}-seed{self.seed}"
+
+    def __str__(self) -> str:
+        """Say what it is, for a person."""
+        left_out = f" without {self.without}" if self.without else ""
+        return f"{self.method.label}{left_out}, fold {self.fold}, seed {self.seed}"
+
+
+def site_digest(site: SiteData) -> str:
+    """Hash everything of a site that training and evaluation see.
+
+    Parameters
+    ----------
+    site : SiteData
+        Decoded; images, labels, patients and the files' names count.
+    """
+    digest = hashlib.sha256()
+    about = [site.files, site.labels.tolist(), site.patients, site.classes, site.images.shape]
+    digest.update(json.dumps(about).encode())
+    for start in range(0, len(site), 256):
+        digest.update(site.images[start : start + 256].tobytes())
+    return digest.hexdigest()
+
+
+def cell_key(cell: Cell, config: Config, sites: Mapping[str, str]) -> str:
+    """Hash what determines a cell's result.
+
+    Parameters
+    ----------
+    cell : Cell
+        Fold, seed and mode.
+    config : Config
+        Of its run; where the images and the run lie is left out.
+    sites : mapping of str to str
+        What :func:`site_digest` says of every site; all count, as a site left out is met too.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal. xsite's version counts; the code's fingerprint does not, since it
+        changes with every comment: it stands in the cell's record, and a report tells of cells
+        that other code computed.
+    """
+    values = {k: v for k, v in config.to_run_config().items() if k not in _NOT_IN_KEY}
+    about = {
+        "version": metadata.version("xsite"),
+        "mode": cell.method.mode,
+        "fold": cell.fold,
+        "seed": cell.seed,
+        "without": cell.without,
+        "sites": sorted(sites.items()),
+        "order": config.site_names,
+        "config": values,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def folder_of(cell: Cell, key: str, cells: Path) -> Path:
+    """Return where a cell lies below the folder of all cells."""
+    return cells / f"{cell.name}-{key[:8]}"
+
+
+def state_of(path: Path, key: str) -> tuple[State, str]:
+    """Say how far a cell is, and of a damaged one what is wrong with it.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    key : str
+        What it must have been computed with.
+    """
+    if not (path / "config.toml").exists():
+        return "missing", ""
+    if not (path / RECORD).exists():
+        return "begun", ""
+    try:
+        record = read_json(path / RECORD)
+        if record["key"] != key:
+            return "damaged", "its record names another key"
+        found = file_digests(path)
+        for file, digest in record["files"].items():
+            if file not in found:
+                return "damaged", f"{file} is missing"
+            if found[file] != digest:
+                return "damaged", f"{file} is not what the run wrote"
+    except (CheckpointError, KeyError, TypeError, AttributeError, OSError) as error:
+        return "damaged", f"its record cannot be read ({error})"
+    return "done", ""
+
+
+def file_digests(path: Path) -> dict[str, str]:
+    """Return SHA-256 by file of what a run left, without its logs and curves."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    kept = [file for file in files if not _NOT_IN_DIGEST.intersection(file.relative_to(path).parts)]
+    return {
+        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in kept
+    }
+
+
+def write_record(path: Path, cell: Cell, key: str, seconds: float, memory: int) -> None:
+    """Write down that a cell is done, what it took and what its files must be.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    cell, key
+        What it is.
+    seconds : float
+        By the clock, start of all processes included; NaN if it was resumed.
+    memory : int
+        Largest memory of all its processes together, in bytes (pages that they share count once).
+
+    Raises
+    ------
+    RunError
+        If it cannot be written.
+    """
+    record = {
+        "key": key,
+        "method": cell.method.name,
+        "label": cell.method.label,
+        "mode": cell.method.mode,
+        "fold": cell.fold,
+        "seed": cell.seed,
+        "without": cell.without,
+        "code_fingerprint": code_fingerprint(),
+        "seconds": seconds if math.isfinite(seconds) else None,
+        "peak_memory_bytes": memory,
+        "files": file_digests(path),
+    }
+    write_json(path / RECORD, record)
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """Return a done cell's record.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    """
+    record: dict[str, Any] = read_json(path / RECORD)
+    return record
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged cell out of the way, under a name that says so, and return its new place."""
+    places = (path.with_name(f"{path.name}.damaged-{number}") for number in range(1, 1000))
+    place = next(place for place in places if not place.exists())
+    path.rename(place)
+    return place
+
+
+def clear_unbegun(path: Path) -> None:
+    """Remove the folder of a run that was killed while it was being made: nothing is in it."""
+    if path.exists() and not (path / "config.toml").exists():
+        shutil.rmtree(path)
+
+
+def is_completed(path: Path) -> bool:
+    """Say whether a run ended as it should, whoever was there to write that down."""
+    try:
+        return read_result(path).get("status") == "completed"
+    except XsiteError:
+        return False

@@ -1,0 +1,241 @@
+"""The plan of a study: which methods on which folds with which seeds, read from a TOML file.
+
+::
+
+    title = "…"                       # of the report
+    methods = ["joint", "xsite"]      # names that `xsite methods` lists, or of [[method]] below
+    folds = [0, 1, 2, 3]
+    seeds = [0, 1]
+    reference = "xsite"               # what the others are held against
+    unseen = ["sepnorm-contrastive"]  # methods that are also trained without each site in turn
+
+    [run]                             # keys of every run's configuration, as for --config
+    [[method]]                        # a method of one's own: name, label, mode, settings
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.config import Config, Scalar, load_config, make_config
+from common.errors import ConfigError
+from common.files import write_atomic
+from common.methods.table import METHODS, Method, Mode, find_method
+from common.schema import SITE_NAME
+from simulations.study.cells import Cell
+
+OF_THE_STUDY = {
+    "fold": "give folds = […] above [run]",
+    "seed": "give seeds = […] above [run]",
+    "run-name": "name the study with --name",
+    "runs-dir": "name the folder of all runs with --runs",
+    "resume": "a study goes on by itself",
+}
+"""Keys that a study decides for each of its runs, and what to do instead of setting them."""
+
+
+class OwnMethod(BaseModel):
+    """A method that a study brings along."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(pattern=SITE_NAME.pattern)
+    label: str = Field(min_length=1)
+    mode: Mode
+    settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
+class StudyFile(BaseModel):
+    """What a study's file may say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str = ""
+    methods: list[str] = Field(min_length=1)
+    folds: list[int] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    reference: str = ""
+    unseen: list[str] = Field(default_factory=list)
+    run: dict[str, Any] = Field(default_factory=dict)
+    method: list[OwnMethod] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study as it was asked for, checked.
+
+    Attributes
+    ----------
+    title : str
+        Heading of the report.
+    methods : tuple of Method
+        Rows of its tables, in this order.
+    folds, seeds : tuple of int
+        Every method is trained on each fold with each seed.
+    reference : str
+        The method that the others are held against.
+    unseen : tuple of Method
+        Methods that are also trained without each site in turn, to meet that site afterwards.
+    config : Config
+        What all runs share; its fold and seed are 0.
+    """
+
+    title: str
+    methods: tuple[Method, ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    reference: str
+    unseen: tuple[Method, ...]
+    config: Config
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Return all cells; the methods of a seed and fold follow each other, to be compared."""
+        pairs = [(seed, fold) for seed in self.seeds for fold in self.folds]
+        main = [Cell(method, fold, seed) for seed, fold in pairs for method in self.methods]
+        without = [
+            Cell(method, fold, seed, site)
+            for seed, fold in pairs
+            for method in self.unseen
+            for site in self.config.site_names
+        ]
+        return (*main, *without)
+
+    def config_of(self, cell: Cell) -> Config:
+        """Return the configuration of a cell's run, without the folder that it lives in.
+
+        Raises
+        ------
+        ConfigError
+            If the method's settings and the study's contradict each other.
+        """
+        values = self.config.to_run_config() | cell.method.values
+        values |= {"fold": cell.fold, "seed": cell.seed}
+        if cell.without:
+            entries = str(values["sites"]).split(",")
+            kept = [e for e in entries if e.partition("=")[0].strip() != cell.without]
+            values["sites"] = ",".join(kept)
+        return make_config(values, source=f"method '{cell.method.name}'")
+
+    def write(self, path: Path) -> None:
+        """Write the plan as a file that :func:`read_plan` reads, every key of a run spelt out."""
+        run = {k: v for k, v in self.config.to_run_config().items() if k not in OF_THE_STUDY}
+        known = {method.name: method for method in (*self.methods, *self.unseen)}
+        own = [method for method in known.values() if METHODS.get(method.name) != method]
+        told = {
+            "title": self.title,
+            "methods": [method.name for method in self.methods],
+            "folds": list(self.folds),
+            "seeds": list(self.seeds),
+            "reference": self.reference,
+            "unseen": [method.name for method in self.unseen],
+            "run": run,
+            "method": [vars(method) | {"settings": dict(method.settings)} for method in own],
+        }
+        write_atomic(path, tomli_w.dumps(told).encode())
+
+
+def make_plan(
+    file: StudyFile,
+    source: str,
+    values: Mapping[str, Scalar],
+    methods: Sequence[str] = (),
+    folds: Sequence[int] = (),
+    seeds: Sequence[int] = (),
+) -> Plan:
+    """Make a plan of what a file says and a command line changes.
+
+    Parameters
+    ----------
+    file : StudyFile
+        As :func:`read_file` returns it.
+    source : str
+        The file's name, for errors and as a title where it gives none.
+    values : mapping
+        The configuration of all runs: the file's, with what wins over it.
+    methods, folds, seeds : sequence, optional
+        These instead of the file's.
+
+    Raises
+    ------
+    ConfigError
+        Naming what is wrong, and for a misspelt name the nearest one.
+    """
+    for key, advice in OF_THE_STUDY.items():
+        if key in values:
+            raise ConfigError(f"{key} is set, but a study decides it itself: {advice}.")
+    own = {one.name: Method(one.name, one.label, one.mode, one.settings) for one in file.method}
+    if taken := sorted(own.keys() & METHODS.keys()):
+        raise ConfigError(f"[[method]] of {source}: '{taken[0]}' is the name of a method of xsite.")
+    known = METHODS | own
+    chosen = _unique(methods or file.methods)
+    reference = find_method(file.reference, known).name if file.reference else chosen[-1]
+    plan = Plan(
+        file.title or Path(source).stem,
+        tuple(find_method(name, known) for name in chosen),
+        _unique(folds or file.folds),
+        _unique(seeds or file.seeds),
+        reference,
+        tuple(find_method(name, known) for name in _unique(file.unseen)),
+        load_config(None, values),
+    )
+    _check(plan)
+    return plan
+
+
+def read_file(path: Path) -> StudyFile:
+    """Read a study's file.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, no TOML, or says what no study's file says.
+    """
+    try:
+        file = StudyFile.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the study {path}: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The study {path} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(StudyFile.model_fields)
+            raise ConfigError(
+                f"The study {path} has no key '{key}'; it has {known}. Keys of the runs' "
+                "configuration go below [run]."
+            ) from None
+        raise ConfigError(f"The study {path}, {key}: {first['msg']}.") from None
+    make_config(file.run, source=f"[run] of {path}")
+    return file
+
+
+def _check(plan: Plan) -> None:
+    """Refuse what would fail hours later, cell by cell.
+
+    Raises
+    ------
+    ConfigError
+        In a sentence.
+    """
+    for fold in plan.folds:
+        if not 0 <= fold < plan.config.folds:
+            raise ConfigError(
+                f"There is no fold {fold}: folds = {plan.config.folds} allows 0 to "
+                f"{plan.config.folds - 1}."
+            )
+    if min(plan.seeds) < 0:
+        raise ConfigError(f"A seed is 0 or more; seeds holds {min(plan.seeds)}.")
+    if plan.unseen and len(plan.config.site_names) < 2:
+        raise ConfigError("unseen leaves a site out and trains on the others: it needs two sites.")
+    for cell in plan.cells():
+        plan.config_of(cell)
+
+
+def _unique(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,277 @@
+"""Cells computed side by side: a process each on processors of its own, as memory allows."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import psutil
+
+from common.config import Config
+from simulations.memory import free_memory, tree_memory
+from simulations.processes import ProcessTree, start, undisturbed
+from simulations.study.cells import Cell
+
+GIB = 2**30
+USUAL_MEMORY = {"federated": 5 * GIB, "pooled": 2 * GIB, "single": 2 * GIB}
+"""What a cell is taken to need before one of its mode has been measured."""
+SPARE_MEMORY = GIB
+STOP_SECONDS = 60.0
+SAMPLE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one cell at a time may use: processors (none: all), and a GPU ('' for none)."""
+
+    cpus: frozenset[int] = frozenset()
+    gpu: str = ""
+
+
+@dataclass
+class Running:
+    """A cell that is being computed.
+
+    Attributes
+    ----------
+    cell : Cell
+        Which.
+    path : Path
+        Its folder.
+    slot : Slot
+        Where.
+    process : Popen
+        Its first process.
+    tree : ProcessTree
+        All of them.
+    resumed : bool
+        Whether it goes on with what an earlier session began.
+    began : float
+        When, by :func:`time.monotonic`.
+    memory, peak : int
+        All its processes' memory, last and at the most, in bytes.
+    done, total : int
+        Steps.
+    outcome, reason : str
+        ``"done"``, ``"stopped"`` or ``"failed"`` once it has ended, and of a failure why.
+    """
+
+    cell: Cell
+    path: Path
+    slot: Slot
+    process: "Popen[bytes]"
+    tree: ProcessTree
+    resumed: bool
+    began: float = field(default_factory=time.monotonic)
+    memory: int = 0
+    peak: int = 0
+    done: int = 0
+    total: int = 0
+    outcome: str = ""
+    reason: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been computed by now."""
+        return time.monotonic() - self.began
+
+
+def make_slots(config: Config, jobs: int, gpus: int) -> tuple[Slot, ...]:
+    """Deal this machine out to as many cells as may be computed at once.
+
+    Parameters
+    ----------
+    config : Config
+        Its ``threads`` are one cell's.
+    jobs : int
+        How many cells at once; 0: as many as there are GPUs, or as the processors allow.
+    gpus : int
+        Number of GPUs that the cells may use.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    threads = max(1, config.threads)
+    count = jobs or gpus or max(1, len(cpus) // threads)
+    share = len(cpus) // count
+    # More cells than processors share them as the system sees fit.
+    dealt = [frozenset(cpus[i * share : (i + 1) * share]) for i in range(count)]
+    return tuple(Slot(own, str(i % gpus) if gpus else "") for i, own in enumerate(dealt))
+
+
+class Pool:
+    """The processes of the cells that are being computed.
+
+    Parameters
+    ----------
+    slots : sequence of Slot
+        How many at once, and where.
+    scratch : Path
+        Folder for the output of processes; of cells that failed it stays.
+    """
+
+    def __init__(self, slots: Sequence[Slot], scratch: Path) -> None:
+        self._slots = tuple(slots)
+        self._scratch = scratch
+        self._events: queue.Queue[tuple[Running, Mapping[str, Any] | None]] = queue.Queue()
+        self._sampled = 0.0
+        self.running: list[Running] = []
+
+    def has_room(self, expected: Mapping[str, int], mode: str) -> bool:
+        """Say whether another cell of a mode may start beside those that run.
+
+        Parameters
+        ----------
+        expected : mapping of str to int
+            The memory that a cell needs at the most, by mode, in bytes.
+        mode : str
+            The cell's.
+        """
+        if not self.running:
+            return True
+        if len(self.running) >= len(self._slots):
+            return False
+        growing = sum(max(0, expected[one.cell.method.mode] - one.memory) for one in self.running)
+        return free_memory() - growing >= expected[mode] + SPARE_MEMORY
+
+    def start(self, cell: Cell, path: Path, config: Config, resumed: bool) -> Running:
+        """Start the process of a cell.
+
+        Parameters
+        ----------
+        cell : Cell
+            Which.
+        path : Path
+            Its folder, which the run makes; it goes on with what is there.
+        config : Config
+            Of its run.
+        resumed : bool
+            Whether there is something to go on with.
+        """
+        taken = {one.slot for one in self.running}
+        slot = next(slot for slot in self._slots if slot not in taken)
+        config = config.changed(run_name=path.name, runs_dir=str(path.parent), resume=resumed)
+        environment = dict(os.environ) | {"FLWR_TELEMETRY_ENABLED": "0"}
+        if slot.gpu:
+            visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+            place = int(slot.gpu)
+            environment["CUDA_VISIBLE_DEVICES"] = visible[place] if visible else slot.gpu
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        log = self._scratch / f"{path.name}.txt"
+        command = [sys.executable, "-m", "simulations.study.worker"]
+        process = start(command, Path.cwd(), environment, log, talking=True)
+        running = Running(cell, path, slot, process, ProcessTree(process), resumed)
+        order = {
+            "config": config.to_run_config(),
+            "mode": cell.method.mode,
+            "base": str(path.parent),
+            "cpus": sorted(slot.cpus),
+        }
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(json.dumps(order).encode())
+        threading.Thread(target=self._read, args=(running,), daemon=True).start()
+        self.running.append(running)
+        return running
+
+    def wait(self, seconds: float) -> tuple[list[Running], list[Running]]:
+        """Wait for news.
+
+        Parameters
+        ----------
+        seconds : float
+            At the most.
+
+        Returns
+        -------
+        tuple of list of Running
+            The cells whose steps have moved, and those that have ended.
+        """
+        moved: dict[int, Running] = {}
+        ended: list[Running] = []
+        latest = time.monotonic() + seconds
+        while (left := latest - time.monotonic()) > 0 and not ended:
+            with suppress(queue.Empty):
+                running, event = self._events.get(timeout=min(left, 0.5))
+                if event is None:
+                    self._finish(running)
+                    ended.append(running)
+                elif self._take(running, event):
+                    moved[id(running)] = running
+            self._sample()
+        return list(moved.values()), ended
+
+    def stop(self) -> list[Running]:
+        """Ask every cell to stop, wait for it, and return those that had been running."""
+        stopped = list(self.running)
+        for running in stopped:
+            with suppress(psutil.Error, ProcessLookupError):
+                running.process.send_signal(signal.SIGINT)
+        latest = time.monotonic() + STOP_SECONDS
+        try:
+            while self.running and time.monotonic() < latest:
+                self.wait(0.5)
+        finally:
+            with undisturbed():
+                for running in list(self.running):
+                    self._finish(running)
+        return stopped
+
+    def _read(self, running: Running) -> None:
+        """Pass on what a cell's process tells, and its end."""
+        assert running.process.stdout is not None
+        for line in running.process.stdout:
+            # A line that is cut short is the last of a process that was killed.
+            with suppress(ValueError):
+                self._events.put((running, json.loads(line)))
+        self._events.put((running, None))
+
+    def _take(self, running: Running, event: Mapping[str, Any]) -> bool:
+        if "start" in event:
+            running.done, running.total = 0, int(event["start"])
+        elif "step" in event:
+            running.done = int(event["step"])
+        elif "ended" in event:
+            running.outcome, running.reason = str(event["ended"]), str(event.get("reason", ""))
+        return "start" in event or "step" in event
+
+    def _finish(self, running: Running) -> None:
+        """Leave no process of a cell behind, and say what became of one that could not."""
+        running.tree.take_down()
+        if running in self.running:
+            self.running.remove(running)
+        if not running.outcome:
+            running.outcome = "failed"
+            running.reason = _how_it_died(running.process.poll())
+        if running.outcome != "failed":
+            (self._scratch / f"{running.path.name}.txt").unlink(missing_ok=True)
+
+    def _sample(self) -> None:
+        if time.monotonic() - self._sampled < SAMPLE_SECONDS:
+            return
+        self._sampled = time.monotonic()
+        for running in self.running:
+            running.tree.update()
+            with suppress(psutil.Error):
+                running.memory = tree_memory(psutil.Process(running.process.pid))
+            running.peak = max(running.peak, running.memory)
+
+
+def _how_it_died(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "its process was killed, as the system does when memory runs out"
+    return f"its process ended without a word (exit code {code})"
+
+
+def remove_scratch(scratch: Path) -> None:
+    """Remove the folder of processes' output if no failure left anything in it."""
+    if scratch.exists() and not any(scratch.iterdir()):
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,324 @@
+"""A study from its plan to its cells: what is done is kept, what is not is computed."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.config import Config
+from common.data.folds import split_site
+from common.data.open import open_site
+from common.device import choose_device
+from common.errors import CheckpointError, RunError, SiteError
+from common.files import read_json, write_json
+from common.report.numbers import duration, listed, percent, size
+from common.report.records import read_record
+from simulations.guard import alone_in
+from simulations.processes import terminable
+from simulations.progress import Report, StepCounter
+from simulations.study.cells import (
+    Cell,
+    cell_key,
+    clear_unbegun,
+    folder_of,
+    is_completed,
+    read_cell,
+    set_aside,
+    site_digest,
+    state_of,
+    write_record,
+)
+from simulations.study.plan import Plan
+from simulations.study.pool import USUAL_MEMORY, Pool, Running, make_slots, remove_scratch
+from simulations.study.progress import StudyProgress, time_left
+
+CELLS, PLAN, SESSIONS = "cells", "study.toml", "sessions.json"
+POLL_SECONDS = 2.0
+
+
+@dataclass
+class Study:
+    """A study under way.
+
+    Attributes
+    ----------
+    plan : Plan
+        What it is of.
+    folder : Path
+        Its folder.
+    keys : dict of Cell to str
+        What determines each cell.
+    seconds : dict of Cell to float
+        How long the cells took that are done.
+    memory : dict of str to int
+        The largest memory of a cell, by mode, in bytes.
+    failures : dict of Cell to str
+        Why cells of this session failed.
+    """
+
+    plan: Plan
+    folder: Path
+    keys: dict[Cell, str]
+    seconds: dict[Cell, float] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=lambda: dict(USUAL_MEMORY))
+    failures: dict[Cell, str] = field(default_factory=dict)
+
+    def path(self, cell: Cell) -> Path:
+        """Return a cell's folder."""
+        return folder_of(cell, self.keys[cell], self.folder / CELLS)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, in the order in which they are computed."""
+        return tuple(self.keys)
+
+
+def open_study(plan: Plan, folder: Path, report: Report) -> Study:
+    """Read the sites, so that every cell has its key, and refuse folds that no cell could use.
+
+    Parameters
+    ----------
+    plan : Plan
+        The study.
+    folder : Path
+        Where it lies, or shall lie.
+    report : Report
+        Told of the decoding.
+
+    Raises
+    ------
+    SiteError
+        If a site is unfit, or a fold leaves it without images of a class.
+    RunError
+        If the folder is something else's.
+    """
+    if (folder / "config.toml").exists() or (folder / "comparison.toml").exists():
+        raise RunError(f"{folder} holds a run or a comparison; choose another name (--name).")
+    digests = {}
+    for name in plan.config.site_names:
+        counter = StepCounter(report, f"preparing the images of {name}")
+        site = open_site(plan.config, name, progress=counter)
+        report.close()
+        digests[name] = site_digest(site)
+        for fold in plan.folds:
+            split = split_site(site, plan.config.changed(fold=fold))
+            for part, indices in (("test", split.test), ("training", split.train)):
+                held = np.unique(site.labels[indices])
+                if len(held) < len(site.classes):
+                    found = listed([f"'{site.classes[label]}'" for label in held]) or "nothing"
+                    raise SiteError(
+                        f"Site '{name}': the {part} images of fold {fold} hold only {found}. Name "
+                        "fewer folds, or leave this one out (folds = [...])."
+                    )
+    # The threads are part of what determines a cell. One for each lets the most cells run at
+    # once, which is faster than more threads for each.
+    if not plan.config.threads and not _gpus(plan.config):
+        plan = replace(plan, config=plan.config.changed(threads=1))
+    cells = plan.cells()
+    return Study(plan, folder, {c: cell_key(c, plan.config_of(c), digests) for c in cells})
+
+
+def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
+    """Compute the cells that are not done, several at once.
+
+    Parameters
+    ----------
+    study : Study
+        As :func:`open_study` returns it.
+    jobs : int
+        How many cells at once; 0 lets the machine decide.
+    progress : StudyProgress
+        Told of progress.
+
+    Raises
+    ------
+    RunError
+        If another process writes the folder; at the end, if cells failed.
+    KeyboardInterrupt
+        If it was stopped; the same call goes on.
+    """
+    try:
+        (study.folder / CELLS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make the folder {study.folder}: {error.strerror}.") from error
+    with alone_in(study.folder, "the study"):
+        study.plan.write(study.folder / PLAN)
+        todo = _sort_out(study, progress)
+        if todo:
+            _compute(study, todo, jobs, progress)
+    if study.failures:
+        told = "; ".join(f"{cell}: {why}" for cell, why in study.failures.items())
+        raise RunError(
+            f"{len(study.failures)} of {len(study.cells)} cells failed, the others are kept. "
+            f"The same command tries them again. {told}"
+        )
+
+
+def _sort_out(study: Study, progress: StudyProgress) -> list[Cell]:
+    """Find out which cells are to be computed; set damaged ones aside."""
+    todo = []
+    for cell in study.cells:
+        path = study.path(cell)
+        state, reason = state_of(path, study.keys[cell])
+        if state == "begun" and is_completed(path):
+            # Ended after its parent was killed.
+            write_record(path, cell, study.keys[cell], math.nan, 0)
+            state = "done"
+        if state == "done":
+            _note_done(study, cell)
+            continue
+        if state == "damaged":
+            place = set_aside(path)
+            progress.message(
+                f"{cell} is damaged: {reason}. It is kept as {place.name}, and computed again."
+            )
+        todo.append(cell)
+    _tell_of_others(study, progress)
+    if done := len(study.cells) - len(todo):
+        progress.message(f"{done} of {len(study.cells)} cells are done already.")
+    return todo
+
+
+def _tell_of_others(study: Study, progress: StudyProgress) -> None:
+    """Say that cells of another configuration lie there; they are no part of this study."""
+    own = {study.path(cell).name for cell in study.cells}
+    names = {cell.name for cell in study.cells}
+    found = [p.name for p in (study.folder / CELLS).iterdir() if (p / "config.toml").exists()]
+    changed = [n for n in found if n not in own and n.rpartition("-")[0] in names]
+    if changed:
+        progress.message(
+            f"{len(changed)} cells in {study.folder} were computed with another configuration, "
+            "other images or another version of xsite. They stay where they are and take no "
+            f"part (such as {changed[0]})."
+        )
+
+
+def _note_done(study: Study, cell: Cell) -> None:
+    record = read_cell(study.path(cell))
+    if record["seconds"]:
+        study.seconds[cell] = float(record["seconds"])
+    mode = cell.method.mode
+    study.memory[mode] = max(study.memory[mode], int(record["peak_memory_bytes"]))
+
+
+def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress) -> None:
+    """Compute cells until none is left, or somebody asks to stop."""
+    slots = make_slots(study.plan.config, jobs, _gpus(study.plan.config))
+    progress.message(
+        f"{study.folder}: {len(todo)} of {len(study.cells)} cells to compute, "
+        f"{len(slots)} at once where memory allows."
+    )
+    pool = Pool(slots, study.folder / "output")
+    ahead, again = list(todo), set[Cell]()
+    with _session(study, len(slots)) as session, terminable():
+        try:
+            while ahead or pool.running:
+                while ahead and pool.has_room(study.memory, ahead[0].method.mode):
+                    _start(study, pool, ahead.pop(0), progress)
+                _, ended = pool.wait(POLL_SECONDS)
+                session["peak_memory_bytes"] = max(
+                    session["peak_memory_bytes"], sum(one.memory for one in pool.running)
+                )
+                for one in ended:
+                    if _conclude(study, one, again, progress):
+                        ahead.insert(0, one.cell)
+                    elif one.outcome == "done":
+                        session["cells"] += 1
+                if ended:
+                    _write_session(study, session)
+                left = time_left(ahead, pool.running, study.seconds, len(slots))
+                done = len(study.cells) - len(ahead) - len(pool.running) - len(study.failures)
+                progress.update(done, len(study.cells), pool.running, left)
+        except KeyboardInterrupt:
+            progress.message("Stopping; what is computed is kept.")
+            for one in pool.stop():
+                if one.outcome == "done":
+                    _conclude(study, one, again, progress)
+            raise
+        finally:
+            progress.close()
+            remove_scratch(study.folder / "output")
+
+
+def _start(study: Study, pool: Pool, cell: Cell, progress: StudyProgress) -> None:
+    path = study.path(cell)
+    clear_unbegun(path)
+    resumed = path.exists()
+    pool.start(cell, path, study.plan.config_of(cell), resumed)
+    progress.message(f"{'Going on with' if resumed else 'Begun:'} {cell}")
+
+
+def _conclude(study: Study, one: Running, again: set[Cell], progress: StudyProgress) -> bool:
+    """Note how a cell ended, and say whether it is to be computed anew at once."""
+    cell = one.cell
+    if one.outcome == "done":
+        seconds = math.nan if one.resumed else one.seconds
+        write_record(one.path, cell, study.keys[cell], seconds, one.peak)
+        _note_done(study, cell)
+        progress.message(
+            f"Done: {cell}, {duration(one.seconds)}, {size(one.peak)} of memory{_aucs(one.path)}"
+        )
+        return False
+    if one.resumed and not one.done and cell not in again and one.path.exists():
+        # It could not go on with what was there: that is damaged, and in the way.
+        again.add(cell)
+        place = set_aside(one.path)
+        progress.message(
+            f"{cell} cannot be gone on with: {one.reason} It is kept as {place.name}, and begun "
+            "anew."
+        )
+        return True
+    study.failures[cell] = one.reason
+    progress.message(f"Failed: {cell}: {one.reason}")
+    return False
+
+
+def _aucs(path: Path) -> str:
+    record = read_record(path)
+    told = [f"{site} {percent(record.figure(site, 'auc'))}" for site in record.config.site_names]
+    return f"; AUC {', '.join(told)}"
+
+
+def _gpus(config: Config) -> int:
+    """Return how many GPUs the cells may use."""
+    device = choose_device(config).device
+    if device.type != "cuda":
+        return 0
+    import torch
+
+    return 1 if ":" in config.device else torch.cuda.device_count()
+
+
+@contextmanager
+def _session(study: Study, slots: int) -> Iterator[dict[str, Any]]:
+    """Note when computing began and ended; all of it together is what the study took."""
+    session = {
+        "began": _now(),
+        "ended": _now(),
+        "slots": slots,
+        "cells": 0,
+        "peak_memory_bytes": 0,
+    }
+    try:
+        yield session
+    finally:
+        _write_session(study, session)
+
+
+def _write_session(study: Study, session: Mapping[str, Any]) -> None:
+    path = study.folder / SESSIONS
+    try:
+        held = read_json(path) if path.exists() else []
+    except CheckpointError:
+        held = []
+    others = [one for one in held if one["began"] != session["began"]]
+    write_json(path, [*others, dict(session) | {"ended": _now()}])
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,84 @@
+"""One cell of a study in a process of its own; what it tells goes to its parent, line by line.
+
+A cell that runs out of memory, or that a library ends, takes no other cell with it. The parent
+gives the order on standard input and reads JSON lines on standard output::
+
+    {"start": 880}   {"step": 12}   {"message": "…"}
+    {"ended": "done"}   {"ended": "stopped"}   {"ended": "failed", "reason": "…"}
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from common.config import make_config
+from common.errors import XsiteError
+from simulations.compare import trainer
+
+
+class LinesReport:
+    """A report that writes what it is told as JSON lines.
+
+    Parameters
+    ----------
+    channel : TextIO
+        Where they go.
+    """
+
+    def __init__(self, channel: TextIO) -> None:
+        self._channel = channel
+        self._told = 0
+
+    def start(self, title: str, total_steps: int) -> None:
+        """Tell of a stretch."""
+        self._told = 0
+        self.write({"start": total_steps})
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        """Tell how many steps are done, if it is news."""
+        if done != self._told:
+            self._told = done
+            self.write({"step": done})
+
+    def message(self, text: str) -> None:
+        """Tell a sentence."""
+        self.write({"message": text})
+
+    def close(self) -> None:
+        """Do nothing: every line is written already."""
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Write one event."""
+        print(json.dumps(event), file=self._channel, flush=True)
+
+
+def main() -> None:
+    """Do what standard input says and tell how it ended."""
+    # Whatever else writes to standard output, such as a library, must not come between.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    order = json.load(sys.stdin)
+    if order["cpus"]:
+        # Before PyTorch counts them.
+        os.sched_setaffinity(0, order["cpus"])
+    report = LinesReport(channel)
+    try:
+        config = make_config(order["config"])
+        trainer(order["mode"])(config, Path(order["base"]), report)
+    except KeyboardInterrupt:
+        report.write({"ended": "stopped"})
+    except XsiteError as error:
+        report.write({"ended": "failed", "reason": str(error)})
+    except Exception as error:
+        # The traceback goes to the cell's output, which the parent keeps.
+        sys.excepthook(*sys.exc_info())
+        report.write({"ended": "failed", "reason": f"{type(error).__name__}: {error}"})
+    else:
+        report.write({"ended": "done"})
+
+
+if __name__ == "__main__":
+    main()
