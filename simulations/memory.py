@@ -1,5 +1,6 @@
-"""Memory of processes and all that descends from them, and what this machine has to give."""
+"""The memory that processes take, and what this machine has left to give."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import psutil
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def tree_memory(root: psutil.Process) -> int:
-    """Return the memory of a process and its descendants, in bytes.
+def memory_of(processes: Iterable[psutil.Process]) -> int:
+    """Return the memory of processes together, in bytes.
 
     Parameters
     ----------
-    root : psutil.Process
-        The first process.
+    processes : iterable of psutil.Process
+        Those that have ended count nothing.
 
     Returns
     -------
@@ -23,11 +24,10 @@ def tree_memory(root: psutil.Process) -> int:
         system does not tell these, of resident set sizes, which count it for each.
     """
     total = 0
-    with suppress(psutil.Error):
-        for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.Error):
-                info = process.memory_full_info()
-                total += getattr(info, "pss", info.rss)
+    for process in processes:
+        with suppress(psutil.Error):
+            info = process.memory_full_info()
+            total += getattr(info, "pss", info.rss)
     return total
 
 

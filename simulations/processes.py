@@ -39,9 +39,19 @@ class ProcessTree:
 
     def update(self) -> None:
         """Remember the descendants of every process seen before."""
-        for process in list(self._seen):
+        # One pass over all processes of the machine: asking each for its children takes one each.
+        children: dict[int, list[psutil.Process]] = {}
+        for process in psutil.process_iter():
             with suppress(psutil.Error):
-                self._seen.update(process.children(recursive=True))
+                children.setdefault(process.ppid(), []).append(process)
+        unasked = list(self._seen)
+        while unasked:
+            parent = unasked.pop()
+            # An id may be another process's by now.
+            found = children.get(parent.pid, []) if parent.is_running() else []
+            new = [child for child in found if child not in self._seen]
+            self._seen.update(new)
+            unasked += new
 
     def alive(self) -> list[psutil.Process]:
         """Return the processes that have not ended."""

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +41,7 @@ from common.sharing import shared_layout
 from common.training import make_optimizer, train, training_site
 from simulations.benchmarks.training import CLASSES, write_site
 from simulations.federated import train_federated
+from simulations.memory import memory_of
 from simulations.placement import place
 from simulations.progress import SilentReport
 
@@ -63,11 +64,7 @@ class Memory:
         """Sample this process and all that descends from it until stopped."""
         root = psutil.Process()
         while not self.stopped.wait(seconds):
-            total = 0
-            for process in (root, *root.children(recursive=True)):
-                with suppress(psutil.Error):
-                    total += process.memory_full_info().pss
-            self.peak = max(self.peak, total)
+            self.peak = max(self.peak, memory_of([root, *root.children(recursive=True)]))
 
 
 @dataclass

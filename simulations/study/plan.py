@@ -7,6 +7,8 @@
     folds = [0, 1, 2, 3]
     seeds = [0, 1]
     reference = "xsite"               # what the others are held against
+    orders = ["joint < sepnorm",      # what is expected, and held against what comes out:
+              "sepnorm = xsite"]      # above, or within one point
     unseen = ["sepnorm-contrastive"]  # methods that are also trained without each site in turn
 
     [run]                             # keys of every run's configuration, as for --config
@@ -26,6 +28,7 @@ from common.config import Config, Scalar, load_config, make_config
 from common.errors import ConfigError
 from common.files import write_atomic
 from common.methods.table import METHODS, Method, Mode, find_method
+from common.report.study.results import Order
 from common.schema import SITE_NAME
 from simulations.study.cells import Cell
 
@@ -60,6 +63,7 @@ class StudyFile(BaseModel):
     folds: list[int] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     reference: str = ""
+    orders: list[str] = Field(default_factory=list)
     unseen: list[str] = Field(default_factory=list)
     run: dict[str, Any] = Field(default_factory=dict)
     method: list[OwnMethod] = Field(default_factory=list)
@@ -79,6 +83,8 @@ class Plan:
         Every method is trained on each fold with each seed.
     reference : str
         The method that the others are held against.
+    orders : tuple of Order
+        What is expected.
     unseen : tuple of Method
         Methods that are also trained without each site in turn, to meet that site afterwards.
     config : Config
@@ -90,6 +96,7 @@ class Plan:
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     reference: str
+    orders: tuple[Order, ...]
     unseen: tuple[Method, ...]
     config: Config
 
@@ -132,6 +139,7 @@ class Plan:
             "folds": list(self.folds),
             "seeds": list(self.seeds),
             "reference": self.reference,
+            "orders": [f"{o.lower} {'=' if o.level else '<'} {o.upper}" for o in self.orders],
             "unseen": [method.name for method in self.unseen],
             "run": run,
             "method": [vars(method) | {"settings": dict(method.settings)} for method in own],
@@ -180,6 +188,7 @@ def make_plan(
         _unique(folds or file.folds),
         _unique(seeds or file.seeds),
         reference,
+        tuple(order for text in file.orders if (order := _order(text, known, chosen))),
         tuple(find_method(name, known) for name in _unique(file.unseen)),
         load_config(None, values),
     )
@@ -213,6 +222,17 @@ def read_file(path: Path) -> StudyFile:
         raise ConfigError(f"The study {path}, {key}: {first['msg']}.") from None
     make_config(file.run, source=f"[run] of {path}")
     return file
+
+
+def _order(text: str, known: Mapping[str, Method], chosen: Sequence[str]) -> Order | None:
+    """Read ``a < b`` or ``a = b``; None if the study leaves one of the two methods out."""
+    sign = next((sign for sign in "<=" if sign in text), "")
+    lower, _, upper = (part.strip() for part in text.partition(sign or " "))
+    if not sign:
+        raise ConfigError(f"orders holds '{text}', which is not 'a < b' or 'a = b'.")
+    for name in (lower, upper):
+        find_method(name, known)
+    return Order(lower, upper, sign == "=") if {lower, upper} <= set(chosen) else None
 
 
 def _check(plan: Plan) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from common.config import Config
-from simulations.memory import free_memory, tree_memory
+from simulations.memory import free_memory, memory_of
 from simulations.processes import ProcessTree, start, undisturbed
 from simulations.study.cells import Cell
 
@@ -27,7 +27,7 @@ USUAL_MEMORY = {"federated": 5 * GIB, "pooled": 2 * GIB, "single": 2 * GIB}
 """What a cell is taken to need before one of its mode has been measured."""
 SPARE_MEMORY = GIB
 STOP_SECONDS = 60.0
-SAMPLE_SECONDS = 3.0
+SAMPLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -259,9 +259,7 @@ class Pool:
             return
         self._sampled = time.monotonic()
         for running in self.running:
-            running.tree.update()
-            with suppress(psutil.Error):
-                running.memory = tree_memory(psutil.Process(running.process.pid))
+            running.memory = memory_of(running.tree.alive())
             running.peak = max(running.peak, running.memory)
 
 

@@ -1,0 +1,115 @@
+"""How far predicted probabilities can be taken at their word, and where to draw the line.
+
+For two classes; of more there is no single positive one.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+SENSITIVITY = 0.95
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram.
+
+    Attributes
+    ----------
+    predicted, observed : ndarray of float64, shape (bins,)
+        Mean predicted probability of the positive class, and share of positive images, of each
+        bin that holds any.
+    images : ndarray of int64, shape (bins,)
+        Images in it.
+    """
+
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    images: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: mean distance of both, weighted by images, in [0, 1]."""
+        if not len(self.images):
+            return math.nan
+        distance = np.abs(self.predicted - self.observed)
+        return float((distance * self.images).sum() / self.images.sum())
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where a ROC curve reaches a sensitivity.
+
+    Attributes
+    ----------
+    threshold : float
+        Images with at least this probability are called positive.
+    sensitivity, specificity, precision : float
+        There, in [0, 1].
+    """
+
+    threshold: float
+    sensitivity: float
+    specificity: float
+    precision: float
+
+
+def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Reliability:
+    """Sort predictions into ten bins of equal width and hold them against what came true.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        1 of positive images, 0 of negative ones.
+    scores : ndarray of float64, shape (n,)
+        Predicted probability of the positive class.
+
+    Returns
+    -------
+    Reliability
+        After Guo et al., *On calibration of modern neural networks* (ICML 2017), but of the
+        positive class's probability instead of the decision's.
+    """
+    places = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+    images = np.bincount(places, minlength=BINS)
+    held = images > 0
+    predicted = np.bincount(places, scores, BINS)[held] / images[held]
+    observed = np.bincount(places, labels, BINS)[held] / images[held]
+    return Reliability(predicted, observed, images[held])
+
+
+def operating_point(
+    labels: NDArray[np.int64], scores: NDArray[np.float64], sensitivity: float = SENSITIVITY
+) -> OperatingPoint:
+    """Return the highest threshold at which a sensitivity is reached.
+
+    Parameters
+    ----------
+    labels, scores : ndarray
+        As for :func:`reliability`.
+    sensitivity : float
+        To be reached, in (0, 1].
+
+    Returns
+    -------
+    OperatingPoint
+        NaN where one of the classes is absent. The threshold is that of these images: on others
+        its sensitivity will differ.
+    """
+    # Slow to import, and not needed to train.
+    from sklearn.metrics import roc_curve
+
+    if len(np.unique(labels)) < 2:
+        return OperatingPoint(math.nan, math.nan, math.nan, math.nan)
+    false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
+    place = int(np.argmax(true >= sensitivity - 1e-12))
+    called = scores >= thresholds[place]
+    return OperatingPoint(
+        float(thresholds[place]),
+        float(true[place]),
+        float(1 - false[place]),
+        float(labels[called].mean()),
+    )
