@@ -1,11 +1,12 @@
 """Figures as SVG that lies inside a page: its font, its colours, light and dark, nothing fetched.
 
 Matplotlib draws with the stand-in colours below; in the page they are CSS variables, so one
-drawing serves a light and a dark page.
+drawing serves a light and a dark page. A file of its own has colours of its own.
 """
 
 import io
 import re
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -25,6 +26,22 @@ _VARIABLES = {
 
 FONT_SIZE = 12
 
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of text, of what is less important, of lines, of the ground."""
+
+    ink: str
+    muted: str
+    line: str
+    paper: str
+
+
+PAGE = Theme(INK, MUTED, LINE, PAPER)
+"""Stand-ins for a page's own."""
+PRINT = Theme("#1a1d21", "#59616b", "#d9dde3", "#ffffff")
+"""Of a file: dark on white."""
+
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "xsite",
@@ -35,18 +52,25 @@ _STYLE: Any = {
 
 
 def panel(
-    width: float, height: float, left: float = 58.0, right: float = 10.0
+    width: float,
+    height: float,
+    left: float = 58.0,
+    right: float = 10.0,
+    bottom: float = 46.0,
+    theme: Theme = PAGE,
 ) -> tuple[Figure, Axes]:
-    """Return a figure of one plot in the page's colours.
+    """Return a figure of one plot.
 
     Parameters
     ----------
     width, height : float
         In CSS pixels.
-    left, right : float
-        Room for labels beside the plot, in CSS pixels.
+    left, right, bottom : float
+        Room for labels beside and below the plot, in CSS pixels.
+    theme : Theme
+        Its colours; the ground is the page's.
     """
-    bottom, top = 46.0, 8.0
+    top = 8.0
     plot = (
         left / width,
         bottom / height,
@@ -59,14 +83,31 @@ def panel(
         figure.patch.set_alpha(0)
         axes = figure.add_axes(plot)
     axes.patch.set_alpha(0)
-    axes.tick_params(colors=MUTED, labelcolor=MUTED, length=3)
-    axes.grid(color=LINE, linewidth=0.7)
+    axes.tick_params(colors=theme.muted, labelcolor=theme.muted, length=3)
+    axes.grid(color=theme.line, linewidth=0.7)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
-        spine.set_color(LINE)
+        spine.set_color(theme.line)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(INK)
+        axis.label.set_color(theme.ink)
     return figure, axes
+
+
+def as_file(figure: Figure, kind: str) -> bytes:
+    """Return a figure as a file of its own.
+
+    Parameters
+    ----------
+    figure : Figure
+        Drawn in colours for print.
+    kind : str
+        ``"svg"`` or ``"png"`` (144 pixels an inch).
+    """
+    data = io.BytesIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type")) if kind == "svg" else {}
+    with rc_context(_STYLE):
+        figure.savefig(data, format=kind, dpi=144, facecolor=PRINT.paper, metadata=nothing)
+    return data.getvalue()
 
 
 def inline(figure: Figure, name: str, title: str, description: str) -> str:

@@ -55,9 +55,13 @@ def study(
         from common.errors import ConfigError
 
         raise ConfigError("--jobs is 1 or more.")
+    from rich.console import Console
+
     from simulations.progress import make_report
     from simulations.study.progress import make_progress
+    from simulations.study.publish import publish
     from simulations.study.run import open_study, run_study
+    from simulations.tables import say
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
     told = make_report()
@@ -65,8 +69,13 @@ def study(
         opened = open_study(plan, folder, told)
     finally:
         told.close()
-    if not report:
-        run_study(opened, jobs, make_progress())
+    try:
+        if not report:
+            run_study(opened, jobs, make_progress())
+    finally:
+        # Also of a study that was stopped, or some of whose cells failed.
+        page = publish(opened)
+        say(Console(), f"Report: {page}")
 
 
 def _plan(

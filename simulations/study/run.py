@@ -1,12 +1,8 @@
 """A study from its plan to its cells: what is done is kept, what is not is computed."""
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +10,7 @@ from common.config import Config
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.device import choose_device
-from common.errors import CheckpointError, RunError, SiteError
-from common.files import read_json, write_json
+from common.errors import RunError, SiteError
 from common.report.numbers import duration, listed, percent, size
 from common.report.records import read_record
 from simulations.guard import alone_in
@@ -36,8 +31,9 @@ from simulations.study.cells import (
 from simulations.study.plan import Plan
 from simulations.study.pool import USUAL_MEMORY, Pool, Running, make_slots, remove_scratch
 from simulations.study.progress import StudyProgress, time_left
+from simulations.study.sittings import sitting
 
-CELLS, PLAN, SESSIONS = "cells", "study.toml", "sessions.json"
+CELLS, PLAN = "cells", "study.toml"
 POLL_SECONDS = 2.0
 
 
@@ -215,22 +211,18 @@ def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress)
     )
     pool = Pool(slots, study.folder / "output")
     ahead, again = list(todo), set[Cell]()
-    with _session(study, len(slots)) as session, terminable():
+    with sitting(study.folder, len(slots)) as now, terminable():
         try:
             while ahead or pool.running:
                 while ahead and pool.has_room(study.memory, ahead[0].method.mode):
                     _start(study, pool, ahead.pop(0), progress)
                 _, ended = pool.wait(POLL_SECONDS)
-                session["peak_memory_bytes"] = max(
-                    session["peak_memory_bytes"], sum(one.memory for one in pool.running)
-                )
+                now.note_memory(sum(one.memory for one in pool.running))
                 for one in ended:
                     if _conclude(study, one, again, progress):
                         ahead.insert(0, one.cell)
-                    elif one.outcome == "done":
-                        session["cells"] += 1
                 if ended:
-                    _write_session(study, session)
+                    now.write()
                 left = time_left(ahead, pool.running, study.seconds, len(slots))
                 done = len(study.cells) - len(ahead) - len(pool.running) - len(study.failures)
                 progress.update(done, len(study.cells), pool.running, left)
@@ -292,33 +284,3 @@ def _gpus(config: Config) -> int:
     import torch
 
     return 1 if ":" in config.device else torch.cuda.device_count()
-
-
-@contextmanager
-def _session(study: Study, slots: int) -> Iterator[dict[str, Any]]:
-    """Note when computing began and ended; all of it together is what the study took."""
-    session = {
-        "began": _now(),
-        "ended": _now(),
-        "slots": slots,
-        "cells": 0,
-        "peak_memory_bytes": 0,
-    }
-    try:
-        yield session
-    finally:
-        _write_session(study, session)
-
-
-def _write_session(study: Study, session: Mapping[str, Any]) -> None:
-    path = study.folder / SESSIONS
-    try:
-        held = read_json(path) if path.exists() else []
-    except CheckpointError:
-        held = []
-    others = [one for one in held if one["began"] != session["began"]]
-    write_json(path, [*others, dict(session) | {"ended": _now()}])
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,7 +1,7 @@
 """The cells of a study that are done, by method, fold and seed, and the figures over them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -169,15 +169,3 @@ class StudyResults:
         if metric != SPECIFICITY or table is None or not self.binary:
             return math.nan
         return operating_point(table.labels, table.probabilities[:, 1]).specificity
-
-
-def each_cell(
-    results: StudyResults, method: str, site: str, of: Callable[[PredictionsTable], object]
-) -> list[object]:
-    """Return what a function makes of each of a method's tables of predictions at a site."""
-    tables = (
-        results.predictions(method, site, fold, seed)
-        for seed in results.seeds
-        for fold in results.folds
-    )
-    return [of(table) for table in tables if table is not None]

@@ -241,8 +241,8 @@ def _incomplete(results: StudyResults) -> list[str]:
     if not results.missing:
         return []
     return [
-        f"{len(results.missing)} cells are missing. A seed counts where all its folds are there; "
-        f"{numbers.NOT_DEFINED}: there is none."
+        f"Cells that are missing: {len(results.missing)}. A seed counts where all its folds are "
+        f"there; {numbers.NOT_DEFINED}: there is none."
     ]
 
 

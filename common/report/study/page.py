@@ -1,0 +1,265 @@
+"""The report of a study: one HTML file, its tables as Markdown, its figures as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.files import write_atomic, write_json
+from common.report import numbers, provenance, story
+from common.report.page import HERE, Panels
+from common.report.records import METRICS
+from common.report.study import tables
+from common.report.study.markdown import markdown
+from common.report.study.pictures import draw_curves
+from common.report.study.results import CALIBRATION, SPECIFICITY, StudyResults
+from common.report.study.significance import auc_intervals, hold_against_reference
+from common.report.tables import Table
+
+PAGE, TABLES, VALUES = "study.html", "study.md", "study.json"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a study adds to its curves and tables, if it could be made.
+
+    Attributes
+    ----------
+    tables : mapping of str to tuple of Table
+        By the heading of their section.
+    panels : sequence of Panels
+        Further drawings.
+    values : mapping
+        What ``study.json`` holds of them.
+    facts : sequence of (str, str)
+        Of the study as a whole, such as how long it took.
+    """
+
+    tables: Mapping[str, tuple[Table, ...]]
+    panels: Sequence[Panels] = ()
+    values: Mapping[str, Any] | None = None
+    facts: Sequence[tuple[str, str]] = ()
+
+
+def write_study(results: StudyResults, folder: Path, extras: Extras | None = None) -> Path:
+    """Write ``study.html``, ``study.md``, ``study.json`` and ``pictures``.
+
+    Parameters
+    ----------
+    results : StudyResults
+        The study, finished or not.
+    folder : Path
+        Where they go.
+    extras : Extras, optional
+        What stands beside.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    RunError
+        If something cannot be written.
+    """
+    extras = extras or Extras({})
+    sections = _sections(results) | dict(extras.tables)
+    write_json(folder / VALUES, study_values(results) | dict(extras.values or {}))
+    write_atomic(folder / TABLES, _markdown(results, sections, extras).encode())
+    panels = [*draw_curves(results, folder), *extras.panels]
+    write_atomic(folder / PAGE, _render(results, sections, panels, extras).encode())
+    return folder / PAGE
+
+
+def study_values(results: StudyResults) -> dict[str, Any]:
+    """Return what ``study.json`` holds: shares in [0, 1], null where undefined."""
+    methods = [method.name for method in results.methods]
+    figures = [
+        {"method": method, "site": place, "metric": metric}
+        | _defined(asdict(results.cross_validated(method, place, metric)))
+        for method in methods
+        for place in results.places
+        for metric in (*METRICS, SPECIFICITY)
+    ]
+    figures += [
+        {"method": method, "site": site, "metric": CALIBRATION}
+        | _defined(asdict(results.calibration(method, site)))
+        for method in methods
+        for site in results.sites
+    ]
+    return {
+        "methods": {method.name: method.label for method in results.methods},
+        "reference": results.reference,
+        "folds": results.folds,
+        "seeds": results.seeds,
+        "cells": [
+            {
+                "folder": run.path.name,
+                "method": method,
+                "fold": fold,
+                "seed": seed,
+                "seconds": results.seconds.get((method, fold, seed)),
+            }
+            for (method, fold, seed), run in results.records.items()
+        ],
+        "missing": results.missing,
+        "figures": figures,
+        "auc_against_reference": {
+            place: {
+                name: _defined(asdict(test))
+                for name, test in hold_against_reference(results, place).items()
+            }
+            for place in results.places
+        },
+        "auc_intervals": {
+            site: {name: _defined(asdict(auc_intervals(results, name, site))) for name in methods}
+            for site in results.sites
+        },
+    }
+
+
+def _sections(results: StudyResults) -> dict[str, tuple[Table, ...]]:
+    """Return the tables by the heading of their section."""
+    orders = tables.orders_table(results)
+    sections = {
+        "Figures": [tables.paper_table(results)],
+        "Expected orders": [orders] if orders else [],
+        "Tests": [tables.tests_table(results, place) for place in reversed(results.places)],
+        "Intervals and calibration": [
+            tables.intervals_table(results, site) for site in results.sites
+        ],
+        "Cost": [tables.costs_table(results)],
+    }
+    return {heading: _without_repeats(shown) for heading, shown in sections.items() if shown}
+
+
+def _without_repeats(shown: Sequence[Table]) -> tuple[Table, ...]:
+    """Leave out of each table the notes that one above it in its section has."""
+    said: set[str] = set()
+    kept = []
+    for table in shown:
+        kept.append(replace(table, notes=tuple(note for note in table.notes if note not in said)))
+        said.update(table.notes)
+    return tuple(kept)
+
+
+def _markdown(
+    results: StudyResults, sections: Mapping[str, tuple[Table, ...]], extras: Extras
+) -> str:
+    lines = [f"# {results.title}", "", *_bullets(_facts(results, extras)), ""]
+    lines += [*_bullets([("", sentence) for sentence in _cautions(results)]), ""]
+    for heading, shown in sections.items():
+        lines += [f"## {heading}", "", *(markdown(table) for table in shown)]
+    return "\n".join(lines)
+
+
+def _bullets(told: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"- {what}: {answer}" if what else f"- {answer}" for what, answer in told]
+
+
+def _render(
+    results: StudyResults,
+    sections: Mapping[str, tuple[Table, ...]],
+    panels: Sequence[Panels],
+    extras: Extras,
+) -> str:
+    # No mark-up of a site's or a file's name may become the page's.
+    environment = Environment(
+        loader=FileSystemLoader([HERE / "study", HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    records = list(results.records.values())
+    return environment.get_template("study.html").render(
+        title=results.title,
+        style=Markup((HERE / "page.css").read_text()),
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        facts=_facts(results, extras),
+        leaks=story.leaks(records),
+        leakage_sentences=story.leakage_sentences(records),
+        warnings=_warnings(results),
+        sections=sections,
+        panels=panels,
+        cells=tables.cells_table(results),
+        leakage=provenance.leakage_table(records),
+        config=provenance.config_table(records[0].config, _ranging(results)) if records else None,
+        environment=provenance.environment_table(records),
+    )
+
+
+def _facts(results: StudyResults, extras: Extras) -> list[tuple[str, str]]:
+    """Return what was compared, as (what, answer)."""
+    wanted = len(results.methods) * len(results.folds) * len(results.seeds)
+    told = [
+        ("Methods", str(len(results.methods))),
+        ("Cells", f"{len(results.records)} done of {wanted} (methods × folds × seeds)"),
+    ]
+    if not results.records:
+        return [*told, *extras.facts]
+    config = next(iter(results.records.values())).config
+    rounds = f"{config.local_steps} steps" if config.local_steps else "one epoch"
+    return [
+        *told,
+        ("Sites", numbers.listed(results.sites)),
+        (
+            "Folds",
+            f"{', '.join(map(str, results.folds))} of {config.folds} (counted from 0), split by "
+            f"{config.split}",
+        ),
+        ("Seeds", ", ".join(map(str, results.seeds))),
+        ("Size", f"{config.image_size} pixels, width {config.width:g}"),
+        (
+            "Training",
+            f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
+            f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule}); "
+            f"federated: an exchange after every {rounds}",
+        ),
+        ("Weights", "the last step's; nothing was chosen on test images"),
+        *extras.facts,
+    ]
+
+
+def _ranging(results: StudyResults) -> list[str]:
+    """Return the keys in which the cells differ on purpose."""
+    return ["fold", "seed", *sorted({key for m in results.methods for key in m.values})]
+
+
+def _cautions(results: StudyResults) -> list[str]:
+    return [*story.leakage_sentences(list(results.records.values())), *_warnings(results)]
+
+
+def _warnings(results: StudyResults) -> list[str]:
+    """Return what keeps the figures from being taken at face value."""
+    told = []
+    if results.missing:
+        count = len(results.missing)
+        told.append(
+            f"{count} cell{' is' if count == 1 else 's are'} not done; the figures are the others'."
+        )
+    prints = provenance.fingerprints(list(results.records.values()))
+    if len(prints) > 1:
+        told.append(
+            f"The cells were computed by {len(prints)} versions of the code (see Environment)."
+        )
+    for site in results.sites:
+        seen = {int(run.result["images_seen"][site]) for run in results.records.values()}
+        if len(seen) > 1 and len(results.folds) == 1:
+            told.append(f"The methods saw different numbers of images at {site}.")
+    return told
+
+
+def _defined(value: Any) -> Any:
+    """Return a value as JSON knows it: null for what is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
