@@ -29,7 +29,9 @@ __all__ = [
     "auc_interval",
     "estimate_statistics",
     "evaluate_site",
+    "in_mode",
     "measure",
+    "own_norms",
     "predict",
 ]
 
@@ -57,7 +59,7 @@ class Predictions:
 
 
 @contextmanager
-def _mode(network: nn.Module, training: bool) -> Iterator[None]:
+def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
     """Put every module in a mode within a block and give each its own back."""
     before = [(module, module.training) for module in network.modules()]
     network.train(training)
@@ -103,7 +105,7 @@ def predict(
     if not len(indices):
         return np.empty((0, len(config.class_names))), np.empty((0, config.projection_size), "f4")
     logits, projections = [], []
-    with _mode(network, training=False):
+    with in_mode(network, training=False):
         for start in range(0, len(indices), EVALUATION_BATCH):
             images = _prepared(site, indices[start : start + EVALUATION_BATCH], config, device)
             with device.autocast():
@@ -153,6 +155,17 @@ def evaluate_site(
     return metrics, predictions
 
 
+def own_norms(network: nn.Module, site: str) -> list[_BatchNorm]:
+    """Return every BatchNorm that is a site's own, in the network's order."""
+    return [
+        norm
+        for place in network.modules()
+        if isinstance(place, OwnModules)
+        for norm in place.sites[site].modules()
+        if isinstance(norm, _BatchNorm)
+    ]
+
+
 @torch.no_grad()
 def estimate_statistics(
     network: Network, site: TrainingSite, config: Config, device: Device
@@ -177,13 +190,7 @@ def estimate_statistics(
     device : Device
         Where to compute.
     """
-    norms = [
-        norm
-        for place in network.modules()
-        if isinstance(place, OwnModules)
-        for norm in place.sites[site.name].modules()
-        if isinstance(norm, _BatchNorm)
-    ]
+    norms = own_norms(network, site.name)
     # In random order: files are sorted by class, and a batch of one class is not the site.
     generator = numpy_generator(config.seed, site.name, "statistics")
     chosen = generator.permutation(site.train)[: config.statistics_images]
@@ -194,7 +201,7 @@ def estimate_statistics(
         norm.reset_running_stats()
         norm.momentum = None  # cumulative mean over the batches
     try:
-        with _mode(network, training=False):
+        with in_mode(network, training=False):
             for norm in norms:
                 norm.train()
             # Batches alike in size, since each weighs alike.

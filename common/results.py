@@ -84,7 +84,7 @@ def read_result(run: Path) -> dict[str, Any]:
 
 def write_result(run: Path, result: Mapping[str, Any]) -> None:
     """Write ``result.json``, atomically; an undefined figure is null, since JSON has no NaN."""
-    write_json(run / "result.json", _without_nan(result))
+    write_json(run / "result.json", without_nan(result))
 
 
 def subset_figures(
@@ -121,9 +121,10 @@ def differing_keys(stored: Config, wanted: Config) -> list[str]:
     return found
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Return a nested value with None for every figure that is not finite: JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,11 +14,15 @@ import torch
 from common.config import Config, load_config
 from common.errors import CheckpointError, RunError, StoreError
 from common.files import load_tensors, save_tensors
+from common.models import dsbn
 from common.models.network import Network, build_network
 from common.models.released import refuse_misfits
 from common.sharing import load_private, private_state, shared_names
 
 Which = Literal["final", "best"]
+
+ONBOARDED = "onboarded"
+"""Folder within a run's: the private tensors of sites that met its network after training."""
 
 
 def weights_name(part: Literal["shared", "private"], which: Which) -> str:
@@ -67,7 +71,7 @@ def load_shared(path: Path, network: Network) -> None:
 
 
 def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Network, Config]:
-    """Make the network of a run for one of its sites.
+    """Make the network of a run for one of its sites, or for one that was onboarded later.
 
     Parameters
     ----------
@@ -91,11 +95,11 @@ def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Netw
         If the run has no such weights, or they belong to another network.
     """
     config = read_run_config(run)
-    if site not in config.site_names:
-        raise RunError(
-            f"'{site}' is no site of the run {run}; its sites are {', '.join(config.site_names)}."
-        )
-    own = run / "sites" / site
+    trained = site in config.site_names
+    own = run / ("sites" if trained else ONBOARDED) / site
+    if not trained and not own.is_dir():
+        known = (*config.site_names, *onboarded_sites(run))
+        raise RunError(f"'{site}' is no site of the run {run}; its sites are {', '.join(known)}.")
     name = weights_name("shared", which)
     shared = own / name if (own / name).exists() else run / name
     private = own / weights_name("private", which)
@@ -105,15 +109,65 @@ def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Netw
     # The run's own weights replace whatever it started from, which may be gone by now.
     network = build_network(config.changed(pretrained=""), [site])
     load_shared(shared, network)
-    tensors, _ = load_tensors(private)
-    try:
-        load_private(network, tensors)
-    except StoreError as error:
-        raise CheckpointError(f"{private} belongs to another network: {error}") from error
+    if not trained and config.normalisation == "shared":
+        dsbn.part_shared(network, network.sites, network.routing)
+    _load_private(private, network)
     return network, config
 
 
+def load_whole_network(run: Path, which: Which = "final") -> tuple[Network, Config]:
+    """Make the network of a run with all the sites that it was trained at.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of a run of one network: pooled, federated, or single-site of one site.
+    which : {"final", "best"}
+        Weights of the last step, or the best by validation.
+
+    Returns
+    -------
+    tuple of Network and Config
+        The network, and the run's configuration.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run.
+    CheckpointError
+        If weights of a site are missing, or belong to another network.
+    """
+    config = read_run_config(run)
+    shared = run / weights_name("shared", which)
+    if len(config.site_names) == 1 and not shared.exists():
+        shared = run / "sites" / config.site_names[0] / shared.name
+    privates = [run / "sites" / s / weights_name("private", which) for s in config.site_names]
+    for path in (shared, *privates):
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
+    network = build_network(config.changed(pretrained=""), config.site_names)
+    load_shared(shared, network)
+    for path in privates:
+        _load_private(path, network)
+    return network, config
+
+
+def onboarded_sites(run: Path) -> tuple[str, ...]:
+    """Return the sites that met a run's network after training, in the order of their names."""
+    return tuple(sorted(path.parent.name for path in (run / ONBOARDED).glob("*/*.safetensors")))
+
+
+def _load_private(path: Path, network: Network) -> None:
+    tensors, _ = load_tensors(path)
+    try:
+        load_private(network, tensors)
+    except StoreError as error:
+        raise CheckpointError(f"{path} belongs to another network: {error}") from error
+
+
 def _why_missing(which: Which, config: Config, path: Path) -> str:
+    if path.parent.parent.name == ONBOARDED:
+        return "A site is onboarded with the final weights alone; take those, or onboard it again."
     if which == "best" and config.validation_fraction == 0:
         return "The run had validation-fraction = 0 and chose no best weights; take the final ones."
     if path.name.endswith(weights_name("private", "final")):

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import XsiteError
-from simulations.commands import about, compare, predict, sites, study, train
+from simulations.commands import about, compare, onboard, predict, sites, study, train
 from simulations.commands.trail import Trail
 
 INTERRUPTED = 130
@@ -60,6 +60,7 @@ app.add_typer(train.app, name="train", short_help="Train federated, pooled or si
 compare.register(app)
 study.register(app)
 predict.register(app)
+onboard.register(app)
 sites.register(app)
 about.register(app)
 

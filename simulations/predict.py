@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from common.device import choose_device, limited_threads
 from common.errors import RunError, XsiteError
 from common.evaluation import EVALUATION_BATCH, predict
 from common.files import write_atomic
-from common.training import TrainingSite
+from common.unseen import unlabelled
 from common.weights import Which, load_run_network
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
@@ -136,26 +137,57 @@ def predict_images(
     failures: list[tuple[Path, str]] = []
     parts: list[NDArray[np.float64]] = [np.empty((0, len(config.class_names)))]
     with limited_threads(config):
-        for start in range(0, len(files), EVALUATION_BATCH):
-            images = []
-            for file in files[start : start + EVALUATION_BATCH]:
-                try:
-                    images.append(decode_file(file, settings))
-                    read.append(file)
-                except (XsiteError, OSError) as error:
-                    failures.append((file, str(error)))
-            if images:
-                batch = _unlabelled(site, np.stack(images))
+        for decoded in decode_images(files, settings, progress):
+            read += decoded.files
+            failures += decoded.failures
+            if decoded.files:
+                images = torch.from_numpy(decoded.images)
+                batch = unlabelled(site, images, np.arange(len(images)))
                 parts.append(predict(network, batch, batch.train, config, chosen)[0])
-            if progress is not None:
-                progress(min(start + EVALUATION_BATCH, len(files)), len(files))
     return ImagePredictions(tuple(read), np.concatenate(parts), config.class_names, tuple(failures))
 
 
-def _unlabelled(site: str, images: NDArray[np.uint8]) -> TrainingSite:
-    """Make a site of images (n, size, size, channels) whose labels are never read."""
-    nothing = torch.zeros(len(images), dtype=torch.int64)
-    return TrainingSite(site, torch.from_numpy(images), nothing, np.arange(len(images)))
+class Decoded(NamedTuple):
+    """Some images: the files that could be read, their pixels, and what kept others from it.
+
+    ``images`` is an ndarray of uint8, shape (n, size, size, channels), in the order of ``files``.
+    """
+
+    files: list[Path]
+    images: NDArray[np.uint8]
+    failures: list[tuple[Path, str]]
+
+
+def decode_images(
+    files: Sequence[Path],
+    settings: DecodeSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Decoded]:
+    """Decode images, a batch at a time.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The images.
+    settings : DecodeSettings
+        A run's.
+    progress : callable, optional
+        Told (done, total) images once what was yielded has been dealt with.
+    """
+    empty = np.empty((0, settings.size, settings.size, settings.channels), np.uint8)
+    for start in range(0, len(files), EVALUATION_BATCH):
+        read: list[Path] = []
+        images: list[NDArray[np.uint8]] = []
+        failures: list[tuple[Path, str]] = []
+        for file in files[start : start + EVALUATION_BATCH]:
+            try:
+                images.append(decode_file(file, settings))
+                read.append(file)
+            except (XsiteError, OSError) as error:
+                failures.append((file, str(error)))
+        yield Decoded(read, np.stack(images) if images else empty, failures)
+        if progress is not None:
+            progress(min(start + EVALUATION_BATCH, len(files)), len(files))
 
 
 def write_csv(path: Path, predictions: ImagePredictions) -> None:

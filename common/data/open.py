@@ -10,6 +10,9 @@ from common.data.site import read_site
 from common.files import locked
 from common.randomness import derive_seed
 
+SYNTHETIC_FORMAT = 2
+"""Version of the synthetic hospitals' folders; raised whenever they hold something else."""
+
 
 def home_folder() -> Path:
     """Return where xsite keeps what is no run: ``$XSITE_HOME``, or ``~/.xsite``."""
@@ -53,10 +56,20 @@ def open_site(
     RunError
         If the cache cannot be written.
     """
-    cache = cache_folder(config)
-    folder = root or config.site_folder(name) or _synthetic_folder(config, name, cache, progress)
+    folder = root or site_root(config, name, progress)
     site = read_site(name, folder, config.class_names)
-    return load_site(site, DecodeSettings.from_config(config), cache, progress=progress)
+    settings = DecodeSettings.from_config(config)
+    return load_site(site, settings, cache_folder(config), progress=progress)
+
+
+def site_root(config: Config, name: str, progress: Progress | None = None) -> Path:
+    """Return the folder of a site's images; a synthetic hospital is written the first time.
+
+    Parameters and errors are those of :func:`open_site`.
+    """
+    return config.site_folder(name) or _synthetic_folder(
+        config, name, cache_folder(config), progress
+    )
 
 
 def _synthetic_folder(config: Config, name: str, cache: Path, progress: Progress | None) -> Path:
@@ -65,7 +78,7 @@ def _synthetic_folder(config: Config, name: str, cache: Path, progress: Progress
     Its patients do not depend on the run's seed: every run and every method meets the same ones.
     """
     index = config.site_names.index(name)
-    settings = (index, config.synthetic_patients, config.classes)
+    settings = (SYNTHETIC_FORMAT, index, config.synthetic_patients, config.classes)
     folder = cache / "synthetic" / f"{name}-{derive_seed(0, repr(settings)):016x}"
     with locked(folder.with_suffix(".lock")):
         if not folder.exists():

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from common.errors import SiteError
 
 METADATA = "metadata.csv"
-IGNORED_FOLDERS = {"masks"}
-"""Folders of a site that are no classes: lesion masks of the synthetic hospitals."""
+IGNORED_FOLDERS = {"masks", "masks-lungs"}
+"""Folders of a site that are no classes: masks of lesions and lungs of the synthetic hospitals."""
 
 
 @dataclass(frozen=True)

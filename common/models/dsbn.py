@@ -8,6 +8,7 @@ BatchNorm can be converted, by module type and never by name.
 import copy
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -96,3 +97,26 @@ def drop_counters(module: nn.Module) -> None:
             child.num_batches_tracked = None
         elif not isinstance(child, OwnModules):
             drop_counters(child)
+
+
+def part_shared(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> None:
+    """Give every site a copy of each BatchNorm that all have shared so far.
+
+    The network computes what it did; from then on a site's statistics can be its own.
+
+    Parameters
+    ----------
+    module : Module
+        A network without DSBN, changed in place.
+    sites : sequence of str
+        Names of the sites.
+    routing : SiteRouting
+        The network's.
+    """
+    convert(module, sites, routing)
+    for place in module.modules():
+        if isinstance(place, DomainBatchNorm):
+            for norm in place.sites.values():
+                # drop_counters took it away; an estimate of the statistics counts its batches.
+                norm.num_batches_tracked = torch.tensor(0)
+                norm.to(next(norm.buffers()).device)

@@ -22,6 +22,13 @@ def points(difference: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
 
 
+def decimal(value: float) -> str:
+    """Write a plain number with two decimals: ``0.57``, ``−0.03``, and never ``−0.00``."""
+    if not math.isfinite(value):
+        return NOT_DEFINED
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
+
+
 def interval(value: Difference) -> str:
     """Write the interval of a difference: ``[−1.5, +0.5]``, or nothing where there is none."""
     return f"[{points(value.low)}, {points(value.high)}]" if math.isfinite(value.low) else ""

@@ -26,12 +26,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Panels:
-    """Figures that show the same of every site."""
+    """Figures that show the same of every site; wide ones get a line each."""
 
     name: str
     title: str
     caption: str
     panels: tuple[Panel, ...]
+    wide: bool = False
 
 
 def write_report(

@@ -74,7 +74,7 @@ def study(
             run_study(opened, jobs, make_progress())
     finally:
         # Also of a study that was stopped, or some of whose cells failed.
-        page = publish(opened)
+        page = publish(opened, told)
         say(Console(), f"Report: {page}")
 
 

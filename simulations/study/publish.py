@@ -1,25 +1,30 @@
 """A study's report from its cells alone: nothing is trained, and it may be half finished."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.report.numbers import duration, size
 from common.report.records import RunRecord, read_record, with_chosen_weights
-from common.report.study.page import Extras, write_study
+from common.report.study.page import write_study
 from common.report.study.results import Key, StudyResults
+from simulations.progress import Report
 from simulations.study.cells import Cell, read_cell, state_of
+from simulations.study.further import look_further
 from simulations.study.run import Study
 from simulations.study.sittings import read_sittings
 
 
-def publish(study: Study) -> Path:
+def publish(study: Study, report: Report) -> Path:
     """Write the report of the cells that are done.
 
     Parameters
     ----------
     study : Study
         As :func:`simulations.study.run.open_study` returns it.
+    report : Report
+        Told what is being computed.
 
     Returns
     -------
@@ -32,9 +37,11 @@ def publish(study: Study) -> Path:
         If it cannot be written.
     """
     done, missing = _done_cells(study)
-    return write_study(
-        _results(study, done, missing), study.folder, Extras({}, facts=_took(study.folder))
-    )
+    results = _results(study, done, missing)
+    left_out = [cell for cell in done if cell.without]
+    further = look_further(study, results, left_out, report)
+    extras = replace(further, facts=_took(study.folder))
+    return write_study(results, study.folder, extras)
 
 
 def _done_cells(study: Study) -> tuple[dict[Cell, Mapping[str, Any]], dict[str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.config import Config
+from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.device import choose_device
@@ -49,6 +50,8 @@ class Study:
         Its folder.
     keys : dict of Cell to str
         What determines each cell.
+    sites : dict of str to SiteData
+        Every site, decoded.
     seconds : dict of Cell to float
         How long the cells took that are done.
     memory : dict of str to int
@@ -60,6 +63,7 @@ class Study:
     plan: Plan
     folder: Path
     keys: dict[Cell, str]
+    sites: dict[str, SiteData]
     seconds: dict[Cell, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=lambda: dict(USUAL_MEMORY))
     failures: dict[Cell, str] = field(default_factory=dict)
@@ -95,12 +99,12 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
     """
     if (folder / "config.toml").exists() or (folder / "comparison.toml").exists():
         raise RunError(f"{folder} holds a run or a comparison; choose another name (--name).")
-    digests = {}
+    digests, sites = {}, {}
     for name in plan.config.site_names:
         counter = StepCounter(report, f"preparing the images of {name}")
         site = open_site(plan.config, name, progress=counter)
         report.close()
-        digests[name] = site_digest(site)
+        sites[name], digests[name] = site, site_digest(site)
         for fold in plan.folds:
             split = split_site(site, plan.config.changed(fold=fold))
             for part, indices in (("test", split.test), ("training", split.train)):
@@ -116,7 +120,8 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
     if not plan.config.threads and not _gpus(plan.config):
         plan = replace(plan, config=plan.config.changed(threads=1))
     cells = plan.cells()
-    return Study(plan, folder, {c: cell_key(c, plan.config_of(c), digests) for c in cells})
+    keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in cells}
+    return Study(plan, folder, keys, sites)
 
 
 def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:

@@ -19,7 +19,7 @@ from common.data.synthetic.scanner import acquire, place_patient
 from common.errors import ConfigError, SiteError
 from common.randomness import numpy_generator
 
-MASKS = "masks"
+MASKS, LUNG_MASKS = "masks", "masks-lungs"
 COLUMNS = ("file_name", "label", "patient_id", *FINDINGS)
 SMALLEST_SIZE = 64
 BLOCK = 20  # patients among which the share of classes is exact
@@ -39,10 +39,11 @@ def write_hospital(
 ) -> None:
     """Write a synthetic hospital of CT-like slices into a new site folder.
 
-    The folder holds ``<class>/<patient>_<slice>.png`` (8-bit grey), lesion masks of the same
-    names below ``masks/`` (0 or 255, empty for the negative class) and ``metadata.csv``. The same
-    arguments write the same bytes, and a patient does not depend on how many there are. The
-    folder appears under its name only once it is complete.
+    The folder holds ``<class>/<patient>_<slice>.png`` (8-bit grey), masks of the same names
+    (0 or 255) of the lesions below ``masks/``, empty for the negative class, and of the lungs
+    below ``masks-lungs/``, and ``metadata.csv``. The same arguments write the same bytes, and a
+    patient does not depend on how many there are. The folder appears under its name only once it
+    is complete.
 
     Parameters
     ----------
@@ -91,11 +92,11 @@ def _check_arguments(
     name: str, index: int, patients: int, classes: Sequence[str], size: int
 ) -> None:
     """Refuse what no hospital can be made from."""
-    if len(classes) != 2 or classes[0] == classes[1] or MASKS in classes:
+    if len(classes) != 2 or classes[0] == classes[1] or {MASKS, LUNG_MASKS} & set(classes):
         raise ConfigError(
             f"A synthetic hospital has two different classes, the negative first, and none is "
-            f"called {MASKS!r}; found {', '.join(classes) or 'none'}. Set two classes, or name a "
-            "folder of your own as data."
+            f"called {MASKS!r} or {LUNG_MASKS!r}; found {', '.join(classes) or 'none'}. Set two "
+            "classes, or name a folder of your own as data."
         )
     for what, value, least in (
         ("index", index, 0),
@@ -141,7 +142,8 @@ def _fill(
     hospital = choose_hospital(index, numpy_generator(seed, name, index, "hospital"))
     for label in classes:
         (folder / label).mkdir()
-        (folder / MASKS / label).mkdir(parents=True)
+        for masks in (MASKS, LUNG_MASKS):
+            (folder / masks / label).mkdir(parents=True)
     rows: list[Row] = []
     for number in range(patients):
         if number % BLOCK == 0:
@@ -194,7 +196,8 @@ def _write_patient(
         made = make_slice(grid, case, level, hospital.scanner.couch, own)
         file_name = f"{label}/{patient}_{position:02d}.png"
         _write_png(folder / file_name, acquire(made.hu, grid, hospital.scanner, own))
-        _write_png(folder / MASKS / file_name, made.mask.astype(np.uint8) * np.uint8(255))
+        for masks, pixels in ((MASKS, made.mask), (LUNG_MASKS, made.lung)):
+            _write_png(folder / masks / file_name, pixels.astype(np.uint8) * np.uint8(255))
         found = {finding: int(made.findings[finding]) for finding in FINDINGS}
         rows.append({"file_name": file_name, "label": label, "patient_id": patient, **found})
     return rows

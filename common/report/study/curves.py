@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from common.calibration import reliability
+from common.calibration import BINS, reliability
 from common.methods.table import Method
 from common.predictions_table import PredictionsTable
 from common.report import numbers
@@ -177,6 +177,9 @@ def _draw(
             color=COLOURS[0 if chosen else 1 + (place - 1) % (len(COLOURS) - 1)],
             linestyle=style,
             linewidth=2.6 if chosen else 1.4,
+            # A method whose predictions are all in one bin has no line.
+            marker="o" if len(x) <= BINS else "",
+            markersize=4,
             zorder=3 if chosen else 2,
         )
     axes.set_xlim(0, 100)

@@ -1,6 +1,5 @@
 """The report of a study: one HTML file, its tables as Markdown, its figures as JSON."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -14,12 +13,14 @@ from common.files import write_atomic, write_json
 from common.report import numbers, provenance, story
 from common.report.page import HERE, Panels
 from common.report.records import METRICS
+from common.report.statistics import ALL_SITES, Summary
 from common.report.study import tables
 from common.report.study.markdown import markdown
 from common.report.study.pictures import draw_curves
 from common.report.study.results import CALIBRATION, SPECIFICITY, StudyResults
 from common.report.study.significance import auc_intervals, hold_against_reference
-from common.report.tables import Table
+from common.report.tables import Table, summary_cell
+from common.results import without_nan
 
 PAGE, TABLES, VALUES = "study.html", "study.md", "study.json"
 
@@ -70,7 +71,8 @@ def write_study(results: StudyResults, folder: Path, extras: Extras | None = Non
     """
     extras = extras or Extras({})
     sections = _sections(results) | dict(extras.tables)
-    write_json(folder / VALUES, study_values(results) | dict(extras.values or {}))
+    values = study_values(results) | dict(extras.values or {})
+    write_json(folder / VALUES, without_nan(values))
     write_atomic(folder / TABLES, _markdown(results, sections, extras).encode())
     panels = [*draw_curves(results, folder), *extras.panels]
     write_atomic(folder / PAGE, _render(results, sections, panels, extras).encode())
@@ -78,18 +80,18 @@ def write_study(results: StudyResults, folder: Path, extras: Extras | None = Non
 
 
 def study_values(results: StudyResults) -> dict[str, Any]:
-    """Return what ``study.json`` holds: shares in [0, 1], null where undefined."""
+    """Return what ``study.json`` holds: shares in [0, 1]; what is undefined becomes null there."""
     methods = [method.name for method in results.methods]
     figures = [
         {"method": method, "site": place, "metric": metric}
-        | _defined(asdict(results.cross_validated(method, place, metric)))
+        | asdict(results.cross_validated(method, place, metric))
         for method in methods
         for place in results.places
         for metric in (*METRICS, SPECIFICITY)
     ]
     figures += [
         {"method": method, "site": site, "metric": CALIBRATION}
-        | _defined(asdict(results.calibration(method, site)))
+        | asdict(results.calibration(method, site))
         for method in methods
         for site in results.sites
     ]
@@ -112,13 +114,12 @@ def study_values(results: StudyResults) -> dict[str, Any]:
         "figures": figures,
         "auc_against_reference": {
             place: {
-                name: _defined(asdict(test))
-                for name, test in hold_against_reference(results, place).items()
+                name: asdict(test) for name, test in hold_against_reference(results, place).items()
             }
             for place in results.places
         },
         "auc_intervals": {
-            site: {name: _defined(asdict(auc_intervals(results, name, site))) for name in methods}
+            site: {name: asdict(auc_intervals(results, name, site)) for name in methods}
             for site in results.sites
         },
     }
@@ -152,7 +153,7 @@ def _without_repeats(shown: Sequence[Table]) -> tuple[Table, ...]:
 def _markdown(
     results: StudyResults, sections: Mapping[str, tuple[Table, ...]], extras: Extras
 ) -> str:
-    lines = [f"# {results.title}", "", *_bullets(_facts(results, extras)), ""]
+    lines = [f"# {results.title}", "", _lead(results), "", *_bullets(_facts(results, extras)), ""]
     lines += [*_bullets([("", sentence) for sentence in _cautions(results)]), ""]
     for heading, shown in sections.items():
         lines += [f"## {heading}", "", *(markdown(table) for table in shown)]
@@ -182,6 +183,7 @@ def _render(
         title=results.title,
         style=Markup((HERE / "page.css").read_text()),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        lead=_lead(results),
         facts=_facts(results, extras),
         leaks=story.leaks(records),
         leakage_sentences=story.leakage_sentences(records),
@@ -227,6 +229,33 @@ def _facts(results: StudyResults, extras: Extras) -> list[tuple[str, str]]:
     ]
 
 
+def _lead(results: StudyResults) -> str:
+    """Return the result in a sentence or two: the reference, and the best of either kind."""
+    place = results.places[-1] if results.places else ""
+    found = {m.name: results.cross_validated(m.name, place, "auc") for m in results.methods}
+    done = {name: summary for name, summary in found.items() if summary.n}
+    if results.reference not in done:
+        return ""
+    where = "on the mean of the sites" if place == ALL_SITES else f"at {place}"
+    told = [f"{results.label(results.reference)}: AUC {_auc(done[results.reference])} {where}."]
+    for federated, kind in ((False, "without an exchange"), (True, "among the federated methods")):
+        rivals = [
+            m.name
+            for m in results.methods
+            if (m.mode == "federated") == federated
+            and m.name in done
+            and m.name != results.reference
+        ]
+        if rivals:
+            best = max(rivals, key=lambda name: done[name].mean)
+            told.append(f"The best other {kind}: {results.label(best)}, {_auc(done[best])}.")
+    return " ".join(told)
+
+
+def _auc(summary: Summary) -> str:
+    return f"{summary_cell(summary).text} %"
+
+
 def _ranging(results: StudyResults) -> list[str]:
     """Return the keys in which the cells differ on purpose."""
     return ["fold", "seed", *sorted({key for m in results.methods for key in m.values})]
@@ -254,12 +283,3 @@ def _warnings(results: StudyResults) -> list[str]:
         if len(seen) > 1 and len(results.folds) == 1:
             told.append(f"The methods saw different numbers of images at {site}.")
     return told
-
-
-def _defined(value: Any) -> Any:
-    """Return a value as JSON knows it: null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {key: _defined(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

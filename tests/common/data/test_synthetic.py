@@ -56,7 +56,8 @@ def test_a_patient_does_not_depend_on_how_many_there_are(hospital: Path, tmp_pat
     del few["metadata.csv"]
     assert len({name.rpartition("/")[2][:5] for name in few}) == 4
     assert few.items() <= digests(hospital).items()
-    assert rows_of(hospital)[: len(few) // 2] == rows_of(tmp_path / "few")
+    # An image, its lesions and its lungs.
+    assert rows_of(hospital)[: len(few) // 3] == rows_of(tmp_path / "few")
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"name": "hospital-b"}, {"index": 1}])
@@ -79,7 +80,8 @@ def test_metadata_names_every_file_and_agrees_with_it(hospital: Path) -> None:
         assert folder == row["label"] and file.startswith(row["patient_id"] + "_")
         picture = pixels(hospital / row["file_name"])
         assert min(picture.shape) == SIZE
-        assert pixels(hospital / "masks" / row["file_name"]).shape == picture.shape
+        for masks in ("masks", "masks-lungs"):
+            assert pixels(hospital / masks / row["file_name"]).shape == picture.shape
     labels = {row["patient_id"]: row["label"] for row in rows}
     assert len(labels) == 12 and all(labels[row["patient_id"]] == row["label"] for row in rows)
 
@@ -87,7 +89,9 @@ def test_metadata_names_every_file_and_agrees_with_it(hospital: Path) -> None:
 def test_labels_agree_with_the_masks(hospital: Path) -> None:
     for row in rows_of(hospital):
         mask = pixels(hospital / "masks" / row["file_name"])
-        assert set(np.unique(mask)) <= {0, 255}
+        lungs = pixels(hospital / "masks-lungs" / row["file_name"])
+        assert set(np.unique(mask)) <= {0, 255} == set(np.unique(lungs))
+        assert (mask <= lungs).all()
         named = [row[finding] == "1" for finding in FINDINGS]
         assert mask.any() == any(named) == (row["label"] == "covid")
         if row["air_bronchogram"] == "1":
@@ -167,6 +171,7 @@ def test_stopped_half_way_it_leaves_nothing(tmp_path: Path) -> None:
         ({"classes": ("a", "b", "c")}, "two different classes"),
         ({"classes": ("a", "a")}, "two different classes"),
         ({"classes": ("masks", "b")}, "masks"),
+        ({"classes": ("a", "masks-lungs")}, "masks-lungs"),
         ({"patients": 1}, "number of patients .* at least 2; found 1"),
         ({"index": -1}, "index .* at least 0"),
         ({"size": 32}, "size in pixels .* at least 64"),

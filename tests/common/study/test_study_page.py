@@ -16,8 +16,8 @@ from tests.common.study.cells import fabricate_study
 PAIRS = [(0, 0), (1, 0), (0, 1), (1, 1)]
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> StudyResults:
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     def cells(first: float, second: float) -> dict[tuple[int, int], tuple[float, float]]:
         # Seed 1 is a point better, fold 1 three points worse and of the first site alone.
         return {
@@ -26,7 +26,7 @@ def results(tmp_path: Path) -> StudyResults:
         }
 
     return fabricate_study(
-        tmp_path,
+        tmp_path_factory.mktemp("cells"),
         {
             "joint": cells(0.80, 0.90),
             "sepnorm-contrastive": cells(0.84, 0.93),
@@ -41,6 +41,13 @@ def results(tmp_path: Path) -> StudyResults:
         ],
         {"xsite-fold2-seed0": "its process was killed"},
     )
+
+
+@pytest.fixture(scope="module")
+def written(results: StudyResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    write_study(results, folder)
+    return folder
 
 
 def test_the_paper_s_table_has_five_metrics_by_site(results: StudyResults) -> None:
@@ -63,8 +70,8 @@ def test_expected_orders_are_answered_line_by_line(results: StudyResults) -> Non
     assert [cell.text for cell in table.groups[0].rows[1].cells[:3]] == ["−0.5", "0.0", "−0.3"]
 
 
-def test_every_number_s_cell_is_named(results: StudyResults, tmp_path: Path) -> None:
-    page = write_study(results, tmp_path / "out").read_text()
+def test_every_number_s_cell_is_named(written: Path) -> None:
+    page = (written / "study.html").read_text()
     for fold, seed in PAIRS:
         assert page.count(f"federated-fold{fold}-seed{seed}") == 1
         assert page.count(f"pooled-fold{fold}-seed{seed}") == 2
@@ -72,10 +79,10 @@ def test_every_number_s_cell_is_named(results: StudyResults, tmp_path: Path) -> 
     assert "1 cell is not done" in page
 
 
-def test_page_markdown_and_json_say_the_same(results: StudyResults, tmp_path: Path) -> None:
-    page = write_study(results, tmp_path / "out").read_text()
-    told = (tmp_path / "out" / "study.md").read_text()
-    values = json.loads((tmp_path / "out" / "study.json").read_text())
+def test_page_markdown_and_json_say_the_same(written: Path) -> None:
+    page = (written / "study.html").read_text()
+    told = (written / "study.md").read_text()
+    values = json.loads((written / "study.json").read_text())
     (auc,) = [
         one["mean"]
         for one in values["figures"]
@@ -86,28 +93,28 @@ def test_page_markdown_and_json_say_the_same(results: StudyResults, tmp_path: Pa
     assert "82.5 ± 0.7" in told
 
 
-def test_the_page_stands_alone(results: StudyResults, tmp_path: Path) -> None:
-    page = write_study(results, tmp_path / "out").read_text()
+def test_the_page_stands_alone(written: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    page = (written / "study.html").read_text()
     assert not re.search(r'(?:src|href)="(?!#)', page)
     assert "@import" not in page
     assert page.count("<svg") == 3 * 2 * 2  # ROC, precision-recall, reliability; sites; groups
-    assert str(tmp_path) not in page
+    assert str(tmp_path_factory.getbasetemp()) not in page
 
 
-def test_pictures_are_written_as_vectors_and_pixels(results: StudyResults, tmp_path: Path) -> None:
-    write_study(results, tmp_path / "out")
-    names = {file.name for file in (tmp_path / "out" / "pictures").iterdir()}
+def test_pictures_are_written_as_vectors_and_pixels(written: Path) -> None:
+    names = {file.name for file in (written / "pictures").iterdir()}
     assert {"roc-site-a-federated.svg", "roc-site-a-federated.png"} <= names
     assert len(names) == 2 * 3 * 2 * 2
-    picture = (tmp_path / "out" / "pictures" / "roc-site-a-federated.svg").read_text()
+    picture = (written / "pictures" / "roc-site-a-federated.svg").read_text()
     assert "#0a0b" not in picture  # the stand-ins of a page's colours
 
 
-def test_written_twice_the_tables_are_the_same_bytes(results: StudyResults, tmp_path: Path) -> None:
-    write_study(results, tmp_path / "one")
-    write_study(results, tmp_path / "two")
+def test_written_twice_the_tables_are_the_same_bytes(
+    results: StudyResults, written: Path, tmp_path: Path
+) -> None:
+    write_study(results, tmp_path)
     for name in ("study.md", "study.json", "pictures/roc-site-a-local.svg"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
 
 def test_a_study_of_which_nothing_is_done_has_a_page(tmp_path: Path) -> None:

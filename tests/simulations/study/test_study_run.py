@@ -75,7 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = opened(folder)
     told = Told()
     run_study(study, 2, told)  # type: ignore[arg-type]
-    publish(study)
+    publish(study, SilentReport())
     assert told.count("Done:") == 4
     return folder
 
@@ -108,7 +108,7 @@ def test_a_finished_study_computes_nothing_again(finished: Path, copied: Path) -
     told = run(study)
     assert told.messages == ["4 of 4 cells are done already."]
     before = (copied / "runs" / "study.md").read_text()
-    publish(study)
+    publish(study, SilentReport())
     assert (copied / "runs" / "study.md").read_text() == before
 
 
@@ -145,7 +145,7 @@ def test_cells_of_another_configuration_stay_and_take_no_part(finished: Path, co
     assert "another configuration" in told.messages[0]
     assert told.count("Done:") == 2
     assert before < {path.name for path in cells.iterdir()}
-    page = publish(study).read_text()
+    page = publish(study, SilentReport()).read_text()
     assert not any(name in page for name in before)
 
 
@@ -169,7 +169,7 @@ def test_a_failed_cell_is_named_and_the_others_go_on(finished: Path, copied: Pat
     with pytest.raises(RunError, match="2 of 6 cells failed, the others are kept") as caught:
         run(study)
     assert "nothing.pth" in str(caught.value)
-    page = publish(study).read_text()
+    page = publish(study, SilentReport()).read_text()
     assert "failed: " in page
     assert "nothing.pth" in page
 
