@@ -60,7 +60,7 @@ def study(
     from simulations.progress import make_report
     from simulations.study.progress import make_progress
     from simulations.study.publish import publish
-    from simulations.study.run import open_study, run_study
+    from simulations.study.run import open_study, refuse_failures, run_study
     from simulations.tables import say
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
@@ -69,13 +69,18 @@ def study(
         opened = open_study(plan, folder, told)
     finally:
         told.close()
-    try:
-        if not report:
+    if not report:
+        try:
             run_study(opened, jobs, make_progress())
-    finally:
-        # Also of a study that was stopped, or some of whose cells failed.
-        page = publish(opened, told)
-        say(Console(), f"Report: {page}")
+        except KeyboardInterrupt:
+            advice = (
+                "The same command goes on with the study; with --report it writes what there is."
+            )
+            say(Console(), advice)
+            raise
+    page = publish(opened, told)
+    say(Console(), f"Report: {page}")
+    refuse_failures(opened)
 
 
 def _plan(

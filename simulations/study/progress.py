@@ -55,10 +55,11 @@ class BarProgress:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
+            expand=True,
         )
         self._all: TaskID | None = None
         self._tasks: dict[Cell, TaskID] = {}
@@ -78,7 +79,9 @@ class BarProgress:
             self._progress.remove_task(self._tasks.pop(cell))
         for one in running:
             if one.cell not in self._tasks:
-                self._tasks[one.cell] = self._progress.add_task(one.cell.name, note="")
+                # Until its processes have begun it does not say how many steps it takes.
+                task = self._progress.add_task(one.cell.name, total=None, note="")
+                self._tasks[one.cell] = task
             self._progress.update(
                 self._tasks[one.cell], completed=one.done, total=one.total or None
             )

@@ -125,7 +125,7 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
 
 
 def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
-    """Compute the cells that are not done, several at once.
+    """Compute the cells that are not done, several at once; those that fail are noted.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
     Raises
     ------
     RunError
-        If another process writes the folder; at the end, if cells failed.
+        If another process writes the folder, or it cannot be made.
     KeyboardInterrupt
         If it was stopped; the same call goes on.
     """
@@ -152,6 +152,16 @@ def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
         todo = _sort_out(study, progress)
         if todo:
             _compute(study, todo, jobs, progress)
+
+
+def refuse_failures(study: Study) -> None:
+    """Say which cells failed, if any did.
+
+    Raises
+    ------
+    RunError
+        Naming each and why.
+    """
     if study.failures:
         told = "; ".join(f"{cell}: {why}" for cell, why in study.failures.items())
         raise RunError(
