@@ -12,10 +12,10 @@ from common.report.numbers import duration, listed
 from common.report.records import LABELS
 from simulations.comparison import (
     Cell,
-    Study,
+    OngoingComparison,
     is_done,
     make_cells,
-    make_study,
+    make_comparison,
     publish,
     settle_settings,
     time_left,
@@ -71,55 +71,57 @@ def compare(
         If it was stopped.
     """
     cells = make_cells(config, seeds, folds, modes)
-    study = make_study(config, base, cells)
-    with alone_in(study.folder):
-        settle_settings(study)
-        todo = [cell for cell in cells if not is_done(study, cell)]
+    ongoing = make_comparison(config, base, cells)
+    with alone_in(ongoing.folder):
+        settle_settings(ongoing)
+        todo = [cell for cell in cells if not is_done(ongoing, cell)]
         if len(todo) < len(cells):
             report.message(f"{len(cells) - len(todo)} of {len(cells)} runs are complete already.")
         try:
             for cell in todo:
-                _run(study, cell, report)
-                publish(study)
+                _run(ongoing, cell, report)
+                publish(ongoing)
         except KeyboardInterrupt:
-            page = publish(study)
+            page = publish(ongoing)
             report.message(f"The same command goes on with the comparison. So far: {page}")
             raise
-        page = publish(study)
-    if study.failures:
-        names = listed([cell.name for cell in study.failures])
+        page = publish(ongoing)
+    if ongoing.failures:
+        names = listed([cell.name for cell in ongoing.failures])
         raise RunError(
-            f"{len(study.failures)} of {len(cells)} runs failed: {names}. The same command tries "
+            f"{len(ongoing.failures)} of {len(cells)} runs failed: {names}. The same command tries "
             f"them again. The report of the others: {page}"
         )
     return page
 
 
-def _run(study: Study, cell: Cell, report: Report) -> None:
+def _run(ongoing: OngoingComparison, cell: Cell, report: Report) -> None:
     """Do one run; a failure is noted, and the others go on."""
-    number = study.cells.index(cell) + 1
-    left = time_left(study, cell)
+    number = ongoing.cells.index(cell) + 1
+    left = time_left(ongoing, cell)
     told = f", about {duration(left)} left in all" if math.isfinite(left) else ""
     report.message(
-        f"Run {number} of {len(study.cells)}: {LABELS[cell.mode].lower()} training, "
+        f"Run {number} of {len(ongoing.cells)}: {LABELS[cell.mode].lower()} training, "
         f"fold {cell.fold}, seed {cell.seed}{told}"
     )
-    path = study.folder / cell.name
+    path = ongoing.folder / cell.name
     begun = (path / "config.toml").exists()
     if path.exists() and not begun:
         # Killed while its folder was being made: there is nothing in it to go on with.
         shutil.rmtree(path)
-    config = study.config.changed(fold=cell.fold, seed=cell.seed, run_name=cell.name, resume=begun)
+    config = ongoing.config.changed(
+        fold=cell.fold, seed=cell.seed, run_name=cell.name, resume=begun
+    )
     started = time.monotonic()
     try:
-        trainer(cell.mode)(config, study.folder, report)
+        trainer(cell.mode)(config, ongoing.folder, report)
     except Exception as error:
         # Whatever one run died of, the others may live.
         reason = str(error) if isinstance(error, XsiteError) else f"{type(error).__name__}: {error}"
-        study.failures[cell] = reason
+        ongoing.failures[cell] = reason
         report.message(f"{cell.name} failed: {reason}")
     else:
-        study.seconds[cell] = time.monotonic() - started
+        ongoing.seconds[cell] = time.monotonic() - started
     finally:
         report.close()
 

@@ -43,7 +43,7 @@ class Cell:
 
 
 @dataclass
-class Study:
+class OngoingComparison:
     """A comparison under way.
 
     Attributes
@@ -92,7 +92,7 @@ def make_cells(
     )
 
 
-def make_study(config: Config, base: Path, cells: tuple[Cell, ...]) -> Study:
+def make_comparison(config: Config, base: Path, cells: tuple[Cell, ...]) -> OngoingComparison:
     """Make the folder of a comparison, or find the one that is there.
 
     Parameters
@@ -116,10 +116,10 @@ def make_study(config: Config, base: Path, cells: tuple[Cell, ...]) -> Study:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {folder}: {error.strerror}.") from error
-    return Study(common, folder, cells)
+    return OngoingComparison(common, folder, cells)
 
 
-def settle_settings(study: Study) -> None:
+def settle_settings(ongoing: OngoingComparison) -> None:
     """Write down the comparison's configuration, or check it against what is written.
 
     Raises
@@ -127,24 +127,24 @@ def settle_settings(study: Study) -> None:
     RunError
         If the folder holds another comparison, or something else.
     """
-    path = study.folder / SETTINGS
+    path = ongoing.folder / SETTINGS
     if path.exists():
-        differing = differing_keys(load_config(path), study.config)
+        differing = differing_keys(load_config(path), ongoing.config)
         if differing:
             raise RunError(
-                f"The comparison in {study.folder} has another configuration: "
+                f"The comparison in {ongoing.folder} has another configuration: "
                 f"{'; '.join(differing)}. Choose another name (--name), or change these back."
             )
         return
-    if (study.folder / "config.toml").exists():
+    if (ongoing.folder / "config.toml").exists():
         raise RunError(
-            f"{study.folder} is the folder of a run, not of a comparison; choose "
+            f"{ongoing.folder} is the folder of a run, not of a comparison; choose "
             "another name (--name)."
         )
-    write_atomic(path, study.config.to_toml().encode())
+    write_atomic(path, ongoing.config.to_toml().encode())
 
 
-def is_done(study: Study, cell: Cell) -> bool:
+def is_done(ongoing: OngoingComparison, cell: Cell) -> bool:
     """Say whether a run is complete, and note how long it took.
 
     Raises
@@ -152,10 +152,10 @@ def is_done(study: Study, cell: Cell) -> bool:
     RunError
         If the run's folder was made with another configuration.
     """
-    record = _record(study, cell)
+    record = _record(ongoing, cell)
     if record is None:
         return False
-    wanted = study.config.changed(fold=cell.fold, seed=cell.seed)
+    wanted = ongoing.config.changed(fold=cell.fold, seed=cell.seed)
     differing = [
         text
         for text in differing_keys(record.config, wanted)
@@ -167,7 +167,7 @@ def is_done(study: Study, cell: Cell) -> bool:
             f"{'; '.join(differing) or record.mode}. Remove it, or choose another name (--name)."
         )
     if record.completed:
-        study.seconds[cell] = seconds_of(record)
+        ongoing.seconds[cell] = seconds_of(record)
     return record.completed
 
 
@@ -178,33 +178,33 @@ def _settled_by_the_run(key: str, stored: Config, wanted: Config) -> bool:
     return key == "device" and stored.device == wanted.device.partition(":")[0]
 
 
-def time_left(study: Study, cell: Cell) -> float:
+def time_left(ongoing: OngoingComparison, cell: Cell) -> float:
     """Estimate the seconds until all is done from the runs that ended; NaN before the first."""
-    known = {c: s for c, s in study.seconds.items() if math.isfinite(s)}
+    known = {c: s for c, s in ongoing.seconds.items() if math.isfinite(s)}
     if not known:
         return math.nan
     usual = sum(known.values()) / len(known)
     total = 0.0
-    for ahead in study.cells[study.cells.index(cell) :]:
-        if ahead not in study.seconds:
+    for ahead in ongoing.cells[ongoing.cells.index(cell) :]:
+        if ahead not in ongoing.seconds:
             alike = [seconds for done, seconds in known.items() if done.mode == ahead.mode]
             total += sum(alike) / len(alike) if alike else usual
     return total
 
 
-def _record(study: Study, cell: Cell) -> RunRecord | None:
-    path = study.folder / cell.name
+def _record(ongoing: OngoingComparison, cell: Cell) -> RunRecord | None:
+    path = ongoing.folder / cell.name
     return read_record(path) if (path / "config.toml").exists() else None
 
 
-def read_study(folder: Path) -> list[RunRecord]:
+def read_comparison(folder: Path) -> list[RunRecord]:
     """Read every run of a comparison that has begun, by fold, seed and mode."""
     begun = [path.parent for path in folder.glob("*/config.toml")]
     records = [read_record(path) for path in begun if CELL_NAME.fullmatch(path.name)]
     return sorted(records, key=lambda run: (run.pair, MODES.index(run.mode)))
 
 
-def publish(study: Study) -> Path:
+def publish(ongoing: OngoingComparison) -> Path:
     """Write the report and its tables of what there is, earlier runs of the folder included.
 
     Returns
@@ -212,16 +212,16 @@ def publish(study: Study) -> Path:
     Path
         The report.
     """
-    records = read_study(study.folder)
+    records = read_comparison(ongoing.folder)
     begun = {record.name for record in records}
-    pending = {c.name: study.failures.get(c, "") for c in study.cells if c.name not in begun}
-    modes = {record.mode for record in records} | {cell.mode for cell in study.cells}
-    sites = study.config.site_names
+    pending = {c.name: ongoing.failures.get(c, "") for c in ongoing.cells if c.name not in begun}
+    modes = {record.mode for record in records} | {cell.mode for cell in ongoing.cells}
+    sites = ongoing.config.site_names
     where = listed(sites) if len(sites) <= 4 else f"{len(sites)} sites"
     named = listed([LABELS[mode].lower() for mode in MODES if mode in modes])
     title = f"{named[:1].upper()}{named[1:]} training at {where}"
-    write_tables(records, study.folder)
-    return write_report(records, study.folder / REPORT, title, pending)
+    write_tables(records, ongoing.folder)
+    return write_report(records, ongoing.folder / REPORT, title, pending)
 
 
 def print_comparison(console: Console, records: Sequence[RunRecord]) -> None:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from common.config import load_config
 from simulations.compare import compare
-from simulations.comparison import print_comparison, read_study
+from simulations.comparison import print_comparison, read_comparison
 from simulations.progress import make_report
 from simulations.tables import say
 
@@ -42,6 +42,6 @@ def demo(runs: Path | None = None, name: str | None = None) -> Path:
     finally:
         report.close()
     console = Console()
-    print_comparison(console, read_study(page.parent))
+    print_comparison(console, read_comparison(page.parent))
     say(console, f"Report: {page}")
     return page

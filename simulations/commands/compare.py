@@ -37,13 +37,13 @@ def compare(
 ) -> None:
     """Train federated, pooled and single-site on the same folds and seeds, and write a report.
 
-    Runs that are complete are not repeated: the same command goes on with a study that was
+    Runs that are complete are not repeated: the same command goes on with a comparison that was
     interrupted.
     """
     from rich.console import Console
 
-    from simulations.compare import compare as run_study
-    from simulations.comparison import print_comparison, read_study
+    from simulations.compare import compare as run_comparison
+    from simulations.comparison import print_comparison, read_comparison
     from simulations.tables import say
 
     asked = options.Asked(
@@ -55,7 +55,7 @@ def compare(
 
     report = make_report()
     try:
-        page = run_study(
+        page = run_comparison(
             chosen,
             runs_base(chosen, Path("runs")),
             numbers("--seeds", seeds),
@@ -66,7 +66,7 @@ def compare(
     finally:
         report.close()
     console = Console()
-    print_comparison(console, read_study(page.parent))
+    print_comparison(console, read_comparison(page.parent))
     say(console, f"Report: {page}")
 
 

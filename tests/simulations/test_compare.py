@@ -16,7 +16,7 @@ from common.metrics_table import MetricsRow
 from common.report import read_record
 from common.runs import RunFolder
 from simulations import compare as room
-from simulations.comparison import Cell, make_cells, make_study, time_left
+from simulations.comparison import Cell, make_cells, make_comparison, time_left
 from simulations.progress import Report, SilentReport
 from tests.simulations.tiny import tiny_config
 
@@ -264,7 +264,7 @@ def test_position_and_time_left_are_told(tmp_path: Path, trainers: Trainers) -> 
 
 def test_time_left_goes_by_mode(tmp_path: Path) -> None:
     cells = make_cells(CONFIG, (0,), (0, 1, 2), ("pooled", "federated"))
-    study = make_study(CONFIG, tmp_path, cells)
+    study = make_comparison(CONFIG, tmp_path, cells)
     study.seconds.update({Cell("pooled", 0, 0): 10.0, Cell("federated", 0, 0): 40.0})
     # Two pooled and two federated runs are ahead.
     assert time_left(study, cells[2]) == 100.0

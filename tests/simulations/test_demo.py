@@ -12,7 +12,7 @@ from common.config import SYNTHETIC, Config, load_config
 from common.metrics_table import MetricsRow
 from common.runs import RunFolder
 from simulations import compare, demo
-from simulations.comparison import print_comparison, read_study
+from simulations.comparison import print_comparison, read_comparison
 from simulations.progress import Report, SilentReport
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.toml"
@@ -68,7 +68,7 @@ def test_the_table_of_several_runs_fits_the_screen(width: int, told: int, tmp_pa
         config = Config(run_name=name, fold=fold, sites="a-rather-long-hospital-s-name,b")
         stand_in("federated")(config, tmp_path, SilentReport())
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    print_comparison(console, read_study(tmp_path))
+    print_comparison(console, read_comparison(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
     assert "91.2 ± 0.0" in text

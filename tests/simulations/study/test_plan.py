@@ -17,6 +17,18 @@ epochs = 3
 """
 
 
+STUDIES = sorted((Path(__file__).parents[3] / "configs").glob("study-*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_shipped_studies_are_plans(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XSITE_DATA", "/data")
+    file = read_file(path)
+    plan = make_plan(file, str(path), file.run)
+    assert len(plan.orders) == len(file.orders)
+    assert len(plan.cells()) >= 20
+
+
 def plan_of(tmp_path: Path, text: str, **chosen: list[str]) -> Plan:
     path = tmp_path / "my-study.toml"
     path.write_text(text)

@@ -1,0 +1,53 @@
+"""Tables beside a study's figures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.explain import LesionShare
+from common.report.study.further_tables import lesion_table, silhouette_table, unseen_table
+from common.report.study.projections import Clustering, ProjectionMap
+from tests.common.study.cells import fabricate_study
+
+
+def test_unseen_sites_beside_what_training_there_gives(tmp_path: Path) -> None:
+    cells = {(0, 0): (0.9, 0.8), (1, 0): (0.7, 0.8)}
+    results = fabricate_study(tmp_path, {"sepnorm": cells}, "sepnorm")
+    aucs = {
+        ("sepnorm", "site-a", "re-estimated"): {(0, 0): 0.7, (1, 0): 0.6},
+        ("sepnorm", "site-b", "re-estimated"): {(0, 0): 0.55, (1, 0): 0.65},
+        # A fold of this one is missing, so it has no mean over the folds.
+        ("sepnorm", "site-a", "averaged"): {(0, 0): 0.5},
+    }
+    table = unseen_table(results, {"sepnorm": "SepNorm"}, aucs)
+    assert table is not None
+    rows = {row.head: [cell.text for cell in row.cells] for row in table.groups[0].rows}
+    assert rows["Re-estimated on its images"] == ["65.0", "60.0", "62.5"]
+    assert rows["Averaged over the sites"] == ["–", "–", "–"]
+    assert rows["For comparison: trained there"] == ["80.0", "80.0", "80.0"]
+    assert unseen_table(results, {"sepnorm": "SepNorm"}, {}) is None
+
+
+def share(mass: float) -> LesionShare:
+    one = np.ones(2)
+    return LesionShare(mass * one, 2 * mass * one, 0.1 * one, 0.02 * one, 0)
+
+
+def test_lesions_are_told_by_site_network_and_method() -> None:
+    by_site = {"site-a": {"grad-cam": share(0.3), "grad-cam++": share(0.05)}}
+    table = lesion_table([("xsite", "federated", by_site)])  # type: ignore[list-item]
+    assert table is not None
+    assert table.columns[2] == "Grad-CAM: image / lungs"
+    (row,) = table.groups[0].rows
+    assert [cell.text for cell in row.cells] == [
+        *("10.0", "3.00", "6.00", "15.00", "0.50", "1.00", "2.50")
+    ]
+    assert lesion_table([]) is None
+
+
+def test_what_clusters_is_told_before_and_after() -> None:
+    found = {"before": Clustering(0.011, -0.004), "after": Clustering(0.5, float("nan"))}
+    shown = ProjectionMap(("a",), ("x", "y"), np.zeros(1), np.zeros(1), {}, found)  # type: ignore[arg-type]
+    table = silhouette_table([("xsite", "federated", shown)])
+    assert table is not None
+    assert [cell.text for cell in table.groups[0].rows[0].cells] == ["0.01", "0.00", "0.50", "–"]
