@@ -35,7 +35,7 @@ lint: setup
 # One thread: the tests' tensors are tiny, and a second thread would only wait for the first.
 test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 demo: setup
 	$(BIN)/xsite demo
