@@ -32,7 +32,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# One thread: the tests' tensors are tiny, and a second thread would only wait for the first.
+# One thread for each process: the tests' tensors are tiny, and a second would wait for the first.
 test: export OMP_NUM_THREADS := 1
 test: lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
