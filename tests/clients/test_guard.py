@@ -82,7 +82,7 @@ def test_a_node_without_a_name_says_it_to_who_runs_it(caplog: pytest.LogCaptureF
     # What is logged goes into the test's report, which is sent as text and knows no half characters.
     secret = SECRET.replace("\udcfc", "")
     with caplog.at_level(logging.ERROR, logger="xsite.site"):
-        refusal = refuse(raised(ConfigError(secret)), "", None)
+        refusal = refuse(ConfigError(secret), "", None)
     assert refusal.reason.startswith("an unnamed node: the configuration does not fit")
     assert refusal.reason.endswith("The node's output says more.")
     assert_silent(refusal)
