@@ -79,7 +79,7 @@ def test_of_an_error_leaves_its_kind_and_a_reference_and_the_rest_stays(
 
 
 def test_a_node_without_a_name_says_it_to_who_runs_it(caplog: pytest.LogCaptureFixture) -> None:
-    # What is logged goes into the test's report, which is sent as text and knows no half characters.
+    # What is logged goes into the test's report, which is sent as text: no half characters there.
     secret = SECRET.replace("\udcfc", "")
     with caplog.at_level(logging.ERROR, logger="xsite.site"):
         refusal = refuse(ConfigError(secret), "", None)

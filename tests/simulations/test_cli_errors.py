@@ -132,3 +132,23 @@ def test_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, be
     assert "Traceback" in path.read_text() and "too many cooks" in path.read_text()
     if not begun:
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("absent.toml",), "Cannot read the study absent.toml"),
+        (("study.toml", "--methods", "fedporx"), "Did you mean 'fedprox'?"),
+        (("study.toml", "--folds", "9"), "There is no fold 9"),
+        (("study.toml", "--seeds", "one"), "--seeds is 'one'"),
+        (("study.toml", "--set", "seed=3"), "give seeds = […] above [run]"),
+        (("study.toml", "--set", "epoch=3"), "Did you mean 'epochs'?"),
+        (("study.toml", "--jobs", "-1"), "--jobs"),
+        (("study.toml", "--data", "/absent"), "/absent"),
+    ],
+)
+def test_a_wrong_study(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text('methods = ["joint"]\nfolds = [0]\nseeds = [0]\n[run]\n')
+    done = fails("study", *arguments)
+    assert sentence in done.stderr
+    assert not (tmp_path / "runs").exists()
