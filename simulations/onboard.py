@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.advice import RECOMMENDED, advise
 from common.config import Config
 from common.data.decode import DecodeSettings
 from common.data.site import read_site
@@ -33,9 +32,10 @@ from common.metrics import Metrics, measure
 from common.models.network import Network
 from common.results import without_nan
 from common.schema import SITE_NAME
-from common.site_distance import Distances
-from common.trust import Trust, judge, trained_predictions
-from common.unseen import ADAPTATIONS, load_trained, meet, predict_met, unlabelled
+from common.unseen.advice import RECOMMENDED, advise
+from common.unseen.distance import Distances
+from common.unseen.meeting import ADAPTATIONS, load_trained, meet, predict_met, unlabelled
+from common.unseen.trust import Trust, judge, trained_predictions
 from common.weights import ONBOARDED, save_private, weights_digest
 from simulations.guard import alone_in
 from simulations.predict import decode_images, find_images

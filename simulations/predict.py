@@ -16,7 +16,7 @@ from common.device import choose_device, limited_threads
 from common.errors import RunError, XsiteError
 from common.evaluation import EVALUATION_BATCH, predict
 from common.files import write_atomic
-from common.unseen import unlabelled
+from common.unseen.meeting import unlabelled
 from common.weights import Which, load_run_network
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})

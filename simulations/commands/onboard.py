@@ -113,7 +113,7 @@ def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
 def _print_table(console: Console, found: Onboarded) -> None:
     from math import isnan
 
-    from common.unseen import LABELS
+    from common.unseen.meeting import LABELS
     from simulations.onboard import shares
     from simulations.tables import METRICS, number, print_rows
 

@@ -32,7 +32,7 @@ from common.report.study.results import StudyResults
 from common.report.study.unseen import evaluate_unseen
 from common.report.tables import Table
 from common.results import without_nan
-from common.unseen import ADAPTATIONS
+from common.unseen.meeting import ADAPTATIONS
 from simulations.progress import Report
 from simulations.study.cells import Cell
 from simulations.study.run import Study

@@ -19,7 +19,7 @@ from common.files import load_tensors
 from common.models.network import build_network
 from common.report.study.unseen import evaluate_unseen, visit
 from common.runs import RunFolder
-from common.unseen import ADAPTATIONS
+from common.unseen.meeting import ADAPTATIONS
 from simulations.cli import GuardedGroup
 from simulations.commands import onboard as command
 from simulations.commands import predict as predict_command

@@ -12,7 +12,7 @@ from common.report.study.activation import TITLES
 from common.report.study.projections import ProjectionMap
 from common.report.study.results import StudyResults
 from common.report.tables import Cell, Group, Row, Table, summary_cell
-from common.unseen import ADAPTATIONS, LABELS
+from common.unseen.meeting import ADAPTATIONS, LABELS
 
 UnseenKey = tuple[str, str, str]
 """Method, site that it was trained without, adaptation."""

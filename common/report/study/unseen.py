@@ -11,10 +11,10 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.device import Device, limited_threads
 from common.metrics import measure
-from common.site_distance import Distances
 from common.training import training_site
-from common.trust import Trust, judge, trained_predictions
-from common.unseen import load_trained, meet, predict_met
+from common.unseen.distance import Distances
+from common.unseen.meeting import load_trained, meet, predict_met
+from common.unseen.trust import Trust, judge, trained_predictions
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def evaluate_unseen(
     dict
         Adaptation → ``accuracy``, ``f1``, ``sensitivity``, ``precision``, ``auc``, ``loss`` and
         ``images``; ``"distances"`` → distance by trained site; ``"trust"`` → the figures of
-        :class:`~common.trust.Trust`. What is undefined is NaN.
+        :class:`~common.unseen.trust.Trust`. What is undefined is NaN.
     """
     found = visit(run, data, config, device)
     figures: dict[str, dict[str, float]] = {

@@ -9,7 +9,7 @@ from torch import nn
 from common.errors import RunError
 from common.models.dsbn import convert
 from common.models.own import SiteRouting
-from common.site_distance import Distances, divergence, site_distances
+from common.unseen.distance import Distances, divergence, site_distances
 
 
 def norm(mean: list[float], variance: list[float]) -> nn.BatchNorm2d:

@@ -17,7 +17,7 @@ from common.report.study.projections import (
     projection_map,
     silhouette,
 )
-from tests.common.pictured_run import pictured_run, write_hospitals
+from tests.common.study.pictured_run import pictured_run, write_hospitals
 
 Run = tuple[RunRecord, list[SiteData]]
 

@@ -18,7 +18,7 @@ from common.models.network import Network, PrivateNetwork, build_network
 from common.randomness import numpy_generator
 from common.sharing import private_state, shared_names
 from common.training import TrainingSite
-from common.unseen import ADAPTATIONS, meet, predict_met
+from common.unseen.meeting import ADAPTATIONS, meet, predict_met
 from tests.common.small_training import CPU64, config, network, normal, same, site, state
 
 

@@ -23,7 +23,7 @@ from common.report.study.figure_files import save_figure
 from common.report.study.networks import network_images, network_of
 from common.sharing import shared_names
 from common.weights import load_run_network
-from tests.common.pictured_run import pictured_run, write_hospitals
+from tests.common.study.pictured_run import pictured_run, write_hospitals
 
 CLASSES = ("non-covid", "covid")
 Run = tuple[RunRecord, list[SiteData]]

@@ -7,7 +7,7 @@ these, and the network's shared tensors stay as they are:
   Y. Li et al., *Revisiting batch normalization for practical domain adaptation*, 2016); affine
   parameters, and whatever else is a site's own, are averages over the trained sites;
 - ``averaged``: the running statistics are averages, too; no image is needed;
-- ``nearest``: a copy of what the nearest trained site has (:mod:`common.site_distance`);
+- ``nearest``: a copy of what the nearest trained site has (:mod:`common.unseen.distance`);
 - ``test-batch``: as re-estimated, but every batch to be classified is normalised by itself
   (Z. Nado et al., *Evaluating prediction-time batch normalization*, 2020).
 
@@ -37,8 +37,8 @@ from common.models.own import OwnModules
 from common.randomness import numpy_generator
 from common.results import read_result
 from common.sharing import shared_names
-from common.site_distance import Distances, site_distances
 from common.training import TrainingSite
+from common.unseen.distance import Distances, site_distances
 from common.weights import Which, load_whole_network, read_run_config
 
 ADAPTATIONS = ("re-estimated", "averaged", "nearest", "test-batch")

@@ -2,9 +2,9 @@
 
 None of them is an accuracy. They say when to be wary, and how wary:
 
-- the site's distance to the trained ones (:mod:`common.site_distance`), held against the distances
-  of these among themselves: farther from its nearest than any of them is from its own, a site is
-  an outlier by its nearest neighbour (E. M. Knorr and R. T. Ng, VLDB 1998);
+- the site's distance to the trained ones (:mod:`common.unseen.distance`), held against the
+  distances of these among themselves: farther from its nearest than any of them is from its own, a
+  site is an outlier by its nearest neighbour (E. M. Knorr and R. T. Ng, VLDB 1998);
 - on how many images the adaptations decide alike. Where two decide differently one of them is
   wrong: if they differ on a share d of the images, one of the two is wrong on d/2 at least. This
   holds without any assumption; that they agree proves nothing;
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from common.errors import CheckpointError
 from common.predictions_table import PredictionsTable, read_predictions
-from common.site_distance import Distances
+from common.unseen.distance import Distances
 
 FEW_IMAGES = 64
 """Below this number of images, statistics are a guess: means are off by σ/√64, an eighth of a

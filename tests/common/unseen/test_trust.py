@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.advice import advise
 from common.predictions_table import PredictionsTable, write_predictions
-from common.site_distance import Distances
-from common.trust import judge, threshold, trained_predictions
+from common.unseen.advice import advise
+from common.unseen.distance import Distances
+from common.unseen.trust import judge, threshold, trained_predictions
 
 NEAR = Distances({"a": 1.0, "b": 2.0}, {("a", "b"): 1.5})
 FAR = Distances({"a": 3.0, "b": 2.0}, {("a", "b"): 1.5})

@@ -2,8 +2,8 @@
 
 import math
 
-from common.site_distance import Distances
-from common.trust import FEW_IMAGES, LABELLED_SAMPLE, Trust
+from common.unseen.distance import Distances
+from common.unseen.trust import FEW_IMAGES, LABELLED_SAMPLE, Trust
 
 RECOMMENDED = "re-estimated"
 WIDE_ERROR = 0.1
