@@ -4,15 +4,13 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from common.config import Config
 from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.device import choose_device
-from common.errors import RunError, SiteError
-from common.report.numbers import duration, listed, percent, size
+from common.errors import RunError
+from common.report.numbers import duration, percent, size
 from common.report.records import read_record
 from simulations.guard import alone_in
 from simulations.processes import terminable
@@ -93,7 +91,7 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
     Raises
     ------
     SiteError
-        If a site is unfit, or a fold leaves it without images of a class.
+        If a site is unfit, or a fold leaves it without images of a class, by training or test.
     RunError
         If the folder is something else's.
     """
@@ -106,15 +104,7 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
         report.close()
         sites[name], digests[name] = site, site_digest(site)
         for fold in plan.folds:
-            split = split_site(site, plan.config.changed(fold=fold))
-            for part, indices in (("test", split.test), ("training", split.train)):
-                held = np.unique(site.labels[indices])
-                if len(held) < len(site.classes):
-                    found = listed([f"'{site.classes[label]}'" for label in held]) or "nothing"
-                    raise SiteError(
-                        f"Site '{name}': the {part} images of fold {fold} hold only {found}. Name "
-                        "fewer folds, or leave this one out (folds = [...])."
-                    )
+            split_site(site, plan.config.changed(fold=fold))
     # The threads are part of what determines a cell. One for each lets the most cells run at
     # once, which is faster than more threads for each.
     if not plan.config.threads and not _gpus(plan.config):
