@@ -214,7 +214,8 @@ class Pool:
         stopped = list(self.running)
         for running in stopped:
             with suppress(psutil.Error, ProcessLookupError):
-                running.process.send_signal(signal.SIGINT)
+                # Not SIGINT: what a shell starts in the background ignores it.
+                running.process.terminate()
         latest = time.monotonic() + STOP_SECONDS
         try:
             while self.running and time.monotonic() < latest:
