@@ -144,7 +144,13 @@ def load_checkpoint(
 
 
 def _load(network: Network, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    network.load_state_dict(_below("network/", tensors))
+    own, held = network.state_dict(), _below("network/", tensors)
+    if own.keys() != held.keys():
+        raise CheckpointError("The checkpoint belongs to another network.")
+    # Not load_state_dict: it makes up the counters that shared BatchNorms do without.
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(held[name])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _below("optimizer/", tensors).items():

@@ -15,6 +15,7 @@ import torch
 from common.config import Config
 from common.errors import ConfigError, RunError, SiteError
 from common.files import load_tensors
+from common.methods.table import METHODS
 from common.metrics_table import read_rows
 from common.results import read_result
 from common.runs import load_run_network
@@ -86,6 +87,17 @@ def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
     results = [read_result(whole), read_result(cut / "run")]
     assert results[0]["metrics"] == results[1]["metrics"]
     assert results[0]["best"] == results[1]["best"]
+
+
+@pytest.mark.parametrize("method", ["joint", "joint-original", "series-adapters", "ms-net"])
+def test_a_compared_method_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
+    values = {key.replace("-", "_"): value for key, value in METHODS[method].values.items()}
+    config = tiny_config(tmp_path, run_name="run", **values)
+    whole = train_pooled(config, tmp_path / "whole", SilentReport())
+    with pytest.raises(KeyboardInterrupt):
+        train_pooled(config, tmp_path / "cut", StopAt(EPOCH + 1))
+    train_pooled(config.changed(resume=True), tmp_path / "cut", SilentReport())
+    assert_same_weights(whole, tmp_path / "cut" / "run")
 
 
 def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:

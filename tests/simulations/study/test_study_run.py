@@ -237,6 +237,7 @@ def test_killed_at_three_moments_it_ends_with_the_same_tables(
         while _writing(cells) and time.monotonic() < latest:
             time.sleep(0.1)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=250)
+    assert not list(cells.glob("*.damaged-*")), "a cell was begun anew instead of gone on with"
     ours = (tmp_path / "killed" / "study.md").read_text()
     assert _figures(ours) == _figures((finished / "runs" / "study.md").read_text())
 
