@@ -129,7 +129,7 @@ class Plan:
         return make_config(values, source=f"method '{cell.method.name}'")
 
     def write(self, path: Path) -> None:
-        """Write the plan as a file that :func:`read_plan` reads, every key of a run spelt out."""
+        """Write the plan as a file that :func:`read_file` reads, every key of a run spelt out."""
         run = {k: v for k, v in self.config.to_run_config().items() if k not in OF_THE_STUDY}
         known = {method.name: method for method in (*self.methods, *self.unseen)}
         own = [method for method in known.values() if METHODS.get(method.name) != method]

@@ -182,7 +182,7 @@ class Pool:
         self.running.append(running)
         return running
 
-    def wait(self, seconds: float) -> tuple[list[Running], list[Running]]:
+    def wait(self, seconds: float) -> list[Running]:
         """Wait for news.
 
         Parameters
@@ -192,10 +192,9 @@ class Pool:
 
         Returns
         -------
-        tuple of list of Running
-            The cells whose steps have moved, and those that have ended.
+        list of Running
+            The cells that have ended.
         """
-        moved: dict[int, Running] = {}
         ended: list[Running] = []
         latest = time.monotonic() + seconds
         while (left := latest - time.monotonic()) > 0 and not ended:
@@ -204,10 +203,10 @@ class Pool:
                 if event is None:
                     self._finish(running)
                     ended.append(running)
-                elif self._take(running, event):
-                    moved[id(running)] = running
+                else:
+                    self._take(running, event)
             self._sample()
-        return list(moved.values()), ended
+        return ended
 
     def stop(self) -> list[Running]:
         """Ask every cell to stop, wait for it, and return those that had been running."""
@@ -235,14 +234,13 @@ class Pool:
                 self._events.put((running, json.loads(line)))
         self._events.put((running, None))
 
-    def _take(self, running: Running, event: Mapping[str, Any]) -> bool:
+    def _take(self, running: Running, event: Mapping[str, Any]) -> None:
         if "start" in event:
             running.done, running.total = 0, int(event["start"])
         elif "step" in event:
             running.done = int(event["step"])
         elif "ended" in event:
             running.outcome, running.reason = str(event["ended"]), str(event.get("reason", ""))
-        return "start" in event or "step" in event
 
     def _finish(self, running: Running) -> None:
         """Leave no process of a cell behind, and say what became of one that could not."""

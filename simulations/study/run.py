@@ -221,7 +221,7 @@ def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress)
             while ahead or pool.running:
                 while ahead and pool.has_room(study.memory, ahead[0].method.mode):
                     _start(study, pool, ahead.pop(0), progress)
-                _, ended = pool.wait(POLL_SECONDS)
+                ended = pool.wait(POLL_SECONDS)
                 now.note_memory(sum(one.memory for one in pool.running))
                 for one in ended:
                     if _conclude(study, one, again, progress):

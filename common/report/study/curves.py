@@ -117,7 +117,8 @@ def curves(
     drawn: list[tuple[Method, Curve, float]] = []
     base = math.nan
     for method in _shown(results, federated):
-        tables = [table for table in _tables(results, method.name, site) if _has_both(table)]
+        found_tables = results.tables(method.name, site, results.seeds)
+        tables = [table for table in found_tables if _has_both(table)]
         if tables:
             found = [kind.curve(table) for table in tables]
             mean = np.mean([y for _, y in found], axis=0)
@@ -205,15 +206,6 @@ def _shown(results: StudyResults, federated: bool) -> list[Method]:
     kept = [m for m in results.methods if (m.mode == "federated") == federated]
     reference = [m for m in results.methods if m.name == results.reference]
     return reference + [m for m in kept if m.name != results.reference] if kept else []
-
-
-def _tables(results: StudyResults, method: str, site: str) -> list[PredictionsTable]:
-    found = (
-        results.predictions(method, site, fold, seed)
-        for seed in results.seeds
-        for fold in results.folds
-    )
-    return [table for table in found if table is not None]
 
 
 def _has_both(table: PredictionsTable) -> bool:

@@ -7,7 +7,6 @@ import numpy as np
 from common.explain import LesionShare, Method
 from common.report import numbers
 from common.report.records import Pair
-from common.report.statistics import summarise
 from common.report.study.activation import TITLES
 from common.report.study.projections import ProjectionMap
 from common.report.study.results import StudyResults
@@ -154,12 +153,7 @@ def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | 
 
 
 def _over_seeds(results: StudyResults, values: Mapping[Pair, float]) -> Cell:
-    whole = [
-        float(np.mean([values[fold, seed] for fold in results.folds]))
-        for seed in results.seeds
-        if all((fold, seed) in values for fold in results.folds)
-    ]
-    return summary_cell(summarise(whole))
+    return summary_cell(results.over_seeds(values))
 
 
 def _mean(values: Sequence[Mapping[Pair, float]]) -> dict[Pair, float]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,11 +103,14 @@ class StudyResults:
         return found
 
     def cross_validated(self, method: str, place: str, metric: str) -> Summary:
+        """Return a test figure's mean over all folds, summarised as :meth:`over_seeds` does."""
+        return self.over_seeds(self.values(method, place, metric))
+
+    def over_seeds(self, values: Mapping[Pair, float]) -> Summary:
         """Return mean and deviation over the seeds of the mean over all folds.
 
         A seed of which a fold is missing is left out: its mean would be of other images.
         """
-        values = self.values(method, place, metric)
         whole = [
             float(np.mean([values[fold, seed] for fold in self.folds]))
             for seed in self.seeds
@@ -134,12 +138,7 @@ class StudyResults:
         scores : ndarray of float64, shape (n,)
             Of networks of different folds: good for calibration, not for one common ROC curve.
         """
-        tables = [
-            table
-            for seed in seeds
-            for fold in self.folds
-            if (table := self.predictions(method, site, fold, seed)) is not None
-        ]
+        tables = self.tables(method, site, seeds)
         if not tables:
             return np.empty(0, np.int64), np.empty(0)
         return (
@@ -147,17 +146,26 @@ class StudyResults:
             np.concatenate([table.probabilities[:, 1] for table in tables]),
         )
 
+    def tables(self, method: str, site: str, seeds: Sequence[int]) -> list[PredictionsTable]:
+        """Return a method's predictions of a site's test images, a table a cell that has them."""
+        return [
+            table
+            for seed in seeds
+            for fold in self.folds
+            if (table := self.predictions(method, site, fold, seed)) is not None
+        ]
+
     def predictions(self, method: str, site: str, fold: int, seed: int) -> PredictionsTable | None:
         """Return a cell's predictions of a site's test images, None where there are none."""
         run = self.records.get((method, fold, seed))
         return None if run is None else self._read(run, site)
 
     @cached_property
-    def _tables(self) -> dict[tuple[str, str], PredictionsTable | None]:
+    def _tables(self) -> dict[tuple[Path, str], PredictionsTable | None]:
         return {}
 
     def _read(self, run: RunRecord, site: str) -> PredictionsTable | None:
-        key = (run.name, site)
+        key = (run.path, site)
         if key not in self._tables:
             self._tables[key] = run.predictions(site)
         return self._tables[key]
