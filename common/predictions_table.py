@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,16 @@ class PredictionsTable:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     classes: tuple[str, ...]
+
+    def by_name(self) -> "PredictionsTable":
+        """Return the same in the order of the images' names, whoever wrote it."""
+        order = np.argsort(np.array(self.files, dtype=np.str_))
+        return replace(
+            self,
+            files=tuple(self.files[place] for place in order),
+            labels=self.labels[order],
+            probabilities=self.probabilities[order],
+        )
 
 
 def write_predictions(

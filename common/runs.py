@@ -9,6 +9,7 @@
 Every file is whole at any moment: a kill leaves the old one or the new one.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from common.weights import load_run_network, read_run_config, save_private, save
 __all__ = [
     "MetricsRow",
     "RunFolder",
+    "clear_unbegun",
     "load_run_network",
     "read_result",
     "read_run_config",
@@ -70,6 +72,14 @@ def refuse_taken(config: Config, base: Path) -> None:
             f"A run called '{config.run_name}' exists already in {base}. Choose another name, "
             "or go on with that run (--resume)."
         )
+
+
+def clear_unbegun(path: Path) -> bool:
+    """Say whether a run has begun in a folder; remove what a kill left of one being made."""
+    begun = (path / "config.toml").exists()
+    if path.exists() and not begun:
+        shutil.rmtree(path)
+    return begun
 
 
 class RunFolder:

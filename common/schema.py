@@ -300,15 +300,18 @@ class Config(BaseModel):
         """Return the whole configuration as TOML."""
         return tomli_w.dumps(self.to_run_config())
 
-    def digest(self) -> str:
-        """Return a SHA-256 over everything that determines a run's result.
+    def deciding(self) -> dict[str, Scalar]:
+        """Return the keys that determine a run's result, in kebab-case with their values.
 
         Where a run lives, how long it waits for sites, and whether it resumes are left out. The
         threads are not: sums depend on how many there are.
         """
         elsewhere = {"run-name", "runs-dir", "cache-dir", "resume", "join-timeout", "round-timeout"}
-        values = {k: v for k, v in self.to_run_config().items() if k not in elsewhere}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return {k: v for k, v in self.to_run_config().items() if k not in elsewhere}
+
+    def digest(self) -> str:
+        """Return a SHA-256 over everything that determines a run's result."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
 
 
 def _entries(text: str) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """A comparison: the training modes on the same folds and seeds, and a report that grows with it."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from common.config import Config
 from common.errors import RunError, XsiteError
 from common.report.numbers import duration, listed
 from common.report.records import LABELS
+from common.runs import clear_unbegun
 from simulations.comparison import (
     Cell,
     OngoingComparison,
@@ -105,12 +105,8 @@ def _run(ongoing: OngoingComparison, cell: Cell, report: Report) -> None:
         f"fold {cell.fold}, seed {cell.seed}{told}"
     )
     path = ongoing.folder / cell.name
-    begun = (path / "config.toml").exists()
-    if path.exists() and not begun:
-        # Killed while its folder was being made: there is nothing in it to go on with.
-        shutil.rmtree(path)
     config = ongoing.config.changed(
-        fold=cell.fold, seed=cell.seed, run_name=cell.name, resume=begun
+        fold=cell.fold, seed=cell.seed, run_name=cell.name, resume=clear_unbegun(path)
     )
     started = time.monotonic()
     try:

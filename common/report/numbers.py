@@ -1,8 +1,7 @@
 """How numbers are written in a report: the same quantity the same way everywhere."""
 
 import math
-
-from common.report.statistics import Difference
+from collections.abc import Iterable
 
 MINUS = "−"
 NOT_DEFINED = "–"
@@ -29,9 +28,9 @@ def decimal(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS)
 
 
-def interval(value: Difference) -> str:
+def interval(low: float, high: float) -> str:
     """Write the interval of a difference: ``[−1.5, +0.5]``, or nothing where there is none."""
-    return f"[{points(value.low)}, {points(value.high)}]" if math.isfinite(value.low) else ""
+    return f"[{points(low)}, {points(high)}]" if math.isfinite(low) else ""
 
 
 def p_value(p: float) -> str:
@@ -44,6 +43,13 @@ def p_value(p: float) -> str:
 def count(number: float) -> str:
     """Write a whole number in groups of three digits."""
     return f"{round(number):,}".replace(",", NARROW_SPACE)
+
+
+def span(values: Iterable[float]) -> str:
+    """Write whole numbers from the least to the most: ``12 to 1 234``, or ``12`` if all are."""
+    held = list(values)
+    low, high = min(held, default=0), max(held, default=0)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
 
 
 def size(octets: float) -> str:

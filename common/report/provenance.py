@@ -9,7 +9,7 @@ import numpy as np
 
 from common.config import SYNTHETIC, Config, Scalar, describe
 from common.report import numbers
-from common.report.records import LABELS, RunRecord, modes_of, sites_of
+from common.report.records import LABELS, Pair, RunRecord, modes_of, sites_of
 from common.report.tables import Cell, Group, Row, Table, seconds_of
 from common.results import differing_keys
 
@@ -42,18 +42,25 @@ def budget_table(records: Sequence[RunRecord]) -> Table:
     return Table("Budget of one run", ("Mode", *columns), (Group("", tuple(rows)),), (note,))
 
 
-def unequal_budgets(records: Sequence[RunRecord]) -> list[str]:
-    """Say where two modes saw different numbers of images on the same fold and seed."""
+def unequal_budgets(records: Iterable[tuple[str, RunRecord]]) -> list[str]:
+    """Say where two modes or methods saw different numbers of images on the same fold and seed.
+
+    Parameters
+    ----------
+    records : iterable of (str, RunRecord)
+        What each run is called, and the run.
+    """
+    seen: dict[tuple[str, Pair], dict[int, list[str]]] = {}
+    for name, run in records:
+        if run.completed:
+            for site in run.config.site_names:
+                by_count = seen.setdefault((site, run.pair), {})
+                by_count.setdefault(_images_seen(run, site), []).append(name)
     found = []
-    completed = [run for run in records if run.completed]
-    for site in sites_of(records):
-        by_pair: dict[tuple[int, int], dict[str, int]] = {}
-        for run in completed:
-            by_pair.setdefault(run.pair, {})[run.mode] = _images_seen(run, site)
-        for (fold, seed), seen in sorted(by_pair.items()):
-            if len(set(seen.values())) > 1:
-                told = [f"{LABELS[m].lower()} {numbers.count(n)}" for m, n in seen.items()]
-                found.append(f"{site}, fold {fold}, seed {seed}: {numbers.listed(told)} images")
+    for (site, (fold, seed)), by_count in seen.items():
+        if len(by_count) > 1:
+            told = [f"{numbers.listed(who)} {numbers.count(n)}" for n, who in by_count.items()]
+            found.append(f"{site}, fold {fold}, seed {seed}: {numbers.listed(told)} images")
     return found
 
 

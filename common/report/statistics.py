@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from common.report.records import METRICS, Pair, RunRecord, modes_of, sites_of
@@ -92,6 +93,26 @@ def summarise(values: Iterable[float]) -> Summary:
     )
 
 
+def differences_of_pairs(
+    values: Mapping[Pair, float], reference: Mapping[Pair, float]
+) -> NDArray[np.float64]:
+    """Return what a metric has over the reference on each fold and seed that both have.
+
+    Parameters
+    ----------
+    values, reference : mapping
+        A metric by (fold, seed).
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        In the order of folds and seeds, without pairs of which one is undefined.
+    """
+    pairs = sorted(values.keys() & reference.keys())
+    found = np.array([values[pair] - reference[pair] for pair in pairs], dtype=np.float64)
+    return found[np.isfinite(found)]
+
+
 def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, float]) -> Difference:
     """Compare two modes on the folds and seeds that both have.
 
@@ -105,9 +126,7 @@ def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, flo
     Difference
         With a paired t-test where at least two pairs differ unequally.
     """
-    pairs = sorted(values.keys() & reference.keys())
-    differences = np.array([values[pair] - reference[pair] for pair in pairs])
-    differences = differences[np.isfinite(differences)]
+    differences = differences_of_pairs(values, reference)
     n = len(differences)
     if n == 0:
         return Difference(0, reason=NO_PAIR)

@@ -1,7 +1,7 @@
 """What a report says in sentences: the result, what was compared, what to keep in mind."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,8 @@ def _distance(comparison: Comparison, key: tuple[str, str, str]) -> str:
     text = "level with pooled" if amount == "0.0" else f"{amount} {unit} {side} pooled"
     if not math.isfinite(difference.p):
         return f"{text}; no test, since {difference.reason}"
-    bounds, p = numbers.interval(difference), numbers.p_value(difference.p)
+    bounds = numbers.interval(difference.low, difference.high)
+    p = numbers.p_value(difference.p)
     return f"{text}; 95 % interval {bounds}, {p}, {difference.n} pairs of runs"
 
 
@@ -163,9 +164,9 @@ def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
     patients, unknown = entries[0]["patients"], entries[0]["unknown"]
     if patients:
         told += (
-            f"{_range(entry['shared_patients'] for entry in entries)} of "
+            f"{numbers.span(entry['shared_patients'] for entry in entries)} of "
             f"{numbers.count(patients)} patients are in both training and test "
-            f"({_range(entry['shared_images'] for entry in entries)} test images) "
+            f"({numbers.span(entry['shared_images'] for entry in entries)} test images) "
             f"in each of the {len(folds)} folds"
         )
     else:
@@ -176,11 +177,6 @@ def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
             "may be on both sides"
         )
     return f"{told}."
-
-
-def _range(values: Iterable[int]) -> str:
-    low, high = min(held := list(values)), max(held)
-    return numbers.count(low) if low == high else f"{numbers.count(low)} to {numbers.count(high)}"
 
 
 def warnings(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[str]:
@@ -201,6 +197,7 @@ def warnings(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[s
         )
     if len(provenance.fingerprints(records)) > 1:
         told.append("The runs were computed by different versions of the code (see Environment).")
-    for text in provenance.unequal_budgets(records):
+    named = [(LABELS[record.mode].lower(), record) for record in records]
+    for text in provenance.unequal_budgets(named):
         told.append(f"The modes saw different numbers of images at {text}.")
     return told

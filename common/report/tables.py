@@ -118,7 +118,7 @@ def differences_table(comparison: Comparison) -> Table | None:
 
 
 def _difference_cell(difference: Difference) -> Cell:
-    parts = (numbers.interval(difference), numbers.p_value(difference.p))
+    parts = (numbers.interval(difference.low, difference.high), numbers.p_value(difference.p))
     detail = "\n".join(part for part in parts if part)
     return Cell(numbers.points(difference.mean), detail)
 

@@ -7,7 +7,6 @@ configuration has changed finds other folders, and leaves those of before alone.
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -23,11 +22,8 @@ from common.methods.table import Method
 from common.results import read_result
 
 RECORD = "cell.json"
-# What a site's data say about where they lie, how a run waits, or how it is called.
-_NOT_IN_KEY = {
-    *("data", "sites", "fold", "seed"),
-    *("run-name", "runs-dir", "cache-dir", "resume", "join-timeout", "round-timeout"),
-}
+# Where the images lie does not matter, only what they are; fold and seed are the cell's own.
+_NOT_IN_KEY = ("data", "sites", "fold", "seed")
 # Files that tell of a run, rather than hold what came of it.
 _NOT_IN_DIGEST = {"log.txt", ".lock", RECORD, "tensorboard", "checkpoint"}
 
@@ -104,7 +100,7 @@ def cell_key(cell: Cell, config: Config, sites: Mapping[str, str]) -> str:
         changes with every comment: it stands in the cell's record, and a report tells of cells
         that other code computed.
     """
-    values = {k: v for k, v in config.to_run_config().items() if k not in _NOT_IN_KEY}
+    values = {k: v for k, v in config.deciding().items() if k not in _NOT_IN_KEY}
     about = {
         "version": metadata.version("xsite"),
         "mode": cell.method.mode,
@@ -215,12 +211,6 @@ def set_aside(path: Path) -> Path:
     place = next(place for place in places if not place.exists())
     path.rename(place)
     return place
-
-
-def clear_unbegun(path: Path) -> None:
-    """Remove the folder of a run that was killed while it was being made: nothing is in it."""
-    if path.exists() and not (path / "config.toml").exists():
-        shutil.rmtree(path)
 
 
 def is_completed(path: Path) -> bool:

@@ -80,9 +80,9 @@ def look_further(
         tables["What the networks see"] = found
     if maps:
         panels.append(_projection_panels(maps, folder))
-    reference = [one for one in shown if one[0] == results.label(results.reference)]
-    for _, _, record in reference:
-        panels += _activation_panels(study, record, folder, report)
+    first = (results.reference, study.plan.folds[0], study.plan.seeds[0])
+    if first in results.records:
+        panels += _activation_panels(study, results.records[first], folder, report)
     return Extras(tables, panels, {"unseen": _plain(aucs)})
 
 

@@ -142,7 +142,7 @@ class Pool:
         growing = sum(max(0, expected[one.cell.method.mode] - one.memory) for one in self.running)
         return free_memory() - growing >= expected[mode] + SPARE_MEMORY
 
-    def start(self, cell: Cell, path: Path, config: Config, resumed: bool) -> Running:
+    def start(self, cell: Cell, path: Path, config: Config, resumed: bool) -> None:
         """Start the process of a cell.
 
         Parameters
@@ -180,7 +180,6 @@ class Pool:
             process.stdin.write(json.dumps(order).encode())
         threading.Thread(target=self._read, args=(running,), daemon=True).start()
         self.running.append(running)
-        return running
 
     def wait(self, seconds: float) -> list[Running]:
         """Wait for news.

@@ -12,13 +12,13 @@ from common.device import choose_device
 from common.errors import RunError
 from common.report.numbers import duration, percent, size
 from common.report.records import read_record
+from common.runs import clear_unbegun
 from simulations.guard import alone_in
 from simulations.processes import terminable
 from simulations.progress import Report, StepCounter
 from simulations.study.cells import (
     Cell,
     cell_key,
-    clear_unbegun,
     folder_of,
     is_completed,
     read_cell,
@@ -244,8 +244,7 @@ def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress)
 
 def _start(study: Study, pool: Pool, cell: Cell, progress: StudyProgress) -> None:
     path = study.path(cell)
-    clear_unbegun(path)
-    resumed = path.exists()
+    resumed = clear_unbegun(path)
     pool.start(cell, path, study.plan.config_of(cell), resumed)
     progress.message(f"{'Going on with' if resumed else 'Begun:'} {cell}")
 

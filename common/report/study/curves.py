@@ -1,14 +1,18 @@
 """ROC, precision-recall and reliability curves of all methods at a site."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from common.calibration import BINS, reliability
 from common.methods.table import Method
@@ -31,28 +35,129 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
+class Chart:
+    """Curves of several methods at a site, to be drawn.
+
+    Attributes
+    ----------
+    lines : tuple of (str, Curve, str)
+        What the key says of a method, its curve, in shares, and its name.
+    base : Curve
+        What a method is held against: chance, or the ideal.
+    axes : tuple of str
+        Titles of x and y.
+    """
+
+    lines: tuple[tuple[str, Curve, str], ...]
+    base: Curve
+    axes: tuple[str, str]
+
+    @property
+    def text(self) -> str:
+        """What is to be seen in it, for who cannot see it."""
+        return "; ".join(label for label, _, _ in self.lines)
+
+
+@dataclass(frozen=True)
 class Kind:
-    """A kind of curve: its name, title, axes, what a table's curve is, and a figure beside it."""
+    """A kind of chart: its name, title and caption, and how a site's chart is found.
+
+    ``chart`` takes the study, a site, and whether it is of the federated methods or the others;
+    the reference is in both. It returns None where no cell of these methods is done.
+    """
 
     name: str
     title: str
     caption: str
-    x: str
-    y: str
-    curve: Callable[[PredictionsTable], Curve]
-    figure: Callable[[PredictionsTable], float]
-    short: str
+    chart: Callable[[StudyResults, str, bool], Chart | None]
+
+
+DIAGONAL: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+
+
+def roc_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
+    """Return ROC curves, the mean over folds and seeds at equal false positive rate."""
+    lines = _averaged(results, site, federated, _roc, roc_auc_score, "AUC")
+    axes = ("False positives (% of negative images)", "True positives (% of positive images)")
+    return Chart(lines, DIAGONAL, axes) if lines else None
+
+
+def precision_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
+    """Return precision by recall, the mean over folds and seeds at equal recall."""
+    lines = _averaged(results, site, federated, _precision_recall, average_precision_score, "AP")
+    if not lines:
+        return None
+    tables = _tables(results, lines[0][2], site)
+    share = float(np.mean([table.labels.mean() for table in tables]))
+    base = (np.array([0.0, 1.0]), np.array([share, share]))
+    return Chart(lines, base, ("Recall (% of positive images)", "Precision (%)"))
+
+
+def reliability_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
+    """Return observed by predicted shares of positive images, over all folds and seeds."""
+    lines = []
+    for method in _shown(results, federated):
+        labels, scores = results.test_scores(method.name, site, results.seeds)
+        if len(labels):
+            found = reliability(labels, scores)
+            error = numbers.percent(results.calibration(method.name, site).mean)
+            label = f"{method.label}, error {error}"
+            lines.append((label, (found.predicted, found.observed), method.name))
+    axes = ("Predicted probability (%)", "Positive images (%)")
+    return Chart((*lines,), DIAGONAL, axes) if lines else None
+
+
+KINDS = (
+    Kind(
+        "roc",
+        "ROC curves",
+        "On the test images, averaged over folds and seeds at equal false positive rate. The "
+        "dotted diagonal is chance.",
+        roc_chart,
+    ),
+    Kind(
+        "precision-recall",
+        "Precision and recall",
+        "On the test images, averaged over folds and seeds at equal recall. AP: mean average "
+        "precision. Precision depends on the share of positive images, which the dotted line "
+        "shows.",
+        precision_chart,
+    ),
+    Kind(
+        "reliability",
+        "Calibration",
+        f"Predicted probability of the positive class against the share of positive images, in "
+        f"{BINS} bins, over all folds and seeds. Above the dotted diagonal: too low; below: too "
+        "high.",
+        reliability_chart,
+    ),
+)
+
+
+def _averaged(
+    results: StudyResults,
+    site: str,
+    federated: bool,
+    curve: Callable[[PredictionsTable], Curve],
+    area: Callable[[NDArray[np.int64], NDArray[np.float64]], float],
+    short: str,
+) -> tuple[tuple[str, Curve, str], ...]:
+    """Return each method's mean curve over its cells, labelled with its mean area."""
+    lines = []
+    for method in _shown(results, federated):
+        if tables := _tables(results, method.name, site):
+            found = [curve(table) for table in tables]
+            mean = (found[0][0], np.mean([y for _, y in found], axis=0))
+            areas = [area(table.labels, table.probabilities[:, 1]) for table in tables]
+            label = f"{method.label}, {short} {numbers.percent(float(np.mean(areas)))}"
+            lines.append((label, mean, method.name))
+    return (*lines,)
 
 
 def _roc(table: PredictionsTable) -> Curve:
     false, true, _ = roc_curve(table.labels, table.probabilities[:, 1])
     y = np.interp(GRID, false, true)
     return np.concatenate([[0.0], GRID]), np.concatenate([[0.0], y])
-
-
-def _auc(table: PredictionsTable) -> float:
-    curve = roc_curve(table.labels, table.probabilities[:, 1])
-    return float(np.trapezoid(curve[1], curve[0]))
 
 
 def _precision_recall(table: PredictionsTable) -> Curve:
@@ -62,113 +167,25 @@ def _precision_recall(table: PredictionsTable) -> Curve:
     return GRID, np.interp(GRID, recall[::-1], best[::-1])
 
 
-def _average_precision(table: PredictionsTable) -> float:
-    return float(average_precision_score(table.labels, table.probabilities[:, 1]))
-
-
-ROC = Kind(
-    "roc",
-    "ROC curves",
-    "On the test images, averaged over folds and seeds at equal false positive rate. The dotted "
-    "diagonal is chance.",
-    "False positives (% of negative images)",
-    "True positives (% of positive images)",
-    _roc,
-    _auc,
-    "AUC",
-)
-PRECISION_RECALL = Kind(
-    "precision-recall",
-    "Precision and recall",
-    "On the test images, averaged over folds and seeds at equal recall. AP: mean average "
-    "precision. Precision depends on the share of positive images, which the dotted line shows.",
-    "Recall (% of positive images)",
-    "Precision (%)",
-    _precision_recall,
-    _average_precision,
-    "AP",
-)
-KINDS = (ROC, PRECISION_RECALL)
-
-
-def curves(
-    results: StudyResults, kind: Kind, site: str, federated: bool, theme: Theme
-) -> tuple[Figure, str] | None:
-    """Draw the curves of the federated methods, or of the others; the reference among both.
+def draw_chart(chart: Chart, reference: str, theme: Theme) -> Figure:
+    """Draw a chart, the key below it.
 
     Parameters
     ----------
-    results : StudyResults
-        Of two classes.
-    kind : Kind
+    chart : Chart
         What is drawn.
-    site : str
-        Whose test images.
-    federated : bool
-        Which methods.
+    reference : str
+        The method whose line stands out.
     theme : Theme
         The figure's colours.
-
-    Returns
-    -------
-    tuple of Figure and str, or None
-        The drawing and what is to be seen in it; None if no cell of these methods is done.
     """
-    drawn: list[tuple[Method, Curve, float]] = []
-    base = math.nan
-    for method in _shown(results, federated):
-        found_tables = results.tables(method.name, site, results.seeds)
-        tables = [table for table in found_tables if _has_both(table)]
-        if tables:
-            found = [kind.curve(table) for table in tables]
-            mean = np.mean([y for _, y in found], axis=0)
-            figure = float(np.mean([kind.figure(table) for table in tables]))
-            drawn.append((method, (found[0][0], mean), figure))
-            base = float(np.mean([table.labels.mean() for table in tables]))
-    if not drawn:
-        return None
-    chance: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    if kind is PRECISION_RECALL:
-        chance = (np.array([0.0, 1.0]), np.array([base, base]))
-    lines = [
-        (f"{method.label}, {kind.short} {numbers.percent(figure)}", curve, method.name)
-        for method, curve, figure in drawn
-    ]
-    return _draw(results, lines, chance, (kind.x, kind.y), theme)
-
-
-def reliability_curves(
-    results: StudyResults, site: str, federated: bool, theme: Theme
-) -> tuple[Figure, str] | None:
-    """Draw predicted against observed shares of positive images; as :func:`curves` otherwise."""
-    lines = []
-    for method in _shown(results, federated):
-        labels, scores = results.test_scores(method.name, site, results.seeds)
-        if len(labels):
-            found = reliability(labels, scores)
-            error = numbers.percent(results.calibration(method.name, site).mean)
-            label = f"{method.label}, error {error}"
-            lines.append((label, (found.predicted, found.observed), method.name))
-    if not lines:
-        return None
-    ideal: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    axes = ("Predicted probability (%)", "Positive images (%)")
-    return _draw(results, lines, ideal, axes, theme)
-
-
-def _draw(
-    results: StudyResults,
-    lines: Sequence[tuple[str, Curve, str]],
-    base: Curve,
-    titles: tuple[str, str],
-    theme: Theme,
-) -> tuple[Figure, str]:
-    below = 62.0 + LINE_HEIGHT * len(lines)
+    below = 62.0 + LINE_HEIGHT * len(chart.lines)
     figure, axes = panel(PLOT, PLOT - 70.0 + below, right=18.0, bottom=below, theme=theme)
-    axes.plot(100 * base[0], 100 * base[1], color=theme.muted, linewidth=0.8, linestyle=(0, (2, 3)))
+    x, y = chart.base
+    axes.plot(100 * x, 100 * y, color=theme.muted, linewidth=0.8, linestyle=(0, (2, 3)))
     place = 0
-    for label, (x, y), name in lines:
-        chosen = name == results.reference
+    for label, (x, y), name in chart.lines:
+        chosen = name == reference
         place += not chosen
         style: Any = "-" if chosen else STYLES[place % len(STYLES)]
         axes.plot(
@@ -185,8 +202,8 @@ def _draw(
         )
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100.5)
-    axes.set_xlabel(titles[0])
-    axes.set_ylabel(titles[1])
+    axes.set_xlabel(chart.axes[0])
+    axes.set_ylabel(chart.axes[1])
     height = PLOT - 68.0
     axes.legend(
         loc="upper left",
@@ -198,7 +215,7 @@ def _draw(
         handlelength=2.6,
         borderaxespad=0.0,
     )
-    return figure, "; ".join(label for label, _, _ in lines)
+    return figure
 
 
 def _shown(results: StudyResults, federated: bool) -> list[Method]:
@@ -208,5 +225,7 @@ def _shown(results: StudyResults, federated: bool) -> list[Method]:
     return reference + [m for m in kept if m.name != results.reference] if kept else []
 
 
-def _has_both(table: PredictionsTable) -> bool:
-    return bool(0 < table.labels.sum() < len(table.labels))
+def _tables(results: StudyResults, method: str, site: str) -> list[PredictionsTable]:
+    """Return a method's tables at a site, of all folds and seeds, in which both classes occur."""
+    found = results.tables(method, site, results.seeds)
+    return [table for table in found if 0 < table.labels.sum() < len(table.labels)]

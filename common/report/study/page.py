@@ -278,8 +278,7 @@ def _warnings(results: StudyResults) -> list[str]:
         told.append(
             f"The cells were computed by {len(prints)} versions of the code (see Environment)."
         )
-    for site in results.sites:
-        seen = {int(run.result["images_seen"][site]) for run in results.records.values()}
-        if len(seen) > 1 and len(results.folds) == 1:
-            told.append(f"The methods saw different numbers of images at {site}.")
+    named = [(results.label(method), run) for (method, _, _), run in results.records.items()]
+    for text in provenance.unequal_budgets(named):
+        told.append(f"The methods saw different numbers of images at {text}.")
     return told

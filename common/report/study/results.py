@@ -167,7 +167,9 @@ class StudyResults:
     def _read(self, run: RunRecord, site: str) -> PredictionsTable | None:
         key = (run.path, site)
         if key not in self._tables:
-            self._tables[key] = run.predictions(site)
+            found = run.predictions(site)
+            # The same images must stand in the same order for every method.
+            self._tables[key] = None if found is None else found.by_name()
         return self._tables[key]
 
     def _figure(self, run: RunRecord, site: str, metric: str) -> float:

@@ -9,13 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from common.delong import Components, Estimate, auc_components, estimate, mean_components
 from common.metrics import auc_of_counts
 from common.predictions_table import PredictionsTable
 from common.randomness import numpy_generator
-from common.report.statistics import ALL_SITES, Difference, paired_difference
+from common.report.records import Pair
+from common.report.statistics import (
+    ALL_SITES,
+    Difference,
+    differences_of_pairs,
+    paired_difference,
+)
 from common.report.study.results import StudyResults
 
 DRAWS = 1000
@@ -136,9 +143,7 @@ def auc_intervals(results: StudyResults, method: str, site: str) -> Intervals:
     return Intervals(estimate(parts), (float(low), float(high)), images)
 
 
-def _resampled(
-    tables: Sequence[PredictionsTable], purpose: str
-) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _resampled(tables: Sequence[PredictionsTable], purpose: str) -> NDArray[np.float64]:
     """Return the mean AUC over seeds of resamples of a fold's images, drawn within each class.
 
     Every seed's network meets the same resample.
@@ -172,17 +177,11 @@ def _components(
 
 
 def _of_table(table: PredictionsTable) -> Components | None:
-    """Return an AUC's components, images in the order of their names, whoever wrote the table."""
-    order = np.argsort(np.array(table.files))
-    return auc_components(table.labels[order], table.probabilities[order, 1])
+    return auc_components(table.labels, table.probabilities[:, 1])
 
 
-def _wilcoxon(
-    values: Mapping[tuple[int, int], float], reference: Mapping[tuple[int, int], float]
-) -> float:
-    pairs = sorted(values.keys() & reference.keys())
-    differences = np.array([values[pair] - reference[pair] for pair in pairs])
-    differences = differences[np.isfinite(differences)]
+def _wilcoxon(values: Mapping[Pair, float], reference: Mapping[Pair, float]) -> float:
+    differences = differences_of_pairs(values, reference)
     if len(differences) < 2 or not differences.any():
         return math.nan
     return float(stats.wilcoxon(differences).pvalue)

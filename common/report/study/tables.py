@@ -4,10 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from common.calibration import BINS
-from common.delong import Estimate
 from common.report import numbers
 from common.report.records import METRICS, RunRecord
-from common.report.statistics import ALL_SITES, Difference, Summary, paired_difference
+from common.report.statistics import ALL_SITES, Difference, paired_difference
 from common.report.study.results import CALIBRATION, SPECIFICITY, Order, StudyResults
 from common.report.study.significance import Test, auc_intervals, hold_against_reference
 from common.report.tables import HEADINGS, Cell, Group, Row, Table, summary_cell
@@ -21,9 +20,9 @@ def paper_table(results: StudyResults) -> Table:
     def cells(method: str) -> Iterable[Cell]:
         for site in results.sites:
             for metric in METRICS:
-                yield _figure(results.cross_validated(method, site, metric))
+                yield summary_cell(results.cross_validated(method, site, metric))
         if len(results.sites) > 1:
-            yield _figure(results.cross_validated(method, ALL_SITES, "auc"))
+            yield summary_cell(results.cross_validated(method, ALL_SITES, "auc"))
 
     columns = [f"{site}: {heading}" for site in results.sites for heading in HEADINGS]
     columns += ["mean AUC"] if len(results.sites) > 1 else []
@@ -81,8 +80,8 @@ def intervals_table(results: StudyResults, site: str) -> Table:
             Cell(numbers.percent(found.delong.value)),
             Cell(_bounds(found.delong.low, found.delong.high)),
             Cell(_bounds(*found.bootstrap)),
-            _figure(results.cross_validated(method, site, SPECIFICITY)),
-            _figure(results.calibration(method, site)),
+            summary_cell(results.cross_validated(method, site, SPECIFICITY)),
+            summary_cell(results.calibration(method, site)),
         ]
 
     columns = ("Images", "AUC", "DeLong", "Bootstrap", _upper(SPECIFICITY), _upper(CALIBRATION))
@@ -189,20 +188,18 @@ def _rows(results: StudyResults, cells: Callable[[str], Iterable[Cell]]) -> tupl
     return tuple(groups)
 
 
-def _figure(summary: Summary) -> Cell:
-    return summary_cell(summary)
-
-
 def _test_cells(test: Test) -> list[Cell]:
     difference = test.difference
     return [
         Cell(str(difference.n)),
-        Cell(numbers.points(difference.mean), numbers.interval(difference)),
+        Cell(numbers.points(difference.mean), numbers.interval(difference.low, difference.high)),
         Cell(_p(difference.p)),
         Cell(_p(test.t_holm)),
         Cell(_p(test.wilcoxon)),
         Cell(_p(test.wilcoxon_holm)),
-        Cell(numbers.points(test.images.value), _point_bounds(test.images)),
+        Cell(
+            numbers.points(test.images.value), numbers.interval(test.images.low, test.images.high)
+        ),
         Cell(_p(test.images.p)),
     ]
 
@@ -247,11 +244,9 @@ def _incomplete(results: StudyResults) -> list[str]:
 
 
 def _images(runs: Sequence[RunRecord]) -> str:
-    seen: set[int] = {
+    return numbers.span(
         int(count) for run in runs for count in run.result.get("images_seen", {}).values()
-    }
-    low, high = min(seen, default=0), max(seen, default=0)
-    return numbers.count(low) if low == high else f"{numbers.count(low)} to {numbers.count(high)}"
+    )
 
 
 def _exchanged(runs: Sequence[RunRecord]) -> str:
@@ -264,12 +259,6 @@ def _bounds(low: float, high: float) -> str:
     if not math.isfinite(low):
         return numbers.NOT_DEFINED
     return f"{numbers.percent(low)} to {numbers.percent(high)}"
-
-
-def _point_bounds(value: Estimate) -> str:
-    if not math.isfinite(value.low):
-        return ""
-    return f"[{numbers.points(value.low)}, {numbers.points(value.high)}]"
 
 
 def _p(value: float) -> str:
