@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from common.data.open import site_root
 from common.data.synthetic.masks import has_masks
-from common.device import choose_device
+from common.device import choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
 from common.explain import LesionShare, Method
 from common.files import read_json, write_json
@@ -66,6 +66,11 @@ def look_further(
     RunError
         If a picture cannot be written.
     """
+    with limited_threads(study.plan.config):
+        return _look(study, results, left_out, report)
+
+
+def _look(study: Study, results: StudyResults, left_out: Sequence[Cell], report: Report) -> Extras:
     folder = study.folder / FOLDER
     shown = _shown(study, results)
     tables: dict[str, tuple[Table, ...]] = {}
@@ -135,7 +140,6 @@ def _lesions(
     roots = {name: site_root(study.plan.config, name) for name in study.sites}
     if not shown or not all(has_masks(root) for root in roots.values()):
         return []
-    report.message("Measuring where the networks look in synthetic lesions")
     measured: list[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]] = []
     untrained = {
         name: measure_lesions(shown[-1][2], data, roots[name], "before")
@@ -143,6 +147,7 @@ def _lesions(
     }
     measured.append((f"{shown[-1][0]}, before training", shown[-1][1], untrained))
     for label, mode, record in shown:
+        report.message(f"Measuring how much of what it looks at is lesion: {label}")
         by_site = {
             name: measure_lesions(record, data, roots[name]) for name, data in study.sites.items()
         }
@@ -159,12 +164,11 @@ def _projections(
         for one in shown
         if one[2].mode != "single" and one[2].config.alpha and one[2].config.exchange == "weights"
     ]
-    if fit:
-        report.message("Mapping the projections before and after training")
-    return [
-        (label, mode, projection_map(record, list(study.sites.values())))
-        for label, mode, record in fit
-    ]
+    maps = []
+    for label, mode, record in fit:
+        report.message(f"Mapping the projections before and after training: {label}")
+        maps.append((label, mode, projection_map(record, list(study.sites.values()))))
+    return maps
 
 
 def _projection_panels(maps: list[tuple[str, str, ProjectionMap]], folder: Path) -> Panels:

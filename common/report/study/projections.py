@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
 
 from common.data.cache import SiteData
 from common.data.folds import split_site
@@ -172,7 +173,8 @@ def embed(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(vectors) < 4:
         return np.zeros((len(vectors), 2))
     components = min(COMPONENTS, *vectors.shape)
-    with warnings.catch_warnings():
+    # Several threads gain little on so few points, and wait for each other on a busy machine.
+    with threadpool_limits(1), warnings.catch_warnings():
         # Projections of a network that gives one answer have no variance to explain.
         warnings.simplefilter("ignore", RuntimeWarning)
         reduced = PCA(components, svd_solver="full").fit_transform(vectors)
