@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from common.errors import RunError
 
-COARSEST = 16
-"""Most pixels of an image, along one side, that a position of a feature map may stand for."""
 FEWEST = 6
 """Fewest positions of a feature map, along one side."""
 
@@ -27,14 +25,14 @@ class _Call:
     depth: int = 0
 
 
-def feature_layer(body: nn.Module, images: Tensor) -> nn.Module:
+def feature_layer(body: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Module:
     """Return the module that gives the deepest feature maps which are fine enough.
 
     Found by what the modules return, never by their names. Maps are fine enough if a position
-    stands for at most 16 × 16 pixels and there are at least 6 × 6 of them. The last maps of the
-    networks here stand for 32 × 32 pixels: 3 × 3 positions for images of 96 pixels, each larger
-    than most lesions. So the answer lies about one stage before: 14 × 14 positions for 224 pixels,
-    6 × 6 for 96.
+    stands for at most ``coarsest`` × ``coarsest`` pixels and there are at least 6 × 6 of them. The
+    last maps of the networks here stand for 32 × 32 pixels: 3 × 3 positions for images of 96
+    pixels, each larger than most lesions. So with 16 the answer lies about one stage before:
+    14 × 14 positions for 224 pixels, 6 × 6 for 96.
 
     Of the coarsest maps that are fine enough, the outermost module's are taken, since within a
     block the signal runs along several paths; and of several, the last. A module that returns no
@@ -46,13 +44,15 @@ def feature_layer(body: nn.Module, images: Tensor) -> nn.Module:
         A backbone in eval mode.
     images : Tensor, shape (n, 3, height, width)
         One image is enough.
+    coarsest : int
+        Most pixels of an image, along one side, that a position may stand for.
 
     Raises
     ------
     RunError
         If no module returns such maps.
     """
-    least = max(FEWEST, int(images.shape[-2]) // COARSEST)
+    least = max(FEWEST, int(images.shape[-2]) // coarsest)
     calls = _trace(body, images)
     times = Counter(call.module for call in calls)
     # Of a module in several places a hook would see the last one alone.

@@ -21,7 +21,7 @@ from common.report.study.activation import activation_examples, draw_examples, m
 from common.report.study.figure_files import save_figure
 from common.report.study.further_tables import (
     UnseenKey,
-    lesion_table,
+    lesion_tables,
     silhouette_table,
     unseen_table,
 )
@@ -80,8 +80,12 @@ def _look(study: Study, results: StudyResults, left_out: Sequence[Cell], report:
     if table := unseen_table(results, labels, aucs):
         tables["The unseen hospital"] = (table,)
     maps = _projections(study, shown, report)
-    looked = [lesion_table(_lesions(study, shown, report)), silhouette_table(maps)]
-    if found := tuple(table for table in looked if table):
+    silhouettes = silhouette_table(maps)
+    found = (
+        *lesion_tables(_lesions(study, shown, report)),
+        *([silhouettes] if silhouettes else ()),
+    )
+    if found:
         tables["What the networks see"] = found
     if maps:
         panels.append(_projection_panels(maps, folder))
@@ -205,8 +209,8 @@ def _activation_panels(
         else:
             real.append(png.name)
     caption = (
-        "Grad-CAM and Grad-CAM++ of the class decided for, on the reference's surest right and "
-        "wrong decisions of the first fold and seed (wrong ones in red)."
+        "Grad-CAM, Grad-CAM++ and HiResCAM of the class decided for, on the reference's surest "
+        "right and wrong decisions of the first fold and seed (wrong ones in red)."
     )
     if panels:
         caption += " Blue outlines: lesions."

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import RunError
-from common.explain import Method, activation_maps, lesion_share
+from common.explain import METHODS, Method, activation_maps, lesion_share
 from common.models.network import Network
 from tests.common import small_training as small
 
-METHODS: tuple[Method, ...] = ("grad-cam", "grad-cam++")
 SIZE = 8
 
 
@@ -67,6 +66,25 @@ def test_grad_cam_plus_plus_weighs_as_its_paper_does() -> None:
         alpha = g**2 / (2 * g**2 + g**3 * float(images[0, channel].sum()))
         expected += SIZE**2 * alpha * g * images[:, channel]
     np.testing.assert_allclose(found, peak_one(expected), atol=1e-4)
+
+
+def test_hires_cam_is_what_each_place_adds_to_the_logit_of_a_head_that_tells_places_apart() -> None:
+    images = pictures(2)
+    weights = torch.randn(2 * SIZE**2, generator=torch.Generator().manual_seed(1))
+    convolution = nn.Conv2d(3, 2, 1, bias=False)
+    head = nn.Linear(2 * SIZE**2, 1, bias=False)
+    with torch.no_grad():
+        convolution.weight.copy_(torch.eye(2, 3)[:, :, None, None])
+        head.weight.copy_(weights[None])
+    body = nn.Sequential(convolution, nn.Flatten())
+    network = Network(body, head, nn.Identity(), ["a"], True, "by hand")
+    added = (images[:, :2] * weights.reshape(2, SIZE, SIZE)).sum(dim=1)
+    logits = network(images, [("a", 2)]).logits[:, 0]
+    torch.testing.assert_close(added.sum(dim=(1, 2)), logits)
+    found = activation_maps(network, "a", images, np.zeros(2, np.int64), "hires-cam")
+    np.testing.assert_allclose(found, peak_one(added.relu()), atol=1e-5)
+    averaged = activation_maps(network, "a", images, np.zeros(2, np.int64), "grad-cam")
+    assert np.abs(found - averaged).max() > 0.1
 
 
 def test_coarse_maps_are_enlarged_to_the_images_and_lie_where_the_signal_is() -> None:

@@ -14,13 +14,16 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.synthetic.masks import has_masks, load_masks
 from common.errors import RunError
-from common.explain import LesionShare, Method, activation_maps, lesion_share
+from common.explain import METHODS, LesionShare, Method, activation_maps, lesion_share
 from common.predictions_table import PredictionsTable
 from common.report.records import RunRecord
 from common.report.study.networks import When, network_images, network_of
 
-METHODS: tuple[Method, ...] = ("grad-cam", "grad-cam++")
-TITLES: Mapping[Method, str] = {"grad-cam": "Grad-CAM", "grad-cam++": "Grad-CAM++"}
+TITLES: Mapping[Method, str] = {
+    "grad-cam": "Grad-CAM",
+    "grad-cam++": "Grad-CAM++",
+    "hires-cam": "HiResCAM",
+}
 POSITIVE = 1
 
 

@@ -66,9 +66,9 @@ def unseen_table(
     )
 
 
-def lesion_table(
+def lesion_tables(
     shares: Sequence[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]],
-) -> Table | None:
+) -> tuple[Table, ...]:
     """Return how much of the activation lies in the lesions of synthetic hospitals.
 
     Parameters
@@ -78,40 +78,47 @@ def lesion_table(
 
     Returns
     -------
-    Table or None
-        None where nothing was measured.
+    tuple of Table
+        One of each method; none where nothing was measured.
     """
     if not shares:
-        return None
-    sites = list(shares[0][2])
+        return ()
+    by_site = shares[0][2]
+    methods = list(next(iter(by_site.values())))
+    return tuple(_lesion_table(shares, method, method == methods[-1]) for method in methods)
+
+
+def _lesion_table(
+    shares: Sequence[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]],
+    method: Method,
+    last: bool,
+) -> Table:
     groups = []
-    for site in sites:
+    for site in shares[0][2]:
         rows = []
         for head, mode, by_site in shares:
-            measured = list(by_site[site].values())
-            gains = [
-                Cell(numbers.decimal(gain))
-                for share in measured
-                for gain in (share.gain, share.gain_in_lungs, share.gain_in_image)
-            ]
-            area = Cell(numbers.percent(float(np.mean(measured[0].area))))
-            rows.append(Row(head, (area, *gains), mode))
+            found = by_site[site][method]
+            gains = (found.gain_in_lungs, found.gain, found.gain_in_image)
+            area = numbers.percent(float(np.mean(found.area)))
+            rows.append(Row(head, (Cell(area), *(Cell(numbers.decimal(g)) for g in gains)), mode))
         groups.append(Group(site, tuple(rows)))
-    columns = [
-        f"{TITLES[method]}: {what}"
-        for method in next(iter(shares[0][2].values()))
-        for what in ("image / lungs", "lungs / lungs", "image / image")
-    ]
+    note = (
+        "Maps of the positive class on the positive test images, as a multiple of what an even map "
+        "has. In the lungs: the lesions' share of the activation within the lungs, over their "
+        "share of the lungs' area. Whole image over lungs: their share of all activation, over "
+        "the same; an even map is far below 1. Whole image: over their share of the image."
+    )
     return Table(
-        "Activation mass inside the lesions, as a multiple of the lesions' share of the area",
-        ("Network", "Lesions' share of the lungs, %", *columns),
-        tuple(groups),
+        f"{TITLES[method]}: activation mass inside the lesions",
         (
-            "Maps of the positive class on the positive test images. Image / lungs: mass of the "
-            "whole image's activation, held against the lesions' share of the lungs; a map that is "
-            "even everywhere is far below 1. Lungs / lungs: within the lungs alone; image / "
-            "image: held against the share of the image; 1 of an even map in both.",
+            "Network",
+            "Lesions' share of the lungs, %",
+            "In the lungs",
+            "Whole image over lungs",
+            "Whole image",
         ),
+        tuple(groups),
+        (note,) if last else (),
     )
 
 

@@ -55,6 +55,8 @@ def test_the_deepest_of_fine_maps_is_found_inside_a_container_that_ends_coarse()
     assert feature_layer(body, torch.zeros(1, 3, 48, 48)) is blocks[2]  # 6 × 6
     assert feature_layer(body, torch.zeros(1, 3, 44, 44)) is blocks[2]
     assert feature_layer(body, torch.zeros(1, 3, 40, 40)) is blocks[1]  # 5 × 5 would be too few
+    assert feature_layer(body, torch.zeros(1, 3, 96, 96)) is blocks
+    assert feature_layer(body, torch.zeros(1, 3, 96, 96), coarsest=8) is blocks[2]
 
 
 def test_a_module_that_returns_no_map_is_looked_through() -> None:

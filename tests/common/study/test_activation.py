@@ -9,11 +9,11 @@ import torch
 from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.errors import RunError
+from common.explain import METHODS
 from common.models.network import build_network
 from common.predictions_table import PredictionsTable
 from common.report.records import RunRecord
 from common.report.study.activation import (
-    METHODS,
     activation_examples,
     choose_rows,
     draw_examples,
@@ -129,7 +129,7 @@ def test_a_figure_has_a_column_an_example_and_is_written_the_same_twice(
     record, sites = run
     examples = activation_examples(record, sites[0], root_of(run, "a"), count=1)
     figure = draw_examples(examples, "a")
-    assert len(figure.axes) == 3 * len(examples)
+    assert len(figure.axes) == (1 + len(METHODS)) * len(examples)
     titles = [axes.get_title() for axes in figure.axes[: len(examples)]]
     for example, title in zip(examples, titles, strict=True):
         assert title == (

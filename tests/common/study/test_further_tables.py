@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from common.explain import LesionShare
-from common.report.study.further_tables import lesion_table, silhouette_table, unseen_table
+from common.report.study.further_tables import lesion_tables, silhouette_table, unseen_table
 from common.report.study.projections import Clustering, ProjectionMap
 from tests.common.study.cells import fabricate_study
 
@@ -35,14 +35,11 @@ def share(mass: float) -> LesionShare:
 
 def test_lesions_are_told_by_site_network_and_method() -> None:
     by_site = {"site-a": {"grad-cam": share(0.3), "grad-cam++": share(0.05)}}
-    table = lesion_table([("xsite", "federated", by_site)])  # type: ignore[list-item]
-    assert table is not None
-    assert table.columns[2] == "Grad-CAM: image / lungs"
-    (row,) = table.groups[0].rows
-    assert [cell.text for cell in row.cells] == [
-        *("10.0", "3.00", "6.00", "15.00", "0.50", "1.00", "2.50")
-    ]
-    assert lesion_table([]) is None
+    tables = lesion_tables([("xsite", "federated", by_site)])  # type: ignore[list-item]
+    assert tables[0].caption == "Grad-CAM: activation mass inside the lesions"
+    told = [[cell.text for cell in table.groups[0].rows[0].cells] for table in tables]
+    assert told == [["10.0", "6.00", "3.00", "15.00"], ["10.0", "1.00", "0.50", "2.50"]]
+    assert lesion_tables([]) == ()
 
 
 def test_what_clusters_is_told_before_and_after() -> None:
