@@ -118,8 +118,8 @@ def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, flo
 
     Parameters
     ----------
-    values, reference : mapping
-        A metric by (fold, seed).
+    values, reference
+        As for :func:`differences_of_pairs`.
 
     Returns
     -------

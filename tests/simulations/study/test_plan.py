@@ -26,7 +26,8 @@ def test_shipped_studies_are_plans(path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = read_file(path)
     plan = make_plan(file, str(path), file.run)
     assert len(plan.orders) == len(file.orders)
-    assert len(plan.cells()) >= 20
+    of_a_fold = len(file.methods) + len(file.unseen) * len(plan.config.site_names)
+    assert len(plan.cells()) == len(file.folds) * len(file.seeds) * of_a_fold
 
 
 def plan_of(tmp_path: Path, text: str, **chosen: list[str]) -> Plan:
