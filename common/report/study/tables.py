@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from common.calibration import BINS
 from common.report import numbers
 from common.report.records import METRICS, RunRecord
-from common.report.statistics import ALL_SITES, Difference, paired_difference
+from common.report.statistics import ALL_SITES, Difference, Summary, paired_difference
 from common.report.study.results import CALIBRATION, SPECIFICITY, Order, StudyResults
 from common.report.study.significance import Test, auc_intervals, hold_against_reference
 from common.report.tables import HEADINGS, Cell, Group, Row, Table, summary_cell
@@ -20,9 +20,9 @@ def paper_table(results: StudyResults) -> Table:
     def cells(method: str) -> Iterable[Cell]:
         for site in results.sites:
             for metric in METRICS:
-                yield summary_cell(results.cross_validated(method, site, metric))
+                yield _two_lines(results.cross_validated(method, site, metric))
         if len(results.sites) > 1:
-            yield summary_cell(results.cross_validated(method, ALL_SITES, "auc"))
+            yield _two_lines(results.cross_validated(method, ALL_SITES, "auc"))
 
     columns = [f"{site}: {heading}" for site in results.sites for heading in HEADINGS]
     columns += ["mean AUC"] if len(results.sites) > 1 else []
@@ -186,6 +186,12 @@ def _rows(results: StudyResults, cells: Callable[[str], Iterable[Cell]]) -> tupl
         if rows:
             groups.append(Group(heading, tuple(rows)))
     return tuple(groups)
+
+
+def _two_lines(summary: Summary) -> Cell:
+    """Write the mean, and below it its deviation: eleven columns of them fit a page."""
+    deviation = f"± {numbers.percent(summary.sd)}" if summary.n > 1 else ""
+    return Cell(numbers.percent(summary.mean), deviation)
 
 
 def _test_cells(test: Test) -> list[Cell]:
