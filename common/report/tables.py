@@ -38,12 +38,16 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what it shows, its columns (the first one is of the rows' heads), its rows."""
+    """A table: what it shows, its columns (the first one is of the rows' heads), its rows.
+
+    ``spans`` are headings above the columns, each with the number of columns it is of.
+    """
 
     caption: str
     columns: tuple[str, ...]
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = ()
+    spans: tuple[tuple[str, int], ...] = ()
 
 
 def metrics_table(comparison: Comparison) -> Table:

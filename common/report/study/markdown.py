@@ -14,7 +14,9 @@ def markdown(table: Table, level: int = 3) -> str:
         Of the caption's heading.
     """
     lines = [f"{'#' * level} {table.caption}", ""]
-    lines.append(_line(table.columns))
+    above = [heading for heading, columns in table.spans for _ in range(columns)]
+    above = [f"{heading}: " if heading else "" for heading in above] or [""] * len(table.columns)
+    lines.append(_line([a + column for a, column in zip(above, table.columns, strict=True)]))
     lines.append("|---" * len(table.columns) + "|")
     for group in table.groups:
         if group.heading:

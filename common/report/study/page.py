@@ -253,7 +253,7 @@ def _lead(results: StudyResults) -> str:
 
 
 def _auc(summary: Summary) -> str:
-    return f"{summary_cell(summary).text} %"
+    return f"{summary_cell(summary).text}\u00a0%"
 
 
 def _ranging(results: StudyResults) -> list[str]:

@@ -24,8 +24,10 @@ def paper_table(results: StudyResults) -> Table:
         if len(results.sites) > 1:
             yield _two_lines(results.cross_validated(method, ALL_SITES, "auc"))
 
-    columns = [f"{site}: {heading}" for site in results.sites for heading in HEADINGS]
-    columns += ["mean AUC"] if len(results.sites) > 1 else []
+    spans = [("", 1), *((site, len(HEADINGS)) for site in results.sites)]
+    columns = [*(HEADINGS * len(results.sites))]
+    if len(results.sites) > 1:
+        spans, columns = [*spans, ("Mean", 1)], [*columns, "AUC"]
     folds, seeds = len(results.folds), len(results.seeds)
     notes = [
         f"Of each seed the mean over {_many(folds, 'fold')}; then mean ± sample standard deviation "
@@ -35,7 +37,11 @@ def paper_table(results: StudyResults) -> Table:
         *_incomplete(results),
     ]
     return Table(
-        "Test figures by method, in percent", ("Method", *columns), _rows(results, cells), (*notes,)
+        "Test figures by method, in percent",
+        ("Method", *columns),
+        _rows(results, cells),
+        (*notes,),
+        (*spans,),
     )
 
 
