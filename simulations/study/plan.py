@@ -219,6 +219,11 @@ def read_file(path: Path) -> StudyFile:
                 f"The study {path} has no key '{key}'; it has {known}. Keys of the runs' "
                 "configuration go below [run]."
             ) from None
+        if first["type"] == "missing":
+            raise ConfigError(
+                f"{path} names no {key}, so it is no study: a study has methods, folds and seeds, "
+                "and the configuration of their runs below [run]."
+            ) from None
         raise ConfigError(f"The study {path}, {key}: {first['msg']}.") from None
     make_config(file.run, source=f"[run] of {path}")
     return file

@@ -106,6 +106,7 @@ def test_orders_of_methods_that_are_left_out_are_left_out(tmp_path: Path) -> Non
         (('"sepnorm"', '"sepnrom"'), "No method is called 'sepnrom'. Did you mean 'sepnorm'?"),
         (("folds = [0, 2]", "folds = [0, 4]"), "There is no fold 4: folds = 4 allows 0 to 3."),
         (("seeds = [0, 1]", "seeds = [-1]"), "A seed is 0 or more"),
+        (("seeds = [0, 1]\n", ""), "names no seeds, so it is no study"),
         (("seeds = [0, 1]", "seeds = []"), "seeds: List should have at least 1 item"),
         (("epochs = 3", "epoch = 3"), "Unknown configuration key 'epoch'"),
         (("epochs = 3", "seed = 3"), "give seeds = […] above [run]"),
