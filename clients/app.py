@@ -5,17 +5,20 @@ from typing import Any, TypeVar
 
 import flwr.app
 import torch
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.final import evaluate_last
+from clients.gate import Expected, enter_refusal, release
 from clients.guard import refuse
 from clients.identity import identify
+from clients.policy import Policy, reduced
 from clients.round import train_round
 from clients.site import OpenSite, make_card, open_identity
 from common.device import limited_threads
 from common.files import locked
 from common.messages import RollCall, RoundOrder
+from common.models.network import layout_of
 from common.wire import decode_order, decode_roll_call, encode_card, encode_reply
 
 Asked = TypeVar("Asked", RollCall, RoundOrder)
@@ -41,38 +44,60 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, decode_order, _follow)
 
 
-def _say_card(site: OpenSite, _: RollCall) -> Any:
-    return encode_card(make_card(site), flwr.app)
+def _say_card(site: OpenSite, _: RollCall, __: Policy) -> RecordDict:
+    content: RecordDict = encode_card(make_card(site), flwr.app)
+    return content
 
 
-def _follow(site: OpenSite, order: RoundOrder) -> Any:
+def _follow(site: OpenSite, order: RoundOrder, policy: Policy) -> RecordDict:
     act = train_round if order.purpose == "train" else evaluate_last
-    return encode_reply(act(site, order), flwr.app)
+    content: RecordDict = encode_reply(reduced(act(site, order), policy), flwr.app)
+    return content
 
 
 def _answer(
     message: Message,
     context: Context,
     decode: Callable[[Mapping[str, Any]], Asked],
-    act: Callable[[OpenSite, Asked], Any],
+    act: Callable[[OpenSite, Asked, Policy], RecordDict],
 ) -> Message:
-    """Answer a message; whatever goes wrong, only what :mod:`clients.guard` allows leaves."""
-    site, own = "", None
+    """Answer a message with what :mod:`clients.gate` lets pass.
+
+    Whatever goes wrong, only what :mod:`clients.guard` allows leaves.
+    """
+    site, own, ledger = "", None, None
     try:
         identity = identify(context.node_config, context.run_config)
         site = identity.site
         asked = decode(message.content)
         # Its bytes are as large as the weights that were just read from them.
         message.content.clear()
-        own = identity.own(asked.run)
+        own, ledger = identity.own(asked.run), identity.ledger(asked.run)
         # A round that the server gave up on may still be running here.
         with locked(own / ".lock"), limited_threads(identity.config):
-            content = act(open_identity(identity, asked.run), asked)
+            opened = open_identity(identity, asked.run)
+            content = act(opened, asked, identity.policy)
+            release(content, _expected(opened, asked), identity.policy, ledger)
         return Message(content, reply_to=message)
     except Exception as error:
         refusal = refuse(error, site, own)
+        if own is not None and ledger is not None:
+            enter_refusal(refusal.reason, own, ledger)
         return Message(Error(refusal.code, refusal.reason), reply_to=message)
     finally:
         # Simulated sites share a GPU, one process each: what this one holds, others lack.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _expected(site: OpenSite, asked: RollCall | RoundOrder) -> Expected:
+    order = asked if isinstance(asked, RoundOrder) else None
+    return Expected(
+        site=site.name,
+        run=site.run,
+        round=order.round if order else 0,
+        layout=layout_of(site.config, site.name),
+        classes=len(site.config.class_names),
+        projection_size=site.config.projection_size,
+        received=order.shared if order and order.purpose == "train" else None,
+    )

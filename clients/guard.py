@@ -15,7 +15,16 @@ import torch
 
 from clients.identity import IdentityError
 from clients.site import note
-from common.errors import CheckpointError, ConfigError, ReplyError, RunError, SiteError, StoreError
+from common.errors import (
+    CheckpointError,
+    ConfigError,
+    LedgerError,
+    PolicyError,
+    ReplyError,
+    RunError,
+    SiteError,
+    StoreError,
+)
 from common.messages import NOT_A_SITE
 
 KINDS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -26,6 +35,8 @@ KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (StoreError, 105, "the private store cannot be used for this order"),
     (ReplyError, 106, "the message could not be understood; the server may run other code"),
     (RunError, 107, "the round could not be completed"),
+    (PolicyError, 110, "the site's policy keeps this here"),
+    (LedgerError, 111, "the site's ledger cannot be written, and without it no result leaves"),
     (MemoryError, 108, "the machine is short of memory"),
     (torch.OutOfMemoryError, 108, "the GPU is short of memory"),
     (OSError, 109, "a file could not be read or written"),

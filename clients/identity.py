@@ -1,8 +1,8 @@
 """Who this node is: the site's name, where its images lie, where its own files go.
 
 In a deployment the hospital says so itself, in its SuperNode's configuration
-(``site="hospital-a" data-dir="/abs/images" state-dir="/abs/xsite"``), and no path that the
-coordinator names is used. In a simulation the node's number chooses the site.
+(``site="hospital-a" data-dir="/abs/images" state-dir="/abs/xsite" policy="/etc/xsite.toml"``), and
+no path that the coordinator names is used. In a simulation the node's number chooses the site.
 """
 
 import re
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clients.policy import Policy, read_policy
 from common.config import SYNTHETIC, Config, load_config, make_config
 from common.data.open import home_folder
 from common.errors import ConfigError
 from common.runs import runs_base
 
-SITE, DATA_DIR, STATE_DIR = "site", "data-dir", "state-dir"
+SITE, DATA_DIR, STATE_DIR, POLICY = "site", "data-dir", "state-dir", "policy"
 PARTITION, PARTITIONS = "partition-id", "num-partitions"
 RUN_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+")
 
@@ -41,6 +42,8 @@ class Identity:
         The folder that holds a folder for every run.
     nodes : int
         Nodes of the simulation; 0 in a deployment.
+    policy : Policy
+        What may leave it.
     """
 
     site: str
@@ -48,6 +51,7 @@ class Identity:
     images: Path | None
     base: Path
     nodes: int
+    policy: Policy
 
     @property
     def deployed(self) -> bool:
@@ -65,6 +69,10 @@ class Identity:
         if not RUN_NAME.fullmatch(run):
             raise ConfigError(f"The run is called '{run}', which is no name of a folder.")
         return self.base / run / "sites" / self.site
+
+    def ledger(self, run: str) -> Path:
+        """Return the folder of its ledger: one for all runs, except in a simulation."""
+        return (self.base if self.deployed else self.own(run)) / "ledger"
 
 
 def identify(node: Mapping[str, Any], run_config: Mapping[str, Any]) -> Identity:
@@ -85,6 +93,8 @@ def identify(node: Mapping[str, Any], run_config: Mapping[str, Any]) -> Identity
     ConfigError
         If a path is not absolute (Flower's processes work in folders of their own), or the run's
         configuration is invalid.
+    PolicyError
+        If the site's policy cannot be read.
     """
     config = make_config(run_config, source="the run's configuration")
     if SITE in node:
@@ -113,8 +123,10 @@ def _deployed(node: Mapping[str, Any], config: Config) -> Identity:
     if STATE_DIR in node:
         base = _absolute(STATE_DIR, str(node[STATE_DIR]))
         cache = base / "cache"
+    policy = read_policy(_absolute(POLICY, str(node[POLICY]))) if POLICY in node else Policy()
     # Where the coordinator keeps runs and caches says nothing about this machine.
-    return Identity(site, config.changed(cache_dir=str(cache), runs_dir=""), images, base, nodes=0)
+    own = config.changed(cache_dir=str(cache), runs_dir="")
+    return Identity(site, own, images, base, nodes=0, policy=policy)
 
 
 def _simulated(node: Mapping[str, Any], config: Config, run_config: Mapping[str, Any]) -> Identity:
@@ -133,7 +145,8 @@ def _simulated(node: Mapping[str, Any], config: Config, run_config: Mapping[str,
     for key, folder in (("runs-dir", config.runs_dir), ("cache-dir", config.cache_dir)):
         if folder:
             _absolute(key, folder)
-    return Identity(site, config, images, runs_base(config, home_folder() / "runs"), nodes)
+    base = runs_base(config, home_folder() / "runs")
+    return Identity(site, config, images, base, nodes, Policy())
 
 
 def _absolute(key: str, path: str) -> Path:

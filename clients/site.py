@@ -20,7 +20,7 @@ from common.errors import XsiteError
 from common.files import write_json
 from common.fingerprint import code_fingerprint
 from common.messages import SiteCard
-from common.models.network import Network, build_network
+from common.models.network import Network, build_network, layout_of
 from common.sharing import private_state, shared_layout
 from common.training import StepReport, TrainingSite, training_site
 
@@ -106,7 +106,7 @@ def make_card(site: OpenSite) -> SiteCard:
         site=site.name,
         fingerprint=code_fingerprint(),
         config=site.config.digest(),
-        layout=shared_layout(build_network(site.config, [site.name])).digest(),
+        layout=layout_of(site.config, site.name).digest(),
         class_counts=site.class_counts,
         nodes=site.nodes,
         leakage=leakage(site.data, site.split),

@@ -35,3 +35,11 @@ class ReplyError(XsiteError):
 
 class RunError(XsiteError):
     """A run cannot start or go on."""
+
+
+class PolicyError(XsiteError):
+    """A site's policy lets a message not leave, or cannot be read."""
+
+
+class LedgerError(XsiteError):
+    """A site's ledger was changed, is incomplete, or cannot be written."""

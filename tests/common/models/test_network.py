@@ -10,7 +10,7 @@ from common.config import Config, make_config
 from common.errors import CheckpointError, ConfigError, RunError
 from common.files import save_tensors
 from common.models.dsbn import DomainBatchNorm
-from common.models.network import build_network
+from common.models.network import build_network, layout_of
 from common.models.released import released_entries
 
 
@@ -58,6 +58,26 @@ def test_shared_weights_do_not_depend_on_the_sites() -> None:
     assert all(torch.equal(t, alike.state_dict()[n]) for n, t in one.state_dict().items())
     other = build_network(small(seed=1), ["a"])
     assert (sharing.pack(one) != sharing.pack(other)).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"precision": "float64"},
+        {"backbone": "covidnet-original"},
+        {"backbone": "torchvision:mobilenet_v3_small", "width": 1.0},
+        {"adapters": "parallel"},
+        {"auxiliary": True},
+        {"normalisation": "shared"},
+        {"exchange": "prototypes"},
+    ],
+)
+def test_the_layout_is_known_without_the_weights(values: dict[str, object]) -> None:
+    config = small(**values)
+    found = layout_of(config, "a")
+    assert found == sharing.shared_layout(build_network(config, ["a"]))
+    assert found == sharing.shared_layout(build_network(config, ["b", "c"]))
 
 
 def test_building_draws_nothing_from_the_global_generator() -> None:

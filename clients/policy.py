@@ -1,0 +1,155 @@
+"""What a hospital lets leave: a file of its own, that neither the app nor the coordinator writes.
+
+Its SuperNode names it (``--node-config 'policy="/etc/xsite/policy.toml" …'``). Without one
+:class:`Policy`'s defaults hold: shared weights, prototypes with counts, the listed figures, and
+nothing else. A policy takes away and adds noise; it cannot let anything more leave than that.
+"""
+
+import fnmatch
+import os
+import secrets
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import PolicyError
+from common.messages import RoundReply, SiteReply
+from common.prototypes import Prototypes
+from common.schema import kebab
+
+What = Literal["weights", "prototypes", "figures"]
+SENDABLE: tuple[What, ...] = get_args(What)
+FIGURES = (
+    *(
+        f"{subset}/{figure}"
+        for subset in ("validation", "test")
+        for figure in (
+            *("accuracy", "f1", "sensitivity", "precision", "auc", "loss", "images"),
+            *("auc_low", "auc_high"),
+        )
+    ),
+    *(
+        f"train/{figure}"
+        for figure in ("loss", "cross_entropy", "contrastive", "images", "seconds")
+    ),
+    "seconds",
+)
+"""Every figure that a site ever sends: of all of its validation or test images together, and of
+the training of a round."""
+
+
+class Policy(BaseModel):
+    """What may leave a site; a key of its file is the field's name in kebab-case."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=kebab,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    may_leave: list[What] = Field(list(SENDABLE))
+    """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'. Without weights the
+    site takes no part in training."""
+    figures: list[str] = Field(["*"])
+    """Which figures, as names or patterns: 'test/auc', 'train/*'."""
+    min_prototype_images: int = Field(4, ge=1)
+    """Fewest images behind a prototype; one with fewer stays."""
+    largest_update: float = Field(0.0, ge=0.0)
+    """Largest Euclidean norm of a round's change of the shared weights; 0: any."""
+    prototype_noise: float = Field(0.0, ge=0.0)
+    """Standard deviation of the Gaussian noise on every value of a prototype, whose length is 1.
+    It is drawn from the operating system, so that nobody can take it away again, and a run with it
+    is not repeatable."""
+    approve_runs: bool = False
+    """Whether a person must approve each run before anything of it leaves (`xsite approve`)."""
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises
+    ------
+    PolicyError
+        If it cannot be read, others than its owner may write it, or it says something that no
+        policy can: the file, the key, and what is allowed.
+    """
+    try:
+        mode = path.stat().st_mode
+        values = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PolicyError(f"Cannot read the policy {path}: {reason}.") from error
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PolicyError(
+            f"Others than its owner may write the policy {path}: chmod go-w {os.fspath(path)}."
+        )
+    return make_policy(values, str(path))
+
+
+def make_policy(values: Mapping[str, Any], source: str) -> Policy:
+    """Check values and make a policy of them; errors as of :func:`read_policy`."""
+    known = [kebab(name) for name in Policy.model_fields]
+    try:
+        policy = Policy.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            raise PolicyError(
+                f"The policy {source} has a key '{key}'; there are {', '.join(known)}."
+            ) from None
+        raise PolicyError(f"The policy {source}: {key}: {first['msg']}.") from None
+    for pattern in policy.figures:
+        if not fnmatch.filter(FIGURES, pattern):
+            raise PolicyError(
+                f"The policy {source} lists the figure '{pattern}', which no site sends. There "
+                f"are {', '.join(FIGURES)}."
+            )
+    return policy
+
+
+def may_leave(policy: Policy, figure: str) -> bool:
+    """Say whether a figure may leave."""
+    named = figure in FIGURES and any(fnmatch.fnmatchcase(figure, one) for one in policy.figures)
+    return "figures" in policy.may_leave and named
+
+
+def reduced(reply: SiteReply, policy: Policy) -> SiteReply:
+    """Return a reply without what the policy keeps here, and with its noise.
+
+    Weights are not left out: without them a round has no reply, and :mod:`clients.gate` refuses.
+    """
+    figures = {name: value for name, value in reply.metrics.items() if may_leave(policy, name)}
+    if not isinstance(reply, RoundReply):
+        return replace(reply, metrics=figures)
+    prototypes = _noisy(_enough(reply.prototypes, policy), policy.prototype_noise)
+    return replace(reply, metrics=figures, prototypes=prototypes)
+
+
+def _enough(prototypes: Prototypes, policy: Policy) -> Prototypes:
+    kept = prototypes.counts >= policy.min_prototype_images
+    if "prototypes" not in policy.may_leave:
+        kept = np.zeros_like(kept)
+    return Prototypes(
+        prototypes.site, prototypes.classes[kept], prototypes.vectors[kept], prototypes.counts[kept]
+    )
+
+
+def _noisy(prototypes: Prototypes, deviation: float) -> Prototypes:
+    """Add Gaussian noise and bring every prototype back to length 1."""
+    if not deviation or not len(prototypes.vectors):
+        return prototypes
+    generator = np.random.default_rng(secrets.randbits(128))
+    noisy = prototypes.vectors + generator.normal(0, deviation, prototypes.vectors.shape)
+    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
+    return replace(prototypes, vectors=unit.astype(np.float32))
