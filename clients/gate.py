@@ -187,8 +187,11 @@ def _tensor(record: str, name: str, values: NDArray[Any]) -> Part:
 def _value(record: str, name: str, value: Any) -> Part:
     if isinstance(value, str):
         return text_part(record, name, value)
-    data = value if isinstance(value, bytes) else json.dumps(value).encode()
     kind = type(value).__name__
+    if isinstance(value, float | int):
+        data = np.asarray(value).tobytes()
+    else:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
     return Part(record, name, (), kind, len(data), hashlib.sha256(data).hexdigest())
 
 

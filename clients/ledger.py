@@ -44,7 +44,7 @@ class Part:
     dtype : str
         ``"float32"`` and the like; ``"text"``.
     size : int
-        Its length in bytes: of a tensor its values, of a text its UTF-8.
+        Its length in bytes: of a tensor or a number its values, of a text its UTF-8.
     sha256 : str
         Of these bytes.
     """

@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.files import write_atomic
 from common.report import figures, provenance, story, tables, tensors
+from common.report.frame import HERE, fill
 from common.report.records import RunRecord, sites_of, with_chosen_weights
 from common.report.statistics import Comparison, compare_records
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -69,25 +66,15 @@ def render(
     records: Sequence[RunRecord], title: str, pending: Mapping[str, str] | None = None
 ) -> str:
     """Return the page of :func:`write_report`."""
-    loader = FileSystemLoader(HERE)
-    # No mark-up of a site's or a file's name may become the page's.
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     pending = pending or {}
     records = with_chosen_weights(records)
     comparison = compare_records(records)
     ranging = [
         key for key in ("fold", "seed") if len({getattr(r.config, key) for r in records}) > 1
     ]
-    return environment.get_template("page.html").render(
-        title=title,
-        style=Markup((HERE / "page.css").read_text()),
-        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    return fill(
+        HERE / "page.html",
+        title,
         headline=story.headline(comparison),
         facts=story.facts(records, pending),
         leakage_sentences=story.leakage_sentences(records),

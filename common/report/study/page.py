@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from common.files import write_atomic, write_json
 from common.report import numbers, provenance, story
-from common.report.page import HERE, Panels
+from common.report.frame import fill
+from common.report.page import Panels
 from common.report.records import METRICS
 from common.report.statistics import ALL_SITES, Summary
 from common.report.study import tables
@@ -170,19 +167,10 @@ def _render(
     panels: Sequence[Panels],
     extras: Extras,
 ) -> str:
-    # No mark-up of a site's or a file's name may become the page's.
-    environment = Environment(
-        loader=FileSystemLoader([HERE / "study", HERE]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     records = list(results.records.values())
-    return environment.get_template("study.html").render(
-        title=results.title,
-        style=Markup((HERE / "page.css").read_text()),
-        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    return fill(
+        Path(__file__).parent / "study.html",
+        results.title,
         lead=_lead(results),
         facts=_facts(results, extras),
         leaks=story.leaks(records),
