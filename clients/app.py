@@ -8,6 +8,7 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.approval import require_approval
 from clients.final import evaluate_last
 from clients.gate import Expected, enter_refusal, release
 from clients.guard import refuse
@@ -73,6 +74,8 @@ def _answer(
         # Its bytes are as large as the weights that were just read from them.
         message.content.clear()
         own, ledger = identity.own(asked.run), identity.ledger(asked.run)
+        if identity.policy.approve_runs:
+            require_approval(identity, asked.run)
         # A round that the server gave up on may still be running here.
         with locked(own / ".lock"), limited_threads(identity.config):
             opened = open_identity(identity, asked.run)

@@ -92,11 +92,15 @@ def release(content: RecordDict, expected: Expected, policy: Policy, ledger: Pat
     try:
         judge(content, expected, policy)
     except (PolicyError, ReplyError) as error:
-        said = Message(expected.run, expected.round, kind, HELD_BACK, str(error), 0, parts)
-        enter(ledger, said)
+        enter(ledger, _message(expected, kind, HELD_BACK, str(error), 0, parts))
         raise PolicyError(f"Held back at {expected.site}: {error}") from error
-    size = count_bytes(content)
-    enter(ledger, Message(expected.run, expected.round, kind, SENT, "", size, parts))
+    enter(ledger, _message(expected, kind, SENT, "", count_bytes(content), parts))
+
+
+def _message(
+    expected: Expected, kind: str, verdict: str, reason: str, size: int, parts: tuple[Part, ...]
+) -> Message:
+    return Message(expected.site, expected.run, expected.round, kind, verdict, reason, size, parts)
 
 
 def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
@@ -110,13 +114,12 @@ def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
     reason : str
         The sentence.
     own : Path
-        The folder of the site's files in the run, whose name is the run's.
+        The folder of the site's files in the run: ``<run>/sites/<site>``.
     ledger : Path
         The ledger's folder.
     """
     part = text_part("error", "reason", reason)
-    # <base>/<run>/sites/<site>
-    said = Message(own.parents[1].name, 0, "error", SENT, "", part.size, (part,))
+    said = Message(own.name, own.parents[1].name, 0, "error", SENT, "", part.size, (part,))
     try:
         enter(ledger, said)
     except LedgerError as error:

@@ -16,6 +16,7 @@ import torch
 from clients.identity import IdentityError
 from clients.site import note
 from common.errors import (
+    ApprovalError,
     CheckpointError,
     ConfigError,
     LedgerError,
@@ -25,7 +26,7 @@ from common.errors import (
     SiteError,
     StoreError,
 )
-from common.messages import NOT_A_SITE
+from common.messages import AWAITS_APPROVAL, NOT_A_SITE
 
 KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (IdentityError, NOT_A_SITE, "this node is no site of the run"),
@@ -35,6 +36,7 @@ KINDS: tuple[tuple[type[Exception], int, str], ...] = (
     (StoreError, 105, "the private store cannot be used for this order"),
     (ReplyError, 106, "the message could not be understood; the server may run other code"),
     (RunError, 107, "the round could not be completed"),
+    (ApprovalError, AWAITS_APPROVAL, "a person at the site must approve the run first"),
     (PolicyError, 110, "the site's policy keeps this here"),
     (LedgerError, 111, "the site's ledger cannot be written, and without it no result leaves"),
     (MemoryError, 108, "the machine is short of memory"),

@@ -67,8 +67,8 @@ class Entry:
         Its place, from 1.
     time : str
         ISO 8601, UTC.
-    run : str
-        The run's name.
+    site, run : str
+        Their names.
     round : int
         The round; 0 at the roll call, and where it is not known.
     message : str
@@ -87,6 +87,7 @@ class Entry:
 
     number: int
     time: str
+    site: str
     run: str
     round: int
     message: str
@@ -106,6 +107,7 @@ class Entry:
 class Message:
     """What is to be entered; the attributes are those of :class:`Entry`."""
 
+    site: str
     run: str
     round: int
     message: str

@@ -41,5 +41,9 @@ class PolicyError(XsiteError):
     """A site's policy lets a message not leave, or cannot be read."""
 
 
+class ApprovalError(PolicyError):
+    """A person at the site must approve the run first."""
+
+
 class LedgerError(XsiteError):
     """A site's ledger was changed, is incomplete, or cannot be written."""

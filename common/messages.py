@@ -19,6 +19,8 @@ Purpose = Literal["train", "final", "best"]
 
 NOT_A_SITE = 101
 """Error code of a node that is no site of the run, whom the server can do without."""
+AWAITS_APPROVAL = 112
+"""Error code of a site at which a person must approve the run first; it is asked again."""
 
 
 @dataclass(frozen=True)

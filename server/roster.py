@@ -10,13 +10,15 @@ from flwr.serverapp import Grid
 
 from common.config import Config
 from common.errors import ReplyError, RunError
-from common.messages import NOT_A_SITE, RollCall, SiteCard
+from common.messages import AWAITS_APPROVAL, NOT_A_SITE, RollCall, SiteCard
 from common.wire import decode_card, encode_roll_call
 
 POLL_SECONDS = 0.5
 SAY_SECONDS, FIRST_SAY_SECONDS = 10.0, 3.0
 # Flower's codes for a node that went away; it is asked again when it comes back.
 AWAY = {3, 4, 5, 8}
+# A person takes minutes, and every question starts a process at the site.
+APPROVAL_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class Expected:
 
 @dataclass
 class _Call:
-    """How far a roll call is: nodes by question, cards by site."""
+    """How far a roll call is: nodes by question, cards by site.
+
+    ``unapproved``: nodes at which a person must approve the run, and when each is asked again.
+    """
 
     asked: dict[str, int] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
+    unapproved: dict[int, float] = field(default_factory=dict)
     nodes: dict[str, int] = field(default_factory=dict)
     cards: dict[str, SiteCard] = field(default_factory=dict)
 
@@ -107,7 +113,8 @@ def call_roll(
 
 def _ask(grid: Grid, run: str, call: _Call) -> None:
     """Send the question to every node that was not asked yet."""
-    known = {*call.asked.values(), *call.answered}
+    waiting = {node for node, due in call.unapproved.items() if time.monotonic() < due}
+    known = {*call.asked.values(), *call.answered, *waiting}
     new = [node for node in grid.get_node_ids() if node not in known]
     content = encode_roll_call(RollCall(run), flwr.app)
     questions = [Message(content, node, MessageType.QUERY) for node in new]
@@ -118,8 +125,11 @@ def _ask(grid: Grid, run: str, call: _Call) -> None:
 
 def _hear(reply: Message, config: Config, call: _Call) -> None:
     node = call.asked.pop(reply.metadata.reply_to_message_id, reply.metadata.src_node_id)
+    call.unapproved.pop(node, None)
     if reply.has_error():
-        if reply.error.code not in AWAY:
+        if reply.error.code == AWAITS_APPROVAL:
+            call.unapproved[node] = time.monotonic() + APPROVAL_SECONDS
+        elif reply.error.code not in AWAY:
             call.answered.add(node)
             if reply.error.code != NOT_A_SITE:
                 raise RunError(f"A site cannot take part. {reply.error.reason}")
@@ -149,7 +159,7 @@ def _check_patience(missing: list[str], call: _Call, config: Config, waited: flo
             f"The run has {len(config.site_names)} sites, but {simulated} nodes are simulated. "
             f"Add --federation-config 'num-supernodes={len(config.site_names)}'."
         )
-    preparing = len(call.asked) >= len(missing)
+    preparing = len(call.asked) + len(call.unapproved) >= len(missing)
     patience = max(config.join_timeout, config.round_timeout if preparing else 0.0)
     if waited > patience:
         key = "round-timeout" if preparing else "join-timeout"
@@ -162,9 +172,12 @@ def _check_patience(missing: list[str], call: _Call, config: Config, waited: flo
 
 def _awaited(missing: list[str], call: _Call) -> str:
     names = ", ".join(missing)
-    if not call.asked:
-        return f"{names} to join"
-    return f"{names} ({len(call.asked)} connected and preparing their images)"
+    told = []
+    if call.asked:
+        told.append(f"{len(call.asked)} connected and preparing their images")
+    if call.unapproved:
+        told.append(f"at {len(call.unapproved)} a person must approve the run: xsite approve")
+    return f"{names} ({'; '.join(told)})" if told else f"{names} to join"
 
 
 def check_cards(cards: Mapping[str, SiteCard], expected: Expected) -> None:

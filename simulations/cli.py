@@ -11,7 +11,17 @@ import typer
 from typer.core import TyperGroup
 
 from common.errors import XsiteError
-from simulations.commands import about, compare, ledger, onboard, predict, sites, study, train
+from simulations.commands import (
+    about,
+    approve,
+    compare,
+    ledger,
+    onboard,
+    predict,
+    sites,
+    study,
+    train,
+)
 from simulations.commands.trail import Trail
 
 INTERRUPTED = 130
@@ -62,6 +72,7 @@ study.register(app)
 predict.register(app)
 onboard.register(app)
 sites.register(app)
+approve.register(app)
 app.add_typer(ledger.app, name="ledger", short_help="Check and show what left a site.")
 about.register(app)
 

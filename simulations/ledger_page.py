@@ -109,11 +109,12 @@ def facts(account: Account) -> list[tuple[str, str]]:
 def runs_table(account: Account) -> Table:
     """Return how much left in each run, and when."""
     rows = []
-    for run in dict.fromkeys(entry.run for entry in account.entries):
-        own = [entry for entry in account.entries if entry.run == run]
+    for run, site in dict.fromkeys((entry.run, entry.site) for entry in account.entries):
+        own = [entry for entry in account.entries if (entry.run, entry.site) == (run, site)]
         sent = [entry for entry in own if entry.verdict == SENT]
         kinds = Counter(KINDS.get(entry.message, entry.message) for entry in sent)
         cells = (
+            site,
             numbers.listed([f"{count} × {kind}" for kind, count in kinds.items()]),
             str(len(own) - len(sent)),
             numbers.size(_bytes(sent)),
@@ -121,7 +122,7 @@ def runs_table(account: Account) -> Table:
             _time(own[-1]),
         )
         rows.append(Row(run, tuple(map(Cell, cells))))
-    columns = ("Run", "Left", "Held back", "Size", "First", "Last")
+    columns = ("Run", "Site", "Left", "Held back", "Size", "First", "Last")
     return Table("Messages by run", columns, (Group("", tuple(rows)),))
 
 
@@ -218,7 +219,7 @@ def render(account: Account) -> str:
     """Return the ledger as one HTML page."""
     return fill(
         HERE / "ledger_page.html",
-        "What left this site",
+        f"What left {numbers.listed(list(dict.fromkeys(e.site for e in account.entries)))}",
         facts=facts(account),
         left=account.left,
         runs=runs_table(account),

@@ -26,7 +26,7 @@ def ledger_of(folder: Path, *tensors: torch.Tensor) -> list[Entry]:
         data = tensor.numpy().tobytes()
         digest = hashlib.sha256(data).hexdigest()
         parts.append(Part("shared", "w", tuple(tensor.shape), "float32", len(data), digest))
-    enter(folder, Message("run", 1, "training", "sent", "", 99, tuple(parts)))
+    enter(folder, Message("north", "run", 1, "training", "sent", "", 99, tuple(parts)))
     return list(entries(folder))
 
 

@@ -13,8 +13,10 @@ PART = Part("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
 
 
 def message(round: int, **values: object) -> Message:
-    told = {"run": "run", "round": round, "message": "training reply", "verdict": "sent"}
-    return Message(**{**told, "reason": "", "size": 30, "parts": (PART,), **values})
+    told = {"site": "north", "run": "run", "round": round, "message": "training"}
+    return Message(
+        **{**told, "verdict": "sent", "reason": "", "size": 30, "parts": (PART,), **values}
+    )
 
 
 def written(folder: Path, count: int = 5, full: int = 1200) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import Message
 
 from clients.app import app as client
+from clients.approval import approve
 from common.config import Config
 from common.errors import RunError
 from common.fingerprint import code_fingerprint
@@ -143,6 +144,31 @@ def test_a_node_that_stays_away_is_awaited_no_longer_than_join_timeout(
     config = patient_config(tmp_path)
     with pytest.raises(RunError, match=r"still waiting for south to join \(join-timeout\)"):
         call(config, deployed(config, {1: "north", 2: "south"}, dead={2}))
+
+
+def test_a_site_whose_people_must_approve_first_is_asked_again(
+    tmp_path: Path, clock: Clock
+) -> None:
+    config = patient_config(tmp_path)
+    (tmp_path / "policy.toml").write_text("approve-runs = true\n")
+    grid = deployed(config, {1: "north", 2: "south"})
+    grid.nodes[2]["policy"] = str(tmp_path / "policy.toml")  # type: ignore[index]
+    state, said = tmp_path / "state", list[str]()
+    clock.events[50.0] = lambda: approve(state, "run", "jane")
+    assert call(config, grid, said).nodes == {"north": 1, "south": 2}
+    # Asked at 0, 20, 40 and 60 seconds, and not at every poll.
+    assert [sent.node for sent in grid.sent if sent.direction == "down"] == [1, 2, 2, 2, 2]
+    assert 1060.0 <= clock.now < 1062.0
+    assert "waiting for south (at 1 a person must approve the run: xsite approve)" in said[0]
+
+
+def test_a_run_that_nobody_approves_is_not_awaited_for_ever(tmp_path: Path, clock: Clock) -> None:
+    config = patient_config(tmp_path)
+    (tmp_path / "policy.toml").write_text("approve-runs = true\n")
+    grid = deployed(config, {1: "north", 2: "south"})
+    grid.nodes[2]["policy"] = str(tmp_path / "policy.toml")  # type: ignore[index]
+    with pytest.raises(RunError, match=r"waiting for south \(at 1 a person must approve"):
+        call(config, grid)
 
 
 def test_two_nodes_that_claim_one_site_are_named(tmp_path: Path, clock: Clock) -> None:

@@ -80,7 +80,10 @@ def test_a_private_tensor_among_what_left_is_named_and_ends_in_an_error(
     name, tensor = next((n, t) for n, t in tensors.items() if n.endswith("running_var"))
     digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
     part = Part("shared", "innocent", tuple(tensor.shape), "float32", tensor.nbytes, digest)
-    enter(tmp_path / "north" / "ledger", Message("run", 3, "training", "sent", "", 99, (part,)))
+    enter(
+        tmp_path / "north" / "ledger",
+        Message("north", "run", 3, "training", "sent", "", 99, (part,)),
+    )
     told = call("show", tmp_path / "north", "--output", tmp_path / "page.html")
     assert told.exit_code == 1 and f"private.safetensors: {name}" in told.output
     assert "Private tensors left this site" in (tmp_path / "page.html").read_text()
