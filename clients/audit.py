@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clients.ledger import Entry
+from clients.ledger_entry import Entry
 from clients.store import MOMENT, PRIVATE
 from common.files import load_tensors
 

@@ -18,7 +18,8 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from clients.ledger import Message, Part, enter
+from clients.ledger import enter
+from clients.ledger_entry import Message, Part
 from clients.policy import Policy, may_leave
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError

@@ -12,117 +12,27 @@ against that, note the last hash now and then where nobody at this machine can c
 :func:`verify` for it.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from clients.ledger_entry import (
+    BEGINNING,
+    Entry,
+    Head,
+    Message,
+    canonical,
+    follow,
+    loads,
+    read_line,
+)
 from common.errors import LedgerError
 from common.files import locked, write_atomic
 
 FULL = 16 * 2**20
 """Bytes after which a ledger goes on in a new file."""
-BEGINNING = "0" * 64
-"""What stands for the hash of the line before the first one."""
 OWNER_ONLY = 0o600
-
-
-@dataclass(frozen=True)
-class Part:
-    """One thing in a message: a tensor, a number or a text.
-
-    Attributes
-    ----------
-    record, name : str
-        Where in the message it lies.
-    shape : tuple of int
-        Of a tensor; empty otherwise.
-    dtype : str
-        ``"float32"`` and the like; ``"text"``.
-    size : int
-        Its length in bytes: of a tensor or a number its values, of a text its UTF-8.
-    sha256 : str
-        Of these bytes.
-    """
-
-    record: str
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the ledger: one message.
-
-    Attributes
-    ----------
-    number : int
-        Its place, from 1.
-    time : str
-        ISO 8601, UTC.
-    site, run : str
-        Their names.
-    round : int
-        The round; 0 at the roll call, and where it is not known.
-    message : str
-        What kind of answer it is.
-    verdict : str
-        ``"sent"`` or ``"held back"``.
-    reason : str
-        Why it was held back.
-    size : int
-        Bytes of the whole message's content as it is sent; 0 if it was held back.
-    parts : tuple of Part
-        All that is in it, or was to be.
-    previous, hash : str
-        SHA-256 of the line before, and of this one without this key.
-    """
-
-    number: int
-    time: str
-    site: str
-    run: str
-    round: int
-    message: str
-    verdict: str
-    reason: str
-    size: int
-    parts: tuple[Part, ...]
-    previous: str
-    hash: str
-
-    def line(self) -> bytes:
-        """Return the line, with its end."""
-        return _canonical(asdict(self)) + b"\n"
-
-
-@dataclass(frozen=True)
-class Message:
-    """What is to be entered; the attributes are those of :class:`Entry`."""
-
-    site: str
-    run: str
-    round: int
-    message: str
-    verdict: str
-    reason: str
-    size: int
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True)
-class Head:
-    """How far a ledger goes: number of lines, hash of the last one."""
-
-    entries: int
-    hash: str
 
 
 def enter(folder: Path, message: Message, full: int = FULL) -> Entry:
@@ -149,14 +59,7 @@ def enter(folder: Path, message: Message, full: int = FULL) -> Entry:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder / ".lock"):
             head = _recover(folder)
-            body: dict[str, Any] = {
-                "number": head.entries + 1,
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                **{one.name: getattr(message, one.name) for one in fields(Message)},
-                "previous": head.hash,
-            }
-            told = {**body, "parts": [asdict(part) for part in message.parts]}
-            entry = Entry(**body, hash=hashlib.sha256(_canonical(told)).hexdigest())
+            entry = follow(head, message)
             _append(_file_for(folder, full), entry.line())
             _write_head(folder, Head(entry.number, entry.hash))
             return entry
@@ -180,7 +83,7 @@ def entries(folder: Path) -> Iterator[Entry]:
         if path.name != _name(number):
             raise LedgerError(f"{folder} lacks {_name(number)}; its next file is {path.name}.")
         for place, line in enumerate(_lines(path), start=1):
-            entry = _read(line, head, f"{path}, line {place}")
+            entry = read_line(line, head, f"{path}, line {place}")
             head = Head(entry.number, entry.hash)
             yield entry
 
@@ -226,27 +129,6 @@ def verify(folder: Path, containing: Sequence[str] = ()) -> Head:
     return head
 
 
-def _read(line: bytes, before: Head, where: str) -> Entry:
-    """Return a line's entry; LedgerError if a byte of it is not what was written."""
-    try:
-        value = json.loads(line)
-        value["parts"] = tuple(
-            Part(**part | {"shape": tuple(part["shape"])}) for part in value["parts"]
-        )
-        entry = Entry(**value)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
-    told = asdict(entry)
-    claimed = told.pop("hash")
-    if entry.line() != line or hashlib.sha256(_canonical(told)).hexdigest() != claimed:
-        raise LedgerError(f"{where} (entry {before.entries + 1}) was changed after it was written.")
-    if entry.number != before.entries + 1 or entry.previous != before.hash:
-        raise LedgerError(
-            f"{where} does not follow entry {before.entries}: lines are missing, or were moved."
-        )
-    return entry
-
-
 def _recover(folder: Path) -> Head:
     """Return where the ledger ends, mending what a kill can leave and nothing else.
 
@@ -264,10 +146,10 @@ def _recover(folder: Path) -> Head:
     if last is None:
         end = Head(0, BEGINNING)
     else:
-        value = _loads(last)
+        value = loads(last)
         end = Head(value.get("number", -1), value.get("hash", ""))
         if end.entries == head.entries + 1:
-            _read(last, head, f"The last line of {files[-1]}")
+            read_line(last, head, f"The last line of {files[-1]}")
             _write_head(folder, end)
             return end
     if end != head:
@@ -328,7 +210,7 @@ def _name(number: int) -> str:
 
 
 def _write_head(folder: Path, head: Head) -> None:
-    write_atomic(folder / "head.json", _canonical(asdict(head)) + b"\n", mode=OWNER_ONLY)
+    write_atomic(folder / "head.json", canonical(asdict(head)) + b"\n", mode=OWNER_ONLY)
 
 
 def _read_head(folder: Path) -> Head:
@@ -337,20 +219,7 @@ def _read_head(folder: Path) -> Head:
         written = path.read_bytes()
     except OSError as error:
         raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
-    head = Head(**_loads(written)) if set(_loads(written)) == {"entries", "hash"} else None
-    if head is None or written != _canonical(asdict(head)) + b"\n":
+    head = Head(**loads(written)) if set(loads(written)) == {"entries", "hash"} else None
+    if head is None or written != canonical(asdict(head)) + b"\n":
         raise LedgerError(f"{path} was changed after it was written.")
     return head
-
-
-def _loads(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {}
-
-
-def _canonical(value: Any) -> bytes:
-    """Return the one way in which a value is written."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -15,6 +15,7 @@ from simulations.commands import (
     about,
     approve,
     compare,
+    deploy,
     ledger,
     onboard,
     predict,
@@ -72,6 +73,7 @@ study.register(app)
 predict.register(app)
 onboard.register(app)
 sites.register(app)
+app.add_typer(deploy.app, name="deploy", short_help="Go from simulation to hospitals.")
 approve.register(app)
 app.add_typer(ledger.app, name="ledger", short_help="Check and show what left a site.")
 about.register(app)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from clients.audit import Audit, audit
 from clients.gate import SENT
-from clients.ledger import Entry, Head, Part, entries, verify
+from clients.ledger import entries, verify
+from clients.ledger_entry import Entry, Head, Part
 from common.report import numbers
 from common.report.frame import fill
 from common.report.tables import Cell, Group, Row, Table

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from clients.audit import audit
-from clients.ledger import Entry, Message, Part, enter, entries
+from clients.ledger import enter, entries
+from clients.ledger_entry import Entry, Message, Part
 from common.files import save_tensors
 
 TENSORS = {

@@ -13,7 +13,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from clients.gate import Expected, enter_refusal, parts_of, release
-from clients.ledger import Entry, entries, verify
+from clients.ledger import entries, verify
+from clients.ledger_entry import Entry
 from clients.policy import Policy, reduced
 from clients.round import train_round
 from clients.site import make_card

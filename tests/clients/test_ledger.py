@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.ledger import BEGINNING, Message, Part, enter, entries, verify
+from clients.ledger import enter, entries, verify
+from clients.ledger_entry import BEGINNING, Message, Part
 from common.errors import LedgerError
 
 PART = Part("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)

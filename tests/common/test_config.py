@@ -8,8 +8,9 @@ from common.config import Config, describe, keys, load_config, make_config, pars
 from common.errors import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "configs"
-# Those of studies are another kind of file.
-CONFIGS = sorted(set(FOLDER.glob("*.toml")) - set(FOLDER.glob("study-*.toml")))
+# Those of studies and of a consortium are other kinds of files.
+OTHERS = {*FOLDER.glob("study-*.toml"), FOLDER / "consortium.toml"}
+CONFIGS = sorted(set(FOLDER.glob("*.toml")) - OTHERS)
 
 
 def test_unknown_key_is_refused_with_the_nearest_one() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from clients.ledger import Message, Part, enter, verify
+from clients.ledger import enter, verify
+from clients.ledger_entry import Message, Part
 from common.files import load_tensors
 from simulations.cli import app
 from tests.federation.grid import InProcessGrid, run_server

@@ -1,0 +1,168 @@
+"""A line of a site's ledger: what it holds, how it is written, and how a change of it is seen."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from common.errors import LedgerError
+
+BEGINNING = "0" * 64
+"""What stands for the hash of the line before the first one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing in a message: a tensor, a number or a text.
+
+    Attributes
+    ----------
+    record, name : str
+        Where in the message it lies.
+    shape : tuple of int
+        Of a tensor; empty otherwise.
+    dtype : str
+        ``"float32"`` and the like; ``"text"``.
+    size : int
+        Its length in bytes: of a tensor or a number its values, of a text its UTF-8.
+    sha256 : str
+        Of these bytes.
+    """
+
+    record: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger: one message.
+
+    Attributes
+    ----------
+    number : int
+        Its place, from 1.
+    time : str
+        ISO 8601, UTC.
+    site, run : str
+        Their names.
+    round : int
+        The round; 0 at the roll call, and where it is not known.
+    message : str
+        What kind of answer it is.
+    verdict : str
+        ``"sent"`` or ``"held back"``.
+    reason : str
+        Why it was held back.
+    size : int
+        Bytes of the whole message's content as it is sent; 0 if it was held back.
+    parts : tuple of Part
+        All that is in it, or was to be.
+    previous, hash : str
+        SHA-256 of the line before, and of this one without this key.
+    """
+
+    number: int
+    time: str
+    site: str
+    run: str
+    round: int
+    message: str
+    verdict: str
+    reason: str
+    size: int
+    parts: tuple[Part, ...]
+    previous: str
+    hash: str
+
+    def line(self) -> bytes:
+        """Return the line, with its end."""
+        return canonical(asdict(self)) + b"\n"
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is to be entered; the attributes are those of :class:`Entry`."""
+
+    site: str
+    run: str
+    round: int
+    message: str
+    verdict: str
+    reason: str
+    size: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a ledger goes: number of lines, hash of the last one."""
+
+    entries: int
+    hash: str
+
+
+def follow(head: Head, message: Message) -> Entry:
+    """Return the entry of a message that comes after a ledger's end."""
+    body: dict[str, Any] = {
+        "number": head.entries + 1,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **{one.name: getattr(message, one.name) for one in fields(Message)},
+        "previous": head.hash,
+    }
+    told = {**body, "parts": [asdict(part) for part in message.parts]}
+    return Entry(**body, hash=hashlib.sha256(canonical(told)).hexdigest())
+
+
+def read_line(line: bytes, before: Head, where: str) -> Entry:
+    """Return a line's entry.
+
+    Parameters
+    ----------
+    line : bytes
+        The line, with its end.
+    before : Head
+        How far the ledger goes before it.
+    where : str
+        What to call it in an error.
+
+    Raises
+    ------
+    LedgerError
+        If a byte of it is not what was written, or it does not follow.
+    """
+    try:
+        value = json.loads(line)
+        value["parts"] = tuple(
+            Part(**part | {"shape": tuple(part["shape"])}) for part in value["parts"]
+        )
+        entry = Entry(**value)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
+    told = asdict(entry)
+    claimed = told.pop("hash")
+    if entry.line() != line or hashlib.sha256(canonical(told)).hexdigest() != claimed:
+        raise LedgerError(f"{where} (entry {before.entries + 1}) was changed after it was written.")
+    if entry.number != before.entries + 1 or entry.previous != before.hash:
+        raise LedgerError(
+            f"{where} does not follow entry {before.entries}: lines are missing, or were moved."
+        )
+    return entry
+
+
+def loads(text: bytes) -> dict[str, Any]:
+    """Return an object of JSON; an empty one if the text is nothing of the kind."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one way in which a value is written."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

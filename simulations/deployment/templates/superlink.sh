@@ -1,0 +1,14 @@
+#!/bin/sh
+# Starts the SuperLink, on the loopback: hospitals reach it through nginx alone.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+state=${XSITE_STATE:-{{ c.state_dir }}}
+export PATH="${XSITE_PROGRAMS:-{{ c.programs }}}:$PATH"
+export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+mkdir -p "$state"
+cd "$state"
+exec flower-superlink \
+    --ssl-ca-certfile "$here/ca.crt" --ssl-certfile "$here/server.pem" --ssl-keyfile "$here/server.key" \
+    --enable-supernode-auth --host 127.0.0.1 --port {{ c.superlink_port }} \
+    --isolation process --superexec-auth-secret-file "$here/superexec.secret" \
+    --disable-runtime-dependency-installation --database "$state/superlink.db"
