@@ -4,14 +4,10 @@ Everything that a run starts is private to it and gone when it ends, however it 
 SuperLink, its ports, Flower's folders, the Ray cluster and its sockets.
 """
 
-import math
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,43 +16,19 @@ from common.errors import RunError, XsiteError
 from common.results import differing_keys, read_result
 from common.runs import RunFolder, read_run_config, refuse_taken
 from simulations.bundle import build_bundle, write_app
-from simulations.following import SERVER_OUTPUT, OutputCopy, RunWatch, what_sites_say
+from simulations.following import SERVER_OUTPUT, what_sites_say
 from simulations.guard import alone_in
+from simulations.launch import Ending, Ground, Launch, follow
 from simulations.placement import Placement, bytecode_folder, child_environment, place
 from simulations.processes import ProcessTree, terminable, undisturbed
 from simulations.progress import Report
 from simulations.settle import settle
-from simulations.superlink import RunState, SuperLink, start_superlink, wait_until_ready
+from simulations.superlink import SuperLink, start_superlink, wait_until_ready
 
-POLL_SECONDS = 0.5
-# Asking the SuperLink, and looking for new processes, takes tens of milliseconds of a processor
-# that the sites compute on; reading files takes none to speak of.
-POLLS_BETWEEN_QUESTIONS = 4
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
 LONGEST_FOLDER = 40
-# A run whose result is written has this long to end by itself.
-FAREWELL_SECONDS = 60.0
 # What Flower says, a minute later, of a run whose process is gone.
 NO_HEARTBEAT = "No heartbeat received from the task"
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A run to be: its configuration, its place, a private folder, the run's own, who is told."""
-
-    config: Config
-    placement: Placement
-    folder: Path
-    run: Path
-    report: Report
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended: what Flower says, and the last exception in the server's output."""
-
-    state: RunState
-    error: str
 
 
 def train_federated(
@@ -64,6 +36,7 @@ def train_federated(
     base: Path,
     report: Report,
     placement: Placement | None = None,
+    ground: Ground | None = None,
 ) -> Path:
     """Train one network across the sites, none of which shows its images to another.
 
@@ -77,6 +50,8 @@ def train_federated(
         Told of progress.
     placement : Placement, optional
         Threads, CPUs and GPUs of the sites; without it the machine is dealt out evenly.
+    ground : Ground, optional
+        Without it the sites are simulated.
 
     Returns
     -------
@@ -93,17 +68,20 @@ def train_federated(
     refuse_taken(config, base)
     config = settle(config, base, placement)
     placement = placement or place(config)
+    ground = ground or SIMULATION
     run = Path(config.runs_dir) / config.run_name
+    sites = tuple(ground.own(run, site) for site in config.site_names)
     with ExitStack() as held:
         before = _open_again(run, config, held) if config.resume else {}
         if before.get("status") == "completed":
             report.message(f"The run {run} is complete already.")
             return run
-        report.message(f"{run}: starting Flower and Ray for {len(config.site_names)} sites")
+        report.message(f"{run}: starting {ground.name} for {len(sites)} sites")
         folder = held.enter_context(_private_folder(config))
         held.enter_context(terminable())
         try:
-            ending = _simulate(Launch(config, placement, folder, run, report), held)
+            launch = Launch(config, placement, folder, run, sites, report)
+            ending = ground.carry_out(launch, held)
         except KeyboardInterrupt:
             _note_end(run, before, "interrupted", "stopped by hand")
             begun = (run / "config.toml").exists()
@@ -114,7 +92,7 @@ def train_federated(
             raise
         finally:
             report.close()
-        return _conclude(run, before, ending)
+        return _conclude(launch, before, ending)
 
 
 def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
@@ -148,50 +126,10 @@ def _simulate(launch: Launch, held: ExitStack) -> Ending:
         federation = launch.placement.federation_config(len(launch.config.site_names))
         run_id = link.submit(bundle, launch.config.to_run_config(), federation)
         try:
-            return _follow(launch, link, run_id, tree, held)
+            return follow(launch, link, run_id, [tree], held)
         finally:
             with undisturbed():
                 link.stop(run_id)
-
-
-def _follow(
-    launch: Launch, link: SuperLink, run_id: int, tree: ProcessTree, held: ExitStack
-) -> Ending:
-    """Tell the report and copy the log until the run has ended."""
-    output = launch.folder / "server.log"
-    copy = OutputCopy(output, launch.run)
-    watch = RunWatch(launch.run, launch.config.site_names, launch.report)
-    unlocked = not launch.config.resume
-    started, latest = time.time(), math.inf
-    with output.open("w", buffering=1) as file:
-        copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
-        copying.start()
-        try:
-            while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
-                tree.update()
-                for _ in range(POLLS_BETWEEN_QUESTIONS):
-                    if unlocked and (launch.run / "config.toml").exists():
-                        held.enter_context(alone_in(launch.run))
-                        unlocked = False
-                    time.sleep(POLL_SECONDS)
-                    watch.update()
-                    copy.update()
-                    if _result_written(launch.run, started):
-                        latest = min(latest, time.monotonic() + FAREWELL_SECONDS)
-                        break
-            copying.join(timeout=5.0)
-        finally:
-            copy.update()
-    watch.update()
-    return Ending(state, copy.last_error())
-
-
-def _result_written(run: Path, since: float) -> bool:
-    """Say whether the server has written since then that the run completed or failed."""
-    file = run / "result.json"
-    if not file.exists() or file.stat().st_mtime < since:
-        return False
-    return read_result(run).get("status") in ("completed", "failed")
 
 
 @contextmanager
@@ -225,7 +163,7 @@ def _private_folder(config: Config) -> Iterator[Path]:
                 shutil.rmtree(used, ignore_errors=True)
 
 
-def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
+def _conclude(launch: Launch, before: dict[str, Any], ending: Ending) -> Path:
     """Return the folder of a run that completed.
 
     Flower calls runs completed that are not, so the run's own result decides.
@@ -235,6 +173,7 @@ def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
     RunError
         With the server's reason.
     """
+    run = launch.run
     result = read_result(run) if (run / "config.toml").exists() else {}
     fresh = result if result != before else {}
     if fresh.get("status") == "completed":
@@ -248,7 +187,10 @@ def _conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
         outcome = ending.state.outcome or "nothing"
         reason = f"Flower says '{outcome}', but the server wrote no result."
     _note_end(run, before, "failed", reason)
-    parts = [f"The federated run '{run.name}' failed: {reason}", what_sites_say(run, reason)]
+    parts = [
+        f"The federated run '{run.name}' failed: {reason}",
+        what_sites_say(launch.sites, reason),
+    ]
     parts += [f"Its logs: {run / 'log.txt'} and {SERVER_OUTPUT}"] if result else []
     raise RunError(" ".join(part for part in parts if part))
 
@@ -266,3 +208,6 @@ def _note_end(
         stopped = status == "interrupted" and result.get("status") != "completed"
         if stopped or result.get("status") == "running" or result == before:
             RunFolder(run, read_run_config(run)).fail(status, reason)
+
+
+SIMULATION = Ground("Flower and Ray", lambda run, site: run / "sites" / site, _simulate)

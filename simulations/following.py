@@ -5,7 +5,7 @@ All of it is read from files that the server and the sites write; nothing is ask
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ class OutputCopy:
         return errors[-1].strip() if errors else ""
 
 
-def what_sites_say(run: Path, reason: str) -> str:
+def what_sites_say(folders: Iterable[Path], reason: str) -> str:
     """Return what the sites' own logs say of the references in a server's reason.
 
     A site tells its server a reference and no more, since an exception's text may name patients.
@@ -85,8 +85,8 @@ def what_sites_say(run: Path, reason: str) -> str:
 
     Parameters
     ----------
-    run : Path
-        The run's folder.
+    folders : iterable of Path
+        The sites' own.
     reason : str
         With references as :mod:`clients.guard` writes them.
 
@@ -97,11 +97,13 @@ def what_sites_say(run: Path, reason: str) -> str:
     """
     said = []
     for reference in _REFERENCE.findall(reason):
-        for log in sorted(run.glob("sites/*/log.txt")):
-            _, _, after = log.read_text(errors="replace").partition(f"reference {reference}: ")
+        for folder in folders:
+            log = folder / "log.txt"
+            text = log.read_text(errors="replace") if log.exists() else ""
+            _, _, after = text.partition(f"reference {reference}: ")
             # The exception's text ends where the next line with a time begins.
             if errors := _ERROR.findall(_TIME.split(after, maxsplit=1)[0]):
-                said.append(f"{log.parent.name} says: {errors[-1]}")
+                said.append(f"{folder.name} says: {errors[-1]}")
     return " ".join(said)
 
 
@@ -122,19 +124,18 @@ class RunWatch:
     ----------
     run : Path
         The run's folder, which may not exist yet.
-    sites : sequence of str
-        The sites' names.
+    folders : sequence of Path
+        The sites' own, of the sites' names.
     report : Report
         Who is told.
     """
 
-    def __init__(self, run: Path, sites: Sequence[str], report: Report) -> None:
-        self._run = run
-        self._sites = sites
+    def __init__(self, run: Path, folders: Sequence[Path], report: Report) -> None:
+        self._files = [folder / "progress.json" for folder in folders]
         self._report = report
         # What was said before a resumption is no news.
         self._said = Tail(run / "log.txt", skip=True)
-        self._stale = {name: _modified(self._progress_file(name)) for name in sites}
+        self._stale = {file: _modified(file) for file in self._files}
         self._total = self._done = 0
 
     def update(self) -> None:
@@ -142,27 +143,23 @@ class RunWatch:
         for line in self._said.read().decode(errors="replace").splitlines():
             # The time in front is for those who read it later.
             self._report.message(line.partition("  ")[2])
-        progress = [found for name in self._sites if (found := self._read(name)) is not None]
+        progress = [found for file in self._files if (found := self._read(file)) is not None]
         if not progress:
             return
         # The round ends when the slowest site does, so its steps are the run's.
         slowest = min(progress, key=lambda site: site.step)
         if self._total == 0:
             self._total = max(site.total_steps for site in progress)
-            self._report.start(f"federated training of {len(self._sites)} sites", self._total)
+            self._report.start(f"federated training of {len(self._files)} sites", self._total)
             # Not 0: a resumed run would seem to have done its earlier steps in no time.
             self._done = slowest.step
-        if len(progress) == len(self._sites):
+        if len(progress) == len(self._files):
             self._done = slowest.step
         speed = sum(site.images_per_second for site in progress)
         self._report.step(self._done, slowest.loss, speed)
 
-    def _progress_file(self, site: str) -> Path:
-        return self._run / "sites" / site / "progress.json"
-
-    def _read(self, site: str) -> SiteProgress | None:
-        path = self._progress_file(site)
-        if _modified(path) == self._stale[site]:
+    def _read(self, path: Path) -> SiteProgress | None:
+        if _modified(path) == self._stale[path]:
             return None
         try:
             said = json.loads(path.read_text())

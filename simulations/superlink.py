@@ -1,10 +1,11 @@
-"""A SuperLink of one's own for one simulated run: started, given the run, asked, stopped.
+"""A SuperLink of one's own for one run: started, given the run, asked, stopped.
 
 The one file that knows Flower's control interface. The version of Flower is pinned, and this
 interface answers in milliseconds where each ``flwr`` command takes seconds to start.
 """
 
 import socket
+import ssl
 import subprocess
 import sysconfig
 import time
@@ -39,11 +40,46 @@ class RunState:
 
 @dataclass(frozen=True)
 class SuperLink:
-    """A running SuperLink: its process, its address on the loopback, the file of its output."""
+    """A running SuperLink: its process, its address on the loopback, the file of its output.
+
+    ``authority``: the certificate of who signed its own; None where it is reached without TLS.
+    """
 
     process: "subprocess.Popen[bytes]"
     address: str
     log: Path
+    authority: Path | None = None
+
+    def register(self, name: str, public_key: bytes) -> None:
+        """Make a site's key known; its node is refused before.
+
+        Parameters
+        ----------
+        name : str
+            The site.
+        public_key : bytes
+            In OpenSSH's format.
+
+        Raises
+        ------
+        RunError
+            If the SuperLink does not take it.
+        """
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            PublicFormat,
+            load_ssh_public_key,
+        )
+        from flwr.proto.control_pb2 import RegisterNodeRequest
+
+        pem = load_ssh_public_key(public_key).public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        try:
+            with self._client() as client:
+                client.RegisterNode(RegisterNodeRequest(public_key=pem, name=name))
+        except Exception as error:
+            raise RunError(f"Flower does not register {name}: {error}. {self.tail()}") from error
 
     def submit(
         self, bundle: bytes, run_config: Mapping[str, Scalar], federation: Mapping[str, Scalar]
@@ -57,7 +93,7 @@ class SuperLink:
         run_config : mapping
             Values that override the defaults in the bundle's ``pyproject.toml``.
         federation : mapping
-            Keys of ``flwr run --federation-config``, with underscores.
+            Keys of ``flwr run --federation-config``, with underscores; empty in a deployment.
 
         Returns
         -------
@@ -77,7 +113,9 @@ class SuperLink:
         request = StartRunRequest(
             fab=fab_to_proto(Fab(sha256(bundle).hexdigest(), bundle, {})),
             override_config=user_config_to_proto(dict(run_config)),
-            override_federation_config=simulation_config_from_json(dict(federation)),
+            override_federation_config=(
+                simulation_config_from_json(dict(federation)) if federation else None
+            ),
         )
         try:
             with self._client() as client:
@@ -142,9 +180,10 @@ class SuperLink:
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
         return ControlHttpClient(
-            f"http://{self.address}",
+            f"{'https' if self.authority else 'http'}://{self.address}",
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
             timeout=timeout,
+            verify=ssl.create_default_context(cafile=self.authority) if self.authority else True,
         )
 
 
@@ -166,7 +205,7 @@ def start_superlink(folder: Path, environment: Mapping[str, str]) -> SuperLink:
     """
     working = folder / "empty"
     working.mkdir(exist_ok=True)
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     host, _, port = address.partition(":")
     program = str(Path(sysconfig.get_path("scripts")) / "flower-superlink")
     options = ["--insecure", "--simulation", "--host", host, "--port", port]
@@ -196,7 +235,8 @@ def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
     raise RunError(f"Flower's SuperLink did not answer within {seconds:.0f} s. {link.tail()}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

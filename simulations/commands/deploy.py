@@ -1,13 +1,18 @@
-"""``xsite deploy``: what a consortium needs to start."""
+"""``xsite deploy``: what a consortium needs to start, and a rehearsal on one machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simulations.commands import options
 from simulations.commands.plain import PlainCommand
+
+if TYPE_CHECKING:
+    from common.config import Config
+    from simulations.progress import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,3 +47,57 @@ def init(
     console = Console()
     for role in (COORDINATOR, *plan.site_names):
         say(console, f"{folder / role}: begin with its CHECKLIST.md")
+
+
+@app.command("up", cls=PlainCommand, short_help="Run a real deployment on this machine.")
+def up(
+    context: typer.Context,
+    local: Annotated[
+        bool, typer.Option("--local", help="On this machine, on its loopback: the only way yet.")
+    ] = False,
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+    data: options.DataFolder = None,
+    sites: options.SiteList = None,
+    site: options.SiteFolders = None,
+    runs: options.RunsFolder = None,
+    name: options.RunName = None,
+    resume: options.ResumedRun = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    device: options.Device = None,
+    method: options.MethodName = None,
+) -> None:
+    """Train federated over real servers, with TLS and authenticated sites, on this machine.
+
+    The coordinator's server and a node for every site start, a run goes over them, and all of it is
+    taken down again, on Ctrl-C too. The weights are those of xsite train federated, bit for bit.
+    """
+    from rich.console import Console
+
+    from common.errors import ConfigError
+    from common.results import read_result
+    from simulations.commands.train import run_training
+    from simulations.tables import say
+
+    if not local:
+        raise ConfigError(
+            "Say --local to run a deployment on this machine. At real hospitals each starts its "
+            "own part: xsite deploy init makes what they need."
+        )
+    asked = options.Asked(
+        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
+        method=method,
+        mode="federated",
+    )
+
+    def training(config: Config, base: Path, report: Report) -> Path:
+        from simulations.deployment.local import DEPLOYMENT
+        from simulations.federated import train_federated
+
+        return train_federated(config, base, report, ground=DEPLOYMENT)
+
+    run = run_training(context, "federated", asked, training, "xsite deploy up --local")
+    for part, digest in read_result(run)["weights_digest"].items():
+        say(Console(), f"Weights ({part}): {digest}")
+    say(Console(), f"Hospitals' folders and ledgers: {run}-hospitals")

@@ -79,7 +79,7 @@ def federated(
         )
         return train_federated(config, base, report, placement)
 
-    _run(context, "federated", asked, training)
+    run_training(context, "federated", asked, training)
 
 
 @app.command(cls=PlainCommand, short_help="One network on the images of all sites.")
@@ -113,7 +113,7 @@ def pooled(
 
         return train_pooled(config, base, report)
 
-    _run(context, "pooled", asked, training)
+    run_training(context, "pooled", asked, training)
 
 
 @app.command(cls=PlainCommand, short_help="A network for every site.")
@@ -147,11 +147,16 @@ def single(
 
         return train_single(config, base, report)
 
-    _run(context, "single", asked, training)
+    run_training(context, "single", asked, training)
 
 
-def _run(context: typer.Context, mode: str, asked: options.Asked, training: Training) -> None:
-    """Train, and print what came out."""
+def run_training(
+    context: typer.Context, mode: str, asked: options.Asked, training: Training, command: str = ""
+) -> Path:
+    """Train, print what came out, and return the run's folder.
+
+    ``command`` is the one that goes on with an interrupted run, if it is not that of the mode.
+    """
     config = options.gather_config(asked)
     from common.runs import run_folder_name, runs_base
 
@@ -160,7 +165,7 @@ def _run(context: typer.Context, mode: str, asked: options.Asked, training: Trai
     config = config.changed(run_name=run_folder_name(config, mode, base))
     if asked.resume or not (base / config.run_name).exists():
         trail = context.ensure_object(Trail)
-        trail.run, trail.command = base / config.run_name, f"xsite train {mode}"
+        trail.run, trail.command = base / config.run_name, command or f"xsite train {mode}"
     from rich.console import Console
 
     from simulations.progress import make_report
@@ -172,3 +177,4 @@ def _run(context: typer.Context, mode: str, asked: options.Asked, training: Trai
     finally:
         report.close()
     print_result(Console(), run)
+    return run

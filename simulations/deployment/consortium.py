@@ -14,8 +14,9 @@
 import ipaddress
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -81,6 +82,8 @@ class SitePlan(_Table):
     """CUDA_VISIBLE_DEVICES there: '0', '1,2'; '' leaves it as it is, 'none' hides all GPUs."""
     runtime_port: Port = 9094
     """A free port of its own loopback."""
+    approve_runs: bool = True
+    """Whether its policy, as made here, has a person there approve each run first."""
     public_key: AbsolutePath = ""
     """The site's public key, where the hospital has made its own pair with ssh-keygen -t ecdsa
     -b 384, so that its private key has never been elsewhere; '' makes a pair."""
@@ -141,8 +144,19 @@ def read_consortium(path: Path) -> Consortium:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"Cannot read {path}: {reason}.") from error
+    return make_consortium(values, str(path))
+
+
+def make_consortium(values: Mapping[str, Any], source: str) -> Consortium:
+    """Check values, by kebab-case key, and make a consortium of them.
+
+    Raises
+    ------
+    ConfigError
+        Naming the source, the key, and what is allowed.
+    """
     try:
-        return Consortium.model_validate(values)
+        return Consortium.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
@@ -151,4 +165,4 @@ def read_consortium(path: Path) -> Consortium:
             table = SitePlan if "site" in first["loc"] else Consortium
             known = ", ".join(kebab(name) for name in table.model_fields)
             message = f"there is no such key; there are {known}"
-        raise ConfigError(f"{path}{f': {where}' if where else ''}: {message}.") from None
+        raise ConfigError(f"{source}{f': {where}' if where else ''}: {message}.") from None

@@ -25,6 +25,10 @@ class Told:
         pass
 
 
+def own(run: Path, *sites: str) -> list[Path]:
+    return [run / "sites" / site for site in sites]
+
+
 def write_progress(run: Path, site: str, step: int, loss: float = 0.5) -> None:
     folder = run / "sites" / site
     folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +38,7 @@ def write_progress(run: Path, site: str, step: int, loss: float = 0.5) -> None:
 
 def test_the_slowest_site_says_how_far_the_run_is(tmp_path: Path) -> None:
     told = Told()
-    watch = RunWatch(tmp_path, ("a", "b"), told)
+    watch = RunWatch(tmp_path, own(tmp_path, "a", "b"), told)
     watch.update()
     assert not told.titles
     write_progress(tmp_path, "a", 4)
@@ -53,7 +57,7 @@ def test_the_slowest_site_says_how_far_the_run_is(tmp_path: Path) -> None:
 def test_progress_from_before_a_resumption_and_halves_of_files_say_nothing(tmp_path: Path) -> None:
     told = Told()
     write_progress(tmp_path, "a", 9)
-    watch = RunWatch(tmp_path, ("a",), told)
+    watch = RunWatch(tmp_path, own(tmp_path, "a"), told)
     watch.update()
     (tmp_path / "sites" / "a" / "progress.json").write_text('{"step": 1')
     watch.update()
@@ -66,7 +70,7 @@ def test_what_the_server_says_is_told_once_and_never_what_it_said_before_a_resum
     log = tmp_path / "log.txt"
     log.write_text("2026-01-01T00:00:00+00:00  round 1/3: done\n")
     told = Told()
-    watch = RunWatch(tmp_path, ("a", "b"), told)
+    watch = RunWatch(tmp_path, own(tmp_path, "a", "b"), told)
     with log.open("a") as file:
         file.write("2026-01-01T00:00:09+00:00  round 2/3: a loss 0.5;  b loss 0.6\n2026-01")
     watch.update()
@@ -120,6 +124,7 @@ def test_a_reference_leads_to_what_its_site_wrote(tmp_path: Path) -> None:
             "\n2026-01-01T00:00:02+00:00  ValueError: later\n"
         )
     reason = "b: unfit (code 103, reference 0badcafe). Its log.txt says more."
-    assert what_sites_say(tmp_path, reason) == "b says: b has no images."
-    assert what_sites_say(tmp_path, "nobody came") == ""
-    assert what_sites_say(tmp_path, "c: unfit (reference 12345678).") == ""
+    folders = own(tmp_path, "a", "b", "without-a-log")
+    assert what_sites_say(folders, reason) == "b says: b has no images."
+    assert what_sites_say(folders, "nobody came") == ""
+    assert what_sites_say(folders, "c: unfit (reference 12345678).") == ""

@@ -1,0 +1,52 @@
+"""A real SuperLink and two authenticated SuperNodes over TLS, beside the same run simulated."""
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from clients.ledger import entries, verify
+from common.errors import ConfigError
+from common.files import load_tensors
+from simulations.deployment.local import DEPLOYMENT, own_folder, plan_consortium
+from simulations.federated import train_federated
+from simulations.progress import SilentReport
+from tests.federation.hospitals import federate, run_of, tiny_config
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_deployment_ends_with_the_weights_of_a_simulation_and_leaves_no_process(
+    tmp_path: Path,
+) -> None:
+    simulated = tiny_config(tmp_path, epochs=2)
+    federate(simulated)
+    deployed = simulated.changed(runs_dir=str(tmp_path / "deployed"))
+    before = {process.pid for process in psutil.process_iter()}
+    run = train_federated(deployed, tmp_path / "deployed", SilentReport(), ground=DEPLOYMENT)
+    shared = (run / "shared.safetensors").read_bytes()
+    assert shared == (run_of(simulated) / "shared.safetensors").read_bytes()
+    up = 0
+    for site in deployed.site_names:
+        own, there = own_folder(run, site), run_of(simulated) / "sites" / site
+        assert (own / "predictions.csv").read_bytes() == (there / "predictions.csv").read_bytes()
+        mine, its = (load_tensors(at / "private.safetensors")[0] for at in (own, there))
+        assert mine.keys() == its.keys() and all(torch.equal(mine[name], its[name]) for name in its)
+        assert not (run / "sites").exists()
+        ledger = own.parents[2] / "ledger"
+        assert verify(ledger).entries == 4
+        kinds = [entry.message for entry in entries(ledger)]
+        assert kinds == ["card", "training", "training", "evaluation"]
+        up += sum(entry.size for entry in entries(ledger) if entry.message != "card")
+    # What the ledgers say left is what the server says came.
+    assert json.loads((run / "result.json").read_text())["bytes"]["up"] == up
+    left = [p for p in psutil.process_iter() if p.pid not in before]
+    assert not [p for p in left if str(tmp_path) in " ".join(p.cmdline())]
+
+
+def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "a b")
+    with pytest.raises(ConfigError, match=r"site\.1\.data-dir: .* is no absolute path of letters"):
+        plan_consortium(config, tmp_path / "runs" / "one")
