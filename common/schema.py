@@ -20,6 +20,7 @@ SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SYNTHETIC = "synthetic"
 
 Scalar = str | int | float | bool
+Aggregation = Literal["uniform", "images", "median", "trimmed-mean", "krum"]
 
 
 def kebab(name: str) -> str:
@@ -162,8 +163,10 @@ class Config(BaseModel):
     """What the sites exchange: shared weights and prototypes, or (FedProto) prototypes alone."""
     optimizer_state: Literal["carry", "reset"] = "carry"
     """What a site does with its optimizer's moments at the start of a round."""
-    aggregation: Literal["uniform", "images"] = "uniform"
-    """How the server weighs the sites: alike, or by training images."""
+    aggregation: Aggregation = "uniform"
+    """How the server makes one of the sites' weights: their mean, alike ('uniform') or by training
+    images ('images'); or, so that a site that errs or lies moves it less, 'median', 'trimmed-mean'
+    (without the highest and the lowest fifth) or 'krum' (one site's, closest to the others')."""
     min_sites: int = Field(0, ge=0)
     """Fewest good replies that complete a round; 0: every site must answer."""
     round_timeout: float = Field(3600.0, gt=0)

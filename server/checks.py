@@ -1,7 +1,8 @@
 """What the server checks of a reply before it averages it; a reply that fails is left out."""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,11 @@ from common.sharing import Layout
 
 LARGEST_GROWTH = 100.0
 """A site whose weights' norm grows by more in one round has diverged, even if it is finite."""
+
+LARGEST_TO_MEDIAN = 5.0
+"""A site whose weights moved more than so many times as far as the median of the sites."""
+FEWEST_TO_COMPARE = 3
+"""Of two sites, nobody can tell which one is far from the other."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,31 @@ def _check_prototypes(found: Prototypes, class_counts: Sequence[int], expected: 
             f"its prototypes of the classes {classes.tolist()} stand for {counts.tolist()} "
             f"images, more than it has: {list(class_counts)}"
         )
+
+
+def far_from_the_others(replies: Mapping[str, RoundReply], sent: NDArray[Any]) -> dict[str, str]:
+    """Return the sites whose weights moved much further than the others', and how far.
+
+    Parameters
+    ----------
+    replies : mapping of str to RoundReply
+        The good ones so far, by site.
+    sent : ndarray, shape (layout.size,)
+        What the round began with.
+
+    Returns
+    -------
+    dict of str to str
+        Why each such site is left out; empty where fewer than three sites can be compared.
+    """
+    moved = {site: norm_of(reply.shared - sent) for site, reply in replies.items()}
+    usual = statistics.median(moved.values()) if len(moved) >= FEWEST_TO_COMPARE else 0.0
+    return {
+        site: f"its weights moved by {far:.3g} in this round, more than "
+        f"{LARGEST_TO_MEDIAN:g} times the median of the sites, {usual:.3g}"
+        for site, far in moved.items()
+        if usual and far > LARGEST_TO_MEDIAN * usual
+    }
 
 
 def norm_of(shared: NDArray[Any]) -> float:

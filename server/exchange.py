@@ -190,6 +190,12 @@ def sort_replies(
     )
 
 
+def without(exchange: Exchange[Reply], faults: Mapping[str, str]) -> Exchange[Reply]:
+    """Return an exchange in which further sites are left out, and why."""
+    good = {site: reply for site, reply in exchange.good.items() if site not in faults}
+    return replace(exchange, good=good, faults={**exchange.faults, **faults})
+
+
 def require_enough(course: Course, what: str, exchange: Exchange[Any]) -> None:
     """Check that enough sites gave a good reply.
 

@@ -3,17 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from common.messages import RoundReply, SiteReply
 from common.metrics import is_better, mean_defined
 from common.prototypes import Prototypes
-
-PIECE = 2**18
-"""Values that are averaged at a time."""
+from common.schema import Aggregation
+from server.aggregate import aggregate
 
 
 @dataclass(frozen=True)
@@ -57,35 +55,6 @@ class RunState:
     seconds: float = 0.0
 
 
-def average(replies: Mapping[str, RoundReply], how: Literal["uniform", "images"]) -> NDArray[Any]:
-    """Average the sites' shared tensors.
-
-    Parameters
-    ----------
-    replies : mapping of str to RoundReply
-        By site, in the order in which they are to be summed; not empty.
-    how : {"uniform", "images"}
-        Weigh the sites alike, or by their training images.
-
-    Returns
-    -------
-    ndarray, shape (layout.size,)
-        Summed in float64, in the replies' own type. One site's average is that site's, to the bit.
-    """
-    amounts = [1 if how == "uniform" else reply.images for reply in replies.values()]
-    shared = [reply.shared for reply in replies.values()]
-    averaged = np.empty_like(shared[0])
-    # Piece by piece: sums in float64 of the whole would take four times its memory.
-    for start in range(0, averaged.size, PIECE):
-        piece = slice(start, start + PIECE)
-        # −0 is what leaves every number as it is: 0 + −0 is 0, and another bit than one site's −0.
-        total = np.full(averaged[piece].shape, -0.0, dtype=np.float64)
-        for amount, own in zip(amounts, shared, strict=True):
-            total += np.multiply(own[piece], amount / sum(amounts), dtype=np.float64)
-        averaged[piece] = total
-    return averaged
-
-
 def validation_auc(replies: Mapping[str, SiteReply]) -> float:
     """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
     return mean_defined(reply.metrics.get("validation/auc", math.nan) for reply in replies.values())
@@ -102,7 +71,7 @@ def choose(state: RunState, replies: Mapping[str, SiteReply]) -> RunState:
 def advance(
     state: RunState,
     replies: Mapping[str, RoundReply],
-    how: Literal["uniform", "images"],
+    how: Aggregation,
     traffic: Mapping[str, tuple[int, int]],
     seconds: float,
 ) -> RunState:
@@ -114,8 +83,8 @@ def advance(
         Before the round.
     replies : mapping of str to RoundReply
         The good replies, in the sites' order.
-    how : {"uniform", "images"}
-        How the sites are weighed.
+    how : {"uniform", "images", "median", "trimmed-mean", "krum"}
+        As :func:`server.aggregate.aggregate` has it.
     traffic : mapping of str to (int, int)
         Bytes down and up of every site.
     seconds : float
@@ -133,7 +102,7 @@ def advance(
     return replace(
         state,
         round=done,
-        shared=average(replies, how),
+        shared=aggregate(replies, how),
         prototypes={**state.prototypes, **{s: reply.prototypes for s, reply in replies.items()}},
         completed={**state.completed, **dict.fromkeys(replies, done)},
         figures=figures,

@@ -16,8 +16,8 @@ from flwr.supercore import log
 
 from common.messages import RoundReply
 from common.wire import decode_reply
-from server.checks import Weights, check_weights, norm_of
-from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies
+from server.checks import Weights, check_weights, far_from_the_others, norm_of
+from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies, without
 from server.state import RunState, advance, choose
 
 Note = Callable[[RunState, RunState, Exchange[RoundReply]], None]
@@ -80,6 +80,7 @@ class SiteAverage(FedAvg):
 
         exchange = sort_replies(course, round, self.sent, replies, decode_reply, check)
         self.sent = {}
+        exchange = without(exchange, far_from_the_others(exchange.good, before.shared))
         require_enough(course, f"Round {round}", exchange)
         now = time.monotonic()
         chosen = choose(before, exchange.good)

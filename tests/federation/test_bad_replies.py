@@ -177,3 +177,42 @@ def test_figures_of_a_round_are_those_of_its_average(
     assert rows[3, "north"].accuracy == final["accuracy"]
     weights, _ = load_tensors(run_of(config) / "shared.safetensors")
     assert set(weights) == set(replies[0].layout.names)
+
+
+def reversed_tenfold(question: Message, reply: Message) -> list[Message]:
+    """Let south send −10 times its update, in every round."""
+    if question.metadata.message_type == "train" and question.metadata.dst_node_id == 101:
+        sent, answer = decode_order(question.content).shared, decode_reply(reply.content)
+        lie = replace(answer, shared=sent - np.float32(10) * (answer.shared - sent))
+        reply.content = encode_reply(lie, flwr.app)
+    return [reply]
+
+
+def test_a_site_that_moves_the_weights_much_further_than_the_others_is_left_out(
+    tmp_path: Path,
+) -> None:
+    config = tiny_config(tmp_path, ("north", "south", "east"), epochs=2, min_sites=2)
+    federate(config, tamper=reversed_tenfold)
+    said = (run_of(config) / "log.txt").read_text()
+    assert said.count("south") and "more than 5 times the median of the sites" in said
+    # The honest ones' average is what it would have been without the third.
+    honest = tiny_config(tmp_path / "other", ("north", "south", "east"), epochs=2, min_sites=2)
+
+    def silent(question: Message, reply: Message) -> list[Message]:
+        kind, node = question.metadata.message_type, question.metadata.dst_node_id
+        return [] if (kind, node) == ("train", 101) else [reply]
+
+    federate(honest, tamper=silent)
+    weights = [load_tensors(run_of(one) / "shared.safetensors")[0] for one in (config, honest)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[1])
+
+
+def test_of_two_sites_nobody_tells_which_one_is_far(tmp_path: Path) -> None:
+    federate(tiny_config(tmp_path, epochs=1), tamper=reversed_tenfold)
+
+
+@pytest.mark.parametrize("aggregation", ["median", "trimmed-mean", "krum"])
+def test_a_robust_aggregation_trains(tmp_path: Path, aggregation: str) -> None:
+    config = tiny_config(tmp_path, ("north", "south", "east"), aggregation=aggregation)
+    federate(config)
+    assert read_result(run_of(config))["status"] == "completed"

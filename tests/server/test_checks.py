@@ -9,7 +9,15 @@ import pytest
 from common.errors import ReplyError
 from common.messages import RoundReply
 from common.sharing import Layout
-from server.checks import Asked, Weights, check_header, check_layout, check_weights, norm_of
+from server.checks import (
+    Asked,
+    Weights,
+    check_header,
+    check_layout,
+    check_weights,
+    far_from_the_others,
+    norm_of,
+)
 from tests.server.answers import LAYOUT, prototypes, reply
 
 EXPECTED = Weights(LAYOUT, sent_norm=10.0, classes=2, projection_size=2, min_count=4)
@@ -178,3 +186,22 @@ def test_who_answers_is_asked_before_what_it_ran() -> None:
         check_header(reply("north"), asked)
     with pytest.raises(ReplyError, match=r"other code \(f{12}…, here 0{12}…\)"):
         check_header(reply("south"), asked)
+
+
+def moved(*norms: float) -> dict[str, RoundReply]:
+    """Return replies of sites whose weights moved so far from zero."""
+    unit = np.zeros(8, np.float32)
+    unit[3] = 1
+    return {str(k): reply(str(k), shared=unit * np.float32(far)) for k, far in enumerate(norms)}
+
+
+def test_who_moves_more_than_five_times_the_median_is_far() -> None:
+    sent = np.zeros(8, np.float32)
+    assert far_from_the_others(moved(1.0, 2.0, 9.9), sent) == {}
+    found = far_from_the_others(moved(1.0, 2.0, -10.1), sent)
+    assert list(found) == ["2"] and "moved by 10.1" in found["2"] and "sites, 2" in found["2"]
+    # Two cannot be told apart, and nothing is far from those who did not move.
+    assert far_from_the_others(moved(1.0, 99.0), sent) == {}
+    assert far_from_the_others(moved(0.0, 0.0, 1.0), sent) == {}
+    # What counts is the way from what was sent.
+    assert far_from_the_others(moved(1.0, 2.0, -10.1), sent + np.float32(1000)) == {}

@@ -1,73 +1,15 @@
 import math
-from itertools import permutations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from common.messages import RoundReply, SiteReply
-from server.state import RunState, advance, average, choose, validation_auc
+from common.messages import SiteReply
+from server.state import RunState, advance, choose, validation_auc
 from tests.server.answers import prototypes, reply
-
-
-def replies_of(
-    *shared: NDArray[np.floating], images: tuple[int, ...] = ()
-) -> dict[str, RoundReply]:
-    counts = images or (10,) * len(shared)
-    return {
-        f"site-{k}": reply(f"site-{k}", shared=own, images=count)
-        for k, (own, count) in enumerate(zip(shared, counts, strict=True))
-    }
 
 
 def evaluated(site: str, **metrics: float) -> SiteReply:
     return SiteReply("run", 1, site, "f", {k.replace("_", "/"): v for k, v in metrics.items()})
-
-
-def test_sites_weigh_alike_or_by_their_images() -> None:
-    one, other = np.array([1, 2, -3], np.float32), np.array([5, -2, 1], np.float32)
-    found = replies_of(one, other, images=(30, 10))
-    assert average(found, "uniform").tolist() == [3, 0, -1]
-    # (30·1 + 10·5)/40, (30·2 − 10·2)/40, (−30·3 + 10·1)/40
-    assert average(found, "images").tolist() == [2, 1, -2]
-    assert average(found, "images").dtype == np.float32
-
-
-def test_the_average_is_that_of_numpy() -> None:
-    generator = np.random.default_rng(0)
-    shared = [generator.standard_normal(1000).astype(np.float32) for _ in range(7)]
-    images = tuple(int(n) for n in generator.integers(1, 500, 7))
-    found = replies_of(*shared, images=images)
-    expected = np.average(np.array(shared, np.float64), axis=0, weights=images)
-    assert np.allclose(average(found, "images"), expected, rtol=1e-7, atol=1e-9)
-
-
-def test_a_sum_loses_nothing_to_float32() -> None:
-    """In float32, 10⁸ + 1 is 10⁸: its spacing there is 8."""
-    shared = [np.array([1e8], np.float32), np.array([1], np.float32), np.array([-1e8], np.float32)]
-    assert average(replies_of(*shared), "uniform") == np.float32(1 / 3)
-
-
-@pytest.mark.parametrize("how", ["uniform", "images"])
-def test_one_site_s_average_is_that_site_s_to_the_bit(how: str) -> None:
-    generator = np.random.default_rng(1)
-    own = generator.standard_normal(1000).astype(np.float32) * np.float32(1e-30)
-    own[:4] = [0.0, -0.0, 1e-45, -1e-45]
-    found = replies_of(own, images=(37,))
-    assert average(found, "uniform" if how == "uniform" else "images").tobytes() == own.tobytes()
-
-
-def test_float64_stays_float64() -> None:
-    own = np.array([1 / 3, 2 / 3])
-    assert average(replies_of(own, own, own), "uniform").dtype == np.float64
-
-
-def test_the_order_of_the_sites_moves_no_average_further_than_rounding() -> None:
-    generator = np.random.default_rng(2)
-    shared = [generator.standard_normal(50).astype(np.float32) for _ in range(4)]
-    expected = average(replies_of(*shared), "uniform")
-    for order in permutations(shared):
-        assert np.allclose(average(replies_of(*order), "uniform"), expected, rtol=1.2e-7, atol=0)
 
 
 def test_validation_is_the_mean_over_the_sites_where_it_is_defined() -> None:
