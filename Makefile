@@ -9,12 +9,12 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 .PHONY: help setup test lint deployment demo benchmark clean
 
 help:
-	@echo "make demo       two synthetic hospitals: federated, pooled and single-site, with a report"
-	@echo "make test       formatting, types and tests: what must pass before a change is kept"
+	@echo "make demo        two synthetic hospitals: federated, pooled and single-site, with a report"
+	@echo "make test        formatting, types and tests: what must pass before a change is kept"
 	@echo "make deployment  a real deployment on this machine, and who is refused (part of make test)"
-	@echo "make setup      the environment alone (.venv, about 6 GB: PyTorch with CUDA)"
-	@echo "make benchmark  speed of training and cost of a federated round on this machine"
-	@echo "make clean      remove the environment and the caches of the tools (never runs/)"
+	@echo "make setup       the environment alone (.venv, about 6 GB: PyTorch with CUDA)"
+	@echo "make benchmark   speed of training and cost of a federated round on this machine"
+	@echo "make clean       remove the environment and the caches of the tools (never runs/)"
 
 setup: $(BIN)/.installed
 
