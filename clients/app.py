@@ -13,9 +13,9 @@ from clients.final import evaluate_last
 from clients.gate import Expected, enter_refusal, release
 from clients.guard import refuse
 from clients.identity import identify
-from clients.policy import Policy, reduced
+from clients.policy import Policy, kept_back, reduced
 from clients.round import train_round
-from clients.site import OpenSite, make_card, open_identity
+from clients.site import OpenSite, make_card, note, open_identity
 from common.device import limited_threads
 from common.files import locked
 from common.messages import RollCall, RoundOrder
@@ -52,7 +52,10 @@ def _say_card(site: OpenSite, _: RollCall, __: Policy) -> RecordDict:
 
 def _follow(site: OpenSite, order: RoundOrder, policy: Policy) -> RecordDict:
     act = train_round if order.purpose == "train" else evaluate_last
-    content: RecordDict = encode_reply(reduced(act(site, order), policy), flwr.app)
+    reply = act(site, order)
+    if kept := kept_back(reply, policy):
+        note(site.own, kept)
+    content: RecordDict = encode_reply(reduced(reply, policy), flwr.app)
     return content
 
 

@@ -136,6 +136,16 @@ def reduced(reply: SiteReply, policy: Policy) -> SiteReply:
     return replace(reply, metrics=figures, prototypes=prototypes)
 
 
+def kept_back(reply: SiteReply, policy: Policy) -> str:
+    """Say for the site's log what :func:`reduced` leaves out; ``""`` where that is nothing."""
+    figures = [name for name in reply.metrics if not may_leave(policy, name)]
+    told = [f"{len(figures)} figures"] if figures else []
+    if isinstance(reply, RoundReply):
+        gone = len(reply.prototypes.classes) - len(_enough(reply.prototypes, policy).classes)
+        told += [f"{gone} prototypes"] if gone else []
+    return f"the policy keeps here: {' and '.join(told)}" if told else ""
+
+
 def _enough(prototypes: Prototypes, policy: Policy) -> Prototypes:
     kept = prototypes.counts >= policy.min_prototype_images
     if "prototypes" not in policy.may_leave:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.policy import FIGURES, Policy, make_policy, may_leave, read_policy, reduced
+from clients.policy import FIGURES, Policy, kept_back, make_policy, may_leave, read_policy, reduced
 from common.errors import PolicyError
 from common.messages import RoundReply, SiteReply
 from common.prototypes import Prototypes
@@ -103,6 +103,9 @@ def test_figures_and_prototypes_are_left_out() -> None:
     assert kept.prototypes.classes.tolist() == [0]
     bare = reduced(reply(), policy(may_leave=["weights"]))
     assert isinstance(bare, RoundReply) and not bare.metrics
+    told = kept_back(reply(), policy(may_leave=["weights"]))
+    assert told == "the policy keeps here: 3 figures and 2 prototypes"
+    assert kept_back(reply(), Policy()) == ""
     assert bare.prototypes.vectors.shape == (0, 8)
     figures = SiteReply("run", 1, "north", "f" * 64, {"test/auc": 0.9})
     assert reduced(figures, policy(may_leave=["weights"])).metrics == {}
