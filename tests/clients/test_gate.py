@@ -24,8 +24,8 @@ from common.models.network import layout_of
 from common.prototypes import Prototypes
 from common.sharing import shared_layout
 from common.wire import count_bytes, encode_card, encode_reply
+from simulations.in_process import InProcessGrid, run_server
 from tests.clients.opened import opened, order
-from tests.federation.grid import InProcessGrid, run_server
 from tests.federation.hospitals import client, run_of, server, tiny_config
 
 

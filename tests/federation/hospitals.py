@@ -11,7 +11,7 @@ from PIL import Image
 from clients.app import app as client
 from common.config import Config
 from server.app import app as server
-from tests.federation.grid import InProcessGrid, run_server
+from simulations.in_process import InProcessGrid, run_server
 
 TINY: dict[str, Any] = {
     "image_size": 32,

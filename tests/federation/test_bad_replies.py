@@ -18,7 +18,7 @@ from common.metrics_table import read_rows
 from common.results import read_result
 from common.sharing import Layout
 from common.wire import decode_order, decode_reply, encode_reply
-from tests.federation.grid import Tamper
+from simulations.in_process import Tamper
 from tests.federation.hospitals import federate, run_of, tiny_config
 
 Change = Callable[[RoundReply], RoundReply]

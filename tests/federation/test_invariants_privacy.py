@@ -21,7 +21,7 @@ from common.errors import RunError
 from common.files import load_tensors
 from common.predictions_table import read_predictions
 from common.wire import decode_reply, encode_reply
-from tests.federation.grid import run_server
+from simulations.in_process import run_server
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.hospitals import server as server_app
 

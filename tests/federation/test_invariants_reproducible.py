@@ -12,7 +12,7 @@ from common.config import Config
 from common.files import load_tensors
 from common.metrics_table import read_rows
 from server.app import app as server
-from tests.federation.grid import run_server
+from simulations.in_process import run_server
 from tests.federation.hospitals import NAMES, federate, make_grid, run_of, tiny_config
 
 ROOT = Path(__file__).parents[2]

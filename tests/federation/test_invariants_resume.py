@@ -17,7 +17,7 @@ from common.errors import CheckpointError, RunError
 from common.metrics_table import read_rows
 from common.results import read_result
 from common.wire import decode_order
-from tests.federation.grid import InProcessGrid
+from simulations.in_process import InProcessGrid
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.test_invariants_reproducible import ROOT, outcome
 

@@ -13,7 +13,7 @@ from common.messages import RoundReply
 from common.wire import decode_order, decode_reply, encode_reply
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.state import RunState, average
-from tests.federation.grid import SUPERLINK
+from simulations.in_process import SUPERLINK
 from tests.server.answers import course, prototypes, reply
 
 STATE = RunState(

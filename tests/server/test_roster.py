@@ -19,7 +19,7 @@ from common.models.network import build_network
 from common.sharing import shared_layout
 from common.wire import decode_card, encode_card
 from server.roster import Expected, Roster, call_roll, check_cards
-from tests.federation.grid import InProcessGrid, Tamper
+from simulations.in_process import InProcessGrid, Tamper
 from tests.federation.hospitals import make_grid, tiny_config
 from tests.server.answers import card
 

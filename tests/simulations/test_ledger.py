@@ -11,7 +11,7 @@ from clients.ledger import enter, verify
 from clients.ledger_entry import Message, Part
 from common.files import load_tensors
 from simulations.cli import app
-from tests.federation.grid import InProcessGrid, run_server
+from simulations.in_process import InProcessGrid, run_server
 from tests.federation.hospitals import client, server, tiny_config
 
 

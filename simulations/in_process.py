@@ -37,11 +37,27 @@ class Sent:
 
 @dataclass
 class InProcessGrid(Grid):
-    """Nodes in this process.
+    """Nodes in this process: for attacks and tests, where a message shall be read or changed.
 
-    ``nodes``: node number → node configuration. ``shuffle``: seed of the order in which replies
-    arrive. ``before``: called with each question before its node gets it; what it raises goes
-    through, as a kill would. ``dead``: nodes that the SuperLink answers for.
+    Attributes
+    ----------
+    client : ClientApp
+        What every node runs.
+    nodes : mapping of int to mapping
+        Node number → node configuration.
+    run_config : mapping
+        The run's configuration by key.
+    shuffle : int, optional
+        Seed of the order in which replies arrive.
+    before : callable, optional
+        Called with each question before its node gets it; what it raises goes through, as a kill
+        would.
+    tamper : callable, optional
+        Decides what arrives in place of a reply.
+    dead : set of int
+        Nodes for which the SuperLink answers.
+    keep : bool
+        Whether the bytes of all messages are kept in ``sent``.
     """
 
     client: ClientApp
@@ -51,26 +67,33 @@ class InProcessGrid(Grid):
     before: Callable[[Message], None] | None = None
     tamper: Tamper | None = None
     dead: set[int] = field(default_factory=set)
+    keep: bool = True
     sent: list[Sent] = field(default_factory=list)
     waiting: dict[str, list[Message]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Tell Flower which task this process does."""
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SUPERLINK, 1
 
     def set_run(self, run: Run) -> None:
+        """Refuse: there is one run."""
         raise NotImplementedError
 
     @property
     def run(self) -> Run:
+        """The run."""
         return Run.create_empty(1)
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Refuse: apps make their own messages."""
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes' numbers."""
         return list(self.nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Let the nodes answer, one after the other."""
         identifiers = []
         for message in messages:
             identifier = str(uuid.uuid4())
@@ -80,6 +103,7 @@ class InProcessGrid(Grid):
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the answers to these questions."""
         replies = [reply for one in message_ids for reply in self.waiting.pop(one, [])]
         if self.shuffle is not None:
             random.Random(self.shuffle).shuffle(replies)
@@ -88,6 +112,7 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
+        """Ask and answer."""
         return self.pull_messages(self.push_messages(messages))
 
     def wire(self) -> bytes:
@@ -118,7 +143,8 @@ class InProcessGrid(Grid):
         self, message: Message, kind: str, direction: Literal["down", "up"], node: int
     ) -> Message:
         objects = {key: one.deflate() for key, one in get_all_nested_objects(message).items()}
-        self.sent.append(Sent(kind, direction, node, dict(objects)))
+        if self.keep:
+            self.sent.append(Sent(kind, direction, node, dict(objects)))
         identifier = message.object_id
         arrived = cast(Message, inflate_object_from_contents(identifier, objects))
         arrived.metadata.__dict__["_message_id"] = message.metadata.message_id or identifier
