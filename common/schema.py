@@ -164,9 +164,8 @@ class Config(BaseModel):
     optimizer_state: Literal["carry", "reset"] = "carry"
     """What a site does with its optimizer's moments at the start of a round."""
     aggregation: Aggregation = "uniform"
-    """How the server makes one of the sites' weights: their mean, alike ('uniform') or by training
-    images ('images'); or, so that a site that errs or lies moves it less, 'median', 'trimmed-mean'
-    (without the highest and the lowest fifth) or 'krum' (one site's, closest to the others')."""
+    """How the server joins the sites' weights: their mean, alike or by training images; or, so that
+    a site that lies moves it less, median, trimmed mean, or Krum (the site closest to the others)."""
     min_sites: int = Field(0, ge=0)
     """Fewest good replies that complete a round; 0: every site must answer."""
     round_timeout: float = Field(3600.0, gt=0)
