@@ -165,7 +165,7 @@ class Config(BaseModel):
     """What a site does with its optimizer's moments at the start of a round."""
     aggregation: Aggregation = "uniform"
     """How the server joins the sites' weights: their mean, alike or by training images; or, so that
-    a site that lies moves it less, median, trimmed mean, or Krum (the site closest to the others)."""
+    a site that lies moves it less, median, trimmed mean, or Krum (the most central site)."""
     min_sites: int = Field(0, ge=0)
     """Fewest good replies that complete a round; 0: every site must answer."""
     round_timeout: float = Field(3600.0, gt=0)
