@@ -6,7 +6,7 @@ SuperLink, its ports, Flower's folders, the Ray cluster and its sockets.
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +92,7 @@ def train_federated(
             raise
         finally:
             report.close()
-        return _conclude(launch, before, ending)
+        return _conclude(run, sites, before, ending)
 
 
 def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _private_folder(config: Config) -> Iterator[Path]:
                 shutil.rmtree(used, ignore_errors=True)
 
 
-def _conclude(launch: Launch, before: dict[str, Any], ending: Ending) -> Path:
+def _conclude(run: Path, sites: Sequence[Path], before: dict[str, Any], ending: Ending) -> Path:
     """Return the folder of a run that completed.
 
     Flower calls runs completed that are not, so the run's own result decides.
@@ -173,7 +173,6 @@ def _conclude(launch: Launch, before: dict[str, Any], ending: Ending) -> Path:
     RunError
         With the server's reason.
     """
-    run = launch.run
     result = read_result(run) if (run / "config.toml").exists() else {}
     fresh = result if result != before else {}
     if fresh.get("status") == "completed":
@@ -189,7 +188,7 @@ def _conclude(launch: Launch, before: dict[str, Any], ending: Ending) -> Path:
     _note_end(run, before, "failed", reason)
     parts = [
         f"The federated run '{run.name}' failed: {reason}",
-        what_sites_say(launch.sites, reason),
+        what_sites_say(sites, reason),
     ]
     parts += [f"Its logs: {run / 'log.txt'} and {SERVER_OUTPUT}"] if result else []
     raise RunError(" ".join(part for part in parts if part))

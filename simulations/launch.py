@@ -108,7 +108,7 @@ def follow(
                     time.sleep(POLL_SECONDS)
                     watch.update()
                     copy.update()
-                    if _result_written(launch.run, started):
+                    if result_written(launch.run, started):
                         latest = min(latest, time.monotonic() + FAREWELL_SECONDS)
                         break
             copying.join(timeout=5.0)
@@ -118,7 +118,7 @@ def follow(
     return Ending(state, copy.last_error())
 
 
-def _result_written(run: Path, since: float) -> bool:
+def result_written(run: Path, since: float) -> bool:
     """Say whether the server has written since then that the run completed or failed."""
     file = run / "result.json"
     if not file.exists() or file.stat().st_mtime < since:

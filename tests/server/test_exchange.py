@@ -11,8 +11,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from common.errors import RunError
 from common.messages import RoundReply
 from common.wire import decode_order, decode_reply, encode_reply
+from server.aggregate import aggregate
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
-from server.state import RunState, average
+from server.state import RunState
 from simulations.in_process import SUPERLINK
 from tests.server.answers import course, prototypes, reply
 
@@ -103,7 +104,7 @@ def test_replies_are_sorted_by_site_whatever_the_order_of_arrival(three: Course)
         arrived = answers(sent, north=1e8, south=1.1, east=-1e8)
         found.append(sort(three, sent, [arrived[index] for index in order]))
     assert {tuple(one.good) for one in found} == {("north", "south", "east")}
-    assert len({average(one.good, "uniform").tobytes() for one in found}) == 1
+    assert len({aggregate(one.good, "uniform").tobytes() for one in found}) == 1
 
 
 def test_bytes_are_counted_for_every_site_that_was_asked(three: Course) -> None:

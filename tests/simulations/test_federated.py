@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,14 +18,13 @@ from common.files import load_tensors
 from common.metrics_table import read_rows
 from common.results import read_result
 from simulations.federated import (
-    Ending,
     _conclude,
     _note_end,
     _private_folder,
-    _result_written,
     train_federated,
 )
 from simulations.guard import alone_in
+from simulations.launch import Ending, result_written
 from simulations.placement import Placement
 from simulations.progress import SilentReport
 from simulations.superlink import RunState
@@ -38,6 +38,10 @@ COMPLETED = RunState("finished", "completed", "")
 FAILED = RunState("finished", "failed", "Simulation failed with exception: no site answered")
 
 
+def conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
+    return _conclude(run, sorted(run.glob("sites/*")), before, ending)
+
+
 def make_run(base: Path, config: Config | None = None, **result: object) -> Path:
     config = config or Config(run_name="one")
     run = base / config.run_name
@@ -49,13 +53,13 @@ def make_run(base: Path, config: Config | None = None, **result: object) -> Path
 
 def test_a_run_that_says_it_completed_did(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="completed")
-    assert _conclude(run, {}, Ending(COMPLETED, "")) == run
+    assert conclude(run, {}, Ending(COMPLETED, "")) == run
 
 
 def test_a_run_that_flower_calls_completed_without_a_result_has_failed(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="running")
     with pytest.raises(RunError, match="Flower says 'completed', but the server wrote no result"):
-        _conclude(run, {}, Ending(COMPLETED, ""))
+        conclude(run, {}, Ending(COMPLETED, ""))
     assert read_result(run)["status"] == "failed"
 
 
@@ -84,7 +88,7 @@ def test_the_reason_is_the_best_that_somebody_gave(
 ) -> None:
     run = make_run(tmp_path, **result)
     with pytest.raises(RunError, match=f"run 'one' failed: .*{reason}.*log.txt and flower.txt"):
-        _conclude(run, {}, ending)
+        conclude(run, {}, ending)
     after = read_result(run)
     assert after["status"] == "failed"
     assert reason in after["reason"]
@@ -93,13 +97,13 @@ def test_the_reason_is_the_best_that_somebody_gave(
 def test_what_an_earlier_attempt_wrote_is_no_result_of_this_one(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="failed", reason="an earlier reason")
     with pytest.raises(RunError, match="no site answered"):
-        _conclude(run, read_result(run), Ending(FAILED, ""))
+        conclude(run, read_result(run), Ending(FAILED, ""))
     assert read_result(run)["reason"] == "no site answered"
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no site answered$"):
-        _conclude(tmp_path / "one", {}, Ending(FAILED, ""))
+        conclude(tmp_path / "one", {}, Ending(FAILED, ""))
     assert not list(tmp_path.iterdir())
 
 
@@ -117,10 +121,10 @@ def test_what_the_server_wrote_at_the_end_stays(tmp_path: Path) -> None:
 def test_a_result_counts_from_this_run_s_start(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="failed")
     written = (run / "result.json").stat().st_mtime
-    assert _result_written(run, written - 1)
-    assert not _result_written(run, written + 1)
+    assert result_written(run, written - 1)
+    assert not result_written(run, written + 1)
     (run / "result.json").write_text('{"status": "running"}')
-    assert not _result_written(run, written - 1)
+    assert not result_written(run, written - 1)
 
 
 def test_ray_s_sockets_fit_wherever_temporary_files_lie(
