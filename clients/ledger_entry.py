@@ -39,15 +39,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of the ledger: one message.
+class Message:
+    """What is to be entered.
 
     Attributes
     ----------
-    number : int
-        Its place, from 1.
-    time : str
-        ISO 8601, UTC.
     site, run : str
         Their names.
     round : int
@@ -62,40 +58,40 @@ class Entry:
         Bytes of the whole message's content as it is sent; 0 if it was held back.
     parts : tuple of Part
         All that is in it, or was to be.
+    """
+
+    site: str
+    run: str
+    round: int
+    message: str
+    verdict: str
+    reason: str
+    size: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Entry(Message):
+    """A line of the ledger: a message, and its place.
+
+    Attributes
+    ----------
+    number : int
+        Its place, from 1.
+    time : str
+        ISO 8601, UTC.
     previous, hash : str
         SHA-256 of the line before, and of this one without this key.
     """
 
     number: int
     time: str
-    site: str
-    run: str
-    round: int
-    message: str
-    verdict: str
-    reason: str
-    size: int
-    parts: tuple[Part, ...]
     previous: str
     hash: str
 
     def line(self) -> bytes:
         """Return the line, with its end."""
         return canonical(asdict(self)) + b"\n"
-
-
-@dataclass(frozen=True)
-class Message:
-    """What is to be entered; the attributes are those of :class:`Entry`."""
-
-    site: str
-    run: str
-    round: int
-    message: str
-    verdict: str
-    reason: str
-    size: int
-    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)

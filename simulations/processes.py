@@ -115,6 +115,12 @@ def start(
         )
 
 
+def last_lines(log: Path, lines: int = 5) -> str:
+    """Return the last lines of a process's output, for an error's sentence."""
+    kept = log.read_text(errors="replace").splitlines()[-lines:]
+    return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that it can clean up."""

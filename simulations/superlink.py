@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from common.config import Scalar
 from common.errors import RunError
-from simulations.processes import start
+from simulations.processes import last_lines, start
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
@@ -170,10 +170,9 @@ class SuperLink:
             # The SuperLink went away under the stream; whoever asks for the state will say so.
             return
 
-    def tail(self, lines: int = 5) -> str:
+    def tail(self) -> str:
         """Return the last lines of the SuperLink's own output, for an error's sentence."""
-        kept = self.log.read_text(errors="replace").splitlines()[-lines:]
-        return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
+        return last_lines(self.log)
 
     def _client(self, timeout: float = 30.0) -> "ControlHttpClient":
         from flwr.supercore.control import ControlHttpClient

@@ -20,7 +20,7 @@ from simulations.deployment.consortium import Consortium, make_consortium
 from simulations.deployment.folders import COORDINATOR, write_folders
 from simulations.launch import Ending, Ground, Launch, follow
 from simulations.placement import child_environment
-from simulations.processes import ProcessTree, start, undisturbed
+from simulations.processes import ProcessTree, last_lines, start, undisturbed
 from simulations.superlink import SuperLink, free_port, wait_until_ready
 
 
@@ -99,7 +99,7 @@ def _carry_out(launch: Launch, held: ExitStack) -> Ending:
         def check() -> None:
             for role, (process, log) in nodes.items():
                 if process.poll() is not None:
-                    raise RunError(f"{role}'s process ended during the run. {_tail(log)}")
+                    raise RunError(f"{role}'s process ended during the run. {last_lines(log)}")
 
         run_id = link.submit(bundle, launch.config.to_run_config(), {})
         try:
@@ -118,11 +118,6 @@ def _taken_down(trees: list[ProcessTree]) -> Iterator[None]:
         with undisturbed():
             for tree in reversed(trees):
                 tree.take_down()
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-5:]
-    return "Its last lines: " + " | ".join(line.strip() for line in lines if line.strip())
 
 
 DEPLOYMENT = Ground("Flower over TLS", own_folder, _carry_out)
