@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from common.errors import PolicyError
+from common.keyed import Keyed, kebab
 from common.messages import RoundReply, SiteReply
 from common.prototypes import Prototypes
-from common.schema import kebab
 
 What = Literal["weights", "prototypes", "figures"]
 SENDABLE: tuple[What, ...] = get_args(What)
@@ -44,18 +44,8 @@ FIGURES = (
 the training of a round."""
 
 
-class Policy(BaseModel):
+class Policy(Keyed):
     """What may leave a site; a key of its file is the field's name in kebab-case."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        alias_generator=kebab,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
 
     may_leave: list[What] = Field(list(SENDABLE))
     """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'. Without weights the

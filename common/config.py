@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.errors import ConfigError
-from common.schema import SYNTHETIC, Config, Scalar, kebab
+from common.keyed import kebab
+from common.schema import SYNTHETIC, Config, Scalar
 
 __all__ = [
     "SYNTHETIC",

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from common.errors import ConfigError
+from common.keyed import Keyed, kebab
 
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SYNTHETIC = "synthetic"
@@ -23,23 +24,8 @@ Scalar = str | int | float | bool
 Aggregation = Literal["uniform", "images", "median", "trimmed-mean", "krum"]
 
 
-def kebab(name: str) -> str:
-    """Return the configuration key of a field: ``local_steps`` is ``local-steps``."""
-    return name.replace("_", "-")
-
-
-class Config(BaseModel):
+class Config(Keyed):
     """Everything that determines a run; a key is the field's name in kebab-case."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        alias_generator=kebab,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
 
     # Sites and folds
     data: str = SYNTHETIC

@@ -16,11 +16,11 @@ from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
 from common.ending import ending_told
 from common.errors import ConfigError
+from common.keyed import kebab
 from common.models.network import Network, build_network
 from common.plan import Plan, make_plan
 from common.results import TrainingResult, subset_figures
 from common.runs import RunFolder, read_run_config, refuse_taken
-from common.schema import kebab
 from common.sharing import private_names, shared_names
 from common.training import training_site
 from common.weights import weights_digest

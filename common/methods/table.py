@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.errors import ConfigError
-from common.schema import Config, Scalar, kebab
+from common.keyed import kebab
+from common.schema import Config, Scalar
 
 Mode = Literal["pooled", "federated", "single"]
 

@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
-from common.schema import SITE_NAME, kebab
+from common.keyed import Keyed, kebab
+from common.schema import SITE_NAME
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
@@ -52,18 +53,7 @@ AbsolutePath = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        alias_generator=kebab,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class SitePlan(_Table):
+class SitePlan(Keyed):
     """A hospital."""
 
     name: str = Field(pattern=f"^{SITE_NAME.pattern}$")
@@ -89,7 +79,7 @@ class SitePlan(_Table):
     -b 384, so that its private key has never been elsewhere; '' makes a pair."""
 
 
-class Consortium(_Table):
+class Consortium(Keyed):
     """A coordinator and its hospitals."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
