@@ -153,11 +153,12 @@ class Config(Keyed):
     """How the server joins the sites' weights: their mean, alike or by training images; or, so that
     a site that lies moves it less, median, trimmed mean, or Krum (the most central site)."""
     min_sites: int = Field(0, ge=0)
-    """Fewest good replies that complete a round; 0: every site must answer."""
+    """Fewest good replies that complete a round, and fewest sites to begin with; 0: every site, and
+    one that goes away is awaited until round-timeout. The others may come late, or leave."""
     round_timeout: float = Field(3600.0, gt=0)
     """Seconds after which a round goes on without the sites that have not answered."""
     join_timeout: float = Field(600.0, gt=0)
-    """Seconds that the server waits for the sites to join before it gives up."""
+    """Seconds that the server waits for sites to join before it gives up, or begins with fewer."""
 
     # Where a run lives
     run_name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")

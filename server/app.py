@@ -25,7 +25,9 @@ from common.wire import decode_evaluation
 from server.checkpoints import load_checkpoint
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.journal import Journal, say_final, say_round
-from server.roster import Expected, call_roll
+from server.patience import PatientGrid
+from server.roll_call import Roll
+from server.roster import Expected
 from server.state import RunState, choose
 from server.strategy import SiteAverage
 
@@ -67,16 +69,17 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     network = build_network(config, config.site_names)
     layout, fingerprint = shared_layout(network), code_fingerprint()
     expected = Expected(fingerprint, config.digest(), layout.digest())
-    roster = call_roll(grid, folder.path.name, config, expected, say)
+    roll = Roll(grid, folder.path.name, config, expected, say)
+    roster = roll.call()
     images = {site: card.train_images for site, card in roster.cards.items()}
-    course = Course(
-        folder.path.name, config, roster, make_plan(config, images.values()), layout, fingerprint
-    )
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
-    say(_opening(course, state, network.description))
-    state = state or RunState(0, pack(network))
+    state = state or RunState(0, pack(network), images)
+    plan = make_plan(config, state.began_with.values())
+    course = Course(folder.path.name, config, roster, plan, layout, fingerprint)
+    say(_opening(course, state.round, network.description))
+    grid = PatientGrid(grid, roster, config.min_sites or len(config.site_names), say)
     journal = Journal(folder, course, network)
-    strategy = SiteAverage(course, state, _noting(journal, state.round, say))
+    strategy = SiteAverage(course, state, _noting(journal, state.round, say), roll.call_late)
     if (rounds := course.plan.rounds - state.round) > 0:
         # The weights are the strategy's own: Flower's loop would hold on to those of the start.
         del state
@@ -84,12 +87,12 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     _conclude(grid, journal, strategy.state, say)
 
 
-def _opening(course: Course, state: RunState | None, network: str) -> str:
+def _opening(course: Course, after: int, network: str) -> str:
     sites = ", ".join(
         f"{site} ({card.train_images} training images)"
         for site, card in course.roster.cards.items()
     )
-    begin = f"going on after round {state.round}" if state else "starting"
+    begin = f"going on after round {after}" if after else "starting"
     return (
         f"{begin}: {network}; {sites}; {course.plan.total_steps} steps in {course.plan.rounds} "
         f"rounds"

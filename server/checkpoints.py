@@ -16,9 +16,7 @@ KEPT = 2
 ARRAYS = ("shared", "prototypes")
 
 
-def save_checkpoint(
-    folder: Path, state: RunState, train_images: Mapping[str, int], config_digest: str
-) -> None:
+def save_checkpoint(folder: Path, state: RunState, config_digest: str) -> None:
     """Write a checkpoint of a round, and remove all but the last two.
 
     Parameters
@@ -27,8 +25,6 @@ def save_checkpoint(
         Where checkpoints lie; made where it is missing.
     state : RunState
         The state after a round.
-    train_images : mapping of str to int
-        Training images of every site; the length of the run depends on them.
     config_digest : str
         Digest of the run's configuration.
 
@@ -45,7 +41,6 @@ def save_checkpoint(
     about = {
         "config": config_digest,
         "state": json.dumps(numbers),
-        "train_images": json.dumps(dict(train_images)),
         # JSON keeps the order of the sites, which safetensors does not.
         "prototypes": json.dumps(list(state.prototypes)),
     }
@@ -64,6 +59,15 @@ def load_checkpoint(
     folder: Path, train_images: Mapping[str, int], config_digest: str
 ) -> RunState | None:
     """Return the state of the newest checkpoint that is whole, None where there is none.
+
+    Parameters
+    ----------
+    folder : Path
+        Where checkpoints lie.
+    train_images : mapping of str to int
+        Training images of the sites that are there now.
+    config_digest : str
+        Digest of the run's configuration.
 
     Raises
     ------
@@ -97,18 +101,17 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
             "configuration that it was started with, or start a new run."
         )
     try:
-        before: dict[str, int] = json.loads(about["train_images"])
         state = _state_of(tensors, about)
     except (KeyError, TypeError, ValueError) as error:
         raise _DamagedError(
             f"The checkpoint {path} is damaged, or another version of xsite wrote it ({error}). "
             "Resume the run with the version that it was started with, or start a new run."
         ) from error
-    for site, images in train_images.items():
-        if before.get(site) != images:
+    for site, before in state.began_with.items():
+        if (images := train_images.get(site, before)) != before:
             raise CheckpointError(
-                f"{site} has {images} training images; at the start of the run it had "
-                f"{before.get(site, 0)}. Restore its folder, or start a new run."
+                f"{site} has {images} training images; at the start of the run it had {before}. "
+                "Restore its folder, or start a new run."
             )
     return state
 

@@ -154,7 +154,7 @@ def sort_replies(
     strangers: list[str] = []
     up = dict.fromkeys(sent, 0)
     for message in replies:
-        site = _sender(message, course.roster, sent)
+        site = course.roster.site_of(message.metadata.src_node_id)
         if site is None:
             strangers.append(_reason(message) if message.has_error() else "a node without a name")
             continue
@@ -213,15 +213,6 @@ def require_enough(course: Course, what: str, exchange: Exchange[Any]) -> None:
             f"needed (min-sites = {course.config.min_sites}). {why}. When that is mended, go on "
             f"with the run: run-name = '{course.run}', resume = true."
         )
-
-
-def _sender(message: Message, roster: Roster, sent: Mapping[str, Message]) -> str | None:
-    site = roster.site_of(message.metadata.src_node_id)
-    if site is None and message.has_error():
-        # When a node goes away, the SuperLink answers in its place under a number of its own.
-        asked = message.metadata.reply_to_message_id
-        return next((s for s, m in sent.items() if asked and m.metadata.message_id == asked), None)
-    return site
 
 
 def _reason(message: Message) -> str:

@@ -64,9 +64,7 @@ class Journal:
 
     def checkpoint(self, state: RunState) -> None:
         """Write what a resumed server needs."""
-        images = {site: card.train_images for site, card in self.course.roster.cards.items()}
-        folder = self.folder.path / "checkpoint"
-        save_checkpoint(folder, state, images, self.course.config.digest())
+        save_checkpoint(self.folder.path / "checkpoint", state, self.course.config.digest())
 
     def finish(
         self,

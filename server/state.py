@@ -24,6 +24,8 @@ class RunState:
         Rounds that are done.
     shared : ndarray, shape (layout.size,)
         The average of the last round; before the first, the initial weights.
+    began_with : mapping of str to int
+        Training images of each site that was there at the start: they set the run's length.
     prototypes : mapping of str to Prototypes
         Each site's latest.
     completed : mapping of str to int
@@ -44,6 +46,7 @@ class RunState:
 
     round: int
     shared: NDArray[Any]
+    began_with: Mapping[str, int] = field(default_factory=dict)
     prototypes: Mapping[str, Prototypes] = field(default_factory=dict)
     completed: Mapping[str, int] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 Flower's loop runs unchanged, but knows nothing of the weights: :class:`SiteAverage` alone holds
 them. A round is what the state says is next, so that a resumed run goes on where it was. Everyone
-in the roster takes part in every round; nobody is sampled.
+in the roster takes part in every round; nobody is sampled. The roster may grow between rounds.
 """
 
 import time
@@ -35,11 +35,15 @@ class SiteAverage(FedAvg):
         Where it stands; ``self.state`` afterwards.
     note : callable
         Writes figures and checkpoint of a round, before the next one begins.
+    prepare : callable
+        Called before a round is ordered: the course's roster may grow.
     """
 
-    def __init__(self, course: Course, state: RunState, note: Note) -> None:
+    def __init__(
+        self, course: Course, state: RunState, note: Note, prepare: Callable[[], None]
+    ) -> None:
         super().__init__()
-        self.course, self.state, self.note = course, state, note
+        self.course, self.state, self.note, self.prepare = course, state, note, prepare
         self.sent: dict[str, Message] = {}
         self.since = time.monotonic()
 
@@ -52,6 +56,7 @@ class SiteAverage(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Order a round of training from every site."""
+        self.prepare()
         self.sent = make_orders(self.course, self.state, "train", MessageType.TRAIN)
         return list(self.sent.values())
 

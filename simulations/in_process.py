@@ -89,8 +89,8 @@ class InProcessGrid(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes' numbers."""
-        return list(self.nodes)
+        """Return the numbers of the nodes that are there."""
+        return [node for node in self.nodes if node not in self.dead]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Let the nodes answer, one after the other."""

@@ -196,7 +196,7 @@ def test_a_site_that_moves_the_weights_much_further_than_the_others_is_left_out(
     said = (run_of(config) / "log.txt").read_text()
     assert said.count("south") and "more than 5 times the median of the sites" in said
     # The honest ones' average is what it would have been without the third.
-    honest = tiny_config(tmp_path / "other", ("north", "south", "east"), epochs=2, min_sites=2)
+    honest = config.changed(runs_dir=str(tmp_path / "other"), round_timeout=0.5)
 
     def silent(question: Message, reply: Message) -> list[Message]:
         kind, node = question.metadata.message_type, question.metadata.dst_node_id

@@ -172,7 +172,7 @@ def test_a_site_killed_between_rounds_or_before_it_answers_ends_the_run_until_it
     unharmed: tuple[Path, dict[str, bytes], list[str]],
 ) -> None:
     folder, expected, rows = unharmed
-    config = resumable(folder, "dead-site")
+    config = resumable(folder, "dead-site").changed(round_timeout=0.5)
     grid = make_grid(config)
 
     def die(question: Message) -> None:

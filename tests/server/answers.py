@@ -59,6 +59,7 @@ def reply(site: str, **values: Any) -> RoundReply:
 def course(*sites: str, **values: Any) -> Course:
     """Return the course of a run over sites at the nodes 100, 101, …"""
     config = Config().changed(sites=",".join(sites), **values)
-    nodes = {site: 100 + number for number, site in enumerate(sites)}
-    roster = Roster(nodes, {site: card(site) for site in sites})
+    roster = Roster(sites)
+    for number, site in enumerate(sites):
+        roster.add(100 + number, card(site))
     return Course("run", config, roster, Plan(10, 4, 4), LAYOUT, "f" * 64)

@@ -134,14 +134,6 @@ def test_an_error_says_the_site_s_reason(three: Course) -> None:
     }
 
 
-def test_the_superlink_s_word_for_a_dead_node_counts_for_the_site_that_was_asked(
-    three: Course,
-) -> None:
-    sent = orders(three)
-    arrived = [fault(sent["south"], 5, "Node unavailable", SUPERLINK)]
-    assert sort(three, sent, arrived).faults["south"] == "Node unavailable (Flower's code 5)"
-
-
 def test_a_stranger_s_error_is_told_with_every_silent_site(three: Course) -> None:
     sent = orders(three)
     stranger = fault(sent["south"], 8, "killed", SUPERLINK)

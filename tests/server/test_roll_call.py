@@ -8,6 +8,7 @@ from typing import Any
 import flwr.app
 import pytest
 from flwr.app import Message
+from flwr.proto.node_pb2 import NodeInfo
 
 from clients.app import app as client
 from clients.approval import approve
@@ -18,7 +19,8 @@ from common.messages import SiteCard
 from common.models.network import build_network
 from common.sharing import shared_layout
 from common.wire import decode_card, encode_card
-from server.roster import Expected, Roster, call_roll, check_cards
+from server.roll_call import Roll
+from server.roster import Expected, Roster, check_cards
 from simulations.in_process import InProcessGrid, Tamper
 from tests.federation.hospitals import make_grid, tiny_config
 from tests.server.answers import card
@@ -43,7 +45,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("server.roster.time", made)
+    monkeypatch.setattr("server.roll_call.time", made)
     return made
 
 
@@ -54,7 +56,7 @@ def expected_of(config: Config) -> Expected:
 
 def call(config: Config, grid: InProcessGrid, said: list[str] | None = None) -> Roster:
     heard = [] if said is None else said
-    return call_roll(grid, "run", config, expected_of(config), heard.append)
+    return Roll(grid, "run", config, expected_of(config), heard.append).call()
 
 
 def patient_config(tmp_path: Path, **values: Any) -> Config:
@@ -279,3 +281,42 @@ def test_more_simulated_nodes_than_sites_are_done_without(tmp_path: Path, clock:
     grid.nodes = {100 + k: {"partition-id": k, "num-partitions": 4} for k in range(4)}
     roster = call(config, grid)
     assert (roster.nodes, roster.cards["north"].nodes) == ({"north": 100, "south": 101}, 4)
+
+
+def named(grid: InProcessGrid, names: Mapping[int, str]) -> InProcessGrid:
+    """Let Flower say under which names the nodes' keys were registered."""
+    found = [NodeInfo(node_id=node, name=names.get(node, "")) for node in grid.nodes]
+    grid.get_nodes = lambda: found  # type: ignore[method-assign]
+    return grid
+
+
+def test_a_node_cannot_answer_for_another_site_than_its_key_was_registered_for(
+    tmp_path: Path, clock: Clock
+) -> None:
+    config = patient_config(tmp_path)
+    grid = named(deployed(config, {1: "north", 2: "south"}), {1: "north", 2: "east"})
+    expected = "Node 2 says that it is 'south', but its key was registered for 'east'"
+    with pytest.raises(RunError, match=expected):
+        call(config, grid)
+    assert call(config, named(deployed(config, {1: "north", 2: "south"}), {1: "north"})).nodes
+
+
+def test_a_run_that_can_do_without_a_site_waits_for_it_until_join_timeout(
+    tmp_path: Path, clock: Clock
+) -> None:
+    config = patient_config(tmp_path, min_sites=1)
+    assert call(config, deployed(config, {1: "north"})).nodes == {"north": 1}
+    assert 1060.0 <= clock.now < 1061.0
+
+
+def test_a_site_that_cannot_take_part_is_told_where_the_run_can_do_without(
+    tmp_path: Path, clock: Clock
+) -> None:
+    config = patient_config(tmp_path, min_sites=1)
+    grid = deployed(config, {1: "north", 2: "south"})
+    grid.nodes = {1: grid.nodes[1], 2: {"site": "south", "data-dir": str(tmp_path / "nothing")}}
+    said: list[str] = []
+    assert call(config, grid, said).nodes == {"north": 1}
+    assert said[0].startswith("not taken in: A site cannot take part. south: ")
+    # Once, and not at every poll.
+    assert len([one for one in said if "not taken in" in one]) == 1
