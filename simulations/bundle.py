@@ -89,6 +89,12 @@ def build_bundle(app: Path) -> bytes:
     return build_fab_from_disk(app)
 
 
+def make_bundle(folder: Path) -> bytes:
+    """Write xsite's own app into a new or empty folder and build its bundle."""
+    write_app(folder)
+    return build_bundle(folder)
+
+
 def _version() -> str:
     try:
         return metadata.version("xsite")

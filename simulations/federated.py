@@ -15,7 +15,7 @@ from common.config import Config
 from common.errors import RunError, XsiteError
 from common.results import differing_keys, read_result
 from common.runs import RunFolder, read_run_config, refuse_taken
-from simulations.bundle import build_bundle, write_app
+from simulations.bundle import make_bundle
 from simulations.following import SERVER_OUTPUT, what_sites_say
 from simulations.guard import alone_in
 from simulations.launch import Ending, Ground, Launch, follow
@@ -120,8 +120,7 @@ def _simulate(launch: Launch, held: ExitStack) -> Ending:
     environment = child_environment(launch.folder, launch.config, launch.placement)
     with _superlink(launch.folder, environment) as (link, tree):
         # The SuperLink takes seconds to start, in which the bundle is made.
-        write_app(launch.folder / "app")
-        bundle = build_bundle(launch.folder / "app")
+        bundle = make_bundle(launch.folder / "app")
         wait_until_ready(link)
         federation = launch.placement.federation_config(len(launch.config.site_names))
         run_id = link.submit(bundle, launch.config.to_run_config(), federation)
@@ -138,8 +137,8 @@ def _superlink(
 ) -> Iterator[tuple[SuperLink, ProcessTree]]:
     """Start a SuperLink, and leave no process of it or of its run behind."""
     with undisturbed():
-        link = start_superlink(folder, environment)
-        tree = ProcessTree(link.process)
+        link, process = start_superlink(folder, environment)
+        tree = ProcessTree(process)
     try:
         yield link, tree
     finally:

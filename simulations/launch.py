@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.config import Config
@@ -13,9 +13,9 @@ from common.results import read_result
 from simulations.following import OutputCopy, RunWatch
 from simulations.guard import alone_in
 from simulations.placement import Placement
-from simulations.processes import ProcessTree
+from simulations.processes import ProcessTree, undisturbed
 from simulations.progress import Report
-from simulations.superlink import RunState, SuperLink
+from simulations.superlink import UNREACHABLE, RunState, SuperLink
 
 POLL_SECONDS = 0.5
 # Asking the SuperLink, and looking for new processes, takes tens of milliseconds of a processor
@@ -23,6 +23,7 @@ POLL_SECONDS = 0.5
 POLLS_BETWEEN_QUESTIONS = 4
 # A run whose result is written has this long to end by itself.
 FAREWELL_SECONDS = 60.0
+MOST_SUBMISSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,40 @@ class Ground:
     carry_out: Callable[[Launch, ExitStack], Ending]
 
 
+def follow_to_the_end(
+    launch: Launch,
+    link: SuperLink,
+    bundle: bytes,
+    held: ExitStack,
+    check: Callable[[], None] | None = None,
+) -> Ending:
+    """Submit a run, and again where its server's process is killed: it goes on where it was.
+
+    Parameters
+    ----------
+    launch : Launch
+        The run.
+    link : SuperLink
+        A SuperLink of a deployment.
+    bundle : bytes
+        The app.
+    held, check
+        As of :func:`follow`.
+    """
+    for left in reversed(range(MOST_SUBMISSIONS)):
+        run_id = link.submit(bundle, launch.config.to_run_config(), {})
+        try:
+            ending = follow(launch, link, run_id, [], held, check)
+        finally:
+            with undisturbed():
+                link.stop(run_id)
+        if not left or not _was_killed(launch.run, ending):
+            break
+        launch.report.message("the server's process was killed; going on from its last checkpoint")
+        launch = replace(launch, config=launch.config.changed(resume=True))
+    return ending
+
+
 def follow(
     launch: Launch,
     link: SuperLink,
@@ -90,7 +125,7 @@ def follow(
     output = launch.folder / "server.log"
     copy = OutputCopy(output, launch.run)
     watch = RunWatch(launch.run, launch.sites, launch.report)
-    unlocked = not launch.config.resume
+    unlocked, answered = not launch.config.resume, True
     started, latest = time.time(), math.inf
     with output.open("w", buffering=1) as file:
         copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
@@ -99,6 +134,9 @@ def follow(
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
                 for tree in trees:
                     tree.update()
+                if answered and state.status == UNREACHABLE:
+                    launch.report.message("Flower's SuperLink does not answer; waiting for it")
+                answered = state.status != UNREACHABLE
                 if check is not None:
                     check()
                 for _ in range(POLLS_BETWEEN_QUESTIONS):
@@ -116,6 +154,14 @@ def follow(
             copy.update()
     watch.update()
     return Ending(state, copy.last_error())
+
+
+def _was_killed(run: Path, ending: Ending) -> bool:
+    """Say whether the server's process ended without a word: only a kill leaves it running."""
+    begun = (run / "config.toml").exists()
+    return ending.state.outcome != "completed" and (
+        begun and read_result(run).get("status") == "running"
+    )
 
 
 def result_written(run: Path, since: float) -> bool:

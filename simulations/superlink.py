@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
 
 START_SECONDS = 90.0
+UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
 class RunState:
     """What the SuperLink says of a run.
 
-    ``status`` is pending, starting, running or finished; ``outcome``, of a finished run, is
-    completed, failed or stopped; ``details`` says why it failed.
+    ``status`` is pending, starting, running, finished, or that it does not answer; ``outcome``, of
+    a finished run, is completed, failed or stopped; ``details`` says why it failed.
     """
 
     status: str
@@ -42,13 +43,16 @@ class RunState:
 class SuperLink:
     """A running SuperLink: its process, its address on the loopback, the file of its output.
 
-    ``authority``: the certificate of who signed its own; None where it is reached without TLS.
+    Process and file are None where somebody else started it. ``authority``: the certificate of who
+    signed its own; None where it is reached without TLS. ``kept``: who started it starts it again
+    when it ends, so that no answer is no end of the run.
     """
 
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | None"
     address: str
-    log: Path
+    log: Path | None
     authority: Path | None = None
+    kept: bool = False
 
     def register(self, name: str, public_key: bytes) -> None:
         """Make a site's key known; its node is refused before.
@@ -137,12 +141,14 @@ class SuperLink:
         from flwr.common.serde import run_from_proto
         from flwr.proto.control_pb2 import ListRunsRequest
 
-        if self.process.poll() is not None:
+        if not self.kept and self.ended():
             raise RunError(f"Flower's SuperLink ended during the run. {self.tail()}")
         try:
             with self._client() as client:
                 reply = client.ListRuns(ListRunsRequest(run_id=run_id))
         except Exception as error:
+            if self.kept:
+                return RunState(UNREACHABLE, "", "")
             raise RunError(f"Flower's SuperLink does not answer: {error}. {self.tail()}") from error
         status = run_from_proto(reply.run_dict[run_id]).status
         return RunState(status.status, status.sub_status, status.details)
@@ -170,9 +176,13 @@ class SuperLink:
             # The SuperLink went away under the stream; whoever asks for the state will say so.
             return
 
+    def ended(self) -> bool:
+        """Say whether its process, if it is known, has ended."""
+        return self.process is not None and self.process.poll() is not None
+
     def tail(self) -> str:
         """Return the last lines of the SuperLink's own output, for an error's sentence."""
-        return last_lines(self.log)
+        return last_lines(self.log) if self.log else ""
 
     def _client(self, timeout: float = 30.0) -> "ControlHttpClient":
         from flwr.supercore.control import ControlHttpClient
@@ -186,7 +196,9 @@ class SuperLink:
         )
 
 
-def start_superlink(folder: Path, environment: Mapping[str, str]) -> SuperLink:
+def start_superlink(
+    folder: Path, environment: Mapping[str, str]
+) -> "tuple[SuperLink, subprocess.Popen[bytes]]":
     """Start a SuperLink for simulation on a free port of the loopback.
 
     Parameters
@@ -199,8 +211,8 @@ def start_superlink(folder: Path, environment: Mapping[str, str]) -> SuperLink:
 
     Returns
     -------
-    SuperLink
-        Which may not answer yet: see :func:`wait_until_ready`.
+    tuple of SuperLink and Popen
+        It, which may not answer yet (see :func:`wait_until_ready`), and its process.
     """
     working = folder / "empty"
     working.mkdir(exist_ok=True)
@@ -209,7 +221,8 @@ def start_superlink(folder: Path, environment: Mapping[str, str]) -> SuperLink:
     program = str(Path(sysconfig.get_path("scripts")) / "flower-superlink")
     options = ["--insecure", "--simulation", "--host", host, "--port", port]
     log = folder / "superlink.log"
-    return SuperLink(start([program, *options], working, environment, log), address, log)
+    process = start([program, *options], working, environment, log)
+    return SuperLink(process, address, log), process
 
 
 def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
@@ -223,7 +236,7 @@ def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
     host, _, port = link.address.partition(":")
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if link.process.poll() is not None:
+        if link.ended():
             raise RunError(f"Flower's SuperLink did not start. {link.tail()}")
         try:
             socket.create_connection((host, int(port)), timeout=1.0).close()

@@ -101,3 +101,51 @@ def up(
     for part, digest in read_result(run)["weights_digest"].items():
         say(Console(), f"Weights ({part}): {digest}")
     say(Console(), f"Hospitals' folders and ledgers: {run}-hospitals")
+
+
+@app.command("run", cls=PlainCommand, short_help="Run a configuration over the consortium.")
+def run(
+    context: typer.Context,
+    consortium: Annotated[
+        Path, typer.Argument(metavar="TOML", help="The one of xsite deploy init.")
+    ],
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+    sites: options.SiteList = None,
+    name: options.RunName = None,
+    resume: options.ResumedRun = None,
+    seed: options.Seed = None,
+    epochs: options.Epochs = None,
+    method: options.MethodName = None,
+) -> None:
+    """Train federated over a consortium that stands; give this on the coordinator's machine.
+
+    The hospitals' nodes need not be there yet: the run says whom it waits for. If the server's
+    process is killed, the run goes on from its last checkpoint. Ctrl-C stops the run; --resume goes
+    on with it.
+    """
+    from simulations.commands.train import run_training
+    from simulations.deployment.consortium import read_consortium
+    from simulations.deployment.consortium_run import ground_of, runs_of
+
+    plan = read_consortium(consortium)
+    asked = options.Asked(
+        file=config,
+        # Every hospital names its own folder, and the coordinator none.
+        settings=("data=", *(set_ or ())),
+        sites=sites or ",".join(plan.site_names),
+        runs=runs_of(plan),
+        name=name,
+        resume=resume,
+        seed=seed,
+        epochs=epochs,
+        method=method,
+        mode="federated",
+    )
+
+    def training(config: Config, base: Path, report: Report) -> Path:
+        from simulations.federated import train_federated
+
+        return train_federated(config, base, report, ground=ground_of(plan))
+
+    run_training(context, "federated", asked, training, f"xsite deploy run {consortium}")

@@ -4,7 +4,8 @@
 
     <folder>/coordinator/   ca.crt ca.key server.pem server.key superexec.secret keys/<site>.pub
                             superlink.sh superexec.sh register.sh nginx.conf *.service CHECKLIST.md
-    <folder>/<site>/        ca.crt key key.pub policy.toml supernode.sh *.service CHECKLIST.md
+    <folder>/<site>/        ca.crt key key.pub policy.toml supernode.sh bin/flwr-clientapp
+                            *.service CHECKLIST.md
 """
 
 import secrets
@@ -147,6 +148,7 @@ def _hospital(
         "key.pub": File(pair.public),
         "policy.toml": File(_fill("policy.toml", shared)),
         "supernode.sh": File(_fill("supernode.sh", shared), SCRIPT),
+        "bin/flwr-clientapp": File(_fill("clientapp.sh", shared), SCRIPT),
         "xsite-supernode.service": File(_fill("unit.service", unit)),
         "CHECKLIST.md": File(_fill("hospital.md", shared)),
     }

@@ -1,26 +1,32 @@
 """A real deployment on one machine: SuperLink, SuperExec and a SuperNode per site, over TLS.
 
-What starts are the scripts that ``xsite deploy init`` makes, with keys of this one run. All of it
-listens on the loopback and is gone when the run ends, however it ends. What stays::
+What starts are the scripts that ``xsite deploy init`` makes, with keys of this one run. A process
+that is killed is started again, as systemd would at a hospital. All of it listens on the loopback
+and is gone when the run ends, however it ends. What stays::
 
     <base>/<run>/                the coordinator's: the run's folder, as in a simulation
     <base>/<run>-hospitals/<site>/   the hospital's state-dir, with its ledger
 """
 
-import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.config import Config
-from common.errors import RunError
-from simulations.bundle import build_bundle, write_app
+from simulations.bundle import make_bundle
 from simulations.deployment.consortium import Consortium, make_consortium
-from simulations.deployment.folders import COORDINATOR, write_folders
-from simulations.launch import Ending, Ground, Launch, follow
+from simulations.deployment.folders import (
+    COORDINATOR,
+    NODE_PAUSE,
+    SERVER_PAUSE,
+    write_folders,
+)
+from simulations.deployment.units import Unit
+from simulations.launch import Ending, Ground, Launch, follow_to_the_end
 from simulations.placement import child_environment
-from simulations.processes import ProcessTree, last_lines, start, undisturbed
+from simulations.processes import undisturbed
 from simulations.superlink import SuperLink, free_port, wait_until_ready
 
 
@@ -66,58 +72,72 @@ def _state(run: Path, site: str) -> Path:
     return run.parent / f"{run.name}-hospitals" / site
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A deployment that runs: its SuperLink, and what starts killed processes again."""
+
+    link: SuperLink
+    units: list[Unit]
+
+    def keep(self) -> None:
+        """Start again what was killed; called every now and then."""
+        for unit in self.units:
+            unit.keep()
+
+
+@contextmanager
+def standing(
+    plan: Consortium, scripts: Path, folder: Path, environment: Mapping[str, str]
+) -> Iterator[Standing]:
+    """Start a consortium on this machine, and leave no process of it behind.
+
+    Parameters
+    ----------
+    plan : Consortium
+        As :func:`plan_consortium` makes it.
+    scripts : Path
+        What :func:`simulations.deployment.folders.write_folders` made of it.
+    folder : Path
+        A private folder, for logs.
+    environment : mapping
+        All environment variables of every process.
+    """
+    units: list[Unit] = []
+    address = f"127.0.0.1:{plan.superlink_port}"
+    states = {COORDINATOR: plan.state_dir} | {site.name: site.state_dir for site in plan.site}
+
+    def begin(role: str, script: str, pause: float) -> Unit:
+        # Of nobody else's run: the sites here are not the ones of the coordinator's machine.
+        own = {"XSITE_STATE": states[role], "XSITE_SUPERLINK": address, "XSITE_DATA": ""}
+        log = folder / f"{role}-{script}.log"
+        started = Unit(role, scripts / role / script, folder, {**environment, **own}, log, pause)
+        units.append(started)
+        return started
+
+    try:
+        server = begin(COORDINATOR, "superlink.sh", SERVER_PAUSE)
+        authority = scripts / COORDINATOR / "ca.crt"
+        link = SuperLink(server.process, address, server.log, authority, kept=True)
+        wait_until_ready(link)
+        begin(COORDINATOR, "superexec.sh", SERVER_PAUSE)
+        for site in plan.site_names:
+            link.register(site, (scripts / site / "key.pub").read_bytes())
+            begin(site, "supernode.sh", NODE_PAUSE)
+        yield Standing(link, units)
+    finally:
+        with undisturbed():
+            for unit in reversed(units):
+                unit.take_down()
+
+
 def _carry_out(launch: Launch, held: ExitStack) -> Ending:
     """Start everything, run the app to its end, and take everything down."""
     plan = plan_consortium(launch.config, launch.run)
     scripts = write_folders(plan, launch.folder / "consortium")
     environment = child_environment(launch.folder, launch.config, launch.placement)
-    # Of nobody else's run: the sites here are not the ones of the coordinator's machine.
-    environment |= {"XSITE_SUPERLINK": f"127.0.0.1:{plan.superlink_port}", "XSITE_DATA": ""}
-    trees: list[ProcessTree] = []
-    nodes: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
-    with _taken_down(trees):
-
-        def begin(role: str, script: str) -> "tuple[subprocess.Popen[bytes], Path]":
-            log = launch.folder / f"{role}-{script}.log"
-            own = environment | {"XSITE_STATE": str(_state(launch.run, role))}
-            with undisturbed():
-                process = start([str(scripts / role / script)], launch.folder, own, log)
-                trees.append(ProcessTree(process))
-            return process, log
-
-        process, log = begin(COORDINATOR, "superlink.sh")
-        address = f"127.0.0.1:{plan.superlink_port}"
-        link = SuperLink(process, address, log, scripts / COORDINATOR / "ca.crt")
-        write_app(launch.folder / "app")
-        bundle = build_bundle(launch.folder / "app")
-        wait_until_ready(link)
-        nodes[COORDINATOR] = begin(COORDINATOR, "superexec.sh")
-        for site in plan.site_names:
-            link.register(site, (scripts / site / "key.pub").read_bytes())
-            nodes[site] = begin(site, "supernode.sh")
-
-        def check() -> None:
-            for role, (process, log) in nodes.items():
-                if process.poll() is not None:
-                    raise RunError(f"{role}'s process ended during the run. {last_lines(log)}")
-
-        run_id = link.submit(bundle, launch.config.to_run_config(), {})
-        try:
-            return follow(launch, link, run_id, trees, held, check)
-        finally:
-            with undisturbed():
-                link.stop(run_id)
-
-
-@contextmanager
-def _taken_down(trees: list[ProcessTree]) -> Iterator[None]:
-    """Leave no process of the block behind."""
-    try:
-        yield
-    finally:
-        with undisturbed():
-            for tree in reversed(trees):
-                tree.take_down()
+    bundle = make_bundle(launch.folder / "app")
+    with standing(plan, scripts, launch.folder, environment) as deployed:
+        return follow_to_the_end(launch, deployed.link, bundle, held, deployed.keep)
 
 
 DEPLOYMENT = Ground("Flower over TLS", own_folder, _carry_out)

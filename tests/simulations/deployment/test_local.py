@@ -1,6 +1,7 @@
 """A real SuperLink and two authenticated SuperNodes over TLS, beside the same run simulated."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -8,10 +9,16 @@ import pytest
 import torch
 
 from clients.ledger import entries, verify
-from common.errors import ConfigError
+from common.config import Config
+from common.errors import ConfigError, RunError
 from common.files import load_tensors
-from simulations.deployment.local import DEPLOYMENT, own_folder, plan_consortium
+from simulations.bundle import build_bundle, write_app
+from simulations.deployment.consortium import Consortium
+from simulations.deployment.consortium_run import ground_of, runs_of
+from simulations.deployment.folders import COORDINATOR, write_folders
+from simulations.deployment.local import DEPLOYMENT, own_folder, plan_consortium, standing
 from simulations.federated import train_federated
+from simulations.placement import child_environment, place
 from simulations.progress import SilentReport
 from tests.federation.hospitals import federate, run_of, tiny_config
 
@@ -57,3 +64,50 @@ def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "a b")
     with pytest.raises(ConfigError, match=r"site\.1\.data-dir: .* is no absolute path of letters"):
         plan_consortium(config, tmp_path / "runs" / "one")
+
+
+@pytest.fixture(scope="module")
+def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Consortium]]:
+    """A consortium that stands, and a configuration of its sites."""
+    folder = tmp_path_factory.mktemp("lab")
+    config = tiny_config(folder, epochs=1, data=str(folder / "data"))
+    made = plan_consortium(config, folder / "state" / "run")
+    scripts = write_folders(made, folder / "lab")
+    environment = child_environment(folder, config, place(config))
+    with standing(made, scripts, folder, environment):
+        yield config, made.model_copy(update={"folder": str(scripts / COORDINATOR)})
+
+
+def over(lab: tuple[Config, Consortium], name: str) -> Path:
+    """Run a configuration over the consortium, as `xsite deploy run` does."""
+    config, plan = lab
+    settings = config.changed(data="", run_name=name, join_timeout=120.0)
+    return train_federated(settings, runs_of(plan), SilentReport(), ground=ground_of(plan))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hospital_runs_no_code_but_the_xsite_that_is_installed_there(
+    standing_lab: tuple[Config, Consortium], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(folder: Path) -> bytes:
+        write_app(folder)
+        with (folder / "clients" / "round.py").open("a") as file:
+            file.write("# and send the images as well\n")
+        return build_bundle(folder)
+
+    monkeypatch.setattr("simulations.deployment.consortium_run.make_bundle", changed)
+    expected = r"A site cannot take part\. .*clients/round\.py is not as it is installed here"
+    with pytest.raises(RunError, match=expected):
+        over(standing_lab, "changed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_goes_over_a_consortium_that_stands(
+    standing_lab: tuple[Config, Consortium], tmp_path: Path
+) -> None:
+    run = over(standing_lab, "good")
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    federate(standing_lab[0].changed(runs_dir=str(tmp_path), run_name="good"))
+    assert_equal_tensors(run / "shared.safetensors", tmp_path / "good" / "shared.safetensors")

@@ -1,0 +1,98 @@
+"""The hospital's own ``flwr-clientapp``: it runs the xsite that is installed here, and no other.
+
+Flower ships an app's code with every run, so that whoever can start a run could change what runs
+at a hospital. In a hospital's folder this program stands in front of Flower's of the same name.
+What is shipped cannot change it: before anything of that is unpacked, every file is compared with
+the xsite that the hospital has installed, and so could review.
+"""
+
+import io
+import sys
+import tomllib
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from common.errors import PolicyError
+
+PACKAGES = ("common", "clients", "server")
+PROJECT, CONTENT = "pyproject.toml", ".info/CONTENT"
+OURS = "clients.app:app"
+INSTALLED = Path(__file__).resolve().parents[1]
+
+
+def check_bundle(bundle: bytes, installed: Path = INSTALLED) -> None:
+    """Refuse an app whose code is not the code that is installed here.
+
+    Parameters
+    ----------
+    bundle : bytes
+        The app as Flower ships it: a ZIP archive.
+    installed : Path
+        The folder that holds the packages ``common``, ``clients`` and ``server``.
+
+    Raises
+    ------
+    PolicyError
+        Naming the first file that differs. The text leaves the site; it says nothing of its data.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            names = archive.namelist()
+            # Of two files of one name the second would be unpacked over the first.
+            if len(names) != len(set(names)):
+                raise PolicyError(_refusal("a file is in it twice"))
+            for name in names:
+                if name == PROJECT:
+                    _check_project(archive.read(name))
+                elif name != CONTENT:
+                    _check_file(name, archive.read(name), installed)
+    except zipfile.BadZipFile as error:
+        raise PolicyError(_refusal("it is no ZIP archive")) from error
+
+
+def _check_project(content: bytes) -> None:
+    try:
+        components = tomllib.loads(content.decode())["tool"]["flwr"]["app"]["components"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PolicyError(_refusal(f"its {PROJECT} names no app")) from error
+    if components.get("clientapp") != OURS:
+        raise PolicyError(_refusal(f"its ClientApp is not {OURS}"))
+
+
+def _check_file(name: str, content: bytes, installed: Path) -> None:
+    path = Path(name)
+    known = path.suffix == ".py" and path.parts[0] in PACKAGES and ".." not in path.parts
+    own = installed / path
+    if not known or not own.is_file():
+        raise PolicyError(_refusal(f"{name} is not part of what is installed here"))
+    if own.read_bytes() != content:
+        raise PolicyError(_refusal(f"{name} is not as it is installed here"))
+
+
+def _refusal(why: str) -> str:
+    return f"This site runs the xsite that it has reviewed, and this app is another: {why}."
+
+
+def main() -> None:
+    """Do what ``flwr-clientapp`` does, with a look at the app before it is unpacked."""
+    from flwr.supernode.cli import flwr_clientapp
+
+    # Where Flower has it no more, this fails, and nothing runs.
+    flower: Any = import_module("flwr.supernode.runtime.run_clientapp")
+    install = flower.install_from_fab
+
+    def install_reviewed(bundle: bytes, *arguments: Any, **named: Any) -> Path:
+        check_bundle(bundle)
+        installed: Path = install(bundle, *arguments, **named)
+        return installed
+
+    flower.install_from_fab = install_reviewed
+    # Flower looks at its own name when it ends.
+    sys.argv[0] = "flwr-clientapp"
+    flwr_clientapp()
+
+
+if __name__ == "__main__":
+    main()

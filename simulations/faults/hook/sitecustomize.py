@@ -1,0 +1,108 @@
+"""Holds a process still at a chosen moment, so that somebody can kill it, or another, just then.
+
+Python imports a module of this name at every start. Where ``XSITE_FAULT`` is set, in JSON, a
+function of one module is wrapped as soon as that module is imported::
+
+    {"module": "clients.round", "name": "train", "after": false, "inner": false, "call": 2,
+     "role": "hospital-a", "folder": "/a/folder/of/this/one/run"}
+
+In processes whose ``XSITE_STATE`` ends with the role, its n-th call (counted over all processes)
+writes ``reached`` into the folder and waits for ``go``: before the function, after it, or, with
+``inner``, at the second call of the function that it returns.
+"""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+INNER_CALL = 2
+
+
+def wait(folder: Path) -> None:
+    """Say that the moment is there, and wait until somebody says go."""
+    (folder / "reached").write_text(str(os.getpid()))
+    while not (folder / "go").exists():
+        time.sleep(0.02)
+
+
+def is_the_one(folder: Path, call: int) -> bool:
+    """Count a call, over all processes, and say whether it is the one."""
+    with (folder / "calls").open("ab") as file:
+        file.write(b".")
+        file.flush()
+        return file.tell() == call
+
+
+def held(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., Any]:
+    """Return the function with the wait in it."""
+    folder = Path(fault["folder"])
+
+    @functools.wraps(function)
+    def holding(*arguments: Any, **named: Any) -> Any:
+        now = is_the_one(folder, fault["call"])
+        if now and not fault["after"] and not fault["inner"]:
+            wait(folder)
+        result = function(*arguments, **named)
+        if now and fault["after"]:
+            wait(folder)
+        return held_inner(result, folder) if now and fault["inner"] else result
+
+    return holding
+
+
+def held_inner(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """Return a function that waits at its second call."""
+    calls = 0
+
+    def holding(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == INNER_CALL:
+            wait(folder)
+        return function(*arguments, **named)
+
+    return holding
+
+
+class Finder(importlib.abc.MetaPathFinder):
+    """Finds the module as Python does, and wraps its function once it is loaded."""
+
+    def __init__(self, fault: dict[str, Any]) -> None:
+        self.fault = fault
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module's spec, with a loader that wraps."""
+        if name != self.fault["module"]:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            *owners, last = self.fault["name"].split(".")
+            owner: Any = module
+            for one in owners:
+                owner = getattr(owner, one)
+            setattr(owner, last, held(getattr(owner, last), self.fault))
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if "XSITE_FAULT" in os.environ:
+    _fault = json.loads(os.environ["XSITE_FAULT"])
+    if os.environ.get("XSITE_STATE", "").endswith(f"/{_fault['role']}"):
+        sys.meta_path.insert(0, Finder(_fault))

@@ -1,0 +1,60 @@
+"""Which processes of a deployment are killed, and at which moments of a round."""
+
+from dataclasses import dataclass
+
+SITE = "hospital-a"
+COORDINATOR = "coordinator"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, by the program that it runs and whose it is."""
+
+    name: str
+    program: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of the second round, as a call of a function.
+
+    ``after`` the function, or before it; with ``inner``, at the second call of what it returns.
+    ``call``: which call of it; the roll call counts where the function serves it too.
+    ``answering``: whether the site's ClientApp is there.
+    """
+
+    name: str
+    role: str
+    module: str
+    function: str
+    call: int
+    after: bool = False
+    inner: bool = False
+    answering: bool = True
+
+
+PROCESSES = (
+    Process("ServerApp", "flwr-serverapp", COORDINATOR),
+    Process("SuperLink", "flower-superlink", COORDINATOR),
+    Process("SuperExec", "flower-superexec", COORDINATOR),
+    Process("SuperNode", "flower-supernode", SITE),
+    Process("SuperNode's SuperExec", "flower-superexec", SITE),
+    Process("ClientApp", "clients.reviewed", SITE),
+)
+MOMENTS = (
+    Moment("before training", SITE, "clients.round", "train", 2),
+    Moment("mid-epoch", SITE, "clients.round", "progress_writer", 2, inner=True),
+    Moment("after private write", SITE, "clients.store", "PrivateStore.save", 2, after=True),
+    Moment("before send", SITE, "clients.app", "release", 3, after=True),
+    Moment(
+        "after send",
+        *(SITE, "flwr.supernode.start_client_internal", "_push_messages", 3),
+        after=True,
+        answering=False,
+    ),
+    Moment("mid-aggregation", COORDINATOR, "server.state", "aggregate", 2, answering=False),
+    Moment(
+        "mid-checkpoint", COORDINATOR, "common.files", "save_file", 2, after=True, answering=False
+    ),
+)
