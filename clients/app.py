@@ -45,7 +45,9 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, decode_order, _follow)
 
 
-def _say_card(site: OpenSite, _: RollCall, __: Policy) -> RecordDict:
+def _say_card(site: OpenSite, call: RollCall, _: Policy) -> RecordDict:
+    if call.awaited:
+        note(site.own, f"run {call.run}: the server waits for {call.awaited}")
     content: RecordDict = encode_card(make_card(site), flwr.app)
     return content
 

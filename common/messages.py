@@ -25,9 +25,13 @@ AWAITS_APPROVAL = 112
 
 @dataclass(frozen=True)
 class RollCall:
-    """The server's first question: who are you? ``run`` is the run's name."""
+    """The server's first question: who are you? ``run`` is the run's name.
+
+    It is asked again of sites that wait; ``awaited`` then says for whom, and is "" otherwise.
+    """
 
     run: str
+    awaited: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from common.sharing import Layout
 ROLL_CALL, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"
 SHARED, PROTOTYPES, METRICS = "shared", "prototypes", "metrics"
 # Keys in them
-RUN, ROUND, SITE, FINGERPRINT = "run", "round", "site", "fingerprint"
+RUN, ROUND, SITE, FINGERPRINT, AWAITED = "run", "round", "site", "fingerprint", "awaited"
 PURPOSE, PREVIOUS, BEST, EVALUATE = "purpose", "previous", "best", "evaluate"
 FIRST_STEP, LAST_STEP, TOTAL_STEPS = "first-step", "last-step", "total-steps"
 FLAT, IMAGES, LAYOUT, CLASS_COUNTS = "flat", "images", "layout", "class-counts"
@@ -47,14 +47,15 @@ class Records(Protocol):
 
 def encode_roll_call(call: RollCall, records: Records) -> Any:
     """Return a roll call as a RecordDict."""
-    return records.RecordDict({ROLL_CALL: records.ConfigRecord({RUN: call.run})})
+    about = records.ConfigRecord({RUN: call.run, AWAITED: call.awaited})
+    return records.RecordDict({ROLL_CALL: about})
 
 
 def decode_roll_call(content: Mapping[str, Any]) -> RollCall:
     """Read what :func:`encode_roll_call` made; ReplyError if it is nothing of the kind."""
     _only(content, (ROLL_CALL,))
-    _only(content[ROLL_CALL], (RUN,))
-    return RollCall(_text(content[ROLL_CALL], RUN))
+    _only(content[ROLL_CALL], (RUN, AWAITED))
+    return RollCall(_text(content[ROLL_CALL], RUN), _text(content[ROLL_CALL], AWAITED))
 
 
 def encode_card(card: SiteCard, records: Records) -> Any:

@@ -77,7 +77,8 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     plan = make_plan(config, state.began_with.values())
     course = Course(folder.path.name, config, roster, plan, layout, fingerprint)
     say(_opening(course, state.round, network.description))
-    grid = PatientGrid(grid, roster, config.min_sites or len(config.site_names), say)
+    enough = config.min_sites or len(config.site_names)
+    grid = PatientGrid(grid, folder.path.name, roster, enough, say)
     journal = Journal(folder, course, network)
     strategy = SiteAverage(course, state, _noting(journal, state.round, say), roll.call_late)
     if (rounds := course.plan.rounds - state.round) > 0:

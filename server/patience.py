@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from server.roll_call import tell_who_waits
 from server.roster import AWAY, Roster
 
 POLL_SECONDS = 0.25
@@ -30,6 +31,8 @@ class PatientGrid(Grid):
     ----------
     grid : Grid
         Flower's own.
+    run_name : str
+        The run's name.
     roster : Roster
         Who is asked.
     enough : int
@@ -39,6 +42,7 @@ class PatientGrid(Grid):
     """
 
     grid: Grid
+    run_name: str
     roster: Roster
     enough: int
     say: Callable[[str], None]
@@ -137,7 +141,8 @@ class _Asking:
         return Message(first.content, node, about.message_type, group_id=about.group_id)
 
     def hear(self) -> None:
-        """Take what has come."""
+        """Take what has come, and tell who waits for whom."""
+        before = set(self.away)
         for answer in self.grid.pull_messages(list(self.waiting)):
             node = self.waiting.pop(answer.metadata.reply_to_message_id, None)
             if node is None or not answer.has_error() or answer.error.code not in AWAY:
@@ -147,6 +152,12 @@ class _Asking:
             answer.metadata.__dict__["_src_node_id"] = node
             self.away[node] = answer
             self._say(f"{self._name(node)} is away: {answer.error.reason}")
+
+        gone = [self._name(node) for node in self.away if node not in before]
+        if gone and not self.done():
+            there = [answer.metadata.src_node_id for answer in self.answers if answer.has_content()]
+            awaited = f"{', '.join(gone)}, who went away"
+            tell_who_waits(self.grid.grid, self.grid.run_name, there, awaited)
 
     def done(self) -> bool:
         """Say whether nobody else is to be awaited."""

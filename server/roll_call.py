@@ -5,7 +5,7 @@ many of them until ``join-timeout``. Who comes later is asked between rounds.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import flwr.app
@@ -20,8 +20,17 @@ from server.roster import AWAY, Expected, Roster, check_cards
 
 POLL_SECONDS = 0.5
 SAY_SECONDS, FIRST_SAY_SECONDS = 10.0, 3.0
+# Telling the sites starts a process at each.
+TELL_SECONDS = 60.0
 # A person takes minutes, and every question starts a process at the site.
 APPROVAL_SECONDS = 20.0
+
+
+def tell_who_waits(grid: Grid, run: str, nodes: Sequence[int], awaited: str) -> None:
+    """Let sites that wait know for whom, in their own logs; nobody waits for their answers."""
+    content = encode_roll_call(RollCall(run, awaited), flwr.app)
+    if notices := [Message(content, node, MessageType.QUERY) for node in nodes]:
+        grid.push_messages(notices)
 
 
 @dataclass
@@ -90,7 +99,7 @@ class Roll:
             If somebody does not come, two nodes claim one site, a site cannot take part, or a
             site runs another code, configuration or network. It names them.
         """
-        started, said = time.monotonic(), FIRST_SAY_SECONDS - SAY_SECONDS
+        started, said, told = time.monotonic(), FIRST_SAY_SECONDS - SAY_SECONDS, False
         while True:
             self._ask()
             self._hear_all()
@@ -103,6 +112,10 @@ class Roll:
             if waited - said >= SAY_SECONDS:
                 said = waited
                 self.say(f"waiting for {self._awaited(missing)}, {waited:.0f} s so far")
+            if not told and waited >= TELL_SECONDS:
+                told = True
+                nodes = list(self.roster.nodes.values())
+                tell_who_waits(self.grid, self.run, nodes, self._awaited(missing))
             time.sleep(min(POLL_SECONDS, self.config.join_timeout / 10))
 
     def call_late(self) -> None:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -30,8 +31,10 @@ import torch
 import typer
 from rich.console import Console
 
+from common.errors import RunError
 from common.files import load_tensors
 from simulations.faults.moments import COORDINATOR, MOMENTS, PROCESSES, SITE, Moment, Process
+from simulations.processes import terminable
 from simulations.tables import print_rows
 
 HOOK = Path(__file__).parent / "hook"
@@ -66,7 +69,11 @@ class Cell:
 
 
 def run_cell(
-    folder: Path, process: Process | None, moment: Moment | None, reference: Path | None
+    folder: Path,
+    process: Process | None,
+    moment: Moment | None,
+    reference: Path | None,
+    stop: threading.Event,
 ) -> Cell:
     """Run a deployment and kill a process in it.
 
@@ -78,6 +85,8 @@ def run_cell(
         Whom to kill when; None: nobody.
     reference : Path, optional
         Folder of the run that nobody disturbed.
+    stop : Event
+        Set where nobody wants to know any more.
     """
     folder.mkdir(parents=True)
     names = (process.name if process else "nobody", moment.name if moment else "")
@@ -86,10 +95,17 @@ def run_cell(
     started = time.monotonic()
     deadline = started + LONGEST_SECONDS
     with _deployment(folder, moment) as deployed:
+
+        def goes_on() -> bool:
+            return deployed.poll() is None and time.monotonic() < deadline and not stop.is_set()
+
         found = True
         if process and moment:
-            found = _kill_at_the_moment(folder, deployed, process, deadline)
-        while deployed.poll() is None and time.monotonic() < deadline:
+            while goes_on() and not (folder / "reached").exists():
+                time.sleep(0.05)
+            found = _kill(deployed.pid, process)
+            (folder / "go").touch()
+        while goes_on():
             time.sleep(0.2)
         ended = deployed.poll()
     seconds = time.monotonic() - started
@@ -109,7 +125,8 @@ def _deployment(folder: Path, moment: Moment | None) -> Iterator["subprocess.Pop
     environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "XSITE_HOME": str(folder / "home")}
     if moment is not None:
         fault = asdict(moment) | {"name": moment.function, "folder": str(folder)}
-        environment |= {"XSITE_FAULT": json.dumps(fault), "PYTHONPATH": str(HOOK)}
+        path = [str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment |= {"XSITE_FAULT": json.dumps(fault), "PYTHONPATH": os.pathsep.join(path)}
     settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     program = Path(sysconfig.get_path("scripts")) / "xsite"
     command = [str(program), "deploy", "up", "--local", *settings]
@@ -128,25 +145,21 @@ def _deployment(folder: Path, moment: Moment | None) -> Iterator["subprocess.Pop
         process.wait(timeout=120)
 
 
-def _kill_at_the_moment(
-    folder: Path, deployed: "subprocess.Popen[bytes]", process: Process, deadline: float
-) -> bool:
-    while not (folder / "reached").exists():
-        if deployed.poll() is not None or time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    found = _find(deployed.pid, process)
+def _kill(root: int, process: Process) -> bool:
+    """Kill a process of a deployment at once, and say whether it was there."""
+    found = _find(root, process)
     for one in found:
         one.kill()
     psutil.wait_procs(found, timeout=10)
-    (folder / "go").touch()
     return bool(found)
 
 
 def _find(root: int, process: Process) -> list[psutil.Process]:
     """Return the processes of a deployment that run a program for a role."""
-    found = []
-    for one in psutil.Process(root).children(recursive=True):
+    found, descendants = [], list[psutil.Process]()
+    with suppress(psutil.Error):
+        descendants = psutil.Process(root).children(recursive=True)
+    for one in descendants:
         with suppress(psutil.Error):
             words = [Path(word).name for word in one.cmdline()[:4]]
             role = Path(one.environ().get("XSITE_STATE", "")).name
@@ -202,6 +215,38 @@ def rows_of(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     ]
 
 
+def run_cells(
+    pairs: Sequence[tuple[Process, Moment]], base: Path, at_once: int, console: Console
+) -> list[Cell]:
+    """Run all cells, several at once, and print each as it ends.
+
+    Raises
+    ------
+    RunError
+        If the run that nobody disturbs does not complete.
+    """
+    stop = threading.Event()
+    first = run_cell(base / "0", None, None, None, stop)
+    reference = base / "0" / "runs" / UNDISTURBED
+    if not (reference / "shared.safetensors").exists():
+        raise RunError(f"The run that nobody disturbed did not complete: {first.told}")
+    console.print(f"Undisturbed: {first.seconds:.0f} s")
+    with ThreadPoolExecutor(at_once) as pool:
+        jobs = [
+            pool.submit(run_cell, base / str(number), process, moment, reference, stop)
+            for number, (process, moment) in enumerate(pairs, start=1)
+        ]
+        try:
+            for done, job in enumerate(as_completed(jobs), start=1):
+                told = " | ".join(rows_of([job.result()])[0])
+                console.print(f"{done} of {len(jobs)}: {told}", soft_wrap=True)
+        finally:
+            # Those under way end themselves; those that wait do not begin.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return [job.result() for job in jobs]
+
+
 def main(
     at_once: Annotated[int, typer.Option(help="Deployments at a time.", min=1)] = 2,
     process: Annotated[str, typer.Option(help="Kill this process alone.")] = "",
@@ -225,33 +270,17 @@ def main(
         raise typer.BadParameter(f"There are {names}.")
     console = Console()
     base = keep or Path(tempfile.mkdtemp(prefix="xsite-faults-"))
-    cells: dict[tuple[str, str], Cell] = {}
     try:
-        first = run_cell(base / "0", None, None, None)
-        reference = base / "0" / "runs" / UNDISTURBED
-        if not (reference / "shared.safetensors").exists():
-            raise RuntimeError(f"The undisturbed run did not complete: {first.told}")
-        console.print(f"Undisturbed: {first.seconds:.0f} s")
-        with ThreadPoolExecutor(at_once) as pool:
-            jobs = {
-                pool.submit(run_cell, base / str(k), one, when, reference): (one.name, when.name)
-                for k, (one, when) in enumerate(pairs, start=1)
-            }
-            for job in as_completed(jobs):
-                cell = job.result()
-                cells[jobs[job]] = cell
-                console.print(f"{len(cells)} of {len(pairs)}:", *rows_of([cell])[0], sep=" | ")
+        with terminable():
+            cells = run_cells(pairs, base, at_once, console)
     finally:
         if keep is None:
             shutil.rmtree(base, ignore_errors=True)
-    ordered = [cells[one.name, when.name] for one, when in pairs]
     if output is not None:
-        output.write_text(json.dumps([asdict(cell) for cell in ordered], indent=2) + "\n")
+        output.write_text(json.dumps([asdict(cell) for cell in cells], indent=2) + "\n")
     columns = ("Killed", "Moment of round 2", "What happened", "Seconds", "Weights")
-    print_rows(
-        console, f"{COORDINATOR} and two hospitals, killed with -9", columns, rows_of(ordered)
-    )
-    raise typer.Exit(int(any(cell.equal is False for cell in ordered)))
+    print_rows(console, f"{COORDINATOR} and two hospitals, killed with -9", columns, rows_of(cells))
+    raise typer.Exit(int(any(cell.equal is False for cell in cells)))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,9 @@ def test_a_site_that_dies_before_or_after_it_trained_is_awaited_and_asked_again(
     assert 90 <= clock.now < 95
     assert "waiting: south is away: Node unavailable" in log_of(config)
     assert "waiting: asking south again" in log_of(config)
+    for site, told in (("north", True), ("south", False), ("east", True)):
+        own = (run_of(config) / "sites" / site / "log.txt").read_text()
+        assert ("the server waits for south, who went away" in own) == told, site
 
 
 def test_a_node_that_left_and_came_back_unseen_is_asked_again(
