@@ -1,5 +1,26 @@
 """The errors of xsite: one sentence each, for the person who can act on it."""
 
+LONGEST, END = 5000, 1000
+"""Characters of a sentence, and how many of them are kept of its end, where the advice stands."""
+
+
+def one_line(text: str) -> str:
+    """Return a text as it can stand on one line of a terminal, a log or a table.
+
+    Names of files and what another machine said stand in sentences. They may hold line breaks,
+    commands to the terminal or, as a name that is not UTF-8, what no file can be written with;
+    these are escaped. What nobody would read to its end loses its middle.
+    """
+    shown = "".join(
+        char.encode("unicode_escape", "backslashreplace").decode()
+        if ord(char) < 32 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000
+        else char
+        for char in text
+    )
+    if len(shown) <= LONGEST:
+        return shown
+    return f"{shown[: LONGEST - END]} … {shown[-END:]}"
+
 
 class XsiteError(Exception):
     """Base of every error that xsite raises on purpose.
@@ -9,6 +30,10 @@ class XsiteError(Exception):
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the sentence, on one line."""
+        return one_line(super().__str__())
 
 
 class ConfigError(XsiteError):

@@ -1,6 +1,7 @@
 """A site folder: ``<class>/<image>`` with an optional ``metadata.csv``, read and checked."""
 
 import csv
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import SiteError
+from common.errors import SiteError, one_line
 
 METADATA = "metadata.csv"
 IGNORED_FOLDERS = {"masks", "masks-lungs"}
@@ -94,17 +95,11 @@ def inspect_site(
         )
     try:
         problems = _folder_problems(name, root, classes)
-        files = sorted(
-            path.relative_to(root).as_posix()
-            for label in classes
-            if (root / label).is_dir()
-            for path in (root / label).rglob("*")
-            if path.is_file() and not path.name.startswith(".")
-        )
+        files, file_problems = _files(name, root, classes)
         rows, row_problems = _read_metadata(name, root)
     except OSError as error:
-        return empty, (f"Site '{name}': cannot read {error.filename}: {error.strerror}.",)
-    problems += row_problems
+        return empty, (one_line(f"Site '{name}': cannot read {error.filename}: {error.strerror}."),)
+    problems += file_problems + row_problems
     if rows is not None and not row_problems:
         problems += _metadata_problems(name, root, classes, files, rows)
     labels = np.array([classes.index(file.partition("/")[0]) for file in files], dtype=np.int64)
@@ -112,7 +107,7 @@ def inspect_site(
     warnings = _patient_warnings(name, files, patients)
     return (
         SiteFolder(name, root, tuple(classes), tuple(files), labels, patients, warnings),
-        tuple(problems),
+        tuple(map(one_line, problems)),
     )
 
 
@@ -142,19 +137,47 @@ def _folder_problems(name: str, root: Path, classes: Sequence[str]) -> list[str]
         ]
     for label in classes:
         folder = root / label
-        if label in there and not any(
-            path.is_file() and not path.name.startswith(".") for path in folder.rglob("*")
-        ):
+        if label in there and all(path.name.startswith(".") for path in folder.rglob("*")):
             problems.append(
                 f"Site '{name}': the class folder {folder} is empty. Add images of that class."
             )
     return problems
 
 
+def _files(name: str, root: Path, classes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the images below the class folders, sorted, and what else lies there."""
+    files, problems = [], []
+    for label in classes:
+        for path in sorted((root / label).rglob("*")) if (root / label).is_dir() else ():
+            if path.name.startswith("."):
+                continue
+            if fault := _fault(path):
+                problems.append(f"Site '{name}': {path} {fault}")
+            elif path.is_file():
+                files.append(path.relative_to(root).as_posix())
+    return sorted(files), problems
+
+
+def _fault(path: Path) -> str:
+    """Say why what lies in a class folder would not be read, "" if it is a file or a folder."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8, which tables of it cannot hold. Rename it."
+    if path.is_file() or (path.is_dir() and not path.is_symlink()):
+        return ""
+    if path.is_dir():
+        return "is a link to a folder, which is not followed. Move the folder itself there."
+    if path.is_symlink():
+        return "is a link to what is not there. Mend the link or move it away."
+    return "is no file but a pipe or a device. Move it away."
+
+
 def _read_metadata(name: str, root: Path) -> tuple[dict[str, tuple[str, str]] | None, list[str]]:
     """Return file → (label, patient id) and the problems of the table itself."""
     path = root / METADATA
-    if not path.exists():
+    # A link that leads nowhere is no absent table: without its patients a fold would split them.
+    if not path.exists() and not path.is_symlink():
         return None, []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -1,0 +1,14 @@
+"""What the tests of the corpus share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let everything that a command keeps lie in the test's folder, where it also works."""
+    monkeypatch.setenv("XSITE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XSITE_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
