@@ -16,6 +16,8 @@ from common.errors import SiteError
 MAX_PIXELS = 100_000_000
 """An image of more pixels is refused by its header and never decoded."""
 DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+"""What Pillow may take a file for: of its others, PostScript would run a program."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
 
             image = dicom_image(content, path, (settings.window_center, settings.window_width))
         else:
-            image = _image(content)
+            image = _image(content, path)
+        return _squashed(image, settings)
     except SiteError:
         raise
     except Exception as error:
@@ -110,6 +113,9 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
             f"{path} is truncated or damaged ({type(error).__name__}). "
             "Export it again or move it away."
         ) from error
+
+
+def _squashed(image: Image.Image, settings: DecodeSettings) -> NDArray[np.uint8]:
     image = image.convert("L" if settings.channels == 1 else "RGB")
     image = image.resize((settings.size, settings.size), Image.Resampling.BILINEAR, reducing_gap=3)
     return np.asarray(image, dtype=np.uint8).reshape(
@@ -165,7 +171,7 @@ def _image_header(content: bytes, path: Path) -> ImageHeader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 return ImageHeader(image.width, image.height, image.format or "?", image.mode)
     except Image.DecompressionBombError as error:
         raise SiteError(
@@ -189,18 +195,39 @@ def _looks_dicom(path: Path) -> bool:
     return path.suffix.lower() in DICOM_SUFFIXES
 
 
-def _image(content: bytes) -> Image.Image:
+def _image(content: bytes, path: Path) -> Image.Image:
     """Decode with Pillow; 16-bit and float greys are brought to 8 bits."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        # A JPEG of several pictures holds one photograph; a TIFF of several, slices or pages.
+        if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+            raise SiteError(
+                f"{path} holds {pages} images, and which one is meant cannot be told. Save each as "
+                "a file of its own."
+            )
+        if image.mode in ("LAB", "HSV"):
+            raise SiteError(f"{path} holds {image.mode} colours. Save it as grey or RGB.")
         image.load()
         if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
-            return Image.fromarray(_eight_bits(np.asarray(image)))
+            return Image.fromarray(_eight_bits(finite(np.asarray(image), path)))
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             # What is transparent is not part of the picture: lay it on black.
             layers = image.convert("RGBA")
             ground = Image.new("RGBA", layers.size, (0, 0, 0, 255))
             return Image.alpha_composite(ground, layers).convert("RGB")
         return image.convert("RGB") if image.mode in ("P", "CMYK", "YCbCr", "1") else image.copy()
+
+
+def finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return the values of an image's pixels if all are finite.
+
+    Raises
+    ------
+    SiteError
+        If one is not: nobody can say how bright it is.
+    """
+    if not np.isfinite(values).all():
+        raise SiteError(f"{path} holds values that are not finite. Export it again.")
+    return values
 
 
 def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -4,14 +4,17 @@ Imported where a DICOM file is met: pydicom takes a second, and most sites have 
 """
 
 import io
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from PIL import Image
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels.processing import apply_rescale
 
+from common.data.decode import finite
 from common.errors import SiteError
 
 
@@ -29,28 +32,35 @@ def dicom_header(content: bytes, path: Path) -> tuple[int, int, str]:
             f"{path} is a DICOM file without pixels (a report or a structured object, say). "
             "Move it away."
         )
-    bits = data.get("BitsStored", "?")
-    mode = f"{data.get('PhotometricInterpretation', '?')}, {bits} bits"
-    return int(data.Columns), int(data.Rows), mode
+    try:
+        mode = f"{data.get('PhotometricInterpretation', '?')}, {data.get('BitsStored', '?')} bits"
+        return int(data.Columns), int(data.Rows), mode
+    except Exception as error:
+        raise _damaged(path, error) from error
 
 
 def patient_id(path: Path) -> str | None:
     """Return the patient id in a DICOM file's header, None where there is none."""
     try:
         data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-    except (InvalidDicomError, OSError, AttributeError, ValueError):
+        return str(data.get("PatientID", "")).strip() or None
+    # pydicom raises whatever a damaged header leads it to; decoding the file will say so.
+    except Exception:
         return None
-    return str(data.get("PatientID", "")).strip() or None
 
 
 def _read_dicom(content: bytes, path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
     try:
         return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=stop_before_pixels)
     except Exception as error:
-        raise SiteError(
-            f"{path} is a damaged DICOM file ({type(error).__name__}). "
-            "Export it again or move it away."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> SiteError:
+    return SiteError(
+        f"{path} is a damaged DICOM file ({type(error).__name__}). "
+        "Export it again or move it away."
+    )
 
 
 def dicom_image(content: bytes, path: Path, window: tuple[float, float]) -> Image.Image:
@@ -68,24 +78,44 @@ def dicom_image(content: bytes, path: Path, window: tuple[float, float]) -> Imag
     Raises
     ------
     SiteError
-        If it has no pixels or is damaged.
+        If it has no pixels or is damaged, or its pixels are of a kind that is not read.
     """
     data = _read_dicom(content, path, stop_before_pixels=False)
     if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise SiteError(f"{path} is a DICOM file without pixels. Move it away.")
-    pixels = np.asarray(data.pixel_array)
+    kind = str(data.get("PhotometricInterpretation", ""))
+    if kind == "PALETTE COLOR":
+        raise SiteError(f"{path} has pixels of the kind PALETTE COLOR. Export it as grey or RGB.")
+    pixels = _pixels(data, path)
     if int(data.get("NumberOfFrames", 1) or 1) > 1:
         pixels = pixels[len(pixels) // 2]
     if int(data.get("SamplesPerPixel", 1)) == 3:
-        if str(data.get("PhotometricInterpretation", "")).startswith("YBR"):
-            return Image.fromarray(pixels.astype(np.uint8), "YCbCr").convert("RGB")
-        return Image.fromarray(pixels.astype(np.uint8), "RGB")
-    values = np.asarray(apply_rescale(pixels, data), dtype=np.float64)
+        if pixels.dtype != np.uint8:
+            bits = 8 * pixels.dtype.itemsize
+            raise SiteError(f"{path} has {bits}-bit colours. Export it as grey, or 8-bit RGB.")
+        if kind.startswith("YBR"):
+            return Image.fromarray(pixels, "YCbCr").convert("RGB")
+        return Image.fromarray(pixels, "RGB")
+    values = finite(np.asarray(apply_rescale(pixels, data), dtype=np.float64), path)
     center, width = _window(data) or window
     grey = np.clip((values - (center - width / 2)) / width, 0, 1) * 255
-    if data.get("PhotometricInterpretation") == "MONOCHROME1":
+    if kind == "MONOCHROME1":
         grey = 255 - grey
     return Image.fromarray(np.rint(grey).astype(np.uint8))
+
+
+def _pixels(data: pydicom.Dataset, path: Path) -> NDArray[Any]:
+    """Return the stored values, shape (frames, height, width, samples) without what is 1."""
+    syntax = data.file_meta.get("TransferSyntaxUID")
+    try:
+        return np.asarray(data.pixel_array)
+    except Exception as error:
+        if syntax is None or not syntax.is_transfer_syntax or not syntax.is_compressed:
+            raise
+        raise SiteError(
+            f"{path} is compressed ({syntax.name}) and cannot be decoded here. Export it again, "
+            "uncompressed, or move it away."
+        ) from error
 
 
 def _window(data: pydicom.Dataset) -> tuple[float, float] | None:
@@ -97,4 +127,4 @@ def _window(data: pydicom.Dataset) -> tuple[float, float] | None:
         float(v[0] if isinstance(v, list | pydicom.multival.MultiValue) else v)
         for v in (center, width)
     ]
-    return (first[0], first[1]) if first[1] > 0 else None
+    return (first[0], first[1]) if first[1] > 0 and all(map(math.isfinite, first)) else None
