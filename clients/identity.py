@@ -19,7 +19,7 @@ from common.runs import runs_base
 
 SITE, DATA_DIR, STATE_DIR, POLICY = "site", "data-dir", "state-dir", "policy"
 PARTITION, PARTITIONS = "partition-id", "num-partitions"
-RUN_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+")
+RUN_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 
 
 class IdentityError(ConfigError):

@@ -9,7 +9,6 @@ import fnmatch
 import os
 import secrets
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from common.errors import PolicyError
-from common.keyed import Keyed, kebab
+from common.keyed import Keyed, kebab, read_toml
 from common.messages import RoundReply, SiteReply
 from common.prototypes import Prototypes
 
@@ -75,10 +74,9 @@ def read_policy(path: Path) -> Policy:
     """
     try:
         mode = path.stat().st_mode
-        values = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise PolicyError(f"Cannot read the policy {path}: {reason}.") from error
+    except OSError as error:
+        raise PolicyError(f"Cannot read the policy {path}: {error.strerror}.") from error
+    values = read_toml(path, "the policy", PolicyError)
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PolicyError(
             f"Others than its owner may write the policy {path}: chmod go-w {os.fspath(path)}."
@@ -89,16 +87,17 @@ def read_policy(path: Path) -> Policy:
 def make_policy(values: Mapping[str, Any], source: str) -> Policy:
     """Check values and make a policy of them; errors as of :func:`read_policy`."""
     known = [kebab(name) for name in Policy.model_fields]
+    for key in values:
+        # A second spelling could contradict the first.
+        if key not in known:
+            raise PolicyError(
+                f"The policy {source} has a key '{key}'; there are {', '.join(known)}."
+            )
     try:
         policy = Policy.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            raise PolicyError(
-                f"The policy {source} has a key '{key}'; there are {', '.join(known)}."
-            ) from None
-        raise PolicyError(f"The policy {source}: {key}: {first['msg']}.") from None
+        raise PolicyError(f"The policy {source}: {first['loc'][0]}: {first['msg']}.") from None
     for pattern in policy.figures:
         if not fnmatch.filter(FIGURES, pattern):
             raise PolicyError(

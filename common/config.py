@@ -14,8 +14,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.errors import ConfigError
-from common.keyed import kebab
+from common.keyed import kebab, read_toml
 from common.schema import SYNTHETIC, Config, Scalar
+
+LONGEST_SHOWN = 200
+"""Characters of a wrong value that its error shows."""
 
 __all__ = [
     "SYNTHETIC",
@@ -76,8 +79,13 @@ def make_config(values: Mapping[str, Any], source: str = "") -> Config:
             raise ConfigError(f"Impossible configuration{where}: {message}.") from None
         key = str(first["loc"][0])
         raise ConfigError(
-            f"Configuration key '{key}'{where}: {message}; found {first['input']!r}."
+            f"Configuration key '{key}'{where}: {message}; found {_shown(first['input'])}."
         ) from None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]} …"
 
 
 def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -97,12 +105,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = tomllib.loads(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"The configuration {path} is not TOML: {error}.") from error
+        values = read_toml(path, "the configuration", ConfigError)
         make_config(values, source=str(path))
     values |= dict(overrides or {})
     if values.get("data") == "":
@@ -123,6 +126,6 @@ def parse_override(text: str) -> tuple[str, Scalar]:
         raise ConfigError(f"'{text}' is not key=value, for example local-steps=8.")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value
     return key.strip(), parsed if isinstance(parsed, str | int | float | bool) else value

@@ -4,6 +4,14 @@ LONGEST, END = 5000, 1000
 """Characters of a sentence, and how many of them are kept of its end, where the advice stands."""
 
 
+def is_plain(text: str) -> bool:
+    """Say whether a text has neither control characters nor what UTF-8 cannot hold."""
+    return not any(
+        ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000
+        for char in text
+    )
+
+
 def one_line(text: str) -> str:
     """Return a text as it can stand on one line of a terminal, a log or a table.
 
@@ -12,10 +20,7 @@ def one_line(text: str) -> str:
     these are escaped. What nobody would read to its end loses its middle.
     """
     shown = "".join(
-        char.encode("unicode_escape", "backslashreplace").decode()
-        if ord(char) < 32 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000
-        else char
-        for char in text
+        char if is_plain(char) else char.encode("unicode_escape").decode() for char in text
     )
     if len(shown) <= LONGEST:
         return shown

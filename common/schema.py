@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from common.errors import ConfigError
-from common.keyed import Keyed, kebab
+from common.keyed import Keyed, fits, kebab
 
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SYNTHETIC = "synthetic"
@@ -161,7 +161,7 @@ class Config(Keyed):
     """Seconds that the server waits for sites to join before it gives up, or begins with fewer."""
 
     # Where a run lives
-    run_name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
+    run_name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$", max_length=128)
     """Name of the run's folder; '' makes one from the mode and the time."""
     runs_dir: str = ""
     """Folder of all runs; '' is ./runs for the xsite command, ~/.xsite/runs under flwr run."""
@@ -183,7 +183,8 @@ class Config(Keyed):
             for spelling in (name, kebab(name))
         }
         return {
-            key: float(value) if key in decimals and type(value) is int else value
+            # A larger one is none; what is left as it is, is refused by its key.
+            key: float(value) if key in decimals and type(value) is int and fits(value) else value
             for key, value in values.items()
         }
 
@@ -206,6 +207,9 @@ class Config(Keyed):
             raise ValueError("sites names one site twice")
         if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
             raise ValueError("classes must name at least two different classes")
+        for name in self.class_names:
+            if "/" in name or name.startswith("."):
+                raise ValueError(f"classes holds '{name}', which names no folder within a site's")
         if self.cache_size and self.cache_size < self.image_size:
             raise ValueError(
                 f"cache-size is {self.cache_size}, smaller than image-size = {self.image_size}"

@@ -10,7 +10,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from common.errors import XsiteError
+from common.errors import XsiteError, one_line
 from simulations.commands import (
     about,
     approve,
@@ -49,6 +49,9 @@ class GuardedGroup(TyperGroup):
             raise typer.Exit(INTERRUPTED) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            _complain_of_a_file(error, trail)
+            raise typer.Exit(XsiteError.exit_code) from error
         except Exception as error:
             _complain_of_unexpected(error, trail)
             raise typer.Exit(UNEXPECTED) from error
@@ -95,6 +98,14 @@ def _say_how_to_resume(trail: Trail) -> None:
         _complain(f"Stopped. Go on with: {trail.resume_command}")
     else:
         _complain("Stopped.")
+
+
+def _complain_of_a_file(error: OSError, trail: Trail) -> None:
+    """Say which file cannot be used, and why: a name too long, a failing disk, no permission."""
+    where = f" {error.filename}" if error.filename else " a file"
+    _complain(one_line(f"Cannot use{where}: {error.strerror or error}."))
+    if trail.run is not None and (trail.run / "log.txt").is_file():
+        _keep("".join(traceback.format_exception(error)), trail)
 
 
 def _complain_of_unexpected(error: Exception, trail: Trail) -> None:

@@ -58,8 +58,7 @@ def _read_dicom(content: bytes, path: Path, stop_before_pixels: bool) -> pydicom
 
 def _damaged(path: Path, error: Exception) -> SiteError:
     return SiteError(
-        f"{path} is a damaged DICOM file ({type(error).__name__}). "
-        "Export it again or move it away."
+        f"{path} is a damaged DICOM file ({type(error).__name__}). Export it again or move it away."
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -88,6 +89,18 @@ def make_site_key(site: str) -> Pair:
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     return Pair(private, public + f" {site}\n".encode())
+
+
+def is_site_key(public: bytes) -> bool:
+    """Say whether this is the one line of a public key that Flower takes, whole."""
+    if not public.startswith(b"ecdsa-sha2-nistp384 ") or b"\n" in public.strip():
+        return False
+    try:
+        public.decode()
+        serialization.load_ssh_public_key(public)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:

@@ -13,7 +13,6 @@
 
 import ipaddress
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from common.errors import ConfigError
-from common.keyed import Keyed, kebab
+from common.keyed import Keyed, kebab, read_toml
 from common.schema import SITE_NAME
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -32,7 +31,8 @@ SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@-]*")
 
 def _host(value: str) -> str:
     try:
-        return str(ipaddress.ip_address(value))
+        # A zone ('%eth0') means something on one machine alone, and a certificate has none.
+        return str(ipaddress.ip_address("" if "%" in value else value))
     except ValueError:
         if not HOST_NAME.fullmatch(value):
             raise ValueError(f"'{value}' is neither a host's name nor an IP address") from None
@@ -129,12 +129,7 @@ def read_consortium(path: Path) -> Consortium:
     ConfigError
         Naming the file, the key, and what is allowed.
     """
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"Cannot read {path}: {reason}.") from error
-    return make_consortium(values, str(path))
+    return make_consortium(read_toml(path, "the consortium", ConfigError), str(path))
 
 
 def make_consortium(values: Mapping[str, Any], source: str) -> Consortium:

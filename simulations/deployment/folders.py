@@ -20,7 +20,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.errors import ConfigError, RunError
-from simulations.deployment.certificates import Pair, make_authority, make_server, make_site_key
+from simulations.deployment.certificates import (
+    Pair,
+    is_site_key,
+    make_authority,
+    make_server,
+    make_site_key,
+)
 from simulations.deployment.consortium import Consortium, SitePlan
 
 HERE = Path(__file__).parent
@@ -168,10 +174,10 @@ def _pair(site: SitePlan) -> Pair:
         raise ConfigError(
             f"Cannot read {site.name}'s public-key {path}: {error.strerror or error}."
         ) from error
-    if not public.startswith(b"ecdsa-sha2-nistp384 "):
+    if not is_site_key(public):
         raise ConfigError(
-            f"{path} is no public key of {site.name} that Flower takes: expected the .pub file of "
-            "`ssh-keygen -t ecdsa -b 384`."
+            f"{path} is no public key of {site.name} that Flower takes: expected the whole .pub "
+            "file of `ssh-keygen -t ecdsa -b 384`."
         )
     return Pair(b"", public)
 

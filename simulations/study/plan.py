@@ -15,7 +15,6 @@
     [[method]]                        # a method of one's own: name, label, mode, settings
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.config import Config, Scalar, load_config, make_config
 from common.errors import ConfigError
 from common.files import write_atomic
+from common.keyed import read_toml
 from common.methods.table import METHODS, Method, Mode, find_method
 from common.report.study.results import Order
 from common.schema import SITE_NAME
@@ -47,7 +47,7 @@ class OwnMethod(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(pattern=SITE_NAME.pattern)
+    name: str = Field(pattern=f"^{SITE_NAME.pattern}$")
     label: str = Field(min_length=1)
     mode: Mode
     settings: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -176,6 +176,11 @@ def make_plan(
     for key, advice in OF_THE_STUDY.items():
         if key in values:
             raise ConfigError(f"{key} is set, but a study decides it itself: {advice}.")
+    for one in file.method:
+        for key in OF_THE_STUDY.keys() & one.settings.keys():
+            raise ConfigError(
+                f"[[method]] '{one.name}' of {source} sets {key}: {OF_THE_STUDY[key]}."
+            )
     own = {one.name: Method(one.name, one.label, one.mode, one.settings) for one in file.method}
     if taken := sorted(own.keys() & METHODS.keys()):
         raise ConfigError(f"[[method]] of {source}: '{taken[0]}' is the name of a method of xsite.")
@@ -205,11 +210,7 @@ def read_file(path: Path) -> StudyFile:
         If it is missing, no TOML, or says what no study's file says.
     """
     try:
-        file = StudyFile.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the study {path}: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The study {path} is not TOML: {error}.") from error
+        file = StudyFile.model_validate(read_toml(path, "the study", ConfigError))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
