@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -62,6 +63,21 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
+def numbered(folder: Path, stem: str) -> list[Path]:
+    """Return the tensor files of a folder that are called by a stem and a number, by number.
+
+    A copy that somebody made of one, under another name, is none.
+    """
+    name = re.compile(rf"{re.escape(stem)}(\d+)\.safetensors", re.ASCII)
+    found = {path: name.fullmatch(path.name) for path in folder.glob(f"{stem}*.safetensors")}
+    return sorted((path for path in found if found[path]), key=lambda path: number_of(path))
+
+
+def number_of(path: Path) -> int:
+    """Return the number of a file of :func:`numbered`."""
+    return int(path.stem.rpartition("-")[2])
+
+
 def remove_parts(folder: Path) -> None:
     """Remove what killed processes were writing into a folder; nobody may be writing now."""
     for part in folder.glob(f".*{PART}"):
@@ -98,8 +114,22 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Cannot read {path} as JSON: {error}.") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, is not JSON, or holds anything else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds no JSON object; something else than xsite wrote it.")
+    return found
 
 
 def save_tensors(
@@ -146,8 +176,19 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (made where missing), waiting for its holder.
 
     The lock belongs to the process and goes with it, so a killed holder leaves nothing to clean.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made: its folder is a file, or nobody may write there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {path}: {error.strerror}. Free some space or name another folder."
+        ) from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -141,9 +141,7 @@ class _Content(NamedTuple):
 def _contents(folder: SiteFolder, cache_dir: Path) -> list[_Content]:
     """Return each file's hash and DICOM patient, reading only files whose size or time changed."""
     index = cache_dir / f"{folder.name}.hashes.json"
-    known: dict[str, list[Any]] = {}
-    with suppress(CheckpointError):
-        known = read_json(index)
+    known = _known(index)
     found: dict[str, _Content] = {}
     for file in folder.files:
         path = (folder.root / file).absolute()
@@ -164,6 +162,21 @@ def _contents(folder: SiteFolder, cache_dir: Path) -> list[_Content]:
     return list(found.values())
 
 
+def _known(index: Path) -> dict[str, list[Any]]:
+    """Return what was written of each file before; what is damaged is found out anew."""
+    held: Any = None
+    with suppress(CheckpointError):
+        held = read_json(index)
+    kinds = ((int,), (int,), (str,), (str, type(None)))
+    return {
+        path: entry
+        for path, entry in (held.items() if isinstance(held, dict) else ())
+        if isinstance(entry, list)
+        and len(entry) == len(kinds)
+        and all(isinstance(part, kind) for part, kind in zip(entry, kinds, strict=True))
+    }
+
+
 def _key(contents: Sequence[_Content], settings: DecodeSettings) -> str:
     text = "\n".join([repr((FORMAT, settings)), *(content.sha256 for content in contents)])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -177,7 +190,7 @@ def _open(
         if read_json(target / "manifest.json") != manifest:
             return None
         images: NDArray[np.uint8] = np.load(target / "images.npy", mmap_mode="r")
-    except (CheckpointError, OSError, ValueError, TypeError):
+    except (CheckpointError, OSError, ValueError, TypeError, EOFError):
         return None
     fits = images.shape == (count, settings.size, settings.size, settings.channels)
     return images if fits and images.dtype == np.uint8 else None
