@@ -25,7 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import CheckpointError, StoreError
-from common.files import load_tensors, read_json, remove_parts, save_tensors, write_json
+from common.files import (
+    load_tensors,
+    number_of,
+    numbered,
+    read_json,
+    remove_parts,
+    save_tensors,
+    write_json,
+)
 
 OWNER_ONLY = 0o600
 PRIVATE, MOMENT = "private/", "moment/"
@@ -161,7 +169,7 @@ class PrivateStore:
 
     def rounds(self) -> list[int]:
         """Return the rounds whose state is there, in order."""
-        return sorted(int(path.stem[6:]) for path in self.folder.glob("round-*.safetensors"))
+        return [number_of(path) for path in numbered(self.folder, "round-")]
 
     def _round(self, round: int) -> Path:
         return self.folder / f"round-{round:04d}.safetensors"

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import get_type_hints
 
+from common.errors import CheckpointError
 from common.files import write_atomic
 
 NAN = math.nan
@@ -83,12 +84,24 @@ def read_rows(path: Path) -> list[MetricsRow]:
     -------
     list of MetricsRow
         Empty where there is no file yet.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not such a table.
     """
     if not path.exists():
         return []
-    whole, _, _ = path.read_text().rpartition("\n")
     kinds = get_type_hints(MetricsRow)
-    return [
-        MetricsRow(**{name: kinds[name](row[name]) for name in COLUMNS})
-        for row in csv.DictReader(io.StringIO(whole))
-    ]
+    try:
+        whole, _, _ = path.read_text().rpartition("\n")
+        return [
+            MetricsRow(**{name: kinds[name](row[name]) for name in COLUMNS})
+            for row in csv.DictReader(io.StringIO(whole))
+        ]
+    # What a cell or a row lacks is a KeyError or a None.
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise CheckpointError(
+            f"Cannot read the figures in {path} ({type(error).__name__}: {error}). Mend it, or "
+            "move it away: the run can go on, without the figures of its earlier rounds."
+        ) from error

@@ -63,7 +63,7 @@ def write_predictions(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     if path.exists():
-        writer.writerows(row for row in _rows(path)[1:] if row[2] != subset)
+        writer.writerows(row for row in _kept(path, len(header)) if row[2] != subset)
     for file, label, row in zip(files, labels, probabilities, strict=True):
         writer.writerow([file, classes[int(label)], subset, *(repr(float(p)) for p in row)])
     write_atomic(path, text.getvalue().encode())
@@ -83,14 +83,22 @@ def read_predictions(path: Path, subset: str) -> PredictionsTable:
         chosen = [row for row in rows if row[2] == subset]
         labels = [classes.index(row[1]) for row in chosen]
         probabilities = [[float(value) for value in row[3:]] for row in chosen]
-    except (OSError, ValueError, IndexError) as error:
+        return PredictionsTable(
+            files=tuple(row[0] for row in chosen),
+            labels=np.array(labels, dtype=np.int64),
+            probabilities=np.array(probabilities, np.float64).reshape(len(chosen), len(classes)),
+            classes=classes,
+        )
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         raise CheckpointError(f"Cannot read the predictions in {path}: {error}.") from error
-    return PredictionsTable(
-        files=tuple(row[0] for row in chosen),
-        labels=np.array(labels, dtype=np.int64),
-        probabilities=np.array(probabilities, dtype=np.float64).reshape(-1, len(classes)),
-        classes=classes,
-    )
+
+
+def _kept(path: Path, columns: int) -> list[list[str]]:
+    """Return the rows of a table; what is damaged is not worth a run's last step."""
+    try:
+        return [row for row in _rows(path)[1:] if len(row) == columns]
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def _rows(path: Path) -> list[list[str]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.config import Config
 from common.data.folds import Leakage
-from common.files import read_json, write_json
+from common.files import read_object, write_json
 from common.metrics import auc_interval, measure
 
 
@@ -76,10 +76,9 @@ def read_result(run: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If it is missing or no JSON.
+        If it is missing or no JSON object.
     """
-    result: dict[str, Any] = read_json(run / "result.json")
-    return result
+    return read_object(run / "result.json")
 
 
 def write_result(run: Path, result: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from common.config import Config
 from common.environment import describe_environment
 from common.errors import RunError
 from common.events import EventWriter
-from common.files import read_json, write_atomic, write_json
+from common.files import read_object, write_atomic, write_json
 from common.metrics_table import MetricsRow, append_rows, read_rows, write_rows
 from common.models.network import Network
 from common.predictions_table import write_predictions
@@ -150,6 +150,8 @@ class RunFolder:
         result = read_result(path)
         if result.get("mode") != mode:
             raise RunError(f"The run {path} is {result.get('mode')} training, not {mode}.")
+        # A damaged table is told now and not after an hour's round.
+        read_rows(path / "metrics.csv")
         folder = cls(path, stored)
         if result.get("status") != "completed":
             folder._write_result(result | {"status": "running"})
@@ -157,7 +159,7 @@ class RunFolder:
         return folder
 
     def _note_changed_environment(self) -> None:
-        before = read_json(self.path / "environment.json")
+        before = read_object(self.path / "environment.json")
         now = describe_environment()
         changed = [key for key in now if before.get(key) != now[key]]
         note = f"; other than at the start: {', '.join(changed)}" if changed else ""

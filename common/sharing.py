@@ -234,7 +234,7 @@ def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     Raises
     ------
     StoreError
-        Naming the tensors that are missing, additional, or of another shape or type.
+        Naming the tensors that are missing, additional, of another shape or type, or not finite.
     """
     owners, state = _owners(network), network.state_dict()
     sites = {_owner(name, owners) for name in tensors} - {None} or set(owners.values())
@@ -248,10 +248,18 @@ def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if name in tensors
         and (tensors[name].shape != state[name].shape or tensors[name].dtype != state[name].dtype)
     ]
-    faults = {"missing": missing, "additional": additional, "misshapen": misshapen}
+    broken = [n for n in expected if n in tensors and not bool(tensors[n].isfinite().all())]
+    faults = {
+        "missing": missing,
+        "additional": additional,
+        "misshapen": misshapen,
+        "not finite": broken,
+    }
     if any(faults.values()):
         said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
-        raise StoreError(f"The private tensors belong to another network or site ({said}).")
+        raise StoreError(
+            f"The private tensors belong to another network or site, or are damaged ({said})."
+        )
     for name in expected:
         state[name].copy_(tensors[name])
 

@@ -66,6 +66,8 @@ def load_shared(path: Path, network: Network) -> None:
     state = network.state_dict()
     names = shared_names(network)
     refuse_misfits(path, tensors, {name: tuple(state[name].shape) for name in names})
+    if not all(tensors[name].is_floating_point() for name in names):
+        raise CheckpointError(f"The weights in {path} do not fit the network (whole numbers).")
     for name in names:
         state[name].copy_(tensors[name])
 
@@ -162,7 +164,9 @@ def _load_private(path: Path, network: Network) -> None:
     try:
         load_private(network, tensors)
     except StoreError as error:
-        raise CheckpointError(f"{path} belongs to another network: {error}") from error
+        raise CheckpointError(
+            f"{path} belongs to another network, or is damaged: {error}"
+        ) from error
 
 
 def _why_missing(which: Which, config: Config, path: Path) -> str:

@@ -98,7 +98,7 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
         network = build_network(config, groups[0])
         sites = {name: open_local_site(config, name, device, report) for name in names}
         folder = RunFolder.create(config, mode, base)
-        if folder.result["status"] == "completed":
+        if folder.result.get("status") == "completed":
             report.message(f"The run {folder.path} is complete already.")
             return folder.path
         with (

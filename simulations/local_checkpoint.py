@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from common.checked import checked
 from common.errors import CheckpointError
-from common.files import load_tensors, save_tensors
+from common.files import load_tensors, number_of, numbered, save_tensors
 from common.models.network import Network
 from common.training import TrainSummary
 
@@ -72,9 +73,8 @@ class Position:
 
     @classmethod
     def from_json(cls, text: str) -> "Position":
-        """Read what :meth:`to_json` wrote."""
-        values = json.loads(text)
-        return cls(**(values | {"losses": RoundLosses(**values["losses"])}))
+        """Read what :meth:`to_json` wrote; ValueError if it is nothing of the kind."""
+        return checked(cls, text)
 
 
 def save_checkpoint(
@@ -95,12 +95,13 @@ def save_checkpoint(
     path = folder / f"step-{position.next_step:07d}.safetensors"
     save_tensors(path, tensors, {"position": position.to_json(), "config": config_digest})
     for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
+        if not old.is_dir():
+            old.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("step-*.safetensors"))
+    return numbered(folder, "step-")
 
 
 def load_checkpoint(
@@ -136,24 +137,41 @@ def load_checkpoint(
             continue
         if about.get("config") != config_digest:
             raise CheckpointError(f"The checkpoint {path} belongs to another configuration.")
-        _load(network, optimizer, tensors)
-        return Position.from_json(about["position"])
+        try:
+            position = Position.from_json(about.get("position", ""))
+            if position.next_step != number_of(path) or position.evaluated < 0:
+                raise ValueError(f"it says that it is of step {position.next_step}")
+            _load(network, optimizer, tensors)
+            return position
+        except ValueError as error:
+            broken = CheckpointError(
+                f"The checkpoint {path} is damaged, or another program changed it ({error}). "
+                "Restore it, or start a new run."
+            )
     if broken is not None:
         raise broken
     return Position()
 
 
 def _load(network: Network, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load a checkpoint's tensors, or change nothing.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit.
+    """
     own, held = network.state_dict(), _below("network/", tensors)
-    if own.keys() != held.keys():
-        raise CheckpointError("The checkpoint belongs to another network.")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = _below("optimizer/", tensors)
+    _refuse_misfits(own, held)
+    _refuse_strange_moments(parameters, moments)
     # Not load_state_dict: it makes up the counters that shared BatchNorms do without.
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(held[name])
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below("optimizer/", tensors).items():
+    for name, tensor in moments.items():
         index, _, key = name.partition("/")
         like = parameters[int(index)]
         if tensor.shape == like.shape:
@@ -161,6 +179,26 @@ def _load(network: Network, optimizer: Optimizer, tensors: dict[str, Tensor]) ->
             tensor = torch.empty_like(like, requires_grad=False).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def _refuse_misfits(own: dict[str, Tensor], held: dict[str, Tensor]) -> None:
+    if own.keys() != held.keys():
+        raise ValueError("it lacks tensors of the network, or holds others")
+    for name, tensor in held.items():
+        if (tensor.shape, tensor.dtype) != (own[name].shape, own[name].dtype):
+            raise ValueError(f"{name} is {tuple(tensor.shape)} of {tensor.dtype}")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} is not finite")
+
+
+def _refuse_strange_moments(parameters: list[Tensor], moments: dict[str, Tensor]) -> None:
+    for name, tensor in moments.items():
+        index = name.partition("/")[0]
+        known = index.isdecimal() and int(index) < len(parameters)
+        if not known or tensor.shape not in ((), parameters[int(index)].shape):
+            raise ValueError(f"the optimizer's {name} is of shape {tuple(tensor.shape)}")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"the optimizer's {name} is not finite")
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

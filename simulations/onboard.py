@@ -27,7 +27,7 @@ from common.data.decode import DecodeSettings
 from common.data.site import read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
-from common.files import read_json, write_atomic, write_json
+from common.files import read_object, write_atomic, write_json
 from common.metrics import Metrics, measure
 from common.models.network import Network
 from common.results import without_nan
@@ -213,7 +213,7 @@ def _check_free(target: Path, key: str) -> None:
     if not target.exists():
         return
     if (target / ABOUT).exists():
-        if read_json(target / ABOUT).get("key") != key:
+        if read_object(target / ABOUT).get("key") != key:
             raise RunError(
                 f"A site '{target.name}' was onboarded before, with other images or another "
                 f"network. Choose another name, or move {target} away."

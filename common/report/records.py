@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from common.config import Config
 from common.errors import CheckpointError, RunError, XsiteError
-from common.files import read_json
+from common.files import read_object
 from common.metrics_table import MetricsRow, read_rows
 from common.predictions_table import PredictionsTable, read_predictions
 from common.results import read_result
@@ -114,7 +114,7 @@ def read_record(path: Path) -> RunRecord:
     try:
         config = read_run_config(path)
         result = read_result(path)
-        environment = read_json(path / "environment.json")
+        environment = read_object(path / "environment.json")
         rows = read_rows(path / "metrics.csv")
     except (OSError, ValueError, KeyError, XsiteError) as error:
         raise RunError(f"Cannot read the run {path}: {error}") from error

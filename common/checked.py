@@ -1,0 +1,44 @@
+"""Values that come back from a file or from another machine, checked before they are believed."""
+
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+Kind = TypeVar("Kind")
+
+
+def checked(kind: type[Kind], text: str | bytes) -> Kind:
+    """Make a dataclass of the JSON that was written of one.
+
+    Parameters
+    ----------
+    kind : type
+        The dataclass.
+    text : str or bytes
+        The JSON.
+
+    Returns
+    -------
+    Kind
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON object, or a key is missing, unknown or of another type than its field.
+    """
+    try:
+        found: Kind = _adapter(cast(Hashable, kind)).validate_json(
+            text, strict=True, extra="forbid"
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    return found
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
