@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clients.identity import Identity
-from common.errors import ApprovalError, CheckpointError, PolicyError
-from common.files import read_json, write_json
+from common.checked import checked
+from common.errors import ApprovalError, PolicyError
+from common.files import write_json
 from common.fingerprint import code_fingerprint
 
 
@@ -137,8 +138,11 @@ def _file(folder: Path, site: str, run: str) -> Path:
 
 def _read(path: Path) -> Request:
     try:
-        return Request(**read_json(path))
-    except (CheckpointError, TypeError) as error:
+        found = checked(Request, path.read_bytes())
+        if path != _file(path.parent, found.site, found.run):
+            raise ValueError(f"it is of the run {found.run} at {found.site}")
+        return found
+    except (OSError, ValueError) as error:
         raise PolicyError(
             f"{path} is damaged; remove it, and the run is asked for anew."
         ) from error

@@ -24,10 +24,10 @@ from clients.ledger_entry import (
     Message,
     canonical,
     follow,
-    loads,
     read_line,
 )
-from common.errors import LedgerError
+from common.checked import checked
+from common.errors import LedgerError, RunError
 from common.files import locked, write_atomic
 
 FULL = 16 * 2**20
@@ -63,9 +63,10 @@ def enter(folder: Path, message: Message, full: int = FULL) -> Entry:
             _append(_file_for(folder, full), entry.line())
             _write_head(folder, Head(entry.number, entry.hash))
             return entry
-    except OSError as error:
+    except (OSError, RunError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise LedgerError(
-            f"The ledger {folder} cannot be written ({error.strerror or error}). Nothing leaves "
+            f"The ledger {folder} cannot be written ({reason}). Nothing leaves "
             "this site before it can: free some space, or mend the folder's permissions."
         ) from error
 
@@ -141,24 +142,31 @@ def _recover(folder: Path) -> Head:
         return Head(0, BEGINNING)
     known = (folder / "head.json").exists()
     head = _read_head(folder) if known else Head(0, BEGINNING)
-    _drop_half_line(files[-1])
     last = _last_line(files)
-    if last is None:
-        end = Head(0, BEGINNING)
-    else:
-        value = loads(last)
-        end = Head(value.get("number", -1), value.get("hash", ""))
-        if end.entries == head.entries + 1:
-            read_line(last, head, f"The last line of {files[-1]}")
-            _write_head(folder, end)
-            return end
+    end = Head(0, BEGINNING) if last is None else _end_of(last)
+    if end.entries == head.entries + 1 and last is not None:
+        read_line(last, head, f"The last line of {files[-1]}")
+        _drop_half_line(files[-1])
+        _write_head(folder, end)
+        return end
     if end != head:
         raise LedgerError(
             f"The ledger {folder} should end with entry {head.entries} ({head.hash[:12]}…) but "
             f"ends with entry {end.entries}. Nothing leaves this site before that is explained: "
             "xsite ledger verify says more. Keep the folder, and name another one to go on."
         )
+    # Not before: what does not end as it should stays as it is, for who looks at it.
+    _drop_half_line(files[-1])
     return head
+
+
+def _end_of(line: bytes) -> Head:
+    """Return what a line says of its place; -1 if it is no line of a ledger."""
+    try:
+        entry = checked(Entry, line)
+    except ValueError:
+        return Head(-1, "")
+    return Head(entry.number, entry.hash)
 
 
 def _drop_half_line(path: Path) -> None:
@@ -171,9 +179,9 @@ def _drop_half_line(path: Path) -> None:
 
 
 def _last_line(files: Sequence[Path]) -> bytes | None:
-    """Return the last line; a file that has just been begun may be empty."""
+    """Return the last whole line; a file that has just been begun may be empty."""
     for path in reversed(files):
-        lines = _lines(path)
+        lines = [line for line in _lines(path) if line.endswith(b"\n")]
         if lines:
             return lines[-1]
     return None
@@ -219,7 +227,10 @@ def _read_head(folder: Path) -> Head:
         written = path.read_bytes()
     except OSError as error:
         raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
-    head = Head(**loads(written)) if set(loads(written)) == {"entries", "hash"} else None
+    try:
+        head = checked(Head, written)
+    except ValueError:
+        head = None
     if head is None or written != canonical(asdict(head)) + b"\n":
         raise LedgerError(f"{path} was changed after it was written.")
     return head

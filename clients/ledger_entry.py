@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from common.checked import checked
 from common.errors import LedgerError
 
 BEGINNING = "0" * 64
@@ -132,12 +133,8 @@ def read_line(line: bytes, before: Head, where: str) -> Entry:
         If a byte of it is not what was written, or it does not follow.
     """
     try:
-        value = json.loads(line)
-        value["parts"] = tuple(
-            Part(**part | {"shape": tuple(part["shape"])}) for part in value["parts"]
-        )
-        entry = Entry(**value)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        entry = checked(Entry, line)
+    except ValueError as error:
         raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
     told = asdict(entry)
     claimed = told.pop("hash")
@@ -148,15 +145,6 @@ def read_line(line: bytes, before: Head, where: str) -> Entry:
             f"{where} does not follow entry {before.entries}: lines are missing, or were moved."
         )
     return entry
-
-
-def loads(text: bytes) -> dict[str, Any]:
-    """Return an object of JSON; an empty one if the text is nothing of the kind."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {}
 
 
 def canonical(value: Any) -> bytes:
