@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from clients.moments import load_moments, moments_of
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
-from common.errors import RunError
+from common.errors import ReplyError, RunError
 from common.evaluation import Metrics, estimate_statistics, evaluate_site, predict
 from common.fingerprint import code_fingerprint
 from common.messages import RoundOrder, RoundReply
@@ -130,6 +130,12 @@ def flatten(metrics: Mapping[str, Metrics]) -> dict[str, float]:
 def _anchors(site: OpenSite, order: RoundOrder) -> Anchors | None:
     if not site.config.meets_prototypes:
         return None
+    size = site.config.projection_size
+    for one in order.prototypes:
+        if one.vectors.shape[1] != size:
+            raise ReplyError(
+                f"The prototypes of {one.site} have {one.vectors.shape[1]} values, not {size}."
+            )
     return anchors_for(
         site.name,
         order.prototypes,

@@ -108,7 +108,7 @@ class Layout:
             names = tuple(str(name) for name, _ in value["tensors"])
             shapes = tuple(tuple(int(n) for n in shape) for _, shape in value["tensors"])
             dtype = str(value["dtype"])
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ReplyError("A layout of shared tensors was expected and not found.") from error
         return cls(names, shapes, dtype, sum(math.prod(shape) for shape in shapes))
 

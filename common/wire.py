@@ -6,16 +6,18 @@ Callers pass the module ``flwr.app``; this file does not import it.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.folds import Leakage
+from common.checked import checked
 from common.errors import ReplyError
 from common.messages import Purpose, RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
+from common.orders import fault_of
 from common.prototypes import Prototypes
+from common.schema import SITE_NAME
 from common.sharing import Layout
 
 # Names of records
@@ -67,20 +69,18 @@ def decode_card(content: Mapping[str, Any]) -> SiteCard:
     """Read what :func:`encode_card` made; ReplyError if it is nothing of the kind."""
     _only(content, (CARD,))
     _only(content[CARD], (CARD,))
-    value = _json(content[CARD], CARD)
-    _only(value, [field.name for field in fields(SiteCard)])
     try:
-        return SiteCard(
-            site=str(value["site"]),
-            fingerprint=str(value["fingerprint"]),
-            config=str(value["config"]),
-            layout=str(value["layout"]),
-            class_counts=tuple(int(count) for count in value["class_counts"]),
-            nodes=int(value["nodes"]),
-            leakage=Leakage(**value["leakage"]),
-        )
-    except (TypeError, ValueError, OverflowError) as error:
+        card = checked(SiteCard, _text(content[CARD], CARD))
+    except ValueError as error:
         raise _strange("a site's card") from error
+    leakage = card.leakage
+    numbers = (leakage.patients, leakage.shared_patients, leakage.shared_images, leakage.unknown)
+    if not all(0 <= number < 2**63 for number in (*card.class_counts, card.nodes, *numbers)):
+        raise _strange("a site's card of numbers that count something")
+    # What goes into the run's result as it is.
+    if not SITE_NAME.fullmatch(card.site) or leakage.unit not in ("patient", "image"):
+        raise _strange("a site's card of a site and a split")
+    return card
 
 
 def encode_shared(shared: NDArray[Any], records: Records) -> Any:
@@ -137,7 +137,7 @@ def decode_order(content: Mapping[str, Any]) -> RoundOrder:
         counts = {str(s): tuple(int(n) for n in ns) for s, ns in _json(about, CLASS_COUNTS)}
     except (TypeError, ValueError, OverflowError) as error:
         raise _strange("the other sites' class counts") from error
-    return RoundOrder(
+    order = RoundOrder(
         run=_text(about, RUN),
         purpose=_purpose(about),
         round=_whole(about, ROUND),
@@ -150,6 +150,9 @@ def decode_order(content: Mapping[str, Any]) -> RoundOrder:
         prototypes=_decode_prototypes(tuple(counts), content[PROTOTYPES]),
         class_counts=counts,
     )
+    if (fault := fault_of(order)) is not None:
+        raise _strange(f"an order that can be followed ({fault})")
+    return order
 
 
 def encode_reply(reply: SiteReply, records: Records) -> Any:
@@ -198,10 +201,9 @@ def count_bytes(content: Mapping[str, Any]) -> int:
 def _header(content: Mapping[str, Any]) -> dict[str, Any]:
     about = content[REPLY]
     header: dict[str, Any] = {key: _text(about, key) for key in (RUN, SITE, FINGERPRINT)}
-    try:
-        metrics = {str(name): float(value) for name, value in content[METRICS].items()}
-    except (TypeError, ValueError) as error:
-        raise _strange("scalar metrics") from error
+    if not all(type(value) in (int, float) for value in content[METRICS].values()):
+        raise _strange("scalar metrics")
+    metrics = {str(name): float(value) for name, value in content[METRICS].items()}
     return header | {ROUND: _whole(about, ROUND), METRICS: metrics}
 
 
@@ -268,7 +270,7 @@ def _truth(record: Mapping[str, Any], key: str) -> bool:
 def _json(record: Mapping[str, Any], key: str) -> Any:
     try:
         return json.loads(_text(record, key))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _strange(f"'{key}' as JSON") from error
 
 

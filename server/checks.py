@@ -105,6 +105,9 @@ def check_weights(reply: RoundReply, class_counts: Sequence[int], expected: Weig
         raise ReplyError(
             f"it now has {reply.images} training images, {images} at the start of the run"
         )
+    trained = reply.metrics.get("train/images", 0.0)
+    if not 0 <= trained < 2**53:
+        raise ReplyError(f"it says that it trained on {trained:g} images")
     check_layout(reply.layout, expected.layout)
     _check_values(reply.shared, expected)
     _check_prototypes(reply.prototypes, class_counts, expected)

@@ -183,11 +183,7 @@ class Roll:
         self._take_in(number, node, card)
 
     def _take_in(self, number: int, node: _Node, card: SiteCard) -> None:
-        if card.site not in self.config.site_names:
-            raise RunError(
-                f"Node {number} says that it is '{card.site}'; the run's sites are "
-                f"{', '.join(self.config.site_names)}."
-            )
+        _check_card(number, card, self.config)
         if node.name and node.name != card.site:
             raise RunError(
                 f"Node {number} says that it is '{card.site}', but its key was registered for "
@@ -236,3 +232,21 @@ class Roll:
 
     def _unapproved(self) -> int:
         return sum(node.due > 0 for node in self.nodes.values())
+
+
+def _check_card(number: int, card: SiteCard, config: Config) -> None:
+    """Check that a card is of a site of the run and says nothing that cannot be."""
+    if card.site not in config.site_names:
+        raise RunError(
+            f"Node {number} says that it is '{card.site}'; the run's sites are "
+            f"{', '.join(config.site_names)}."
+        )
+    if len(card.class_counts) != len(config.class_names):
+        raise RunError(
+            f"{card.site} says that it has images of {len(card.class_counts)} classes; the run's "
+            f"classes are {', '.join(config.class_names)}."
+        )
+    if card.leakage.site != card.site:
+        raise RunError(f"{card.site} tells of the split of another site.")
+    if not card.train_images:
+        raise RunError(f"{card.site} says that it has no training images.")
