@@ -40,7 +40,7 @@ def load_moments(optimizer: Optimizer, moments: Mapping[str, Tensor]) -> None:
     Raises
     ------
     StoreError
-        If the state belongs to other parameters.
+        If the state belongs to other parameters, or is damaged.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
@@ -52,9 +52,15 @@ def load_moments(optimizer: Optimizer, moments: Mapping[str, Tensor]) -> None:
                 f"The stored optimizer state '{name}' of shape {tuple(tensor.shape)} belongs to "
                 "another network or optimizer."
             )
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise StoreError(
+                f"The stored optimizer state '{name}' is damaged: not finite decimals."
+            )
         like = parameters[index].detach()
         if tensor.shape == like.shape and tensor.stride() != like.stride():
             # Fused optimizers walk through memory, so moments need their parameter's strides.
             tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
         state[index][key] = tensor
+    if len({frozenset(held) for held in state.values()}) > 1:
+        raise StoreError("The stored optimizer state is damaged: it lacks a part of some tensors.")
     optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})

@@ -96,7 +96,7 @@ class PrivateStore:
             If the store lacks it, or its file is damaged or somebody else's.
         """
         path = self._round(round)
-        if not path.exists():
+        if round not in self.rounds():
             there = ", ".join(str(number) for number in self.rounds()) or "none"
             raise StoreError(
                 f"Site '{self.owner.site}' shall go on from round {round}, but its private store "

@@ -28,12 +28,14 @@ def fault_of(order: RoundOrder) -> str | None:
     if not 0 <= steps.start <= steps.stop <= order.total_steps or (training and not steps):
         return f"steps {steps.start} to {steps.stop} of {order.total_steps}"
     for one in order.prototypes:
-        if (fault := _fault_of_prototypes(one, order.class_counts[one.site])) is not None:
+        fault = fault_of_prototypes(one) or _fault_of_classes(one, order.class_counts[one.site])
+        if fault is not None:
             return f"prototypes of {one.site}: {fault}"
     return None
 
 
-def _fault_of_prototypes(found: Prototypes, counts: Sequence[int]) -> str | None:
+def fault_of_prototypes(found: Prototypes) -> str | None:
+    """Say what is wrong with the types, shapes or values of prototypes, None if nothing is."""
     count = found.classes.size
     kinds = [str(array.dtype) for array in (found.classes, found.vectors, found.counts)]
     if kinds != ["int64", "float32", "int64"]:
@@ -43,6 +45,10 @@ def _fault_of_prototypes(found: Prototypes, counts: Sequence[int]) -> str | None
         return f"of shapes {found.classes.shape}, {found.vectors.shape}, {found.counts.shape}"
     if not np.isfinite(found.vectors).all():
         return "not finite"
+    return None
+
+
+def _fault_of_classes(found: Prototypes, counts: Sequence[int]) -> str | None:
     known = [label for label, images in enumerate(counts) if images > 0]
     if min(counts, default=0) < 0 or not set(found.classes.tolist()) <= set(known):
         return f"of the classes {found.classes.tolist()}, of which it has {list(counts)} images"

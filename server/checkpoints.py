@@ -2,18 +2,26 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
+import numpy as np
 import torch
 
+from common.checked import checked
 from common.errors import CheckpointError
-from common.files import load_tensors, remove_parts, save_tensors
+from common.files import load_tensors, number_of, numbered, remove_parts, save_tensors
+from common.orders import fault_of_prototypes
 from common.prototypes import Prototypes
 from server.state import RunState
 
 KEPT = 2
 ARRAYS = ("shared", "prototypes")
+Numbers = make_dataclass(
+    "Numbers", [(k, v) for k, v in get_type_hints(RunState).items() if k not in ARRAYS]
+)
+"""What of a state is written as text."""
 
 
 def save_checkpoint(folder: Path, state: RunState, config_digest: str) -> None:
@@ -47,12 +55,13 @@ def save_checkpoint(folder: Path, state: RunState, config_digest: str) -> None:
     save_tensors(folder / f"round-{state.round:04d}.safetensors", tensors, about)
     remove_parts(folder)
     for old in checkpoints(folder)[:-KEPT]:
-        old.unlink()
+        if not old.is_dir():
+            old.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("round-*.safetensors"), key=lambda path: int(path.stem[6:]))
+    return numbered(folder, "round-")
 
 
 def load_checkpoint(
@@ -102,7 +111,9 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
         )
     try:
         state = _state_of(tensors, about)
-    except (KeyError, TypeError, ValueError) as error:
+        if state.round != number_of(path):
+            raise ValueError(f"it is of round {state.round}")
+    except (KeyError, ValueError) as error:
         raise _DamagedError(
             f"The checkpoint {path} is damaged, or another version of xsite wrote it ({error}). "
             "Resume the run with the version that it was started with, or start a new run."
@@ -117,6 +128,7 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
 
 
 def _state_of(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> RunState:
+    sites = checked(list[str], about["prototypes"])
     prototypes = {
         site: Prototypes(
             site,
@@ -125,7 +137,22 @@ def _state_of(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> 
                 for part in ("classes", "vectors", "counts")
             ),
         )
-        for site in json.loads(about["prototypes"])
+        for site in sites
     }
-    numbers = json.loads(about["state"])
-    return RunState(shared=tensors["shared"].numpy(), prototypes=prototypes, **numbers)
+    numbers = vars(checked(Numbers, about["state"]))
+    state = RunState(shared=tensors["shared"].numpy(), prototypes=prototypes, **numbers)
+    if (fault := _fault_of(state)) is not None or len(tensors) != 1 + 3 * len(sites):
+        raise ValueError(fault or "it holds tensors that are none of a run's")
+    return state
+
+
+def _fault_of(state: RunState) -> str | None:
+    """Say what no state of a run can be, None if there is nothing."""
+    rounds = (state.best_round, *state.completed.values())
+    if not all(0 <= one <= state.round for one in rounds):
+        return f"it is of round {state.round} and knows later ones, or some before the first"
+    shared = state.shared
+    if shared.ndim != 1 or shared.dtype.kind != "f" or not np.isfinite(shared).all():
+        return f"its weights are {shared.dtype} of shape {shared.shape}, or not finite"
+    faults = (fault_of_prototypes(own) for own in state.prototypes.values())
+    return next((fault for fault in faults if fault is not None), None)

@@ -12,14 +12,9 @@ from tests.common.test_wire import carried
 from tests.corpus.asking import ask
 from tests.corpus.case import assert_sentence, held, ids
 from tests.corpus.messages import CARDS, ORDERS, REPLIES, Asked, Said
-from tests.corpus.recording import NORTH, SOUTH, Recording, key_of, node, record, replay
+from tests.corpus.recording import NORTH, SOUTH, Recording, key_of, node, replay
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return record(tmp_path_factory.mktemp("recorded"))
 
 
 def test_replayed_the_run_is_the_recorded_one(recording: Recording, tmp_path: Path) -> None:
