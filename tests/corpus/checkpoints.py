@@ -49,8 +49,8 @@ STRANGE: tuple[tuple[str, str, Spoil], ...] = (
     ("completed of lists", "edited", state(completed={"north": [1]})),
     ("completed to come", "edited", state(completed={"north": 9, "south": 2})),
     ("no round", "another version", state(round=None)),
-    ("images: a list", "another version", saying("train_images", [])),
-    ("images of text", "another version", saying("train_images", {"north": "12", "south": "8"})),
+    ("images: a list", "another version", state(began_with=[])),
+    ("images of text", "another version", state(began_with={"north": "12", "south": "8"})),
     ("prototypes of numbers", "another version", saying("prototypes", [1, 2])),
     ("prototypes of a stranger", "another run's", saying("prototypes", ["east"])),
 )
@@ -72,7 +72,7 @@ CHECKPOINTS = (
     Case(
         "other images",
         "a folder changed",
-        newest(saying("train_images", {"north": 11, "south": 8})),
+        newest(state(began_with={"north": 11, "south": 8})),
         "north has 12 training images; at the start of the run it had 11",
     ),
     Case(
