@@ -9,9 +9,10 @@ and is gone when the run ends, however it ends. What stays::
 """
 
 import sysconfig
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common.config import Config
@@ -28,6 +29,12 @@ from simulations.launch import Ending, Ground, Launch, follow_to_the_end
 from simulations.placement import child_environment
 from simulations.processes import undisturbed
 from simulations.superlink import SuperLink, free_port, wait_until_ready
+
+Proxy = Callable[[Consortium, Path], AbstractContextManager[object]]
+"""What stands between the nodes and the SuperLink, on the consortium's port, as nginx does.
+
+Called with the consortium and its folder, in which no script has been started yet.
+"""
 
 
 def own_folder(run: Path, site: str) -> Path:
@@ -87,7 +94,11 @@ class Standing:
 
 @contextmanager
 def standing(
-    plan: Consortium, scripts: Path, folder: Path, environment: Mapping[str, str]
+    plan: Consortium,
+    scripts: Path,
+    folder: Path,
+    environment: Mapping[str, str],
+    proxy: Proxy | None = None,
 ) -> Iterator[Standing]:
     """Start a consortium on this machine, and leave no process of it behind.
 
@@ -101,43 +112,59 @@ def standing(
         A private folder, for logs.
     environment : mapping
         All environment variables of every process.
+    proxy : callable, optional
+        Without it the nodes talk to the SuperLink itself.
     """
     units: list[Unit] = []
-    address = f"127.0.0.1:{plan.superlink_port}"
+    reached = f"127.0.0.1:{plan.port if proxy else plan.superlink_port}"
     states = {COORDINATOR: plan.state_dir} | {site.name: site.state_dir for site in plan.site}
 
     def begin(role: str, script: str, pause: float) -> Unit:
         # Of nobody else's run: the sites here are not the ones of the coordinator's machine.
-        own = {"XSITE_STATE": states[role], "XSITE_SUPERLINK": address, "XSITE_DATA": ""}
+        own = {"XSITE_STATE": states[role], "XSITE_SUPERLINK": reached, "XSITE_DATA": ""}
         log = folder / f"{role}-{script}.log"
         started = Unit(role, scripts / role / script, folder, {**environment, **own}, log, pause)
         units.append(started)
         return started
 
+    stood_between = proxy(plan, scripts) if proxy else nullcontext()
     try:
         server = begin(COORDINATOR, "superlink.sh", SERVER_PAUSE)
         authority = scripts / COORDINATOR / "ca.crt"
+        address = f"127.0.0.1:{plan.superlink_port}"
         link = SuperLink(server.process, address, server.log, authority, kept=True)
         wait_until_ready(link)
         begin(COORDINATOR, "superexec.sh", SERVER_PAUSE)
-        for site in plan.site_names:
-            link.register(site, (scripts / site / "key.pub").read_bytes())
-            begin(site, "supernode.sh", NODE_PAUSE)
-        yield Standing(link, units)
+        with stood_between:
+            for site in plan.site_names:
+                link.register(site, (scripts / site / "key.pub").read_bytes())
+                begin(site, "supernode.sh", NODE_PAUSE)
+            yield Standing(link, units)
     finally:
         with undisturbed():
             for unit in reversed(units):
                 unit.take_down()
 
 
-def _carry_out(launch: Launch, held: ExitStack) -> Ending:
+def deployment(proxy: Proxy | None = None) -> Ground:
+    """Return a real deployment as what carries a federation out.
+
+    Parameters
+    ----------
+    proxy : callable, optional
+        As of :func:`standing`.
+    """
+    return Ground("Flower over TLS", own_folder, partial(_carry_out, proxy))
+
+
+def _carry_out(proxy: Proxy | None, launch: Launch, held: ExitStack) -> Ending:
     """Start everything, run the app to its end, and take everything down."""
     plan = plan_consortium(launch.config, launch.run)
     scripts = write_folders(plan, launch.folder / "consortium")
     environment = child_environment(launch.folder, launch.config, launch.placement)
     bundle = make_bundle(launch.folder / "app")
-    with standing(plan, scripts, launch.folder, environment) as deployed:
+    with standing(plan, scripts, launch.folder, environment, proxy) as deployed:
         return follow_to_the_end(launch, deployed.link, bundle, held, deployed.keep)
 
 
-DEPLOYMENT = Ground("Flower over TLS", own_folder, _carry_out)
+DEPLOYMENT = deployment()

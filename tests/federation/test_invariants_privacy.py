@@ -3,7 +3,7 @@
 Proved on the bytes that went over the wire, with searches that are shown to find what is planted.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,33 +24,10 @@ from common.wire import decode_reply, encode_reply
 from simulations.in_process import run_server
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.hospitals import server as server_app
+from tests.federation.search import Wire, pieces, pieces_as, words_of
 
-PIECE = 16
 END = ("low", "high")
 SETTINGS = {"epochs": 2, "validation_fraction": 0.3}
-
-
-def pieces(array: NDArray[np.generic]) -> list[bytes]:
-    """Cut an array's bytes into 16-byte pieces, less those that could be anything's."""
-    raw = np.ascontiguousarray(array).tobytes()
-    cut = [raw[i : i + PIECE] for i in range(0, len(raw) - PIECE + 1, PIECE)]
-    return [piece for piece in cut if len(set(piece)) >= 8]
-
-
-class Wire:
-    """Bytes that can be searched for many pieces, at whatever offset."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        windows = [np.frombuffer(content, "<u8", (len(content) - i) // 8, i) for i in range(8)]
-        self.windows = np.unique(np.concatenate(windows))
-
-    def found(self, wanted: Sequence[bytes]) -> list[bytes]:
-        keys = np.array([np.frombuffer(piece, "<u8", 1)[0] for piece in wanted], "<u8")
-        places = np.minimum(np.searchsorted(self.windows, keys), len(self.windows) - 1)
-        likely = self.windows[places] == keys
-        some = [piece for piece, maybe in zip(wanted, likely, strict=True) if maybe]
-        return [piece for piece in some if piece in self.content]
 
 
 class Collector:
@@ -70,7 +47,7 @@ class Collector:
 
     def pieces(self, kinds: Iterable[type[np.floating]] = (np.float32,)) -> list[bytes]:
         arrays = [tensor.numpy() for tensor in self.tensors.values() if tensor.is_floating_point()]
-        return [piece for kind in kinds for array in arrays for piece in pieces(array.astype(kind))]
+        return pieces_as(arrays, kinds)
 
 
 @pytest.fixture(scope="module")
@@ -165,21 +142,11 @@ def test_figures_that_leave_are_the_listed_ones(tmp_path: Path) -> None:
     assert seen == listed
 
 
-def words_of(config: Config) -> list[str]:
-    """Return every patient, file and folder name of the sites."""
-    words = [config.data, config.runs_dir, config.cache_dir]
-    for site in config.site_names:
-        data = open_site(config, site)
-        words += [*data.files, *(patient for patient in data.patients if patient)]
-        words += [Path(file).name for file in data.files]
-    return words
-
-
 def test_no_patient_file_or_folder_is_named_in_any_message(
     federation: tuple[Config, Wire, Collector],
 ) -> None:
     config, wire, _ = federation
-    words = words_of(config)
+    words = [config.data, config.runs_dir, config.cache_dir, *words_of(config)]
     assert len(words) > 100
     assert [word for word in words if word.encode() in wire.content] == []
 

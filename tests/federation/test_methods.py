@@ -13,7 +13,8 @@ from common.messages import RoundOrder
 from common.results import read_result
 from common.wire import decode_order, decode_reply
 from tests.federation.hospitals import federate, run_of, tiny_config
-from tests.federation.test_invariants_privacy import Collector, Wire
+from tests.federation.search import Wire
+from tests.federation.test_invariants_privacy import Collector
 from tests.federation.test_invariants_reproducible import outcome
 from tests.federation.test_invariants_resume import Killed, killing
 
