@@ -108,4 +108,5 @@ def _expected(site: OpenSite, asked: RollCall | RoundOrder) -> Expected:
         classes=len(site.config.class_names),
         projection_size=site.config.projection_size,
         received=order.shared if order and order.purpose == "train" else None,
+        halved=site.config.exchange == "half-deltas",
     )

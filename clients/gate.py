@@ -22,6 +22,7 @@ from clients.ledger import enter
 from clients.ledger_entry import Message, Part
 from clients.policy import Policy, may_leave
 from clients.site import note
+from common.deltas import HALF, add_delta
 from common.errors import LedgerError, PolicyError, ReplyError
 from common.messages import RoundReply, SiteCard, SiteReply
 from common.prototypes import Prototypes
@@ -56,6 +57,8 @@ class Expected:
         Of the prototypes.
     received : ndarray, shape (layout.size,), or None
         The shared tensors that a round began with.
+    halved : bool
+        Whether their change leaves, in half precision, and not they themselves.
     """
 
     site: str
@@ -65,6 +68,7 @@ class Expected:
     classes: int
     projection_size: int
     received: NDArray[Any] | None
+    halved: bool = False
 
 
 def release(content: RecordDict, expected: Expected, policy: Policy, ledger: Path) -> None:
@@ -225,14 +229,16 @@ def _judge_weights(reply: RoundReply, expected: Expected, policy: Policy) -> Non
     if "weights" not in policy.may_leave:
         raise PolicyError("weights may not leave (policy: may-leave)")
     _same("layout of the weights", reply.layout, expected.layout)
-    shape, dtype = (expected.layout.size,), expected.layout.dtype
+    shape, dtype = (expected.layout.size,), HALF if expected.halved else expected.layout.dtype
     _same("shape of the weights", reply.shared.shape, shape)
     _same("type of the weights", str(reply.shared.dtype), dtype)
     if not policy.largest_update:
         return
     if expected.received is None or expected.received.shape != shape:
         raise PolicyError("what the round began with is unknown (policy: largest-update)")
-    change = float(np.linalg.norm(reply.shared.astype(np.float64) - expected.received))
+    received = expected.received
+    shared = add_delta(received, reply.shared) if expected.halved else reply.shared
+    change = float(np.linalg.norm(shared.astype(np.float64) - received))
     # Not `>`: a change that is no number is too large.
     if not change <= policy.largest_update:
         raise PolicyError(

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from clients.moments import load_moments, moments_of
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
+from common.deltas import add_delta, half_delta
 from common.errors import ReplyError, RunError
 from common.evaluation import Metrics, estimate_statistics, evaluate_site, predict
 from common.fingerprint import code_fingerprint
@@ -75,10 +76,13 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         on_step=progress_writer(site.own, order.round, order.steps),
     )
     prototypes = _prototypes(site, network)
-    shared = pack(network)
-    if not np.isfinite(shared).all():
+    shared = arrived = pack(network)
+    if site.config.exchange == "half-deltas":
+        shared = half_delta(shared, order.shared)
+        arrived = add_delta(order.shared, shared)
+    if not np.isfinite(arrived).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
-    _keep(site, order, network, optimizer, store, shared)
+    _keep(site, order, network, optimizer, store, arrived)
     note(site.own, _sent(order, summary, shared, prototypes))
     return RoundReply(
         run=order.run,
@@ -197,7 +201,10 @@ def _keep(
     store: PrivateStore,
     shared: NDArray[Any],
 ) -> None:
-    """Write the private tensors and moments of the end of the round, and what it sends if asked."""
+    """Write the private tensors and moments of the end of the round, and what it sends if asked.
+
+    ``shared``: the shared tensors as the server will have them.
+    """
     config = site.config
     state = PrivateState(
         private_state(network),

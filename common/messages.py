@@ -148,7 +148,8 @@ class RoundReply(SiteReply):
     layout : Layout
         Names and shapes of what ``shared`` holds.
     shared : ndarray, shape (layout.size,)
-        The shared tensors after local training.
+        The shared tensors after local training; on its way to a server with ``exchange =
+        "half-deltas"`` their change, as :mod:`common.deltas` has it.
     prototypes : Prototypes
         Its class prototypes.
     """

@@ -145,8 +145,9 @@ class Config(Keyed):
     local_steps: int = Field(16, ge=0)
     """Optimizer steps at a site between two exchanges; 0: one epoch. More save bytes and cost
     accuracy."""
-    exchange: Literal["weights", "prototypes"] = "weights"
-    """What the sites exchange: shared weights and prototypes, or (FedProto) prototypes alone."""
+    exchange: Literal["weights", "half-deltas", "prototypes"] = "weights"
+    """What the sites exchange: shared weights and prototypes; the same, but a site sends the change
+    of its weights in half precision; or (FedProto) prototypes alone."""
     optimizer_state: Literal["carry", "reset"] = "carry"
     """What a site does with its optimizer's moments at the start of a round."""
     aggregation: Aggregation = "uniform"

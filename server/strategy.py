@@ -6,14 +6,17 @@ in the roster takes part in every round; nobody is sampled. The roster may grow 
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from logging import INFO
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
+from common.deltas import add_delta
 from common.messages import RoundReply
 from common.wire import decode_reply
 from server.checks import Weights, check_weights, far_from_the_others, norm_of
@@ -80,10 +83,16 @@ class SiteAverage(FedAvg):
             config.min_prototype_count,
         )
 
+        def decode(content: Mapping[str, Any]) -> RoundReply:
+            reply = decode_reply(content)
+            if config.exchange != "half-deltas":
+                return reply
+            return replace(reply, shared=add_delta(before.shared, reply.shared))
+
         def check(reply: RoundReply) -> None:
             check_weights(reply, course.roster.cards[reply.site].class_counts, expected)
 
-        exchange = sort_replies(course, round, self.sent, replies, decode_reply, check)
+        exchange = sort_replies(course, round, self.sent, replies, decode, check)
         self.sent = {}
         exchange = without(exchange, far_from_the_others(exchange.good, before.shared))
         require_enough(course, f"Round {round}", exchange)

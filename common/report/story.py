@@ -91,12 +91,16 @@ def facts(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[tupl
             f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
             f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})",
         ),
-        ("A round", f"{rounds}{_PROTOTYPES_ALONE if config.exchange == 'prototypes' else ''}"),
+        ("A round", f"{rounds}{_EXCHANGED[config.exchange]}"),
         ("Weights", f"{_weights(records)}; nothing was chosen on test images"),
     ]
 
 
-_PROTOTYPES_ALONE = ", after which prototypes are exchanged and no weights"
+_EXCHANGED = {
+    "weights": "",
+    "half-deltas": ", after which a site sends the change of its weights in half precision",
+    "prototypes": ", after which prototypes are exchanged and no weights",
+}
 
 
 def _objective(config: Config) -> str:

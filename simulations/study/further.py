@@ -166,7 +166,9 @@ def _projections(
     fit = [
         one
         for one in shown
-        if one[2].mode != "single" and one[2].config.alpha and one[2].config.exchange == "weights"
+        if one[2].mode != "single"
+        and one[2].config.alpha
+        and one[2].config.exchange != "prototypes"
     ]
     maps = []
     for label, mode, record in fit:

@@ -18,6 +18,7 @@ from clients.ledger_entry import Entry
 from clients.policy import Policy, reduced
 from clients.round import train_round
 from clients.site import make_card
+from common.deltas import half_delta
 from common.errors import LedgerError, PolicyError, RunError
 from common.messages import RoundReply, SiteCard, SiteReply
 from common.models.network import layout_of
@@ -180,6 +181,24 @@ def test_another_layout_another_type_and_another_card_are_held_back(
     ):
         with pytest.raises(PolicyError, match=said):
             release(encoded(strange), expected, Policy(), tmp_path)
+
+
+def test_a_change_in_half_precision_leaves_where_that_is_agreed_and_nowhere_else(
+    answer: Answer, tmp_path: Path
+) -> None:
+    reply, _, expected = answer
+    assert expected.received is not None
+    halved = replace(expected, halved=True)
+    delta = half_delta(reply.shared, expected.received)
+    change = np.linalg.norm(reply.shared.astype(np.float64) - expected.received)
+    sent = reduced(replace(reply, shared=delta), Policy())
+    release(encoded(sent), halved, Policy(largest_update=1.01 * change), tmp_path)
+    assert last(tmp_path).verdict == "sent"
+    with pytest.raises(PolicyError, match="the weights changed by"):
+        release(encoded(sent), halved, Policy(largest_update=0.99 * change), tmp_path)
+    for content, what in ((encoded(sent), expected), (encoded(reply), halved)):
+        with pytest.raises(PolicyError, match="type of the weights"):
+            release(content, what, Policy(), tmp_path)
 
 
 def test_a_record_a_key_or_an_array_too_many_is_held_back(answer: Answer, tmp_path: Path) -> None:

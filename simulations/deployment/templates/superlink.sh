@@ -11,4 +11,4 @@ exec flower-superlink \
     --ssl-ca-certfile "$here/ca.crt" --ssl-certfile "$here/server.pem" --ssl-keyfile "$here/server.key" \
     --enable-supernode-auth --host 127.0.0.1 --port {{ c.superlink_port }} \
     --isolation process --superexec-auth-secret-file "$here/superexec.secret" \
-    --disable-runtime-dependency-installation --database "$state/superlink.db"
+    --disable-runtime-dependency-installation --database "${XSITE_DATABASE:-$state/superlink.db}"

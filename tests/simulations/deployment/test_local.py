@@ -32,10 +32,11 @@ def assert_equal_tensors(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("exchange", ["weights", "half-deltas"])
 def test_a_deployment_ends_with_the_weights_of_a_simulation_and_leaves_no_process(
-    tmp_path: Path,
+    tmp_path: Path, exchange: str
 ) -> None:
-    simulated = tiny_config(tmp_path, epochs=2)
+    simulated = tiny_config(tmp_path, epochs=2, exchange=exchange)
     federate(simulated)
     deployed = simulated.changed(runs_dir=str(tmp_path / "deployed"))
     before = {process.pid for process in psutil.process_iter()}

@@ -1,0 +1,70 @@
+"""A round's change of the shared tensors in half precision: ``exchange = "half-deltas"``.
+
+On the way to the server a value takes 2 bytes in place of 4. What is sent is the change, times
+1,024, as float16: its error is at most 1/2,048 of itself, or 3e-11 where it is smaller than 6e-8.
+Both ends compute the same shared tensors from it, bit for bit, and go on with these.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import ReplyError
+
+HALF = "float16"
+SCALE = 1024.0
+"""float16 has its full precision from 6e-5 on, and a round changes weights by less than that."""
+
+
+def half_delta(shared: NDArray[Any], received: NDArray[Any]) -> NDArray[np.float16]:
+    """Return a round's change of the shared tensors as it travels.
+
+    Parameters
+    ----------
+    shared : ndarray, shape (layout.size,)
+        After the round.
+    received : ndarray, shape (layout.size,)
+        Before it, of the same type.
+
+    Returns
+    -------
+    ndarray, shape (layout.size,)
+        Infinite where a value changed by 64 or more.
+    """
+    change = shared - received
+    change *= SCALE
+    with np.errstate(over="ignore"):
+        half: NDArray[np.float16] = change.astype(np.float16)
+    return half
+
+
+def add_delta(received: NDArray[Any], delta: NDArray[Any]) -> NDArray[Any]:
+    """Return the shared tensors that a change leads to, as both ends have them.
+
+    Parameters
+    ----------
+    received : ndarray, shape (layout.size,)
+        What the round began with.
+    delta : ndarray, shape (layout.size,)
+        As :func:`half_delta` makes it.
+
+    Returns
+    -------
+    ndarray, shape (layout.size,)
+        Of the type of ``received``.
+
+    Raises
+    ------
+    ReplyError
+        If the change is of another shape or type.
+    """
+    if delta.shape != received.shape or str(delta.dtype) != HALF:
+        raise ReplyError(
+            f"its shared tensors are a change of {delta.shape} {delta.dtype}; expected "
+            f"{received.shape} {HALF}"
+        )
+    whole = delta.astype(received.dtype)
+    whole /= SCALE
+    whole += received
+    return whole
