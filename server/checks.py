@@ -17,8 +17,13 @@ from common.sharing import Layout
 LARGEST_GROWTH = 100.0
 """A site whose weights' norm grows by more in one round has diverged, even if it is finite."""
 
-LARGEST_TO_MEDIAN = 5.0
-"""A site whose weights moved more than so many times as far as the median of the sites."""
+LARGEST_TO_MEDIAN = 3.0
+"""A site whose weights moved more than so many times as far as the median of the sites.
+
+n sites learn nothing where one of them sends −(n − 1) times its step: of five, −4 times must not
+pass. Honest steps are of nearly one length, as all take as many optimizer steps; a site that comes
+back without its moments moves the weights up to 1.7 times as far as the others.
+"""
 FEWEST_TO_COMPARE = 3
 """Of two sites, nobody can tell which one is far from the other."""
 

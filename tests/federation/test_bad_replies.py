@@ -194,7 +194,7 @@ def test_a_site_that_moves_the_weights_much_further_than_the_others_is_left_out(
     config = tiny_config(tmp_path, ("north", "south", "east"), epochs=2, min_sites=2)
     federate(config, tamper=reversed_tenfold)
     said = (run_of(config) / "log.txt").read_text()
-    assert said.count("south") and "more than 5 times the median of the sites" in said
+    assert said.count("south") and "more than 3 times the median of the sites" in said
     # The honest ones' average is what it would have been without the third.
     honest = config.changed(runs_dir=str(tmp_path / "other"), round_timeout=0.5)
 

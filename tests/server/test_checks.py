@@ -195,13 +195,20 @@ def moved(*norms: float) -> dict[str, RoundReply]:
     return {str(k): reply(str(k), shared=unit * np.float32(far)) for k, far in enumerate(norms)}
 
 
-def test_who_moves_more_than_five_times_the_median_is_far() -> None:
+def test_who_moves_more_than_three_times_the_median_is_far() -> None:
     sent = np.zeros(8, np.float32)
-    assert far_from_the_others(moved(1.0, 2.0, 9.9), sent) == {}
-    found = far_from_the_others(moved(1.0, 2.0, -10.1), sent)
-    assert list(found) == ["2"] and "moved by 10.1" in found["2"] and "sites, 2" in found["2"]
+    assert far_from_the_others(moved(1.0, 2.0, 5.9), sent) == {}
+    found = far_from_the_others(moved(1.0, 2.0, -6.1), sent)
+    assert list(found) == ["2"] and "moved by 6.1" in found["2"] and "sites, 2" in found["2"]
     # Two cannot be told apart, and nothing is far from those who did not move.
     assert far_from_the_others(moved(1.0, 99.0), sent) == {}
     assert far_from_the_others(moved(0.0, 0.0, 1.0), sent) == {}
     # What counts is the way from what was sent.
-    assert far_from_the_others(moved(1.0, 2.0, -10.1), sent + np.float32(1000)) == {}
+    assert far_from_the_others(moved(1.0, 2.0, -6.1), sent + np.float32(1000)) == {}
+
+
+def test_of_five_nobody_can_undo_what_the_others_learnt() -> None:
+    # Four equal steps of 1 and one of −4 add up to nothing.
+    steps = (1.0, 1.0, 1.0, 1.0, -4.0)
+    assert sum(steps) == 0
+    assert list(far_from_the_others(moved(*steps), np.zeros(8, np.float32))) == ["4"]
