@@ -1,10 +1,10 @@
 """Poisoning: one of five synthetic hospitals lies, and the other four pay for it, or do not.
 
-Two lies: weights that moved −10 times as far as training moved them, and honest training on labels
-that are swapped. Five defences: none; the comparison of every site's step with the others' (on by
-default, and here needed: ``min-sites``, so that a round goes on without the liar); and the robust
-aggregations, without that comparison. Everything runs in this process, over the bytes of real
-messages.
+Lies: weights that moved −10 times as far as training moved them; or −2.9 times, which the server's
+comparison of steps lets pass; and honest training on labels that are swapped. Defences: none; the
+comparison of every site's step with the others' (on by default; it needs ``min-sites`` here, so
+that a round goes on without the liar); and the robust aggregations, without that comparison.
+Everything runs in this process, over the bytes of real messages.
 
     python -m simulations.attacks.poisoning
 """
@@ -13,13 +13,12 @@ import csv
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import flwr.app
 import numpy as np
@@ -27,40 +26,53 @@ import typer
 from flwr.app import Message
 from rich.console import Console
 
-from clients.app import app as client
 from common.config import Config
-from common.errors import RunError
-from common.report.numbers import percent, points
+from common.report.numbers import NOT_DEFINED, percent, points
 from common.results import read_result
 from common.wire import decode_order, decode_reply, encode_reply
-from server.app import app as server
-from simulations.in_process import InProcessGrid, Tamper, run_server
-from simulations.progress import SilentReport, StepCounter, make_report
-from simulations.synth import hospital_names, write_hospitals
+from simulations.attacks.federation import FIRST_NODE, attack_config, federate, make_hospitals
+from simulations.attacks.findings import Findings, Table
+from simulations.in_process import Tamper
+from simulations.progress import Report, StepCounter, make_report
+from simulations.synth import hospital_names
 from simulations.tables import print_rows
 
 SITES = hospital_names("5")
 LIAR = SITES[-1]
 HONEST = SITES[:-1]
-FIRST_NODE = 100
-SETTINGS: Mapping[str, Any] = {
-    "sites": ",".join(SITES),
-    "image_size": 64,
-    "crop_scale": 0.7,
-    "width": 0.125,
-    "batch_size": 16,
-    "learning_rate": 1e-3,
-    "temperature": 0.2,
-    "alpha": 0.2,
+LIES: Mapping[str, str] = {
+    "nobody": "nobody lies",
+    "reversed": "−10 times its step",
+    "short": "−2.9 times its step",
+    "swapped": "labels swapped",
 }
-DEFENCES: Mapping[str, tuple[bool, Mapping[str, Any]]] = {
-    "none": (False, {}),
-    "steps compared": (True, {"min_sites": len(HONEST)}),
-    "median": (False, {"aggregation": "median"}),
-    "trimmed mean": (False, {"aggregation": "trimmed-mean"}),
-    "Krum": (False, {"aggregation": "krum"}),
+FACTORS: Mapping[str, float] = {"reversed": -10.0, "short": -2.9}
+ALONE = "alone"
+"""In the place of a lie: the honest hospitals without the liar, by whom it is to be measured."""
+DEFENCES: Mapping[str, tuple[str, bool, Mapping[str, Any]]] = {
+    "none": ("none", False, {}),
+    "compared": ("steps compared", True, {"min_sites": len(HONEST)}),
+    "median": ("median", False, {"aggregation": "median"}),
+    "trimmed-mean": ("trimmed mean", False, {"aggregation": "trimmed-mean"}),
+    "krum": ("Krum", False, {"aggregation": "krum"}),
 }
-"""Name → whether steps are compared, and what is set."""
+"""Key → what it is called, whether steps are compared, and what is set."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One federation: who lies how, what defends, and the seed of hospitals and training."""
+
+    lie: str
+    defence: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What it is, for a person."""
+        if self.lie == ALONE:
+            return f"the four honest hospitals alone, seed {self.seed}"
+        return f"{LIES[self.lie]}, defence: {DEFENCES[self.defence][0]}, seed {self.seed}"
 
 
 def reverse(factor: float) -> Tamper:
@@ -83,6 +95,7 @@ def swap_labels(site: Path, target: Path) -> Path:
     """Copy a site's folder with the two classes swapped, its metadata too."""
     negative, positive = Config().class_names
     other = {negative: positive, positive: negative}
+    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(site, target)
     for name, swapped in ((negative, ".swapped"), (positive, negative), (".swapped", positive)):
         (target / name).rename(target / swapped)
@@ -100,112 +113,197 @@ def swap_labels(site: Path, target: Path) -> Path:
     return target
 
 
-def federate(
-    config: Config, folders: Mapping[str, Path], compared: bool, tamper: Tamper | None = None
-) -> dict[str, float]:
-    """Train a federation in this process.
+@dataclass(frozen=True)
+class Plan:
+    """Federations of one size.
+
+    Attributes
+    ----------
+    epochs, patients : int
+        Of each federation, and at each hospital.
+    lies, defences : tuple of str
+        Every one of these against every one of those.
+    seeds : int
+        How often, with hospitals and training of another seed each time.
+    """
+
+    epochs: int = 8
+    patients: int = 128
+    lies: tuple[str, ...] = tuple(LIES)
+    defences: tuple[str, ...] = tuple(DEFENCES)
+    seeds: int = 1
+
+    @property
+    def cases(self) -> list[Case]:
+        """The federations, for every seed first what lies are held against."""
+        made = []
+        for seed in range(self.seeds):
+            made += [Case("nobody", "none", seed), Case(ALONE, "none", seed)]
+            made += [Case(lie, one, seed) for lie in self.lies for one in self.defences]
+        return list(dict.fromkeys(made))
+
+
+def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> float:
+    """Train one federation.
 
     Parameters
     ----------
-    config : Config
-        With an absolute ``runs-dir``.
-    folders : mapping of str to Path
-        The sites' images.
-    compared : bool
-        Whether the server compares the sites' steps with each other.
-    tamper : callable, optional
-        What becomes of replies.
+    case : Case
+        Which.
+    plan : Plan
+        Of what size.
+    folder : Path
+        Of all files; a federation that is complete there is not trained again.
+    report : Report
+        Told of the hospitals being made.
 
     Returns
     -------
-    dict of str to float
-        Test AUC by site; empty where the server ended the run, as it does if weights explode.
+    float
+        Test AUC of the honest hospitals, mean; NaN where the server ended the run.
     """
-    runs = Path(config.runs_dir)
-    nodes = {
-        FIRST_NODE + config.site_names.index(site): {
-            "site": site,
-            "data-dir": str(folder),
-            "state-dir": str(runs / "states" / config.run_name / site),
+    sites = make_hospitals(folder, SITES, plan.patients, case.seed, report)
+    if case.lie == ALONE:
+        sites = {site: sites[site] for site in HONEST}
+    if case.lie == "swapped":
+        sites[LIAR] = swap_labels(sites[LIAR], folder / f"swapped-{plan.patients}-{case.seed}")
+    _, compared, values = DEFENCES[case.defence]
+    tamper = reverse(FACTORS[case.lie]) if case.lie in FACTORS else None
+    name = f"{case.lie}-{case.defence}-{case.seed}-{plan.epochs}-{plan.patients}"
+    config = attack_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
+    run = federate(config, compared, tamper)
+    if run is None:
+        return math.nan
+    metrics = read_result(run)["metrics"]
+    return mean(float(metrics[site]["test"]["auc"]) for site in HONEST)
+
+
+def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
+    """Train federations, telling each one's figure as it comes.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which.
+    folder : Path
+        Of all files.
+    report : Report
+        Told of progress.
+    """
+    found: dict[Case, float] = {}
+    counter = StepCounter(report, "federations")
+    for case in plan.cases:
+        found[case] = run_case(case, plan, folder, report)
+        told = f"AUC {percent(found[case])}" if math.isfinite(found[case]) else "ended early"
+        report.message(f"{case.name}: {told}")
+        counter(len(found), len(plan.cases))
+    title = (
+        f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent, and its difference in "
+        f"points; {plan.patients} patients a hospital, {plan.epochs} epochs."
+    )
+    return Table(title, HEADINGS, tuple(rows_of(found)))
+
+
+def rows_of(found: Mapping[Case, float]) -> list[tuple[str, ...]]:
+    """Return a row for each lie and defence: means over the seeds, and in brackets the range."""
+    rows: list[tuple[str, ...]] = []
+    for lie, defence in dict.fromkeys((case.lie, case.defence) for case in found):
+        own = {
+            case.seed: auc
+            for case, auc in found.items()
+            if (case.lie, case.defence) == (lie, defence)
         }
-        for site, folder in folders.items()
-    }
-    grid = InProcessGrid(client, nodes, config.to_run_config(), tamper=tamper, keep=False)
-    try:
-        with _comparing(compared):
-            run_server(server, grid)
-    except RunError:
-        # Nobody lies: then it is no effect of an attack.
-        if tamper is None:
-            raise
-        return {}
-    metrics = read_result(runs / config.run_name)["metrics"]
-    return {site: metrics[site]["test"]["auc"] for site in folders}
+        name = "the four alone" if lie == ALONE else LIES[lie]
+        called = NOT_DEFINED if lie == ALONE else DEFENCES[defence][0]
+        if not all(map(math.isfinite, own.values())):
+            rows.append((name, called, str(len(own)), "ended early", "", ""))
+            continue
+        against = [
+            [auc - found[Case(reference, "none", seed)] for seed, auc in own.items()]
+            for reference in ("nobody", ALONE)
+        ]
+        auc = percent(mean(own.values()))
+        rows.append((name, called, str(len(own)), auc, *(_ranged(one) for one in against)))
+    return rows
+
+
+def _ranged(differences: Sequence[float]) -> str:
+    told = points(mean(differences))
+    low, high = points(min(differences)), points(max(differences))
+    return told if low == high else f"{told} [{low} to {high}]"
+
+
+HEADINGS = ("Lie", "Defence", "Seeds", "AUC", "To five honest", "To the four alone")
+
+
+def findings(tables: Sequence[Table]) -> Findings:
+    """Return the report's part on poisoning."""
+    return Findings("Poisoning", ABOUT, tuple(tables), MEANS)
+
+
+ABOUT = (
+    "One of five hospitals lies in every round, about its weights or by its labels. The others "
+    "know nothing of it. What a lie costs them is told against five honest hospitals, and against "
+    "the four honest ones alone: a defence that leaves the liar out cannot give back what an "
+    "honest fifth hospital would have brought.",
+    "*Steps compared* is on by default: of three sites or more, one that moved the weights more "
+    "than three times as far as the median site is left out of the round, by name. Without "
+    "`min-sites` the round then ends with an error, which is safe and stops the run; here "
+    "`min-sites = 4`. The other defences were measured without it.",
+)
+MEANS = (
+    "A lie of −2.9 times the step is just small enough to pass the comparison. *Labels swapped* "
+    "moves the weights as far as honest training does, so no comparison of lengths sees it.",
+)
+
+
+def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+    """Read comma-separated names.
+
+    Raises
+    ------
+    BadParameter
+        Naming the one that is not known, and those that are.
+    """
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"no {what} is called '{name}'; there are {', '.join(known)}")
+    return names
 
 
 @contextmanager
-def _comparing(compared: bool) -> Iterator[None]:
-    """Switch the server's comparison of steps off where it shall not help."""
-    if compared:
-        yield
+def kept(folder: Path | None) -> Iterator[Path]:
+    """Yield the folder for an attack's files, or one that is removed in the end."""
+    if folder is not None:
+        yield folder.expanduser().absolute()
         return
-    nobody: Callable[..., dict[str, str]] = lambda *_: {}  # noqa: E731
-    with patch("server.strategy.far_from_the_others", nobody):
-        yield
-
-
-def attack(folder: Path, epochs: int, patients: int, seed: int) -> list[tuple[str, ...]]:
-    """Run every lie against every defence.
-
-    Returns
-    -------
-    list of tuple of str
-        (lie, defence, mean AUC of the honest sites, its difference from honest training).
-    """
-    write_hospitals(folder / "data", SITES, patients, seed, 64, SilentReport())
-    folders = {site: folder / "data" / site for site in SITES}
-    swapped = {**folders, LIAR: swap_labels(folders[LIAR], folder / "swapped")}
-    lies: Mapping[str, tuple[Mapping[str, Path], Tamper | None]] = {
-        "nobody lies": (folders, None),
-        "-10 times its step": (folders, reverse(-10.0)),
-        "labels swapped": (swapped, None),
-    }
-    base = Config().changed(
-        **SETTINGS,
-        data=str(folder / "data"),
-        runs_dir=str(folder / "runs"),
-        epochs=epochs,
-        seed=seed,
-    )
-    rows: list[tuple[str, ...]] = []
-    honest = math.nan
-    report = make_report()
-    counter = StepCounter(report, "federations")
-    try:
-        for lie, (where, tamper) in lies.items():
-            for defence, (compared, values) in DEFENCES.items():
-                config = base.changed(**values, run_name=f"{len(rows):02d}")
-                auc = federate(config, where, compared, tamper)
-                found = mean(auc[site] for site in HONEST) if auc else math.nan
-                honest = found if not rows else honest
-                told = (percent(found), points(found - honest)) if auc else ("ended early", "")
-                rows.append((lie, defence, *told))
-                counter(len(rows), len(lies) * len(DEFENCES))
-    finally:
-        report.close()
-    return rows
+    with tempfile.TemporaryDirectory(prefix="xsite-attacks-") as made:
+        yield Path(made)
 
 
 def main(
     epochs: Annotated[int, typer.Option(help="Epochs of every federation.")] = 8,
-    patients: Annotated[int, typer.Option(help="Patients at each hospital.")] = 96,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    patients: Annotated[int, typer.Option(help="Patients at each hospital.")] = 128,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
+    lies: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LIES),
+    defences: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(DEFENCES),
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep all files here; go on from those that are there.")
+    ] = None,
 ) -> None:
     """Let one of five hospitals lie, and print what it costs the other four."""
-    with tempfile.TemporaryDirectory(prefix="xsite-poisoning-") as folder:
-        rows = attack(Path(folder), epochs, patients, seed)
-    title = f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent"
-    print_rows(Console(), title, ("Lie", "Defence", "AUC", "Cost"), rows)
+    plan = Plan(
+        epochs,
+        patients,
+        parse_names(lies, LIES, "lie"),
+        parse_names(defences, DEFENCES, "defence"),
+        seeds,
+    )
+    report = make_report()
+    with kept(keep) as folder, closing(report):
+        table = run_poisoning(plan, folder, report)
+    print_rows(Console(), table.title, table.headings, table.rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""Images as an attack sees them: how alike two are, and a picture of some side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from common.data.augment import MEAN, SPREAD, prepare
+from common.data.cache import SiteData
+
+GREYS = 1 / SPREAD
+"""From black to white, as a network sees them."""
+HEADING = 14
+GAP = 4
+
+
+def load_images(data: SiteData, indices: NDArray[np.int64], size: int) -> Tensor:
+    """Return a site's images as evaluation shows them to a network, one channel, (n, 1, …)."""
+    raw = torch.from_numpy(np.asarray(data.images[indices]))
+    return prepare(raw, size)[:, :1].contiguous()
+
+
+def psnr(found: Tensor, true: Tensor) -> NDArray[np.float64]:
+    """Return the peak signal-to-noise ratio of all pairs, in decibels.
+
+    Parameters
+    ----------
+    found : Tensor, shape (n, 1, size, size)
+        Images as networks see them.
+    true : Tensor, shape (m, 1, size, size)
+        Others.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, m)
+        10·log₁₀ of the squared range of greys over the mean squared difference; at most 100.
+    """
+    differences = (found.double().flatten(1)[:, None] - true.double().flatten(1)[None]).square()
+    error = differences.mean(dim=2) / GREYS**2
+    return np.asarray((-10 * torch.log10(error.clamp_min(1e-10))).numpy())
+
+
+def matched(found: Tensor, true: Tensor) -> NDArray[np.float64]:
+    """Return the PSNR of each image found with its own true one, in the best order of them all."""
+    pairs = psnr(found, true)
+    rows, columns = linear_sum_assignment(-pairs)
+    return np.asarray(pairs[rows, columns])
+
+
+def draw(path: Path, rows: Sequence[tuple[str, Tensor]], scale: int = 3) -> None:
+    """Write a PNG with rows of images, each below its title.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    rows : sequence of (str, Tensor)
+        Title, and images (n, 1, size, size) as a network sees them.
+    scale : int
+        Pixels of the picture for one of an image.
+    """
+    size = rows[0][1].shape[-1] * scale
+    columns = max(len(images) for _, images in rows)
+    width, height = columns * (size + GAP), len(rows) * (size + HEADING + GAP)
+    sheet = Image.new("L", (width, height), 255)
+    pen = ImageDraw.Draw(sheet)
+    for row, (title, images) in enumerate(rows):
+        top = row * (size + HEADING + GAP)
+        pen.text((2, top), title, fill=0)
+        for column, image in enumerate(images):
+            grey = ((image[0].numpy() * SPREAD + MEAN) * 255).clip(0, 255).astype(np.uint8)
+            tile = Image.fromarray(grey).resize((size, size), Image.Resampling.NEAREST)
+            sheet.paste(tile, (column * (size + GAP), top + HEADING))
+    sheet.save(path, optimize=True)
