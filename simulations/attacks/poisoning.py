@@ -9,37 +9,26 @@ Everything runs in this process, over the bytes of real messages.
     python -m simulations.attacks.poisoning
 """
 
-import csv
 import math
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
 
-import flwr.app
-import numpy as np
 import typer
-from flwr.app import Message
 from rich.console import Console
 
-from common.config import Config
 from common.report.numbers import NOT_DEFINED, percent, points
 from common.results import read_result
-from common.wire import decode_order, decode_reply, encode_reply
-from simulations.attacks.federation import FIRST_NODE, attack_config, federate, make_hospitals
+from simulations.attacks.federation import attack_config, federate, make_hospitals
 from simulations.attacks.findings import Findings, Table
-from simulations.in_process import Tamper
+from simulations.attacks.lies import HONEST, LIAR, SITES, reverse, swap_labels
 from simulations.progress import Report, StepCounter, make_report
-from simulations.synth import hospital_names
 from simulations.tables import print_rows
 
-SITES = hospital_names("5")
-LIAR = SITES[-1]
-HONEST = SITES[:-1]
 LIES: Mapping[str, str] = {
     "nobody": "nobody lies",
     "reversed": "−10 times its step",
@@ -75,44 +64,6 @@ class Case:
         return f"{LIES[self.lie]}, defence: {DEFENCES[self.defence][0]}, seed {self.seed}"
 
 
-def reverse(factor: float) -> Tamper:
-    """Let the liar send so many times its step, in every round."""
-    liar = FIRST_NODE + SITES.index(LIAR)
-
-    def tamper(question: Message, reply: Message) -> list[Message]:
-        asked = question.metadata
-        if asked.message_type == "train" and asked.dst_node_id == liar and not reply.has_error():
-            sent, answer = decode_order(question.content).shared, decode_reply(reply.content)
-            step = answer.shared - sent
-            lie = replace(answer, shared=(sent + np.float32(factor) * step).astype(sent.dtype))
-            reply.content = encode_reply(lie, flwr.app)
-        return [reply]
-
-    return tamper
-
-
-def swap_labels(site: Path, target: Path) -> Path:
-    """Copy a site's folder with the two classes swapped, its metadata too."""
-    negative, positive = Config().class_names
-    other = {negative: positive, positive: negative}
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(site, target)
-    for name, swapped in ((negative, ".swapped"), (positive, negative), (".swapped", positive)):
-        (target / name).rename(target / swapped)
-    with (target / "metadata.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        folder, _, rest = row["file_name"].partition("/")
-        row["file_name"] = f"{other[folder]}/{rest}"
-        if "label" in row:
-            row["label"] = other[row["label"]]
-    with (target / "metadata.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return target
-
-
 @dataclass(frozen=True)
 class Plan:
     """Federations of one size.
@@ -143,7 +94,23 @@ class Plan:
         return list(dict.fromkeys(made))
 
 
-def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> float:
+@dataclass(frozen=True)
+class Outcome:
+    """What a federation came to.
+
+    Attributes
+    ----------
+    auc : float
+        On test images, mean of the honest hospitals; NaN where the server ended the run.
+    digest : str
+        SHA-256 of the shared weights; empty then.
+    """
+
+    auc: float = math.nan
+    digest: str = ""
+
+
+def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> Outcome:
     """Train one federation.
 
     Parameters
@@ -159,8 +126,7 @@ def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> float:
 
     Returns
     -------
-    float
-        Test AUC of the honest hospitals, mean; NaN where the server ended the run.
+    Outcome
     """
     sites = make_hospitals(folder, SITES, plan.patients, case.seed, report)
     if case.lie == ALONE:
@@ -173,9 +139,10 @@ def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> float:
     config = attack_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
     run = federate(config, compared, tamper)
     if run is None:
-        return math.nan
-    metrics = read_result(run)["metrics"]
-    return mean(float(metrics[site]["test"]["auc"]) for site in HONEST)
+        return Outcome()
+    result = read_result(run)
+    auc = mean(float(result["metrics"][site]["test"]["auc"]) for site in HONEST)
+    return Outcome(auc, result["weights_digest"]["shared"])
 
 
 def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
@@ -190,11 +157,11 @@ def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
     report : Report
         Told of progress.
     """
-    found: dict[Case, float] = {}
+    found: dict[Case, Outcome] = {}
     counter = StepCounter(report, "federations")
     for case in plan.cases:
         found[case] = run_case(case, plan, folder, report)
-        told = f"AUC {percent(found[case])}" if math.isfinite(found[case]) else "ended early"
+        told = f"AUC {percent(found[case].auc)}" if found[case].digest else "ended early"
         report.message(f"{case.name}: {told}")
         counter(len(found), len(plan.cases))
     title = (
@@ -204,26 +171,36 @@ def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
     return Table(title, HEADINGS, tuple(rows_of(found)))
 
 
-def rows_of(found: Mapping[Case, float]) -> list[tuple[str, ...]]:
+def rows_of(found: Mapping[Case, Outcome]) -> list[tuple[str, ...]]:
     """Return a row for each lie and defence: means over the seeds, and in brackets the range."""
     rows: list[tuple[str, ...]] = []
     for lie, defence in dict.fromkeys((case.lie, case.defence) for case in found):
         own = {
-            case.seed: auc
-            for case, auc in found.items()
+            case.seed: outcome
+            for case, outcome in found.items()
             if (case.lie, case.defence) == (lie, defence)
         }
         name = "the four alone" if lie == ALONE else LIES[lie]
         called = NOT_DEFINED if lie == ALONE else DEFENCES[defence][0]
-        if not all(map(math.isfinite, own.values())):
-            rows.append((name, called, str(len(own)), "ended early", "", ""))
+        if not all(outcome.digest for outcome in own.values()):
+            rows.append((name, called, str(len(own)), "ended early", "", "", ""))
             continue
-        against = [
-            [auc - found[Case(reference, "none", seed)] for seed, auc in own.items()]
+        five, four = (
+            {seed: found[Case(reference, "none", seed)] for seed in own}
             for reference in ("nobody", ALONE)
-        ]
-        auc = percent(mean(own.values()))
-        rows.append((name, called, str(len(own)), auc, *(_ranged(one) for one in against)))
+        )
+        same = all(own[seed].digest == four[seed].digest for seed in own)
+        rows.append(
+            (
+                name,
+                called,
+                str(len(own)),
+                percent(mean(outcome.auc for outcome in own.values())),
+                _ranged([own[seed].auc - five[seed].auc for seed in own]),
+                _ranged([own[seed].auc - four[seed].auc for seed in own]),
+                "yes" if same else "no",
+            )
+        )
     return rows
 
 
@@ -233,7 +210,15 @@ def _ranged(differences: Sequence[float]) -> str:
     return told if low == high else f"{told} [{low} to {high}]"
 
 
-HEADINGS = ("Lie", "Defence", "Seeds", "AUC", "To five honest", "To the four alone")
+HEADINGS = (
+    "Lie",
+    "Defence",
+    "Seeds",
+    "AUC",
+    "To five honest",
+    "To the four alone",
+    "Their weights",
+)
 
 
 def findings(tables: Sequence[Table]) -> Findings:
@@ -245,7 +230,8 @@ ABOUT = (
     "One of five hospitals lies in every round, about its weights or by its labels. The others "
     "know nothing of it. What a lie costs them is told against five honest hospitals, and against "
     "the four honest ones alone: a defence that leaves the liar out cannot give back what an "
-    "honest fifth hospital would have brought.",
+    "honest fifth hospital would have brought. The last column says whether the weights are those "
+    "of the four alone, bit for bit.",
     "*Steps compared* is on by default: of three sites or more, one that moved the weights more "
     "than three times as far as the median site is left out of the round, by name. Without "
     "`min-sites` the round then ends with an error, which is safe and stops the run; here "

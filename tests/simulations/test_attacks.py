@@ -1,26 +1,21 @@
 """Lies are the lies that are told of, and what they cost is held against honest training."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import typer
+from torch import Tensor
 from typer.testing import CliRunner
 
+from common.config import Config
 from common.data.check import check_site
 from common.data.site import read_site
 from common.files import load_tensors
 from simulations.attacks import poisoning
 from simulations.attacks.federation import federate
-from simulations.attacks.poisoning import (
-    ALONE,
-    HONEST,
-    SITES,
-    Case,
-    Plan,
-    reverse,
-    rows_of,
-    swap_labels,
-)
+from simulations.attacks.lies import HONEST, SITES, reverse, swap_labels
+from simulations.attacks.poisoning import ALONE, Case, Outcome, Plan, rows_of
 from tests.federation.hospitals import tiny_config, write_site
 
 
@@ -40,32 +35,43 @@ def test_labels_are_swapped_and_the_images_and_patients_stay(tmp_path: Path) -> 
     assert after == {name: (1 - label, who) for name, (label, who) in before.items()}
 
 
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Return the configuration of five hospitals, of whom four suffice."""
+    return tiny_config(
+        tmp_path_factory.mktemp("five"), SITES, epochs=1, min_sites=len(HONEST), run_name="five"
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(five: Config) -> Mapping[str, Tensor]:
+    """Return the weights of the four honest hospitals without the fifth."""
+    run = federate(five.changed(sites=",".join(HONEST), run_name="alone", min_sites=0))
+    assert run is not None
+    return load_tensors(run / "shared.safetensors")[0]
+
+
 @pytest.mark.parametrize("factor", [-10.0, -4.0])
 def test_the_liar_is_left_out_by_name_and_the_others_are_as_without_it(
-    tmp_path: Path, factor: float
+    five: Config, alone: Mapping[str, Tensor], factor: float
 ) -> None:
-    config = tiny_config(tmp_path, SITES, epochs=1, min_sites=len(HONEST), run_name="lied")
-    lied = federate(config, tamper=reverse(factor))
-    assert lied is not None
-    log = (lied / "log.txt").read_text()
+    run = federate(five.changed(run_name=f"lied{factor:g}"), tamper=reverse(factor))
+    assert run is not None
+    log = (run / "log.txt").read_text()
     assert log.count("LEFT OUT") == log.count("hospital-e LEFT OUT: its weights moved") == 1
-    alone = federate(config.changed(sites=",".join(HONEST), run_name="alone", min_sites=0))
-    assert alone is not None
-    with_liar, without = (load_tensors(run / "shared.safetensors")[0] for run in (lied, alone))
-    assert with_liar.keys() == without.keys()
-    assert all(with_liar[name].equal(without[name]) for name in without)
+    weights, _ = load_tensors(run / "shared.safetensors")
+    assert weights.keys() == alone.keys()
+    assert all(weights[name].equal(alone[name]) for name in alone)
 
 
-def test_without_the_comparison_a_lie_moves_the_weights(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, SITES, epochs=1, min_sites=len(HONEST))
-    made = [
-        federate(config.changed(run_name=name), False, tamper)
-        for name, tamper in (("honest", None), ("lied", reverse(-10.0)))
-    ]
-    assert all("times the median" not in (run / "log.txt").read_text() for run in made if run)
-    weights = [load_tensors(run / "shared.safetensors")[0] for run in made if run]
-    assert len(weights) == 2
-    assert not all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+def test_without_the_comparison_the_liar_takes_part(
+    five: Config, alone: Mapping[str, Tensor]
+) -> None:
+    run = federate(five.changed(run_name="undefended"), False, reverse(-10.0))
+    assert run is not None
+    assert "LEFT OUT" not in (run / "log.txt").read_text()
+    weights, _ = load_tensors(run / "shared.safetensors")
+    assert not all(weights[name].equal(alone[name]) for name in alone)
 
 
 def test_a_complete_federation_is_not_trained_again_and_another_one_is(tmp_path: Path) -> None:
@@ -79,25 +85,22 @@ def test_a_complete_federation_is_not_trained_again_and_another_one_is(tmp_path:
 
 def test_a_lie_is_held_against_five_honest_and_against_the_four_alone() -> None:
     found = {
-        Case("nobody", "none", 0): 0.80,
-        Case(ALONE, "none", 0): 0.78,
-        Case("reversed", "compared", 0): 0.78,
-        Case("nobody", "none", 1): 0.90,
-        Case(ALONE, "none", 1): 0.90,
-        Case("reversed", "compared", 1): 0.89,
-        Case("reversed", "none", 0): float("nan"),
+        Case("nobody", "none", 0): Outcome(0.80, "five"),
+        Case(ALONE, "none", 0): Outcome(0.78, "four"),
+        Case("reversed", "compared", 0): Outcome(0.78, "four"),
+        Case("nobody", "none", 1): Outcome(0.90, "other five"),
+        Case(ALONE, "none", 1): Outcome(0.90, "other four"),
+        Case("reversed", "compared", 1): Outcome(0.89, "none of these"),
+        Case("short", "compared", 0): Outcome(0.78, "four"),
+        Case("reversed", "none", 0): Outcome(),
     }
+    lied, compared = "−10 times its step", "steps compared"
+    # Against five: −2 and −1; against four: 0 and −1.
+    differences = ("−1.5 [−2.0 to −1.0]", "−0.5 [−1.0 to 0.0]")
     assert rows_of(found)[2:] == [
-        # Against five: −2 and −1; against four: 0 and −1.
-        (
-            "−10 times its step",
-            "steps compared",
-            "2",
-            "83.5",
-            "−1.5 [−2.0 to −1.0]",
-            "−0.5 [−1.0 to 0.0]",
-        ),
-        ("−10 times its step", "none", "1", "ended early", "", ""),
+        (lied, compared, "2", "83.5", *differences, "no"),
+        ("−2.9 times its step", compared, "1", "78.0", "−2.0", "0.0", "yes"),
+        (lied, "none", "1", "ended early", "", "", ""),
     ]
 
 
