@@ -13,6 +13,7 @@ from clients.final import evaluate_last
 from clients.gate import Expected, enter_refusal, release
 from clients.guard import refuse
 from clients.identity import identify
+from clients.noise import noised
 from clients.policy import Policy, kept_back, reduced
 from clients.round import train_round
 from clients.site import OpenSite, make_card, note, open_identity
@@ -57,7 +58,8 @@ def _follow(site: OpenSite, order: RoundOrder, policy: Policy) -> RecordDict:
     reply = act(site, order)
     if kept := kept_back(reply, policy):
         note(site.own, kept)
-    content: RecordDict = encode_reply(reduced(reply, policy), flwr.app)
+    leaving = noised(reduced(reply, policy), order.shared, policy)
+    content: RecordDict = encode_reply(leaving, flwr.app)
     return content
 
 

@@ -9,8 +9,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
+from clients.budget import SENT, require_budget
 from clients.ledger import enter
-from clients.ledger_entry import Message, Part
+from clients.ledger_entry import Message, Noise, Part
+from clients.noise import change_of, noise_in, noised_range
 from clients.policy import Policy, may_leave
 from clients.site import note
 from common.deltas import HALF, add_delta
@@ -37,7 +39,7 @@ from common.wire import (
     decode_reply,
 )
 
-SENT, HELD_BACK = "sent", "held back"
+HELD_BACK = "held back"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -88,24 +90,25 @@ def release(content: RecordDict, expected: Expected, policy: Policy, ledger: Pat
     Raises
     ------
     PolicyError
-        If it holds anything that may not leave: what, and which key of the policy says so.
+        If it holds anything that may not leave, or the budget has no room for it: what, and which
+        key of the policy says so.
     LedgerError
         If it cannot be entered.
     """
     parts = parts_of(content, expected.layout)
     kind = "card" if CARD in content else "training" if SHARED in content else "evaluation"
+    held = Message(expected.site, expected.run, expected.round, kind, HELD_BACK, "", 0, parts)
     try:
-        judge(content, expected, policy)
+        noise = judge(content, expected, policy)
+        sent = replace(held, verdict=SENT, size=count_bytes(content), noise=noise)
+
+        def allow(before: Iterable[Message]) -> None:
+            require_budget(before, sent, policy.largest_epsilon)
+
+        enter(ledger, sent, allow=allow)
     except (PolicyError, ReplyError) as error:
-        enter(ledger, _message(expected, kind, HELD_BACK, str(error), 0, parts))
+        enter(ledger, replace(held, reason=str(error)))
         raise PolicyError(f"Held back at {expected.site}: {error}") from error
-    enter(ledger, _message(expected, kind, SENT, "", count_bytes(content), parts))
-
-
-def _message(
-    expected: Expected, kind: str, verdict: str, reason: str, size: int, parts: tuple[Part, ...]
-) -> Message:
-    return Message(expected.site, expected.run, expected.round, kind, verdict, reason, size, parts)
 
 
 def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
@@ -131,8 +134,13 @@ def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
         note(own, f"not in the ledger: {reason} ({error})")
 
 
-def judge(content: RecordDict, expected: Expected, policy: Policy) -> None:
+def judge(content: RecordDict, expected: Expected, policy: Policy) -> Noise | None:
     """Refuse a message that holds anything but what may leave.
+
+    Returns
+    -------
+    Noise or None
+        The noise in it.
 
     Raises
     ------
@@ -150,8 +158,10 @@ def judge(content: RecordDict, expected: Expected, policy: Policy) -> None:
         _judge_prototypes(reply.prototypes, expected, policy)
         if reply.images < 0:
             raise PolicyError("the number of images is negative")
+        return noise_in(reply, policy)
     else:
         _judge_header(decode_evaluation(content), expected, policy)
+    return None
 
 
 def parts_of(content: RecordDict, layout: Layout) -> tuple[Part, ...]:
@@ -232,19 +242,39 @@ def _judge_weights(reply: RoundReply, expected: Expected, policy: Policy) -> Non
     shape, dtype = (expected.layout.size,), HALF if expected.halved else expected.layout.dtype
     _same("shape of the weights", reply.shared.shape, shape)
     _same("type of the weights", str(reply.shared.dtype), dtype)
-    if not policy.largest_update:
+    if not (policy.largest_update or policy.clip_update):
         return
     if expected.received is None or expected.received.shape != shape:
-        raise PolicyError("what the round began with is unknown (policy: largest-update)")
+        raise PolicyError(
+            "what the round began with is unknown (policy: largest-update, clip-update)"
+        )
+    if expected.halved and policy.clip_update:
+        raise PolicyError("a change in half precision cannot be clipped exactly (policy: clip-update)")
     received = expected.received
     shared = add_delta(received, reply.shared) if expected.halved else reply.shared
-    change = float(np.linalg.norm(shared.astype(np.float64) - received))
-    # Not `>`: a change that is no number is too large.
-    if not change <= policy.largest_update:
-        raise PolicyError(
-            f"the weights changed by {change:.4g}, more than {policy.largest_update:.4g} "
-            "(policy: largest-update)"
-        )
+    change = change_of(shared, received)
+    for key, (least, most) in _limits(received, policy).items():
+        # Not `>`: a change that is no number is too large.
+        if not change <= most:
+            raise PolicyError(
+                f"the weights changed by {change:.4g}, more than {most:.4g} (policy: {key})"
+            )
+        if change < least:
+            raise PolicyError(
+                f"the weights changed by {change:.4g}, less than {least:.4g} (policy: {key})"
+            )
+
+
+def _limits(received: NDArray[Any], policy: Policy) -> Mapping[str, tuple[float, float]]:
+    """Return key of the policy → least and largest norm of a change that it lets pass."""
+    limits = {}
+    if policy.update_noise:
+        limits["update-noise"] = noised_range(received, policy)
+    elif policy.clip_update:
+        limits["clip-update"] = (0.0, policy.clip_update * (1 + 1e-9))
+    if policy.largest_update:
+        limits["largest-update"] = (0.0, policy.largest_update)
+    return limits
 
 
 def _judge_prototypes(found: Prototypes, expected: Expected, policy: Policy) -> None:

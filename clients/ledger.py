@@ -13,7 +13,7 @@ against that, note the last hash now and then where nobody at this machine can c
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +35,12 @@ FULL = 16 * 2**20
 OWNER_ONLY = 0o600
 
 
-def enter(folder: Path, message: Message, full: int = FULL) -> Entry:
+def enter(
+    folder: Path,
+    message: Message,
+    full: int = FULL,
+    allow: Callable[[Iterable[Entry]], None] | None = None,
+) -> Entry:
     """Write a message into the ledger; when this returns, it is on the disk.
 
     A line that a killed process left half written belongs to a message that never left; it is
@@ -49,6 +54,9 @@ def enter(folder: Path, message: Message, full: int = FULL) -> Entry:
         What leaves, or was to leave.
     full : int
         Bytes after which a new file begins.
+    allow : callable, optional
+        Is given the lines so far, and raises where the message shall not be entered. Nobody else
+        enters anything meanwhile.
 
     Raises
     ------
@@ -59,6 +67,8 @@ def enter(folder: Path, message: Message, full: int = FULL) -> Entry:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(folder / ".lock"):
             head = _recover(folder)
+            if allow is not None:
+                allow(entries(folder))
             entry = follow(head, message)
             _append(_file_for(folder, full), entry.line())
             _write_head(folder, Head(entry.number, entry.hash))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,44 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Release:
+    """Gaussian noise on one kind of thing in a message.
+
+    Attributes
+    ----------
+    record : str
+        On what: the name of the record in which it lies.
+    multiplier : float
+        Its standard deviation, as a multiple of how far other images could move the value.
+    times : int
+        How many such values there are, each with noise of its own.
+    """
+
+    record: str
+    multiplier: float
+    times: int
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All noise in a message.
+
+    Attributes
+    ----------
+    unit : str
+        What is protected: ``"site"``, all of a site's images together.
+    delta : float
+        At which δ the site tells its ε.
+    releases : tuple of Release
+        On what there is noise.
+    """
+
+    unit: str
+    delta: float
+    releases: tuple[Release, ...]
+
+
+@dataclass(frozen=True)
 class Message:
     """What is to be entered.
 
@@ -59,6 +97,8 @@ class Message:
         Bytes of the whole message's content as it is sent; 0 if it was held back.
     parts : tuple of Part
         All that is in it, or was to be.
+    noise : Noise, optional
+        What of it has noise, where something has; a line of the ledger lacks the key otherwise.
     """
 
     site: str
@@ -69,6 +109,7 @@ class Message:
     reason: str
     size: int
     parts: tuple[Part, ...]
+    noise: Noise | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -92,7 +133,7 @@ class Entry(Message):
 
     def line(self) -> bytes:
         """Return the line, with its end."""
-        return canonical(asdict(self)) + b"\n"
+        return canonical(_told(self)) + b"\n"
 
 
 @dataclass(frozen=True)
@@ -111,7 +152,8 @@ def follow(head: Head, message: Message) -> Entry:
         **{one.name: getattr(message, one.name) for one in fields(Message)},
         "previous": head.hash,
     }
-    told = {**body, "parts": [asdict(part) for part in message.parts]}
+    told = _told(Entry(**body, hash=""))
+    del told["hash"]
     return Entry(**body, hash=hashlib.sha256(canonical(told)).hexdigest())
 
 
@@ -136,7 +178,7 @@ def read_line(line: bytes, before: Head, where: str) -> Entry:
         entry = checked(Entry, line)
     except ValueError as error:
         raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
-    told = asdict(entry)
+    told = _told(entry)
     claimed = told.pop("hash")
     if entry.line() != line or hashlib.sha256(canonical(told)).hexdigest() != claimed:
         raise LedgerError(f"{where} (entry {before.entries + 1}) was changed after it was written.")
@@ -145,6 +187,14 @@ def read_line(line: bytes, before: Head, where: str) -> Entry:
             f"{where} does not follow entry {before.entries}: lines are missing, or were moved."
         )
     return entry
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """Return an entry as it is written."""
+    told = asdict(entry)
+    if entry.noise is None:
+        del told["noise"]
+    return told
 
 
 def canonical(value: Any) -> bytes:

@@ -3,11 +3,12 @@
 Its SuperNode names it (``--node-config 'policy="/etc/xsite/policy.toml" …'``). Without one
 :class:`Policy`'s defaults hold: shared weights, prototypes with counts, the listed figures, and
 nothing else. A policy takes away and adds noise; it cannot let anything more leave than that.
+What it takes away is taken here, the noise is added by :mod:`clients.noise`, and what that
+guarantees is counted by :mod:`clients.budget`.
 """
 
 import fnmatch
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import replace
@@ -55,10 +56,22 @@ class Policy(Keyed):
     """Fewest images behind a prototype; one with fewer stays."""
     largest_update: float = Field(0.0, ge=0.0)
     """Largest Euclidean norm of a round's change of the shared weights; 0: any."""
+    clip_update: float = Field(0.0, ge=0.0)
+    """Euclidean norm to which a round's change of the shared weights is scaled down where it is
+    larger; 0: it is not."""
+    update_noise: float = Field(0.0, ge=0.0)
+    """Noise multiplier: Gaussian noise on every shared value, with a standard deviation of so many
+    times 2 · clip-update, the furthest that other images could move what is sent. Noise is drawn
+    from the operating system, so that nobody can take it away again, and a run with it is not
+    repeatable."""
     prototype_noise: float = Field(0.0, ge=0.0)
-    """Standard deviation of the Gaussian noise on every value of a prototype, whose length is 1.
-    It is drawn from the operating system, so that nobody can take it away again, and a run with it
-    is not repeatable."""
+    """Standard deviation of the Gaussian noise on every value of a prototype, whose length is 1;
+    its noise multiplier is half of that."""
+    delta: float = Field(1e-5, gt=0.0, le=1e-3)
+    """At which δ the ε of all noise is told; well below 1 by the number of patients."""
+    largest_epsilon: float = Field(0.0, ge=0.0)
+    """Largest ε of all that ever left with noise; a message that would lead further is held back.
+    Nothing without noise may leave then. 0: none is asked for."""
     approve_runs: bool = False
     """Whether a person must approve each run before anything of it leaves (`xsite approve`)."""
 
@@ -104,7 +117,38 @@ def make_policy(values: Mapping[str, Any], source: str) -> Policy:
                 f"The policy {source} lists the figure '{pattern}', which no site sends. There "
                 f"are {', '.join(FIGURES)}."
             )
+    if said := _contradiction(policy):
+        raise PolicyError(f"The policy {source}: {said}.")
     return policy
+
+
+def _contradiction(policy: Policy) -> str:
+    """Say which keys contradict each other; ``""`` where none do."""
+    if policy.update_noise and not policy.clip_update:
+        return (
+            "update-noise is measured by clip-update, which is 0. Set clip-update to the norm that "
+            "a round's change shall have at most"
+        )
+    if policy.update_noise and policy.largest_update:
+        return (
+            "with update-noise the weights move much further than training moved them, and "
+            "largest-update would hold every round back. Leave it at 0: clip-update is the limit"
+        )
+    if not policy.largest_epsilon:
+        return ""
+    if "weights" in policy.may_leave and not policy.update_noise:
+        return "largest-epsilon holds of no weights without noise: set clip-update and update-noise"
+    if "prototypes" in policy.may_leave and not policy.prototype_noise:
+        return (
+            "largest-epsilon holds of no prototypes without noise: set prototype-noise, or take "
+            "'prototypes' out of may-leave"
+        )
+    if any(may_leave(policy, figure) for figure in FIGURES):
+        return (
+            "largest-epsilon holds of no figures, which leave exactly: take 'figures' out of "
+            "may-leave"
+        )
+    return ""
 
 
 def may_leave(policy: Policy, figure: str) -> bool:
@@ -114,15 +158,14 @@ def may_leave(policy: Policy, figure: str) -> bool:
 
 
 def reduced(reply: SiteReply, policy: Policy) -> SiteReply:
-    """Return a reply without what the policy keeps here, and with its noise.
+    """Return a reply without what the policy keeps here.
 
     Weights are not left out: without them a round has no reply, and :mod:`clients.gate` refuses.
     """
     figures = {name: value for name, value in reply.metrics.items() if may_leave(policy, name)}
     if not isinstance(reply, RoundReply):
         return replace(reply, metrics=figures)
-    prototypes = _noisy(_enough(reply.prototypes, policy), policy.prototype_noise)
-    return replace(reply, metrics=figures, prototypes=prototypes)
+    return replace(reply, metrics=figures, prototypes=_enough(reply.prototypes, policy))
 
 
 def kept_back(reply: SiteReply, policy: Policy) -> str:
@@ -142,13 +185,3 @@ def _enough(prototypes: Prototypes, policy: Policy) -> Prototypes:
     return Prototypes(
         prototypes.site, prototypes.classes[kept], prototypes.vectors[kept], prototypes.counts[kept]
     )
-
-
-def _noisy(prototypes: Prototypes, deviation: float) -> Prototypes:
-    """Add Gaussian noise and bring every prototype back to length 1."""
-    if not deviation or not len(prototypes.vectors):
-        return prototypes
-    generator = np.random.default_rng(secrets.randbits(128))
-    noisy = prototypes.vectors + generator.normal(0, deviation, prototypes.vectors.shape)
-    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
-    return replace(prototypes, vectors=unit.astype(np.float32))

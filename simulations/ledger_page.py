@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients.audit import Audit, audit
-from clients.gate import SENT
+from clients.budget import SENT, in_words, spent
 from clients.ledger import entries, verify
 from clients.ledger_entry import Entry, Head, Part
 from common.report import numbers
@@ -29,6 +29,18 @@ KINDS = {
     "evaluation": "figures",
     "error": "error",
 }
+
+BUDGET_NOTES = (
+    "A noise multiplier is the standard deviation of the noise, as a multiple of how far other "
+    "images could move what is sent. From it and how often it was used, Opacus's Rényi accountant "
+    "counts ε, an upper bound.",
+    "Protected are all images of the site together: whoever has everything that left can tell them "
+    "from any others, of which there are as many in each class, only as far as ε and δ allow. So "
+    "each patient is protected at least as far. The smaller ε, the less can be told; from about "
+    "10 on it is little protection.",
+    "Not covered: numbers of images, which leave exactly in the answer to the roll call and with "
+    "each round; that a round failed; when messages left.",
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ def facts(account: Account) -> list[tuple[str, str]]:
         told.append(("From", f"{_time(account.entries[0])} to {_time(account.entries[-1])}"))
     looked = sum(one.tensors for one in account.audits)
     told += [
+        ("Privacy budget", in_words(spent(account.entries))),
         ("Private tensors", f"{len(account.left)} of {looked} were found among what left"),
         ("Lines", f"{account.head.entries}, each unchanged since it was written"),
         ("Hash of the last line", account.head.hash),
@@ -155,6 +168,19 @@ def parts_table(account: Account) -> Table:
         groups.append(Group(record, rows))
     columns = ("Name", "Kind", "Shape", "Times", "Bytes in all")
     return Table("All of it by name", columns, tuple(groups))
+
+
+def budget_table(account: Account) -> Table | None:
+    """Return with how much noise what left; None where nothing left with any."""
+    held = spent(account.entries)
+    if not held.noise:
+        return None
+    rows = tuple(
+        Row(record, (Cell(MEANINGS[record]), Cell(f"{multiplier:g}"), Cell(str(times))))
+        for (record, multiplier), times in held.noise.items()
+    )
+    columns = ("In a message", "What it is", "Noise multiplier", "Values with noise of their own")
+    return Table("Noise", columns, (Group("", rows),), BUDGET_NOTES)
 
 
 def held_back_table(account: Account) -> Table | None:
@@ -226,6 +252,8 @@ def render(account: Account) -> str:
         runs=runs_table(account),
         contents=contents_table(account),
         parts=parts_table(account),
+        budget=in_words(spent(account.entries)),
+        noise=budget_table(account),
         held_back=held_back_table(account),
         audited=audit_table(account),
         messages=messages_table(account),

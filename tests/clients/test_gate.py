@@ -25,9 +25,9 @@ from common.models.network import layout_of
 from common.prototypes import Prototypes
 from common.sharing import shared_layout
 from common.wire import count_bytes, encode_card, encode_reply
-from simulations.in_process import InProcessGrid, run_server
+from simulations.in_process import run_server
 from tests.clients.opened import opened, order
-from tests.federation.hospitals import client, run_of, server, tiny_config
+from tests.federation.hospitals import deploy, run_of, server, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -246,26 +246,11 @@ def test_without_a_ledger_no_result_leaves_but_the_sentence_does(
     assert (entry.run, entry.message, entry.parts[0].size) == ("run", "error", 17)
 
 
-def deployed(tmp_path: Path, policy: str) -> InProcessGrid:
-    """Return two hospitals of which north has a policy of its own."""
-    config = tiny_config(tmp_path, epochs=1)
-    (tmp_path / "policy.toml").write_text(policy)
-    nodes: dict[int, dict[str, Any]] = {
-        number: {
-            "site": site,
-            "data-dir": str(tmp_path / "data" / site),
-            "state-dir": str(tmp_path / "state" / site),
-        }
-        for number, site in enumerate(config.site_names, start=100)
-    }
-    nodes[100]["policy"] = str(tmp_path / "policy.toml")
-    return InProcessGrid(client, nodes, config.to_run_config())
-
-
 def test_a_hospital_s_policy_shapes_what_the_server_gets(tmp_path: Path) -> None:
-    grid = deployed(tmp_path, 'figures = ["test/auc"]\nmin-prototype-images = 5\n')
+    config = tiny_config(tmp_path, epochs=1)
+    grid = deploy(config, {"north": 'figures = ["test/auc"]\nmin-prototype-images = 5\n'})
     run_server(server, grid)
-    result = json.loads((run_of(tiny_config(tmp_path)) / "result.json").read_text())
+    result = json.loads((run_of(config) / "result.json").read_text())
     assert list(result["metrics"]["north"]["test"]) == ["auc"]
     assert "f1" in result["metrics"]["south"]["test"]
     told = list(entries(tmp_path / "state" / "north" / "ledger"))
@@ -275,7 +260,7 @@ def test_a_hospital_s_policy_shapes_what_the_server_gets(tmp_path: Path) -> None
 
 
 def test_a_policy_that_keeps_the_weights_ends_the_run_with_the_site_s_name(tmp_path: Path) -> None:
-    grid = deployed(tmp_path, "largest-update = 1e-9\n")
+    grid = deploy(tiny_config(tmp_path, epochs=1), {"north": "largest-update = 1e-9\n"})
     with pytest.raises(RunError, match=r"north: the site's policy keeps this here \(code 110"):
         run_server(server, grid)
     told = list(entries(tmp_path / "state" / "north" / "ledger"))

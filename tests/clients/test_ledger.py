@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 from clients.ledger import enter, entries, verify
-from clients.ledger_entry import BEGINNING, Message, Part
+from clients.ledger_entry import BEGINNING, Head, Message, Noise, Part, Release, read_line
 from common.errors import LedgerError
 
 PART = Part("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
+NOISE = Noise("site", 1e-5, (Release("shared", 0.1, 1), Release("prototypes", 2.5, 2)))
+# As xsite wrote it before there was noise.
+BEFORE_NOISE = (
+    b'{"hash":"6bc4c6c3996fb8d7b26aaa315ededab7b4128e93f3de1291896ae08b7c40a9fe",'
+    b'"message":"training","number":1,"parts":[{"dtype":"float32","name":"w","record":"shared",'
+    b'"sha256":"%s","shape":[2],"size":8}],"previous":"%s","reason":"","round":1,"run":"run",'
+    b'"site":"north","size":30,"time":"2026-11-22T08:49:36.140+00:00","verdict":"sent"}\n'
+) % (b"ab" * 32, b"0" * 64)
 
 
 def message(round: int, **values: object) -> Message:
@@ -23,7 +31,8 @@ def message(round: int, **values: object) -> Message:
 def written(folder: Path, count: int = 5, full: int = 1200) -> Path:
     """Write a ledger of some lines; a line takes about 400 bytes, so a few fill a file."""
     for round in range(count):
-        enter(folder, message(round, reason="é\n"), full)
+        noise = NOISE if round % 2 else None
+        enter(folder, message(round, reason="é\n", noise=noise), full)
     return folder
 
 
@@ -33,11 +42,39 @@ def test_lines_come_back_as_they_were_entered(tmp_path: Path) -> None:
     assert [one.number for one in found] == [1, 2, 3, 4, 5]
     assert [one.round for one in found] == [0, 1, 2, 3, 4]
     assert found[0].parts == (PART,) and found[0].reason == "é\n"
+    assert [one.noise for one in found] == [None, NOISE, None, NOISE, None]
     assert found[0].previous == BEGINNING
     assert [one.previous for one in found[1:]] == [one.hash for one in found[:-1]]
     assert len(list(folder.glob("ledger-*.jsonl"))) == 2
     head = verify(folder, [found[1].hash])
     assert (head.entries, head.hash) == (5, found[-1].hash)
+
+
+def test_a_line_from_before_there_was_noise_is_whole_and_one_without_it_looks_the_same(
+    tmp_path: Path,
+) -> None:
+    old = read_line(BEFORE_NOISE, Head(0, BEGINNING), "here")
+    assert old.noise is None and old.line() == BEFORE_NOISE
+    folder = tmp_path / "ledger"
+    folder.mkdir()
+    (folder / "ledger-0001.jsonl").write_bytes(BEFORE_NOISE)
+    assert enter(folder, message(2, noise=NOISE)).previous == old.hash
+    assert verify(folder).entries == 2 and next(entries(folder)) == old
+
+
+def test_who_is_asked_sees_all_lines_and_decides_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    folder, seen = written(tmp_path / "ledger", 3), []
+    enter(folder, message(3), allow=lambda before: seen.extend(one.round for one in before))
+    assert seen == [0, 1, 2]
+
+    def refuse(_: object) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        enter(folder, message(4), allow=refuse)
+    assert verify(folder).entries == 4 and enter(folder, message(4)).number == 5
 
 
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:

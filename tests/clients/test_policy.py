@@ -12,6 +12,8 @@ from common.messages import RoundReply, SiteReply
 from common.prototypes import Prototypes
 from common.sharing import Layout
 
+NOISY = "clip-update = 1.0\nupdate-noise = 2.0\n"
+
 
 def policy(**values: Any) -> Policy:
     return make_policy({key.replace("_", "-"): value for key, value in values.items()}, "here")
@@ -48,7 +50,8 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
 def test_every_key_is_read(tmp_path: Path) -> None:
     text = (
         'may-leave = ["weights"]\nfigures = ["test/auc", "train/*"]\nmin-prototype-images = 8\n'
-        "largest-update = 2.5\nprototype-noise = 0.1\napprove-runs = true\n"
+        "largest-update = 2.5\nclip-update = 2.0\nprototype-noise = 0.1\ndelta = 1e-6\n"
+        "approve-runs = true\n"
     )
     found = read_policy(written(tmp_path / "policy.toml", text))
     assert found == Policy(
@@ -56,7 +59,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         figures=["test/auc", "train/*"],
         min_prototype_images=8,
         largest_update=2.5,
+        clip_update=2.0,
         prototype_noise=0.1,
+        delta=1e-6,
         approve_runs=True,
     )
 
@@ -69,6 +74,24 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("min-prototype-images = 0", "min-prototype-images: Input should be greater than"),
         ("prototype-noise = nan", "prototype-noise: Input should be a finite number"),
         ("largest-update = -1.0", "largest-update: Input should be greater than"),
+        ("clip-update = inf", "clip-update: Input should be a finite number"),
+        ("delta = 0.0", "delta: Input should be greater than 0"),
+        ("delta = 0.01", "delta: Input should be less than or equal to 0.001"),
+        ("update-noise = 1.0", "update-noise is measured by clip-update, which is 0"),
+        (NOISY + "largest-update = 9.0", "largest-update would hold every round back"),
+        ("largest-epsilon = 3.0", "no weights without noise: set clip-update and update-noise"),
+        (
+            NOISY + 'largest-epsilon = 3.0\nmay-leave = ["weights", "prototypes"]',
+            "no prototypes without noise: set prototype-noise, or take",
+        ),
+        (
+            NOISY + "largest-epsilon = 3.0\nprototype-noise = 2.0",
+            "no figures, which leave exactly: take 'figures' out",
+        ),
+        (
+            NOISY + 'largest-epsilon = 3.0\nmay-leave = ["weights", "figures"]',
+            "no figures, which leave exactly: take 'figures' out",
+        ),
         ('may-leave = ["images"]', "may-leave: Input should be 'weights', 'prototypes' or"),
         ('figures = ["test/acu"]', "the figure 'test/acu', which no site sends"),
         ("approve-runs = 1", "approve-runs: Input should be a valid boolean"),
@@ -79,6 +102,22 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 def test_nonsense_is_refused_by_key(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         read_policy(written(tmp_path / "policy.toml", text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NOISY + 'largest-epsilon = 3.0\nmay-leave = ["weights"]',
+        NOISY + "largest-epsilon = 3.0\nprototype-noise = 2.0\nfigures = []",
+        'largest-epsilon = 3.0\nmay-leave = ["prototypes"]\nprototype-noise = 2.0',
+        NOISY,
+    ],
+)
+def test_a_cap_on_epsilon_is_taken_where_all_that_leaves_has_noise(
+    tmp_path: Path, text: str
+) -> None:
+    found = read_policy(written(tmp_path / "policy.toml", text))
+    assert found.largest_epsilon == (3.0 if "largest" in text else 0.0)
 
 
 def test_a_policy_that_others_may_write_is_none(tmp_path: Path) -> None:
@@ -109,21 +148,3 @@ def test_figures_and_prototypes_are_left_out() -> None:
     assert bare.prototypes.vectors.shape == (0, 8)
     figures = SiteReply("run", 1, "north", "f" * 64, {"test/auc": 0.9})
     assert reduced(figures, policy(may_leave=["weights"])).metrics == {}
-
-
-def test_noise_is_as_large_as_the_policy_says_and_never_the_same() -> None:
-    size, many = 4096, 200
-    vectors = np.zeros((many, size), np.float32)
-    vectors[:, 0] = 1
-    held = Prototypes("north", np.arange(many), vectors, np.full(many, 9))
-    one, other = (
-        reduced(
-            RoundReply(**{**vars(reply()), "prototypes": held}), policy(prototype_noise=0.005)
-        ).prototypes.vectors  # type: ignore[union-attr]
-        for _ in range(2)
-    )
-    assert not np.array_equal(one, other)
-    assert np.allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
-    # The first value is 1 / √(1 + 4095 · 0.005²) ≈ 0.9525 of length 1; the others are noise.
-    assert one[:, 0].mean() == pytest.approx((1 + (size - 1) * 0.005**2) ** -0.5, rel=1e-3)
-    assert (one[:, 1:] / one[:, :1]).std() == pytest.approx(0.005, rel=0.02)

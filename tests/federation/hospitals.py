@@ -1,7 +1,7 @@
 """Two or three tiny sites of random images, and federations of them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,19 @@ def make_grid(config: Config, **options: Any) -> InProcessGrid:
     count = len(config.site_names)
     nodes = {100 + k: {"partition-id": k, "num-partitions": count} for k in range(count)}
     return InProcessGrid(client, nodes, config.to_run_config(), **options)
+
+
+def deploy(config: Config, policies: Mapping[str, str]) -> InProcessGrid:
+    """Return a grid of hospitals, each with a state-dir; some with a policy of that text."""
+    base = Path(config.runs_dir).parent
+    nodes: dict[int, dict[str, Any]] = {}
+    for number, site in enumerate(config.site_names, start=100):
+        state = base / "state" / site
+        nodes[number] = {"site": site, "data-dir": f"{config.data}/{site}", "state-dir": str(state)}
+        if site in policies:
+            (base / f"{site}.toml").write_text(policies[site])
+            nodes[number]["policy"] = str(base / f"{site}.toml")
+    return InProcessGrid(client, nodes, config.to_run_config())
 
 
 def federate(config: Config, **options: Any) -> InProcessGrid:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from clients.budget import epsilon, upper
 from clients.ledger import enter, verify
 from clients.ledger_entry import Message, Part
 from common.files import load_tensors
 from simulations.cli import app
 from simulations.in_process import InProcessGrid, run_server
-from tests.federation.hospitals import client, server, tiny_config
+from tests.federation.hospitals import client, deploy, server, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,32 @@ def test_the_page_lists_everything_that_left(state: Path, tmp_path: Path) -> Non
     assert ">prototypes<" in page and "run/sites/north/private.safetensors" in page
     assert "Held back" in page and "Private tensors left this site" not in page
     assert "http" not in page
+
+
+def test_without_noise_it_says_that_nothing_is_guaranteed(state: Path, tmp_path: Path) -> None:
+    told = call("show", state, "--output", tmp_path / "page.html")
+    said = (
+        "no guarantee: weights without noise in 2 messages, prototypes without noise in 2 "
+        "messages, exact figures in 2 messages"
+    )
+    assert f"Privacy budget: {said}" in " ".join(told.output.split())
+    assert said in (tmp_path / "page.html").read_text()
+
+
+def test_with_noise_it_says_what_is_spent_and_on_what(tmp_path: Path) -> None:
+    policy = (
+        'may-leave = ["weights", "prototypes"]\nclip-update = 0.01\nupdate-noise = 5.0\n'
+        "prototype-noise = 8.0\ndelta = 1e-6\n"
+    )
+    run_server(server, deploy(tiny_config(tmp_path, epochs=2), {"north": policy}))
+    told = call("show", tmp_path / "state" / "north", "--output", tmp_path / "page.html")
+    # Twice weights, and prototypes of two classes, whose multiplier is half of their deviation.
+    spent = upper(epsilon({5.0: 2, 4.0: 4}, 1e-6))
+    said = f"ε ≤ {spent} at δ = 1e-06 for all images of the site together, over 2 messages"
+    assert f"Privacy budget: {said}" in " ".join(told.output.split())
+    page = (tmp_path / "page.html").read_text()
+    assert said in page and "Noise multiplier" in page and "counts ε, an upper bound" in page
+    assert "no guarantee" in " ".join(call("show", tmp_path / "state" / "south").output.split())
 
 
 def test_a_private_tensor_among_what_left_is_named_and_ends_in_an_error(
