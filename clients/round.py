@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from clients.moments import load_moments, moments_of
+from clients.noise import change_of
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
 from common.deltas import add_delta, half_delta
@@ -232,6 +233,7 @@ def _sent(
     """Say for the site's log what leaves it."""
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "
-        f"loss {summary.loss:.4f}; sent {shared.nbytes:,} bytes of shared tensors, prototypes of "
+        f"loss {summary.loss:.4f}, weights moved by {change_of(shared, order.shared):.4g}; "
+        f"sent {shared.nbytes:,} bytes of shared tensors, prototypes of "
         f"{len(prototypes.classes)} classes over {int(prototypes.counts.sum())} images, figures"
     )

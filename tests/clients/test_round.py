@@ -233,9 +233,12 @@ def test_without_validation_images_nothing_is_kept_to_choose_from(tmp_path: Path
 
 
 def test_the_site_s_log_says_what_left_it(site: OpenSite) -> None:
-    reply = train_round(site, order(site))
+    asked = order(site)
+    reply = train_round(site, asked)
     log = (site.own / "log.txt").read_text()
     assert "run run, round 1: 2 steps in " in log
+    moved = np.linalg.norm(reply.shared.astype(np.float64) - asked.shared)
+    assert f"weights moved by {moved:.4g}; sent" in log
     images = sum(site.class_counts)
     assert f"sent {reply.shared.nbytes:,} bytes of shared tensors, prototypes of 2 classes" in log
     assert f"over {images} images, figures" in log
