@@ -249,7 +249,9 @@ def _judge_weights(reply: RoundReply, expected: Expected, policy: Policy) -> Non
             "what the round began with is unknown (policy: largest-update, clip-update)"
         )
     if expected.halved and policy.clip_update:
-        raise PolicyError("a change in half precision cannot be clipped exactly (policy: clip-update)")
+        raise PolicyError(
+            "a change in half precision cannot be clipped exactly (policy: clip-update)"
+        )
     received = expected.received
     shared = add_delta(received, reply.shared) if expected.halved else reply.shared
     change = change_of(shared, received)

@@ -84,7 +84,8 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     if not np.isfinite(arrived).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
     _keep(site, order, network, optimizer, store, arrived)
-    note(site.own, _sent(order, summary, shared, prototypes))
+    moved = change_of(arrived, order.shared)
+    note(site.own, _sent(order, summary, moved, shared.nbytes, prototypes))
     return RoundReply(
         run=order.run,
         round=order.round,
@@ -228,12 +229,12 @@ def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]
 
 
 def _sent(
-    order: RoundOrder, summary: TrainSummary, shared: NDArray[Any], prototypes: Prototypes
+    order: RoundOrder, summary: TrainSummary, moved: float, size: int, prototypes: Prototypes
 ) -> str:
     """Say for the site's log what leaves it."""
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "
-        f"loss {summary.loss:.4f}, weights moved by {change_of(shared, order.shared):.4g}; "
-        f"sent {shared.nbytes:,} bytes of shared tensors, prototypes of "
+        f"loss {summary.loss:.4f}, weights moved by {moved:.4g}; "
+        f"sent {size:,} bytes of shared tensors, prototypes of "
         f"{len(prototypes.classes)} classes over {int(prototypes.counts.sum())} images, figures"
     )

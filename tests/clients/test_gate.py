@@ -196,6 +196,8 @@ def test_a_change_in_half_precision_leaves_where_that_is_agreed_and_nowhere_else
     assert last(tmp_path).verdict == "sent"
     with pytest.raises(PolicyError, match="the weights changed by"):
         release(encoded(sent), halved, Policy(largest_update=0.99 * change), tmp_path)
+    with pytest.raises(PolicyError, match=r"cannot be clipped exactly \(policy: clip-update\)"):
+        release(encoded(sent), halved, Policy(clip_update=2 * change), tmp_path)
     for content, what in ((encoded(sent), expected), (encoded(reply), halved)):
         with pytest.raises(PolicyError, match="type of the weights"):
             release(content, what, Policy(), tmp_path)
