@@ -35,9 +35,9 @@ BUDGET_NOTES = (
     "images could move what is sent. From it and how often it was used, Opacus's Rényi accountant "
     "counts ε, an upper bound.",
     "Protected are all images of the site together: whoever has everything that left can tell them "
-    "from any others, of which there are as many in each class, only as far as ε and δ allow. So "
-    "each patient is protected at least as far. The smaller ε, the less can be told; from about "
-    "10 on it is little protection.",
+    "from any others of which the card says the same only as far as ε and δ allow. So each patient "
+    "is protected at least as far. The smaller ε, the less can be told; from about 10 on it is "
+    "little protection.",
     "Not covered: numbers of images, which leave exactly in the answer to the roll call and with "
     "each round; that a round failed; when messages left.",
 )
