@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_ndtr, ndtr
 
 from clients.budget import epsilon, in_words, require_budget, spent, upper
-from clients.ledger import entries, verify
+from clients.ledger import enter, entries, verify
 from clients.ledger_entry import Entry, Message, Noise, Part, Release
 from common.errors import PolicyError, RunError
 from common.messages import RoundReply
@@ -147,6 +148,21 @@ def test_a_message_leaves_up_to_the_cap_and_not_beyond() -> None:
         require_budget([one, one], one, third * 0.999)
     assert f"ε would be {upper(third)} at δ = 1e-05" in str(told.value)
     assert f"{upper(epsilon({2.0: 2, 3.0: 4}, DELTA))} is spent" in str(told.value)
+
+
+def test_messages_of_several_runs_at_once_do_not_share_the_same_room(tmp_path: Path) -> None:
+    one, cap = message(WEIGHTS, VECTORS, noise=BOTH), epsilon({2.0: 3, 3.0: 6}, DELTA)
+
+    def leave(_: int) -> bool:
+        try:
+            enter(tmp_path, one, allow=lambda before: require_budget(before, one, cap))
+        except PolicyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(leave, range(8))) == [False] * 5 + [True] * 3
+    assert verify(tmp_path).entries == 3 and spent(entries(tmp_path)).epsilon == cap
 
 
 ROUND = {8.0: 1, 10.0: 2}
