@@ -246,7 +246,8 @@ def _check_card(number: int, card: SiteCard, config: Config) -> None:
             f"{card.site} says that it has images of {len(card.class_counts)} classes; the run's "
             f"classes are {', '.join(config.class_names)}."
         )
-    if card.leakage.site != card.site:
-        raise RunError(f"{card.site} tells of the split of another site.")
+    # What goes into the run's result as it is.
+    if card.leakage.site != card.site or card.leakage.unit not in ("patient", "image"):
+        raise RunError(f"{card.site} tells of another split than one of its own.")
     if not card.train_images:
         raise RunError(f"{card.site} says that it has no training images.")

@@ -190,7 +190,8 @@ def _open(
         if read_json(target / "manifest.json") != manifest:
             return None
         images: NDArray[np.uint8] = np.load(target / "images.npy", mmap_mode="r")
-    except (CheckpointError, OSError, ValueError, TypeError, EOFError):
+    # NumPy raises whatever a damaged header leads it to; what cannot be read is made anew.
+    except Exception:
         return None
     fits = images.shape == (count, settings.size, settings.size, settings.channels)
     return images if fits and images.dtype == np.uint8 else None

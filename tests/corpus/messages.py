@@ -171,7 +171,8 @@ CARDS = (
     ),
     Said("text in the leakage", "names of patients", of_leakage(patients="Jane Roe"), STRANGE),
     Said("a list in the leakage", "names", of_leakage(unit=["Jane Roe"]), STRANGE),
-    Said("a site in the leakage", "names", of_leakage(site="Jane Roe"), "split of another site"),
+    Said("a site in the leakage", "names", of_leakage(site="Jane Roe"), "another split"),
+    Said("a unit in the leakage", "names", of_leakage(unit="Jane Roe"), "another split"),
     Said("negative leakage", "it lies", of_leakage(unknown=-1), STRANGE),
 )
 """Answers of the node of 'south' to the roll call."""
