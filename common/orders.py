@@ -23,7 +23,9 @@ def fault_of(order: RoundOrder) -> str | None:
         store) is checked where it is used.
     """
     steps, training = order.steps, order.purpose == "train"
-    if not 0 <= order.previous <= order.round or not 0 <= order.best <= order.round:
+    # The chosen weights are of a round before the last one, from which the site goes on.
+    last = order.round if order.purpose != "best" else max(order.round, order.previous)
+    if not 0 <= order.previous <= last or not 0 <= order.best <= order.round:
         return f"round {order.round} after {order.previous}, the best one {order.best}"
     if not 0 <= steps.start <= steps.stop <= order.total_steps or (training and not steps):
         return f"steps {steps.start} to {steps.stop} of {order.total_steps}"

@@ -87,7 +87,7 @@ def site(place: Path) -> Path:
 def test_fuzz_a_table_of_patients(site: Path) -> None:
     whole = (site / TABLE).read_bytes()
 
-    @tried(200)
+    @tried(80)
     @given(
         spoilt(whole)
         | ROWS.map(lambda rows: "\n".join(map(",".join, rows)).encode("utf-8", "replace"))
@@ -157,7 +157,7 @@ def tensors(place: Path) -> bytes:
 def test_fuzz_a_file_of_tensors(tensors: bytes, place: Path) -> None:
     path = place / "spoilt.safetensors"
 
-    @tried(300)
+    @tried(120)
     @given(spoilt(tensors))
     def holds(content: bytes) -> None:
         path.write_bytes(content)
@@ -194,7 +194,7 @@ def test_fuzz_a_coordinator_s_checkpoint(place: Path) -> None:
     (path,) = folder.iterdir()
     whole = path.read_bytes()
 
-    @tried(200)
+    @tried(80)
     @given(spoilt(whole))
     def holds(content: bytes) -> None:
         path.write_bytes(content)
@@ -213,7 +213,7 @@ def test_fuzz_a_private_store(place: Path) -> None:
     store.save(1, private(1), previous=0)
     files = {path: path.read_bytes() for path in sorted(store.folder.iterdir())}
 
-    @tried(200)
+    @tried(80)
     @given(
         st.sampled_from(sorted(files)).flatmap(
             lambda path: st.tuples(st.just(path), spoilt(files[path]))

@@ -55,11 +55,12 @@ def orders(draw: st.DrawFn) -> RoundOrder:
     round = draw(st.integers(1, 2**40))
     first = draw(st.integers(0, 2**40))
     last = first + draw(st.integers(1, 2**20))
+    purpose = draw(st.sampled_from(("train", "final", "best")))
     return RoundOrder(
         run=draw(WORDS),
-        purpose=draw(st.sampled_from(("train", "final", "best"))),
+        purpose=purpose,
         round=round,
-        previous=draw(st.integers(0, round)),
+        previous=draw(st.integers(0, 2**40 if purpose == "best" else round)),
         best=draw(st.integers(0, round)),
         steps=range(first, last),
         total_steps=last + draw(st.integers(0, 2**20)),
@@ -188,7 +189,7 @@ def refused_or_valid(content: RecordDict) -> None:
                 assert is_plain(str(error))
 
 
-@tried(150)
+@tried(80)
 @given(st.dictionaries(NAMES, RECORDS, max_size=4))
 def test_fuzz_records_of_anything(records: dict[str, Any]) -> None:
     refused_or_valid(carried(RecordDict(records)))
@@ -198,7 +199,7 @@ def test_fuzz_records_of_anything(records: dict[str, Any]) -> None:
 def test_fuzz_a_message_with_values_changed(kind: str) -> None:
     message, encode, _ = MESSAGES[kind]
 
-    @tried(120)
+    @tried(80)
     @given(st.data())
     def holds(data: st.DataObject) -> None:
         content = encode(message, flwr.app)
@@ -229,7 +230,7 @@ def values(record: Any) -> st.SearchStrategy[Any]:
     return METRIC_VALUES if isinstance(record, MetricRecord) else CONFIG_VALUES
 
 
-@tried(200)
+@tried(80)
 @given(cards(), JSON, st.data())
 def test_fuzz_a_card_s_text(card: SiteCard, other: object, data: st.DataObject) -> None:
     text = str(wire.encode_card(card, flwr.app)["card"]["card"])
@@ -251,7 +252,7 @@ def test_fuzz_a_card_s_text(card: SiteCard, other: object, data: st.DataObject) 
             assert found.train_images >= 0
 
 
-@tried(200)
+@tried(80)
 @given(JSON, st.data())
 def test_fuzz_a_layout_s_text(other: object, data: st.DataObject) -> None:
     layout = Layout(("a", "b"), ((2, 3), ()), "float32", 7)

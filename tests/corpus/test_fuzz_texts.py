@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@tried(400)
+@tried(200)
 @given(st.dictionaries(KEYS, SCALARS | JSON, max_size=3))
 def test_fuzz_a_run_configuration(values: dict[str, Any]) -> None:
     """What is accepted goes round as Flower's run configuration."""
@@ -52,7 +52,7 @@ def test_fuzz_a_run_configuration(values: dict[str, Any]) -> None:
 def test_fuzz_a_configuration_file(place: Path) -> None:
     path = place / "run.toml"
 
-    @tried(200)
+    @tried(80)
     @given(VALUES, st.data())
     def holds(values: dict[str, Any], data: st.DataObject) -> None:
         try:
@@ -71,7 +71,7 @@ def test_fuzz_a_configuration_file(place: Path) -> None:
     holds()
 
 
-@tried(300)
+@tried(120)
 @given(st.text(max_size=40) | st.builds("{}={}".format, KEYS, TEXTS | SCALARS))
 def test_fuzz_an_override(text: str) -> None:
     try:
@@ -84,7 +84,7 @@ def test_fuzz_an_override(text: str) -> None:
 POLICY_KEYS = st.sampled_from([kebab(name) for name in Policy.model_fields]) | TEXTS
 
 
-@tried(300)
+@tried(120)
 @given(st.dictionaries(POLICY_KEYS, SCALARS | JSON, max_size=3))
 def test_fuzz_a_policy(values: dict[str, Any]) -> None:
     try:
@@ -111,7 +111,7 @@ CHANGES = st.dictionaries(
 )
 
 
-@tried(300)
+@tried(120)
 @given(CHANGES, SITE_VALUES)
 def test_fuzz_a_consortium(values: dict[str, Any], site: dict[str, Any]) -> None:
     told = CONSORTIUM | {"site": [CONSORTIUM["site"][0] | site]} | values
@@ -148,7 +148,7 @@ def test_fuzz_a_file_of_toml(kind: str, place: Path) -> None:
     whole, read = READERS[kind]
     path = place / f"{kind}.toml"
 
-    @tried(150)
+    @tried(80)
     @given(spoilt(whole) | st.binary(max_size=60) | st.dictionaries(TEXTS, JSON).map(toml_of))
     def holds(content: bytes) -> None:
         path.write_bytes(content)
@@ -167,7 +167,7 @@ def test_fuzz_a_ledger(place: Path) -> None:
     files = {path: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
     before = verify(folder)
 
-    @tried(200)
+    @tried(80)
     @given(
         st.sampled_from(sorted(files)).flatmap(
             lambda path: st.tuples(st.just(path), spoilt(files[path]))
@@ -231,7 +231,7 @@ def test_fuzz_an_approval(place: Path) -> None:
     whole = json.dumps(vars(request)).encode()
     path = folder / "north.run.json"
 
-    @tried(200)
+    @tried(80)
     @given(
         spoilt(whole)
         | JSON.map(lambda value: json.dumps(value).encode())
@@ -251,7 +251,7 @@ def test_fuzz_an_approval(place: Path) -> None:
     holds()
 
 
-@tried(200)
+@tried(80)
 @given(
     st.builds(
         Position,
@@ -278,7 +278,7 @@ def test_fuzz_a_position(position: Position, other: object, data: st.DataObject)
             assert "\n" not in str(error)
 
 
-@tried(300)
+@tried(120)
 @given(st.text(st.characters(), max_size=99))
 def test_fuzz_a_sentence_stays_on_one_line(text: str) -> None:
     told = str(XsiteError(text))
