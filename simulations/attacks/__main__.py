@@ -27,7 +27,7 @@ from simulations.attacks.plan import QUICK, Size
 from simulations.attacks.poisoning import findings as told_of_poisoning
 from simulations.attacks.poisoning import kept, parse_names, run_poisoning
 from simulations.attacks.prototypes import run_prototypes
-from simulations.attacks.released import Release, releases, run_membership
+from simulations.attacks.released import Release, release, run_membership, ways_to_train
 from simulations.attacks.updates import SETTINGS, make_victim, run_updates
 from simulations.progress import Report, StepCounter, make_report
 from simulations.synth import hospital_names
@@ -35,6 +35,7 @@ from simulations.tables import print_rows, say
 
 ATTACKS = ("membership", "inversion", "poisoning")
 SITES = hospital_names("2")
+OVERFITTED = "many"
 
 
 def attack(
@@ -59,7 +60,8 @@ def attack(
     """
     if {"membership", "inversion"} & set(names):
         sites = make_hospitals(folder, SITES, size.patients, seed, report)
-        made = releases(folder, sites, size, seed, report.message)
+        wanted = list(ways_to_train(size)) if "membership" in names else [OVERFITTED]
+        made = [release(way, folder, sites, size, seed, report.message) for way in wanted]
         if "membership" in names:
             yield run_membership(made, size, StepCounter(report, "shadow networks"))
         if "inversion" in names:
@@ -71,12 +73,12 @@ def attack(
         yield told_of_poisoning([run_poisoning(plan, folder, report) for plan in size.poisoning])
 
 
-def _of_prototypes(release: Release, size: Size, report: Report) -> Findings:
-    target = open_target(release.config, SITES[0])
-    network = with_own_normalisation(release.run, target)
+def _of_prototypes(made: Release, size: Size, report: Report) -> Findings:
+    target = open_target(made.config, SITES[0])
+    network = with_own_normalisation(made.run, target)
     progress = StepCounter(report, "prototype inversion")
     table = run_prototypes(
-        network, target, release.config, size.searches, size.prototype_steps, progress
+        network, target, made.config, size.searches, size.prototype_steps, progress
     )
     return Findings("Prototypes", PROTOTYPES[:1], (table,), PROTOTYPES[1:])
 

@@ -55,47 +55,62 @@ class Release:
         return float(read_result(self.run)["metrics"][site]["test"]["auc"])
 
 
-def releases(
+def ways_to_train(size: Size) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return key → title and settings of what is released: defences off, and on."""
+    many = f"{size.many} epochs"
+    return {
+        "many": (many, {"epochs": size.many}),
+        "shared": (
+            f"{many}, shared normalisation",
+            {"epochs": size.many, "normalisation": "shared"},
+        ),
+        "decay": (f"{many}, weight decay 0.01", {"epochs": size.many, "weight_decay": 0.01}),
+        "few": (f"{size.few} epochs", {"epochs": size.few}),
+    }
+
+
+def release(
+    way: str,
     folder: Path,
     sites: Mapping[str, Path],
     size: Size,
     seed: int,
     tell: Callable[[str], None],
-) -> list[Release]:
-    """Train what is attacked: defences off (many epochs, shared normalisation), and on."""
-    wanted: Mapping[str, tuple[str, dict[str, Any]]] = {
-        "many": (f"{size.many} epochs", {"epochs": size.many}),
-        "shared": (
-            f"{size.many} epochs, shared normalisation",
-            {"epochs": size.many, "normalisation": "shared"},
-        ),
-        "decay": (
-            f"{size.many} epochs, weight decay 0.01",
-            {"epochs": size.many, "weight_decay": 0.01},
-        ),
-        "few": (f"{size.few} epochs", {"epochs": size.few}),
-    }
-    made = []
-    for name, (title, values) in wanted.items():
-        tell(f"federation to be released: {title}")
-        config = attack_config(
-            folder, sites, seed, run_name=f"released-{name}", **settings(**values)
-        )
-        run = federate(config)
-        assert run is not None
-        made.append(Release(title, config, run))
-    return made
+) -> Release:
+    """Train a network to be released.
+
+    Parameters
+    ----------
+    way : str
+        A key of :func:`ways_to_train`.
+    folder : Path
+        Of all files; a run that is complete there is not trained again.
+    sites : mapping of str to Path
+        The hospitals.
+    size : Size
+        Epochs.
+    seed : int
+        Of the run.
+    tell : callable
+        Told what is being trained.
+    """
+    title, values = ways_to_train(size)[way]
+    tell(f"federation to be released: {title}")
+    config = attack_config(folder, sites, seed, run_name=f"released-{way}", **settings(**values))
+    run = federate(config)
+    assert run is not None
+    return Release(title, config, run)
 
 
-def networks(release: Release, target: Target, other: str) -> dict[str, Network]:
+def networks(made: Release, target: Target, other: str) -> dict[str, Network]:
     """Return the released network as every attacker has it, by what it is normalised with."""
-    own = with_own_normalisation(release.run, target)
-    if release.config.normalisation == "shared":
+    own = with_own_normalisation(made.run, target)
+    if made.config.normalisation == "shared":
         # Normalisation was released with the weights.
         return {OWN: own}
     return {
-        ESTIMATED: without_normalisation(release.run, target, release.config),
-        ANOTHERS: with_anothers_normalisation(release.run, other, target, release.config),
+        ESTIMATED: without_normalisation(made.run, target, made.config),
+        ANOTHERS: with_anothers_normalisation(made.run, other, target, made.config),
         OWN: own,
     }
 
@@ -120,15 +135,15 @@ def run_membership(
     shadows = train_shadows(target, config, size.shadows, progress)
     rows: list[tuple[str, ...]] = []
     best: dict[str, tuple[float, str]] = {}
-    for release in made:
-        attacked = shadows if release is made[0] else None
-        for known, network in networks(release, target, other).items():
-            said = confidence(network, target, release.config)
+    for one in made:
+        attacked = shadows if one is made[0] else None
+        for known, network in networks(one, target, other).items():
+            said = confidence(network, target, one.config)
             for attack, scores in _attacks(said, target, known, attacked):
                 found = success(target.scored(scores), config.seed)
-                about = (release.title, known, attack, percent(release.auc(victim)))
+                about = (one.title, known, attack, percent(one.auc(victim)))
                 rows.append((*about, *_figures(found)))
-                best[known] = max(best.get(known, (0.0, "")), (found.auc.value, release.title))
+                best[known] = max(best.get(known, (0.0, "")), (found.auc.value, one.title))
     control = threshold_attack(confidence(untrained(target, config), target, config), target)
     figures = _figures(success(target.scored(control), config.seed))
     rows.append(("untrained (control)", ESTIMATED, "threshold", "", *figures))

@@ -146,7 +146,8 @@ def one_step(network: Network, images: Tensor, labels: Tensor, config: Config) -
     optimizer.zero_grad()
     for parameter, value in zip(shared_parameters(after), wanted, strict=True):
         parameter.grad = value
-    torch.nn.utils.clip_grad_norm_(after.parameters(), config.clip_norm)
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(after.parameters(), config.clip_norm)
     optimizer.step()
     return _moved(network, after)
 

@@ -12,6 +12,7 @@ from common.config import Config
 from common.data.check import check_site
 from common.data.site import read_site
 from common.files import load_tensors
+from simulations.attacks import __main__ as everything
 from simulations.attacks import poisoning
 from simulations.attacks.federation import federate
 from simulations.attacks.lies import HONEST, SITES, reverse, swap_labels
@@ -116,3 +117,20 @@ def test_an_unknown_lie_is_refused_with_those_that_are_known() -> None:
     result = CliRunner().invoke(app, ["--lies", "reversd"])
     assert result.exit_code == 2
     assert "reversd" in result.output and "swapped" in result.output
+
+
+def test_the_page_says_how_it_came_to_be_and_shows_its_picture(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(everything.main)
+    page = tmp_path / "attacks.md"
+    result = CliRunner().invoke(app, ["--quick", "--attacks", "inversion", "--output", str(page)])
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert "A quick run" in text and "(attacks.png)" in text
+    assert (tmp_path / "attacks.png").read_bytes().startswith(b"\x89PNG")
+    # A row for every setting, and for 1, 4 and all images behind a prototype, noise or none.
+    assert (
+        sum(line.startswith(("| 1 image", "| 4 images", "| a round")) for line in text.splitlines())
+        == 9
+    )
+    assert sum(line.startswith(("| 1 | ", "| 4 | ")) for line in text.splitlines()) == 4
