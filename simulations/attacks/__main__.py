@@ -20,6 +20,7 @@ from common.config import Config
 from common.device import limited_threads
 from common.files import write_atomic
 from common.report.numbers import duration
+from common.results import read_result
 from simulations.attacks.federation import make_hospitals
 from simulations.attacks.findings import Findings, markdown
 from simulations.attacks.membership import open_target, with_own_normalisation
@@ -93,17 +94,19 @@ PROTOTYPES = (
 )
 
 
-def opening(size: Size, seconds: float, resumed: bool) -> list[str]:
+def opening(size: Size, seconds: float, folder: Path) -> list[str]:
     """Return how the page came to be."""
     command = shlex.join(["python", "-m", "simulations.attacks", *sys.argv[1:]])
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    runs = [read_result(run) for run in sorted((folder / "runs").iterdir())]
+    trained = [float(run["seconds"]) for run in runs if run.get("status") == "completed"]
     return [
         "Attacks on federations of one's own, made of synthetic hospitals: what an attacker gets "
         "with the defences off and on. Synthetic images are more alike than patients', and the "
         "networks are small, so the figures rank attacks and defences and bound nothing.",
         f"Written by `{command}` on {when}, on one core of {platform.machine()}, in "
-        f"{duration(seconds)}"
-        + (", not counting federations that were kept from before." if resumed else ".")
+        f"{duration(seconds)}; the {len(trained)} federations, with those that were kept from "
+        f"before, took {duration(sum(trained))}."
         + (" A quick run: its figures say nothing." if size == QUICK else ""),
     ]
 
@@ -135,7 +138,7 @@ def main(
                 print_rows(Console(), table.title, table.headings, table.rows)
             if output is not None:
                 # After each attack: what is stopped has written what it found.
-                about = opening(size, time.monotonic() - started, keep is not None)
+                about = opening(size, time.monotonic() - started, folder)
                 write_atomic(output, markdown("What attacks get", about, found).encode())
     if output is not None:
         say(Console(), f"Page: {output}")

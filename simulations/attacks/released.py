@@ -30,6 +30,7 @@ from simulations.attacks.plan import Size
 from simulations.attacks.scores import Figure, Success, success
 
 OWN, ESTIMATED, ANOTHERS = "the hospital's own", "estimated", "another hospital's"
+IN_THE_FILE = "in the file"
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def networks(made: Release, target: Target, other: str) -> dict[str, Network]:
     """Return the released network as every attacker has it, by what it is normalised with."""
     own = with_own_normalisation(made.run, target)
     if made.config.normalisation == "shared":
-        # Normalisation was released with the weights.
-        return {OWN: own}
+        return {IN_THE_FILE: own}
     return {
         ESTIMATED: without_normalisation(made.run, target, made.config),
         ANOTHERS: with_anothers_normalisation(made.run, other, target, made.config),
@@ -170,9 +170,9 @@ def _attacks(
 
 
 def _means(best: Mapping[str, tuple[float, str]]) -> tuple[str, ...]:
-    told = (f"{percent(auc)} with {known} ({title})" for known, (auc, title) in best.items())
+    told = (f"{percent(auc)} where it is {known} ({title})" for known, (auc, title) in best.items())
     return (
-        f"The highest AUC of any attack, by the normalisation that it had: {'; '.join(told)}. "
+        f"The highest AUC of any attack, by the normalisation: {'; '.join(told)}. "
         "Where these are close, keeping the normalisation at the hospital hides little of who was "
         "in the training.",
     )
