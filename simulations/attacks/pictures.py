@@ -45,11 +45,14 @@ def psnr(found: Tensor, true: Tensor) -> NDArray[np.float64]:
     return np.asarray((-10 * torch.log10(error.clamp_min(1e-10))).numpy())
 
 
-def matched(found: Tensor, true: Tensor) -> NDArray[np.float64]:
-    """Return the PSNR of each image found with its own true one, in the best order of them all."""
+def matched(found: Tensor, true: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return which image found stands for each true one, in the best order of all, and its PSNR.
+
+    Both have as many images.
+    """
     pairs = psnr(found, true)
-    rows, columns = linear_sum_assignment(-pairs)
-    return np.asarray(pairs[rows, columns])
+    columns, rows = linear_sum_assignment(-pairs.T)
+    return rows, np.asarray(pairs[rows, columns])
 
 
 def draw(path: Path, rows: Sequence[tuple[str, Tensor]], scale: int = 3) -> None:

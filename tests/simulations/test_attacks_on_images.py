@@ -137,11 +137,11 @@ def test_one_image_comes_back_from_its_gradient_and_not_from_another_direction()
     # Whoever knows nothing says grey: the error of an image of ±1.5 is then 1.5 of 4.
     blind = float(psnr(torch.zeros_like(image), image)[0, 0])
     assert blind == pytest.approx(-20 * math.log10(1.5 / 4))
-    assert float(matched(found, image)[0]) > blind + 6
+    assert float(psnr(found, image)[0, 0]) > blind + 6
     generator = torch.Generator().manual_seed(0)
     nothing = [torch.randn(one.shape, generator=generator) for one in update]
     null = invert(network, "north", nothing, label, SIZE, steps=120, seed=0)
-    assert float(matched(null, image)[0]) < blind + 1
+    assert float(psnr(null, image)[0, 0]) < blind + 1
 
 
 def test_what_leaves_is_attacked_and_nothing_else() -> None:
@@ -158,8 +158,9 @@ def test_psnr_is_ten_for_each_tenth_of_the_squared_range() -> None:
     black, white = torch.full((1, 1, 4, 4), -2.0), torch.full((1, 1, 4, 4), 2.0)
     assert psnr(black, white)[0, 0] == pytest.approx(0)
     assert psnr(black, black + 0.4)[0, 0] == pytest.approx(20)
-    both = torch.cat([black, white])
-    assert matched(torch.cat([white, black]), both).tolist() == [100, 100]
+    grey = torch.zeros_like(black)
+    places, quality = matched(torch.cat([white, black, grey]), torch.cat([black, grey, white]))
+    assert places.tolist() == [1, 2, 0] and quality.tolist() == [100, 100, 100]
 
 
 def test_a_prototype_of_one_image_names_it(target: Target, config: Config) -> None:
