@@ -32,6 +32,7 @@ from common.files import locked, write_atomic
 
 FULL = 16 * 2**20
 """Bytes after which a ledger goes on in a new file."""
+BLOCK = 2**16
 OWNER_ONLY = 0o600
 
 
@@ -180,21 +181,35 @@ def _end_of(line: bytes) -> Head:
 
 
 def _drop_half_line(path: Path) -> None:
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
+    _, half = _tail(path)
+    if half:
         with path.open("r+b") as file:
-            file.truncate(whole)
+            file.truncate(path.stat().st_size - len(half))
             os.fsync(file.fileno())
 
 
 def _last_line(files: Sequence[Path]) -> bytes | None:
     """Return the last whole line; a file that has just been begun may be empty."""
-    for path in reversed(files):
-        lines = [line for line in _lines(path) if line.endswith(b"\n")]
-        if lines:
-            return lines[-1]
-    return None
+    ends = (_tail(path)[0] for path in reversed(files))
+    return next((line for line in ends if line), None)
+
+
+def _tail(path: Path) -> tuple[bytes, bytes]:
+    """Return a file's last whole line, and the half one after it, each perhaps empty.
+
+    No more is read than that needs: a ledger grows to megabytes, and every message asks for this.
+    """
+    with path.open("rb") as file:
+        start, tail = file.seek(0, os.SEEK_END), b""
+        # Where the line before ends, the last whole one begins.
+        while start and tail.count(b"\n") < 2:
+            length = min(BLOCK, start)
+            start -= length
+            file.seek(start)
+            tail = file.read(length) + tail
+    end = tail.rfind(b"\n") + 1
+    begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
+    return tail[begin:end], tail[end:]
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -2,12 +2,24 @@
 
 import random
 import shutil
+import tracemalloc
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from clients.ledger import enter, entries, verify
-from clients.ledger_entry import BEGINNING, Head, Message, Noise, Part, Release, read_line
+from clients.ledger import BLOCK, enter, entries, verify
+from clients.ledger_entry import (
+    BEGINNING,
+    Head,
+    Message,
+    Noise,
+    Part,
+    Release,
+    canonical,
+    follow,
+    read_line,
+)
 from common.errors import LedgerError
 
 PART = Part("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
@@ -131,6 +143,44 @@ def test_half_a_line_of_a_killed_process_is_taken_away(tmp_path: Path) -> None:
         verify(folder)
     assert enter(folder, message(2)).number == 3
     assert path.read_bytes().startswith(whole) and verify(folder).entries == 3
+
+
+@pytest.mark.parametrize("cut", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 5])
+def test_half_of_a_line_longer_than_what_is_read_at_once_is_taken_away(
+    tmp_path: Path, cut: int
+) -> None:
+    many = (PART,) * 1000
+    folder = tmp_path / "ledger"
+    for round in range(2):
+        enter(folder, message(round, parts=many))
+    path, head = folder / "ledger-0001.jsonl", (folder / "head.json").read_bytes()
+    whole = path.read_bytes()
+    enter(folder, message(2, parts=many))
+    assert path.stat().st_size > len(whole) + cut
+    path.write_bytes(path.read_bytes()[: len(whole) + cut])
+    (folder / "head.json").write_bytes(head)
+    assert enter(folder, message(3)).number == 3
+    assert path.read_bytes().startswith(whole) and verify(folder).entries == 3
+
+
+def test_a_message_is_entered_without_reading_all_that_was_entered_before(tmp_path: Path) -> None:
+    folder, head, lines = tmp_path / "ledger", Head(0, BEGINNING), []
+    for round in range(8000):
+        entry = follow(head, message(round))
+        lines.append(entry.line())
+        head = Head(entry.number, entry.hash)
+    enter(folder, message(0))
+    path = folder / "ledger-0001.jsonl"
+    path.write_bytes(b"".join(lines))
+    (folder / "head.json").write_bytes(canonical(asdict(head)) + b"\n")
+    assert path.stat().st_size > 3_000_000
+    tracemalloc.start()
+    try:
+        assert enter(folder, message(8000)).number == 8001
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+    assert verify(folder).entries == 8001
 
 
 @pytest.mark.parametrize("before", [0, 2])
