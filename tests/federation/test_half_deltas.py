@@ -11,6 +11,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from clients.ledger import entries
+from clients.round import train_round
 from clients.store import digest_of
 from common.config import Config
 from common.deltas import add_delta
@@ -19,6 +20,7 @@ from common.files import load_tensors
 from common.messages import RoundReply
 from common.results import read_result
 from common.wire import decode_order, decode_reply
+from tests.clients.opened import opened, order
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 from tests.federation.search import FLOATS, Wire
 from tests.federation.test_bad_replies import in_round_two
@@ -149,3 +151,14 @@ def test_a_bad_change_is_named(
 ) -> None:
     with pytest.raises(RunError, match=rf"Round 2: 1 of 2 sites .* south: .*{said}"):
         federate(tiny_config(tmp_path, **HALF), tamper=in_round_two(change))
+
+
+def test_a_site_does_not_send_a_change_that_float16_cannot_hold(tmp_path: Path) -> None:
+    # One step of Adam moves a weight by the learning rate. No prototypes: nobody computes on.
+    settings = {"learning_rate": 100.0, "alpha": 0.0}
+    full = opened(tiny_config(tmp_path / "full", **settings))
+    assert np.isfinite(train_round(full, order(full, steps=range(1))).shared).all()
+    half = opened(tiny_config(tmp_path / "half", **settings | {"exchange": "half-deltas"}))
+    with pytest.raises(RunError, match="Training diverged at north in round 1"):
+        train_round(half, order(half, steps=range(1)))
+    assert half.store(half.network()).rounds() == []
