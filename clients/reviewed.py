@@ -7,7 +7,6 @@ the xsite that the hospital has installed, and so could review.
 """
 
 import io
-import sys
 import tomllib
 import zipfile
 from importlib import import_module
@@ -89,10 +88,4 @@ def main() -> None:
         return installed
 
     flower.install_from_fab = install_reviewed
-    # Flower looks at its own name when it ends.
-    sys.argv[0] = "flwr-clientapp"
     flwr_clientapp()
-
-
-if __name__ == "__main__":
-    main()

@@ -154,7 +154,7 @@ def _hospital(
         "key.pub": File(pair.public),
         "policy.toml": File(_fill("policy.toml", shared)),
         "supernode.sh": File(_fill("supernode.sh", shared), SCRIPT),
-        "bin/flwr-clientapp": File(_fill("clientapp.sh", shared), SCRIPT),
+        "bin/flwr-clientapp": File(_fill("clientapp.py", shared), SCRIPT),
         "xsite-supernode.service": File(_fill("unit.service", unit)),
         "CHECKLIST.md": File(_fill("hospital.md", shared)),
     }

@@ -40,7 +40,7 @@ PROCESSES = (
     Process("SuperExec", "flower-superexec", COORDINATOR),
     Process("SuperNode", "flower-supernode", SITE),
     Process("SuperNode's SuperExec", "flower-superexec", SITE),
-    Process("ClientApp", "clients.reviewed", SITE),
+    Process("ClientApp", "flwr-clientapp", SITE),
 )
 MOMENTS = (
     Moment("before training", SITE, "clients.round", "train", 2),
