@@ -7,6 +7,7 @@ export PATH="${XSITE_PROGRAMS:-{{ c.programs }}}:$PATH"
 export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 mkdir -p "$state"
 cd "$state"
+# XSITE_DATABASE=:flwr-in-memory: writes nothing, and a restart then ends the run and forgets the keys.
 exec flower-superlink \
     --ssl-ca-certfile "$here/ca.crt" --ssl-certfile "$here/server.pem" --ssl-keyfile "$here/server.key" \
     --enable-supernode-auth --host 127.0.0.1 --port {{ c.superlink_port }} \
