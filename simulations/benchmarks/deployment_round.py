@@ -44,8 +44,8 @@ from simulations.progress import SilentReport
 BATCH = 2
 FOLDS = 4
 SAMPLE_SECONDS = 0.2
-CLIENT = "flwr-clientapp"
-ROLES = ("flower-superlink", "flower-supernode", CLIENT, "flwr-serverapp", "flower-superexec")
+CLIENT, STARTER = "flwr-clientapp", "flower-superexec"
+ROLES = ("flower-superlink", "flower-supernode", CLIENT, "flwr-serverapp", STARTER)
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,9 @@ class Watch:
         role = next((role for role in ROLES if role in words), "")
         if role:
             spent, written = process.cpu_times(), process.io_counters().write_bytes
+            if role == STARTER:
+                # It writes nothing; Linux counts as its own what its ended children wrote.
+                written = 0
             self.spent[role, process.pid] = (spent.user + spent.system, written)
             if role == CLIENT:
                 self.started[process.pid] = process.create_time()
