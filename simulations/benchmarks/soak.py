@@ -147,7 +147,7 @@ def allowance(figure: str) -> Allowance:
     """Return how far a figure may grow."""
     if "ray workers" in figure and figure.startswith("memory"):
         # A deployment's sites have a process for each message; a simulation's live on.
-        return Allowance(16.0, 0.15, "PyTorch's own; no Python object is left over")
+        return Allowance(16.0, 0.15, "seen and not explained; a deployment has none of them")
     if figure.startswith("memory"):
         return Allowance(16.0)
     if figure.startswith("open files"):

@@ -1,4 +1,4 @@
-"""Processes that are started again when they are killed, as systemd does with units."""
+"""Processes that are started again when they end, as systemd does with units."""
 
 import subprocess
 import time
@@ -9,6 +9,7 @@ from pathlib import Path
 from common.errors import RunError
 from simulations.processes import ProcessTree, last_lines, start, undisturbed
 
+SETTLED_SECONDS = 30.0
 MOST_STARTS = 30
 """Of one unit in a run: who cannot keep a process alive for a whole run has to be told."""
 
@@ -42,7 +43,7 @@ class Unit:
     process: "subprocess.Popen[bytes]" = field(init=False)
     trees: list[ProcessTree] = field(default_factory=list)
     due: float | None = None
-    killed: bool = False
+    started: float = 0.0
 
     def __post_init__(self) -> None:
         """Start it."""
@@ -54,8 +55,8 @@ class Unit:
         Raises
         ------
         RunError
-            If it ended by itself, and not because a kill had left something behind, as the
-            SuperLink refuses a killed node's key for a minute; or if it was started too often.
+            If it ended by itself as soon as it was started first, since it would again; or if it
+            was started too often.
         """
         for tree in self.trees:
             # What outlives its parent must be known to be ended.
@@ -63,9 +64,9 @@ class Unit:
         code = self.process.poll()
         if code is None:
             return
-        self.killed = self.killed or code < 0
-        if not self.killed:
-            raise RunError(f"{self.name}'s process ended during the run. {last_lines(self.log)}")
+        early = len(self.trees) == 1 and time.monotonic() - self.started < SETTLED_SECONDS
+        if early and code >= 0:
+            raise RunError(f"{self.name}'s process ended at once. {last_lines(self.log)}")
         if self.due is None:
             self.due = time.monotonic() + self.pause
         elif time.monotonic() >= self.due:
@@ -85,4 +86,4 @@ class Unit:
         with undisturbed():
             self.process = start([str(self.script)], self.folder, self.environment, self.log)
             self.trees.append(ProcessTree(self.process))
-        self.due = None
+        self.due, self.started = None, time.monotonic()

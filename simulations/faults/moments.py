@@ -17,9 +17,8 @@ class Process:
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of the second round, as a call of a function.
+    """A moment of the second round, as a call of a function: before it, or ``after`` it.
 
-    ``after`` the function, or before it; with ``inner``, at the second call of what it returns.
     ``call``: which call of it; the roll call counts where the function serves it too.
     ``answering``: whether the site's ClientApp is there.
     """
@@ -30,7 +29,6 @@ class Moment:
     function: str
     call: int
     after: bool = False
-    inner: bool = False
     answering: bool = True
 
 
@@ -44,7 +42,8 @@ PROCESSES = (
 )
 MOMENTS = (
     Moment("before training", SITE, "clients.round", "train", 2),
-    Moment("mid-epoch", SITE, "clients.round", "progress_writer", 2, inner=True),
+    # The third of the second round's four steps.
+    Moment("mid-epoch", SITE, "common.training", "_joint_batch", 7),
     Moment("after private write", SITE, "clients.store", "PrivateStore.save", 2, after=True),
     Moment("before send", SITE, "clients.app", "release", 3, after=True),
     Moment(

@@ -3,12 +3,11 @@
 Python imports a module of this name at every start. Where ``XSITE_FAULT`` is set, in JSON, a
 function of one module is wrapped as soon as that module is imported::
 
-    {"module": "clients.round", "name": "train", "after": false, "inner": false, "call": 2,
+    {"module": "clients.round", "name": "train", "after": false, "call": 2,
      "role": "hospital-a", "folder": "/a/folder/of/this/one/run"}
 
 In processes whose ``XSITE_STATE`` ends with the role, its n-th call (counted over all processes)
-writes ``reached`` into the folder and waits for ``go``: before the function, after it, or, with
-``inner``, at the second call of the function that it returns.
+writes ``reached`` into the folder and waits for ``go``, before the function or after it.
 """
 
 import functools
@@ -23,8 +22,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-INNER_CALL = 2
 
 
 def wait(folder: Path) -> None:
@@ -49,26 +46,12 @@ def held(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., A
     @functools.wraps(function)
     def holding(*arguments: Any, **named: Any) -> Any:
         now = is_the_one(folder, fault["call"])
-        if now and not fault["after"] and not fault["inner"]:
+        if now and not fault["after"]:
             wait(folder)
         result = function(*arguments, **named)
         if now and fault["after"]:
             wait(folder)
-        return held_inner(result, folder) if now and fault["inner"] else result
-
-    return holding
-
-
-def held_inner(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """Return a function that waits at its second call."""
-    calls = 0
-
-    def holding(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == INNER_CALL:
-            wait(folder)
-        return function(*arguments, **named)
+        return result
 
     return holding
 
