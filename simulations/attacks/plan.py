@@ -35,7 +35,7 @@ class Size:
     prototype_steps: int = 60
     poisoning: tuple[Plan, ...] = (
         Plan(12, 160, ("reversed",), ("compared",)),
-        Plan(3, 64, ("reversed", "short", "swapped"), ("none", "compared", "trimmed-mean")),
+        Plan(4, 96, ("reversed", "short", "swapped"), ("none", "compared", "trimmed-mean")),
     )
 
 
