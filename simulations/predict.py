@@ -79,7 +79,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             if not inside:
                 raise RunError(f"The folder {path} holds no image (PNG, JPEG, BMP, TIFF or DICOM).")
             found += inside
-        elif path.exists():
+        # Not a pipe: reading it would wait for ever.
+        elif path.is_file():
             found.append(path)
         else:
             raise RunError(f"There is no file or folder {path}.")

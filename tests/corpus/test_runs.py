@@ -1,5 +1,6 @@
 """Folders of runs that were damaged on the way, as somebody goes on with them."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_to_be_gone_on_with(case: Case, template: Path, base: Path) -> None:
         assert done.exit_code == 0, done.output
         weights = read_result(template / "ended")["weights_digest"]
         assert read_result(run)["weights_digest"] == weights
+
+
+def test_a_pipe_is_no_image_to_be_predicted(base: Path) -> None:
+    os.mkfifo(base / "pipe.png")
+    words = ("predict", base / "ended", base / "pipe.png", "--site", "a")
+    refused(r"There is no file or folder .*pipe\.png", *words)
 
 
 def test_the_template_is_what_the_corpus_spoils(template: Path) -> None:
