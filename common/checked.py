@@ -6,6 +6,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from common.errors import one_line
+
 Kind = TypeVar("Kind")
 
 
@@ -35,7 +37,8 @@ def checked(kind: type[Kind], text: str | bytes) -> Kind:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        # A key that is none of the dataclass's may hold anything.
+        raise ValueError(one_line(f"{where}: {first['msg']}" if where else first["msg"])) from None
     return found
 
 
