@@ -40,7 +40,7 @@ test: lint
 
 deployment: export OMP_NUM_THREADS := 1
 deployment: setup
-	$(BIN)/python -m pytest tests/simulations/deployment
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/simulations/deployment
 
 demo: setup
 	$(BIN)/xsite demo

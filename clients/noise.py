@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from clients.ledger_entry import Noise, Release
 from clients.policy import Policy
@@ -136,6 +135,9 @@ def gaussian(count: int) -> NDArray[np.float64]:
     NumPy's own generators, however seeded, can be worked out from enough of what they drew, and
     where training hardly changes a value, its noise lies open.
     """
+    # A tenth of a second at every message, which few sites need.
+    from scipy.special import ndtri
+
     bits = np.frombuffer(os.urandom(8 * count), np.uint64) >> np.uint64(12)
     # 52 bits and a half: the middle of one of 2⁵² intervals, and so neither 0 nor 1.
     values: NDArray[np.float64] = ndtri((bits + 0.5) * 2.0**-52)

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.policy import make_policy, reduced
+from clients.noise import noised
+from clients.policy import make_policy
 from common.config import Config
 from common.evaluation import in_mode, predict
 from common.messages import RoundReply
@@ -95,10 +96,9 @@ def _noisy(prototypes: Prototypes, noise: float) -> Prototypes:
     """Let a site's policy add its noise to prototypes."""
     policy = make_policy({"prototype-noise": noise, "min-prototype-images": 1}, "of the attack")
     nothing = Layout((), (), "float32", 0)
-    reply = RoundReply(
-        "attack", 1, prototypes.site, "", {}, 1, nothing, np.empty(0, np.float32), prototypes
-    )
-    left = reduced(reply, policy)
+    weights = np.empty(0, np.float32)
+    reply = RoundReply("attack", 1, prototypes.site, "", {}, 1, nothing, weights, prototypes)
+    left = noised(reply, weights, policy)
     assert isinstance(left, RoundReply)
     return left.prototypes
 

@@ -190,7 +190,7 @@ def test_fuzz_a_pytorch_file(place: Path) -> None:
 
 def test_fuzz_a_coordinator_s_checkpoint(place: Path) -> None:
     folder = place / "checkpoint"
-    save_checkpoint(folder, state(2), IMAGES, "digest")
+    save_checkpoint(folder, state(2), "digest")
     (path,) = folder.iterdir()
     whole = path.read_bytes()
 

@@ -32,11 +32,10 @@ def assert_equal_tensors(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("exchange", ["weights", "half-deltas"])
 def test_a_deployment_ends_with_the_weights_of_a_simulation_and_leaves_no_process(
-    tmp_path: Path, exchange: str
+    tmp_path: Path,
 ) -> None:
-    simulated = tiny_config(tmp_path, epochs=2, exchange=exchange)
+    simulated = tiny_config(tmp_path, epochs=2)
     federate(simulated)
     deployed = simulated.changed(runs_dir=str(tmp_path / "deployed"))
     before = {process.pid for process in psutil.process_iter()}
@@ -71,7 +70,7 @@ def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:
 def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Consortium]]:
     """A consortium that stands, and a configuration of its sites."""
     folder = tmp_path_factory.mktemp("lab")
-    config = tiny_config(folder, epochs=1, data=str(folder / "data"))
+    config = tiny_config(folder, epochs=1, data=str(folder / "data"), exchange="half-deltas")
     made = plan_consortium(config, folder / "state" / "run")
     scripts = write_folders(made, folder / "lab")
     environment = child_environment(folder, config, place(config))
