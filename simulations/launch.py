@@ -157,11 +157,15 @@ def follow(
 
 
 def _was_killed(run: Path, ending: Ending) -> bool:
-    """Say whether the server's process ended without a word: only a kill leaves it running."""
+    """Say whether the server's process ended without having said that the run is over.
+
+    Killed, it leaves the run as running; stopped, as it is when the SuperExec that started it is
+    killed, it calls it interrupted. Who stops a run through Flower wants it to stay so.
+    """
     begun = (run / "config.toml").exists()
-    return ending.state.outcome != "completed" and (
-        begun and read_result(run).get("status") == "running"
-    )
+    status = read_result(run).get("status") if begun else None
+    wanted = ending.state.outcome in ("completed", "stopped")
+    return not wanted and status in ("running", "interrupted")
 
 
 def result_written(run: Path, since: float) -> bool:
