@@ -152,7 +152,6 @@ class _Asking:
             answer.metadata.__dict__["_src_node_id"] = node
             self.away[node] = answer
             self._say(f"{self._name(node)} is away: {answer.error.reason}")
-
         gone = [self._name(node) for node in self.away if node not in before]
         if gone and not self.done():
             there = [answer.metadata.src_node_id for answer in self.answers if answer.has_content()]

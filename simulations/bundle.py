@@ -12,9 +12,9 @@ from typing import Any
 
 import tomli_w
 
+from clients.reviewed import PACKAGES
 from common.config import Config
 
-PACKAGES = ("common", "clients", "server")
 # Found beside this file and never by name: the folder in which a command is given may hold
 # packages of these names.
 ROOT = Path(__file__).resolve().parents[1]

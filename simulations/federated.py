@@ -125,7 +125,7 @@ def _simulate(launch: Launch, held: ExitStack) -> Ending:
         federation = launch.placement.federation_config(len(launch.config.site_names))
         run_id = link.submit(bundle, launch.config.to_run_config(), federation)
         try:
-            return follow(launch, link, run_id, [tree], held)
+            return follow(launch, link, run_id, held, tree.update)
         finally:
             with undisturbed():
                 link.stop(run_id)

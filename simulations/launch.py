@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from common.results import read_result
 from simulations.following import OutputCopy, RunWatch
 from simulations.guard import alone_in
 from simulations.placement import Placement
-from simulations.processes import ProcessTree, undisturbed
+from simulations.processes import undisturbed
 from simulations.progress import Report
 from simulations.superlink import UNREACHABLE, RunState, SuperLink
 
@@ -86,7 +86,7 @@ def follow_to_the_end(
     for left in reversed(range(MOST_SUBMISSIONS)):
         run_id = link.submit(bundle, launch.config.to_run_config(), {})
         try:
-            ending = follow(launch, link, run_id, [], held, check)
+            ending = follow(launch, link, run_id, held, check)
         finally:
             with undisturbed():
                 link.stop(run_id)
@@ -101,7 +101,6 @@ def follow(
     launch: Launch,
     link: SuperLink,
     run_id: int,
-    trees: Sequence[ProcessTree],
     held: ExitStack,
     check: Callable[[], None] | None = None,
 ) -> Ending:
@@ -115,8 +114,6 @@ def follow(
         Who is asked for its state.
     run_id : int
         Flower's number of it.
-    trees : sequence of ProcessTree
-        What has been started, whose descendants are remembered.
     held : ExitStack
         Takes the run's lock, once there is a folder to lock.
     check : callable, optional
@@ -132,8 +129,6 @@ def follow(
         copying.start()
         try:
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
-                for tree in trees:
-                    tree.update()
                 if answered and state.status == UNREACHABLE:
                     launch.report.message("Flower's SuperLink does not answer; waiting for it")
                 answered = state.status != UNREACHABLE

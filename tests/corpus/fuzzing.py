@@ -6,6 +6,8 @@ how many: ``XSITE_FUZZ=5000 python -m pytest tests/corpus -k fuzz`` draws others
 """
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -46,6 +48,13 @@ def spoilt(draw: st.DrawFn, whole: bytes) -> bytes:
             case "zero":
                 data[place : place + 64] = bytes(len(data[place : place + 64]))
     return bytes(data)
+
+
+def one_spoilt(files: Mapping[Path, bytes]) -> st.SearchStrategy[tuple[Path, bytes]]:
+    """Return one of the files, and its content spoilt."""
+    return st.sampled_from(sorted(files)).flatmap(
+        lambda path: st.tuples(st.just(path), spoilt(files[path]))
+    )
 
 
 NUMBERS = st.integers() | st.floats() | st.sampled_from((0, 1, -1, 2**31, 2**63, 2**64, -(2**63)))

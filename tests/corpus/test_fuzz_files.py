@@ -24,7 +24,7 @@ from server.checkpoints import load_checkpoint, save_checkpoint
 from tests.clients.test_store import OWNER
 from tests.clients.test_store import state as private
 from tests.corpus.dicoms import WHOLE, colour, frames, run_length
-from tests.corpus.fuzzing import JSON, spoilt, tried
+from tests.corpus.fuzzing import JSON, one_spoilt, spoilt, tried
 from tests.corpus.images import JPEG, PNG, TIFF
 from tests.corpus.sites import TABLE, write_site
 from tests.server.test_checkpoints import IMAGES, state
@@ -214,11 +214,7 @@ def test_fuzz_a_private_store(place: Path) -> None:
     files = {path: path.read_bytes() for path in sorted(store.folder.iterdir())}
 
     @tried(80)
-    @given(
-        st.sampled_from(sorted(files)).flatmap(
-            lambda path: st.tuples(st.just(path), spoilt(files[path]))
-        )
-    )
+    @given(one_spoilt(files))
     def holds(change: tuple[Path, bytes]) -> None:
         for path, content in files.items():
             path.write_bytes(content)

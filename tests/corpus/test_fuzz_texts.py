@@ -23,7 +23,7 @@ from simulations.local_checkpoint import Position, RoundLosses
 from simulations.study.plan import make_plan, read_file
 from tests.clients.test_ledger import written
 from tests.corpus import consortia, studies
-from tests.corpus.fuzzing import JSON, SCALARS, TEXTS, spoilt, tried
+from tests.corpus.fuzzing import JSON, SCALARS, TEXTS, one_spoilt, spoilt, tried
 
 NEAR = {key: default for key, default, _ in describe()}
 VALUES = st.dictionaries(st.sampled_from(keys()), SCALARS | JSON, max_size=3)
@@ -168,11 +168,7 @@ def test_fuzz_a_ledger(place: Path) -> None:
     before = verify(folder)
 
     @tried(80)
-    @given(
-        st.sampled_from(sorted(files)).flatmap(
-            lambda path: st.tuples(st.just(path), spoilt(files[path]))
-        )
-    )
+    @given(one_spoilt(files))
     def holds(change: tuple[Path, bytes]) -> None:
         for path, content in files.items():
             path.write_bytes(content)
