@@ -11,6 +11,8 @@ from types import FrameType
 
 import psutil
 
+from clients.standby import CLIENT, STANDBY
+
 # Linux: the kernel ends the child when its parent is killed and can end nothing itself. A
 # SuperLink then ends its run, whose processes last until the sites have trained their round.
 _DIE_WITH_PARENT = (
@@ -119,6 +121,19 @@ def last_lines(log: Path, lines: int = 5) -> str:
     """Return the last lines of a process's output, for an error's sentence."""
     kept = log.read_text(errors="replace").splitlines()[-lines:]
     return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
+
+
+def program_line(process: psutil.Process) -> str:
+    """Return what says which program a process runs: its first words, or a forked one's own name.
+
+    Raises
+    ------
+    psutil.Error
+        If it has ended.
+    """
+    # What was forked has its parent's command line.
+    name = process.name()
+    return name if name in (STANDBY, CLIENT) else " ".join(process.cmdline()[:4])
 
 
 @contextmanager

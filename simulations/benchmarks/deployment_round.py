@@ -9,7 +9,7 @@ does, processor time and what is written to the disk hardly: all are told.
         --setting exchange=weights --setting exchange=half-deltas,optimizer-state=reset
 
 A setting is keys of the configuration with their values; ``database=memory`` in it keeps what the
-SuperLink has in its memory.
+SuperLink has in its memory, ``database=`` and a path in this file.
 """
 
 import json
@@ -31,6 +31,7 @@ import typer
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 
 from clients.ledger import entries
+from clients.standby import CLIENT, STANDBY
 from common.config import Config
 from common.environment import describe_environment
 from common.models.network import build_network
@@ -39,13 +40,14 @@ from simulations.benchmarks.round import SITES, TRAINED
 from simulations.benchmarks.training import CLASSES, write_site
 from simulations.deployment.local import DEPLOYMENT, own_folder
 from simulations.federated import train_federated
+from simulations.processes import program_line
 from simulations.progress import SilentReport
 
 BATCH = 2
 FOLDS = 4
 SAMPLE_SECONDS = 0.2
-CLIENT, STARTER = "flwr-clientapp", "flower-superexec"
-ROLES = ("flower-superlink", "flower-supernode", CLIENT, "flwr-serverapp", STARTER)
+STARTER = "flower-superexec"
+ROLES = ("flower-superlink", "flower-supernode", CLIENT, STANDBY, "flwr-serverapp", STARTER)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Watch:
                     self.checkpoints[int(path.stem[6:])] = path.stat().st_mtime
 
     def _see(self, process: psutil.Process) -> None:
-        words = " ".join(process.cmdline()[:3])
+        words = program_line(process)
         role = next((role for role in ROLES if role in words), "")
         if role:
             spent, written = process.cpu_times(), process.io_counters().write_bytes
@@ -215,9 +217,9 @@ def main(
 
 @contextmanager
 def _database(where: str) -> Iterator[None]:
-    """Have the SuperLink of a block keep what it has on the disk, or in its memory."""
-    if where == "memory":
-        os.environ["XSITE_DATABASE"] = FLWR_IN_MEMORY_DB_NAME
+    """Have the SuperLink of a block keep what it has in its folder, in its memory or in a file."""
+    if where:
+        os.environ["XSITE_DATABASE"] = FLWR_IN_MEMORY_DB_NAME if where == "memory" else where
     try:
         yield
     finally:

@@ -29,6 +29,7 @@ from simulations.benchmarks.round import SITES
 from simulations.benchmarks.training import CLASSES, write_site
 from simulations.deployment.local import DEPLOYMENT
 from simulations.federated import SIMULATION, train_federated
+from simulations.processes import program_line
 from simulations.progress import SilentReport
 
 BATCH, FOLDS = 2, 4
@@ -39,7 +40,7 @@ MB = 1e6
 PASSING = ("flwr-clientapp", "ray::IDLE")
 PROGRAMS = (
     *("flower-superlink", "flower-supernode", "flower-superexec", "flwr-serverapp"),
-    *("flwr-clientapp", "flwr-simulation", "raylet", "gcs_server", "ray::"),
+    *("flwr-clientapp", "xsite-standby", "flwr-simulation", "raylet", "gcs_server", "ray::"),
 )
 
 
@@ -113,9 +114,8 @@ def processes() -> dict[str, float]:
 
 def role_of(process: psutil.Process) -> str:
     """Return what a process is for: its program, and a site's name if it is a node's."""
-    words = process.cmdline()
-    line = " ".join(words)
-    program = next((name for name in PROGRAMS if name in " ".join(words[:3])), "others")
+    line, words = " ".join(process.cmdline()), program_line(process)
+    program = next((name for name in PROGRAMS if name in words), "others")
     site = re.search(r'site="([^"]+)"', line)
     if program == "ray::":
         return "ray::IDLE" if "IDLE" in line else "ray workers"

@@ -4,8 +4,8 @@
 
     <folder>/coordinator/   ca.crt ca.key server.pem server.key superexec.secret keys/<site>.pub
                             superlink.sh superexec.sh register.sh nginx.conf *.service CHECKLIST.md
-    <folder>/<site>/        ca.crt key key.pub policy.toml supernode.sh bin/flwr-clientapp
-                            *.service CHECKLIST.md
+    <folder>/<site>/        ca.crt key key.pub policy.toml supernode.sh bin/flower-superexec
+                            bin/flwr-clientapp *.service CHECKLIST.md
 """
 
 import secrets
@@ -155,6 +155,7 @@ def _hospital(
         "policy.toml": File(_fill("policy.toml", shared)),
         "supernode.sh": File(_fill("supernode.sh", shared), SCRIPT),
         "bin/flwr-clientapp": File(_fill("clientapp.py", shared), SCRIPT),
+        "bin/flower-superexec": File(_fill("superexec.py", shared), SCRIPT),
         "xsite-supernode.service": File(_fill("unit.service", unit)),
         "CHECKLIST.md": File(_fill("hospital.md", shared)),
     }

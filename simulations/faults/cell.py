@@ -17,6 +17,7 @@ import torch
 
 from common.files import load_tensors
 from simulations.faults.moments import SITE, Moment, Process
+from simulations.processes import program_line
 
 HOOK = Path(__file__).parent / "hook"
 OTHER = "hospital-b"
@@ -142,7 +143,7 @@ def _find(root: int, process: Process) -> list[psutil.Process]:
         descendants = psutil.Process(root).children(recursive=True)
     for one in descendants:
         with suppress(psutil.Error):
-            words = [Path(word).name for word in one.cmdline()[:4]]
+            words = [Path(word).name for word in program_line(one).split()]
             role = Path(one.environ().get("XSITE_STATE", "")).name
             if process.program in words and role == process.role:
                 found.append(one)

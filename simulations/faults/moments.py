@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from clients.standby import CLIENT, STANDBY
+
 SITE = "hospital-a"
 COORDINATOR = "coordinator"
 
@@ -38,7 +40,8 @@ PROCESSES = (
     Process("SuperExec", "flower-superexec", COORDINATOR),
     Process("SuperNode", "flower-supernode", SITE),
     Process("SuperNode's SuperExec", "flower-superexec", SITE),
-    Process("ClientApp", "flwr-clientapp", SITE),
+    Process("what stands by for ClientApps", STANDBY, SITE),
+    Process("ClientApp", CLIENT, SITE),
 )
 MOMENTS = (
     Moment("before training", SITE, "clients.round", "train", 2),

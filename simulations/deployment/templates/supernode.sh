@@ -3,7 +3,8 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 state=${XSITE_STATE:-{{ s.state_dir }}}
-# $here/bin holds the flwr-clientapp that runs no code but the xsite that is installed here.
+# $here/bin holds the flwr-clientapp that runs no code but the xsite that is installed here, and the
+# flower-superexec that starts it at once.
 export PATH="$here/bin:${XSITE_PROGRAMS:-{{ s.programs }}}:$PATH"
 export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.1}"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from clients.ledger import entries, verify
+from clients.standby import STANDBY
 from common.config import Config
 from common.errors import ConfigError, RunError
 from common.files import load_tensors
@@ -111,3 +112,6 @@ def test_a_run_goes_over_a_consortium_that_stands(
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     federate(standing_lab[0].changed(runs_dir=str(tmp_path), run_name="good"))
     assert_equal_tensors(run / "shared.safetensors", tmp_path / "good" / "shared.safetensors")
+    # It would have ended had it not started every ClientApp.
+    names = [process.name() for process in psutil.Process().children(recursive=True)]
+    assert names.count(STANDBY) == len(standing_lab[1].site)

@@ -42,7 +42,7 @@ def in_small_chunks(consortium: Path) -> None:
     """Have the nodes cut arrays into pieces of 64 KiB, so that even a tiny network is cut."""
     for script in consortium.glob("*/supernode.sh"):
         export = f"export FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE={CHUNK}\nexec "
-        script.write_text(script.read_text().replace("exec ", export))
+        script.write_text(script.read_text().replace("\nexec ", "\n" + export))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,176 @@
+"""The hospital's own ``flower-superexec``: it starts a ClientApp at once, with everything loaded.
+
+Flower starts a new process for every message, and most of what that costs is loading PyTorch,
+scikit-learn and Flower itself. In a hospital's folder this program stands in front of Flower's of
+the same name. Next to the SuperExec it keeps a process that has loaded them once, does nothing else
+and is forked for every message, as web servers do ("prefork"). The forked process is what
+:mod:`clients.reviewed` is otherwise started as, and does the same.
+
+Where the process is gone, or xsite has been changed since it was loaded, Flower's way is taken.
+"""
+
+import gc
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from clients.reviewed import INSTALLED, PACKAGES
+from clients.reviewed import main as run_client
+
+STANDBY, CLIENT = "xsite-standby", "flwr-clientapp"
+LOADED = (
+    "flwr.supernode.cli",
+    "clients.app",
+    # What they would load when they are first needed.
+    "sklearn.metrics",
+    "sklearn.model_selection",
+    "torch._dynamo",
+)
+LONGEST_SECONDS = 120.0
+"""To wait for a fork: the first one waits until everything is loaded."""
+LONGEST_REQUEST = 1 << 16
+FORKED = b"forked"
+
+Fingerprint = frozenset[tuple[str, int, int]]
+
+
+class Standby:
+    """A process that is forked for every ClientApp.
+
+    Made before this process has any thread, since a fork copies none.
+    """
+
+    def __init__(self) -> None:
+        """Start it; it begins to load."""
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for stream in (sys.stdout, sys.stderr):
+            # What is not yet written would be written by both.
+            stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            own.close()
+            _serve(other)
+            sys.exit()
+        other.close()
+        own.settimeout(LONGEST_SECONDS)
+        self._requests: socket.socket | None = own
+
+    def start(self, arguments: Sequence[str]) -> bool:
+        """Have a ClientApp started.
+
+        Parameters
+        ----------
+        arguments : sequence of str
+            Its command line.
+
+        Returns
+        -------
+        bool
+            Whether it was; if not, it never will be, nor will any other.
+        """
+        if self._requests is None:
+            return False
+        with suppress(OSError):
+            self._requests.send(json.dumps(list(arguments)).encode())
+            if self._requests.recv(len(FORKED)) == FORKED:
+                return True
+        self._requests.close()
+        self._requests = None
+        with suppress(ProcessLookupError):
+            # It must not start later what is now started in Flower's way.
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        print(
+            "xsite: the process that stands by has ended, or xsite was changed since it started. "
+            "Until this node is started again, a round takes some seconds more.",
+            file=sys.stderr,
+        )
+        return False
+
+
+def fingerprint(installed: Path = INSTALLED) -> Fingerprint:
+    """Return path, size and time of change (ns) of every file of the installed xsite."""
+    files = (path for package in PACKAGES for path in (installed / package).rglob("*.py"))
+    stats = ((str(path), path.stat()) for path in files)
+    return frozenset((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+def load() -> None:
+    """Import what a ClientApp needs; no GPU is touched, since a fork could not use it then."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    for name in LOADED:
+        import_module(name)
+
+
+def main() -> None:
+    """Do what ``flower-superexec`` does, and start ClientApps from a process that stands by."""
+    standby = Standby()
+    from flwr.supercore.cli import flower_superexec
+
+    def start(command: Sequence[str], **named: Any) -> "subprocess.Popen[bytes] | None":
+        if command[0] == CLIENT and standby.start(command):
+            return None
+        return subprocess.Popen(command, **named)
+
+    executor: Any = import_module("flwr.supercore.superexec.executor.subprocess_executor")
+    # Flower makes no use of what Popen returns.
+    executor.subprocess = SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL)
+    flower_superexec()
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork for every request, until the SuperExec is gone; in the fork, be the ClientApp."""
+    _call_itself(STANDBY)
+    # A Ctrl-C is for the SuperExec, whose end ends this. Ended children need no farewell.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    known = fingerprint()
+    load()
+    gc.collect()
+    # What is never looked at again is never copied.
+    gc.freeze()
+    while (request := _next(requests)) and fingerprint() == known:
+        if os.fork() == 0:
+            requests.close()
+            signal.signal(signal.SIGINT, handler)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _be_client(json.loads(request))
+            return
+        with suppress(OSError):
+            requests.send(FORKED)
+
+
+def _next(requests: socket.socket) -> bytes:
+    """Return the next request, or none where nobody is there any more to ask."""
+    try:
+        return requests.recv(LONGEST_REQUEST)
+    except OSError:
+        return b""
+
+
+def _be_client(arguments: list[str]) -> None:
+    """Be the process of a command line."""
+    import numpy as np
+
+    _call_itself(CLIENT)
+    # Else every fork would draw the same numbers.
+    random.seed()
+    np.random.seed()
+    sys.argv = arguments
+    run_client()
+
+
+def _call_itself(name: str) -> None:
+    """Change the name that ``ps`` and ``top`` show, where there is Linux's way to."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
