@@ -6,7 +6,9 @@ the same name. Next to the SuperExec it keeps a process that has loaded them onc
 and is forked for every message, as web servers do ("prefork"). The forked process is what
 :mod:`clients.reviewed` is otherwise started as, and does the same.
 
-Where the process is gone, or xsite has been changed since it was loaded, Flower's way is taken.
+The two watch over each other, since Flower starts neither again. Where the SuperExec is gone, the
+process that stood by takes its place. Where that one is gone, or xsite was changed since it was
+loaded, a message is answered in Flower's way, and the SuperExec begins anew.
 """
 
 import gc
@@ -17,17 +19,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from clients.reviewed import INSTALLED, PACKAGES
 from clients.reviewed import main as run_client
 
 STANDBY, CLIENT = "xsite-standby", "flwr-clientapp"
+PARENT = "--parent-pid"
 LOADED = (
     "flwr.supernode.cli",
     "clients.app",
@@ -38,6 +42,8 @@ LOADED = (
 )
 LONGEST_SECONDS = 120.0
 """To wait for a fork: the first one waits until everything is loaded."""
+PAUSE_SECONDS = 3.0
+"""Before a SuperExec is started again: one that cannot start is not to be started all the time."""
 LONGEST_REQUEST = 1 << 16
 FORKED = b"forked"
 
@@ -63,7 +69,7 @@ class Standby:
             sys.exit()
         other.close()
         own.settimeout(LONGEST_SECONDS)
-        self._requests: socket.socket | None = own
+        self._requests = own
 
     def start(self, arguments: Sequence[str]) -> bool:
         """Have a ClientApp started.
@@ -76,25 +82,16 @@ class Standby:
         Returns
         -------
         bool
-            Whether it was; if not, it never will be, nor will any other.
+            Whether it was; if not, nothing stands by any more.
         """
-        if self._requests is None:
-            return False
         with suppress(OSError):
             self._requests.send(json.dumps(list(arguments)).encode())
             if self._requests.recv(len(FORKED)) == FORKED:
                 return True
-        self._requests.close()
-        self._requests = None
         with suppress(ProcessLookupError):
             # It must not start later what is now started in Flower's way.
             os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        print(
-            "xsite: the process that stands by has ended, or xsite was changed since it started. "
-            "Until this node is started again, a round takes some seconds more.",
-            file=sys.stderr,
-        )
         return False
 
 
@@ -117,10 +114,12 @@ def main() -> None:
     standby = Standby()
     from flwr.supercore.cli import flower_superexec
 
-    def start(command: Sequence[str], **named: Any) -> "subprocess.Popen[bytes] | None":
-        if command[0] == CLIENT and standby.start(command):
-            return None
-        return subprocess.Popen(command, **named)
+    def start(command: Sequence[str], **named: Any) -> None:
+        if command[0] != CLIENT:
+            subprocess.Popen(command, **named)
+        elif not standby.start(command):
+            subprocess.Popen(command, **named)
+            _begin_anew("What stood by is gone, or xsite was changed: beginning anew.")
 
     executor: Any = import_module("flwr.supercore.superexec.executor.subprocess_executor")
     # Flower makes no use of what Popen returns.
@@ -129,7 +128,7 @@ def main() -> None:
 
 
 def _serve(requests: socket.socket) -> None:
-    """Fork for every request, until the SuperExec is gone; in the fork, be the ClientApp."""
+    """Fork for every request, and in the fork be the ClientApp; be the SuperExec if it is gone."""
     _call_itself(STANDBY)
     # A Ctrl-C is for the SuperExec, whose end ends this. Ended children need no farewell.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -139,7 +138,10 @@ def _serve(requests: socket.socket) -> None:
     gc.collect()
     # What is never looked at again is never copied.
     gc.freeze()
-    while (request := _next(requests)) and fingerprint() == known:
+    while request := _next(requests):
+        if fingerprint() != known:
+            # The SuperExec sees it, and begins anew.
+            return
         if os.fork() == 0:
             requests.close()
             signal.signal(signal.SIGINT, handler)
@@ -148,6 +150,11 @@ def _serve(requests: socket.socket) -> None:
             return
         with suppress(OSError):
             requests.send(FORKED)
+    time.sleep(PAUSE_SECONDS)
+    if _node_runs():
+        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _begin_anew("The SuperExec is gone: taking its place.")
 
 
 def _next(requests: socket.socket) -> bytes:
@@ -166,8 +173,30 @@ def _be_client(arguments: list[str]) -> None:
     # Else every fork would draw the same numbers.
     random.seed()
     np.random.seed()
+    if PARENT in arguments and _node():
+        # It ends with the node; what it trains outlives the SuperExec, whose it is by default.
+        arguments[arguments.index(PARENT) + 1] = _node()
     sys.argv = arguments
     run_client()
+
+
+def _node() -> str:
+    """Return the SuperNode's number, of which a SuperExec is told so that it ends with it."""
+    return sys.argv[sys.argv.index(PARENT) + 1] if PARENT in sys.argv else ""
+
+
+def _node_runs() -> bool:
+    try:
+        os.kill(int(_node()), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    return True
+
+
+def _begin_anew(why: str) -> NoReturn:
+    """Say why, and run the same program from its start, in the same process."""
+    print(f"xsite: {why}", flush=True)
+    os.execv(sys.argv[0], sys.argv)
 
 
 def _call_itself(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from simulations.deployment.folders import COORDINATOR, write_folders
 from simulations.deployment.local import DEPLOYMENT, own_folder, plan_consortium, standing
 from simulations.federated import train_federated
 from simulations.placement import child_environment, place
+from simulations.processes import program_line
 from simulations.progress import SilentReport
 from tests.federation.hospitals import federate, run_of, tiny_config
 
@@ -112,6 +114,29 @@ def test_a_run_goes_over_a_consortium_that_stands(
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     federate(standing_lab[0].changed(runs_dir=str(tmp_path), run_name="good"))
     assert_equal_tensors(run / "shared.safetensors", tmp_path / "good" / "shared.safetensors")
-    # It would have ended had it not started every ClientApp.
-    names = [process.name() for process in psutil.Process().children(recursive=True)]
-    assert names.count(STANDBY) == len(standing_lab[1].site)
+
+
+def standing_by(plan: Consortium) -> list[psutil.Process]:
+    """Not by descent: one whose SuperExec was killed is nobody's child."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            ours = str(Path(plan.folder).parent) in " ".join(process.cmdline())
+            if ours and program_line(process) == STANDBY:
+                found.append(process)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_node_whose_superexec_or_what_stands_by_was_killed_goes_on(
+    standing_lab: tuple[Config, Consortium],
+) -> None:
+    one, other = standing_by(standing_lab[1])
+    superexec = one.parent()
+    assert superexec is not None
+    superexec.kill()
+    other.kill()
+    run = over(standing_lab, "again")
+    assert json.loads((run / "result.json").read_text())["status"] == "completed"
+    assert len(standing_by(standing_lab[1])) == 2
