@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.config import Config
+from common.data.pixels import finite
 from common.errors import SiteError
 
 MAX_PIXELS = 100_000_000
@@ -215,19 +216,6 @@ def _image(content: bytes, path: Path) -> Image.Image:
             ground = Image.new("RGBA", layers.size, (0, 0, 0, 255))
             return Image.alpha_composite(ground, layers).convert("RGB")
         return image.convert("RGB") if image.mode in ("P", "CMYK", "YCbCr", "1") else image.copy()
-
-
-def finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Return the values of an image's pixels if all are finite.
-
-    Raises
-    ------
-    SiteError
-        If one is not: nobody can say how bright it is.
-    """
-    if not np.isfinite(values).all():
-        raise SiteError(f"{path} holds values that are not finite. Export it again.")
-    return values
 
 
 def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:

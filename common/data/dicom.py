@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.pixels.processing import apply_rescale
 
-from common.data.decode import finite
+from common.data.pixels import finite
 from common.errors import SiteError
 
 
