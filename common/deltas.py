@@ -8,6 +8,7 @@ Both ends compute the same shared tensors from it, bit for bit, and go on with t
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.errors import ReplyError
@@ -34,8 +35,8 @@ def half_delta(shared: NDArray[Any], received: NDArray[Any]) -> NDArray[np.float
     """
     change = shared - received
     change *= SCALE
-    with np.errstate(over="ignore"):
-        half: NDArray[np.float16] = change.astype(np.float16)
+    # PyTorch rounds to half precision as NumPy does, and many times faster.
+    half: NDArray[np.float16] = torch.from_numpy(change).to(torch.float16).numpy()
     return half
 
 
@@ -64,7 +65,8 @@ def add_delta(received: NDArray[Any], delta: NDArray[Any]) -> NDArray[Any]:
             f"its shared tensors are a change of {delta.shape} {delta.dtype}; expected "
             f"{received.shape} {HALF}"
         )
-    whole = delta.astype(received.dtype)
+    half = torch.from_numpy(delta if delta.flags.writeable else delta.copy())
+    whole: NDArray[Any] = half.float().numpy().astype(received.dtype, copy=False)
     whole /= SCALE
     whole += received
     return whole
