@@ -67,7 +67,9 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
         yield
     finally:
         for module, was in before:
-            module.training = was
+            # By its method, which a module may have made its own, as a traced one has. The modules
+            # below it go along, and then get their own mode back.
+            module.train(was)
 
 
 @torch.inference_mode()

@@ -68,7 +68,8 @@ class Config(Keyed):
     # Network
     backbone: str = "covidnet"
     """'covidnet' (the paper's redesign), 'covidnet-original', or any torchvision classifier
-    with batch normalisation, as 'torchvision:resnet18'.
+    with batch normalisation, as 'torchvision:resnet18', or its first modules alone, as
+    'torchvision:resnet18:layer2': for small lesions in large images, and closer activation maps.
     """
     variant: Literal["corrected", "released"] = "corrected"
     """The redesign as the paper describes it, or as its authors' code computes it."""

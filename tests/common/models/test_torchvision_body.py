@@ -1,11 +1,13 @@
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import ConfigError
+from common.evaluation import in_mode
 from common.models.dsbn import DomainBatchNorm, convert
+from common.models.feature_map import feature_layer
 from common.models.own import SiteRouting
 from common.models.torchvision_body import TorchvisionBody
 
@@ -46,6 +48,47 @@ def test_a_converted_network_equals_the_original(name: str, place: str) -> None:
             torch.testing.assert_close(head(body(x)), original(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "last", "places"),
+    [
+        ("resnet18", "layer2", 8),
+        ("densenet121", "features.transition1", 8),
+        ("vgg11_bn", "features.6", 32),
+    ],
+)
+def test_the_first_modules_give_the_mean_of_their_maps(name: str, last: str, places: int) -> None:
+    torch.manual_seed(0)
+    whole = torchvision.models.get_model(name, weights=None, num_classes=3).eval()
+    maps: list[Tensor] = []
+    whole.get_submodule(last).register_forward_hook(lambda *call: maps.append(call[2].clone()))
+    x = torch.randn(2, 3, 64, 64)
+    body = TorchvisionBody(f"{name}:{last}", 3, 64)
+    inside = body.model.get_submodule("modules_until")
+    inside.load_state_dict(
+        {k: v for k, v in whole.state_dict().items() if k in inside.state_dict()}
+    )
+    # Nothing of what comes behind is carried along, nor sent anywhere.
+    assert 0 < len(body.state_dict()) < len(whole.state_dict())
+    routing = SiteRouting()
+    convert(body, ("a",), routing)
+    routing.segments = (("a", 2),)
+    body.eval()
+    with torch.no_grad():
+        whole(x)
+        torch.testing.assert_close(body(x), maps[0].mean(dim=(2, 3)), rtol=1e-5, atol=1e-6)
+    assert maps[0].shape == (2, body.embedding, places, places)
+    assert feature_layer(body, x, coarsest=64 // places) is body.model
+
+
+def test_a_mode_within_a_block_ends_with_it_for_traced_modules_too() -> None:
+    body = TorchvisionBody("resnet18:layer1", 2, 64)
+    traced = body.model.get_submodule("modules_until")
+    with in_mode(body, training=False):
+        assert traced.graph is traced.eval_graph
+    assert traced.graph is traced.train_graph
+    assert all(module.training for module in body.modules())
+
+
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_classifiers_are_left_out(name: str) -> None:
     with torch.random.fork_rng():
@@ -72,6 +115,10 @@ def test_trying_the_size_leaves_the_statistics() -> None:
         ("zzz", 64, "no classifier called 'zzz'. resnet18 is one."),
         ("fasterrcnn_resnet50_fpn", 64, "no classifier called 'fasterrcnn_resnet50_fpn'"),
         ("densenet121", 16, "cannot take images of 16 pixels"),
+        ("resnet18:layer9", 64, "resnet18 has no module 'layer9' to end at. Did you mean layer4"),
+        ("resnet18:", 64, "has no module '' to end at. Did you mean conv1 or bn1 or relu"),
+        ("resnet18:fc", 64, r"gives values of shape \(1, 2\) where feature maps were expected"),
+        ("resnet18:conv1", 64, "'torchvision:resnet18:conv1' has no batch normalisation"),
     ],
 )
 def test_unfit_names_are_refused(name: str, size: int, sentence: str) -> None:
