@@ -40,6 +40,18 @@ OF_THE_STUDY = {
     "resume": "a study goes on by itself",
 }
 """Keys that a study decides for each of its runs, and what to do instead of setting them."""
+OF_THE_DATA = (
+    "data",
+    "sites",
+    "classes",
+    "split",
+    "folds",
+    "synthetic-patients",
+    "channels",
+    "window-center",
+    "window-width",
+)
+"""Keys in which a study's methods may not differ: all meet the same images on the same folds."""
 
 
 class OwnMethod(BaseModel):
@@ -261,6 +273,21 @@ def _check(plan: Plan) -> None:
         raise ConfigError("unseen leaves a site out and trains on the others: it needs two sites.")
     for cell in plan.cells():
         plan.config_of(cell)
+    ours = plan.config.to_run_config()
+    for method in (*plan.methods, *plan.unseen):
+        config = plan.config_of(Cell(method, plan.folds[0], plan.seeds[0]))
+        theirs = config.to_run_config()
+        if other := [key for key in OF_THE_DATA if theirs[key] != ours[key]]:
+            raise ConfigError(
+                f"Method '{method.name}' sets {other[0]}, but all methods of a study meet the same "
+                "images on the same folds. Set it below [run], or make it a study of its own."
+            )
+        if config.cached_size != plan.config.cached_size:
+            raise ConfigError(
+                f"Method '{method.name}' would meet images of {config.cached_size} pixels where "
+                f"the others meet {plan.config.cached_size} (image-size, cache-size). Set one "
+                "cache-size below [run], or make it a study of its own."
+            )
 
 
 def _unique(values: Sequence[Any]) -> tuple[Any, ...]:

@@ -141,3 +141,28 @@ def test_a_method_that_contradicts_the_study_is_refused_before_anything_runs(
     )
     with pytest.raises(ConfigError, match="method 'mine'"):
         plan_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("split = 'image'", "Method 'mine' sets split, but all methods of a study meet the same"),
+        ("folds = 5", "Method 'mine' sets folds"),
+        ("image-size = 56", "would meet images of 64 pixels where the others meet 128"),
+    ],
+)
+def test_a_method_that_would_meet_other_images_is_refused(
+    tmp_path: Path, settings: str, told: str
+) -> None:
+    own = (
+        "\n[[method]]\nname = 'mine'\nlabel = 'Mine'\nmode = 'pooled'\n"
+        f"settings = {{ {settings} }}\n"
+    )
+    text = PLAIN.replace('"xsite"]', '"xsite", "mine"]')
+    with pytest.raises(ConfigError) as caught:
+        plan_of(tmp_path, text + own)
+    assert told in str(caught.value)
+    # The same images, seen smaller, are the same images.
+    cached = text.replace("epochs = 3", "epochs = 3\ncache-size = 128")
+    if "image-size" in settings:
+        plan_of(tmp_path, cached + own)
