@@ -67,9 +67,7 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
         yield
     finally:
         for module, was in before:
-            # By its method, which a module may have made its own, as a traced one has. The modules
-            # below it go along, and then get their own mode back.
-            module.train(was)
+            module.training = was
 
 
 @torch.inference_mode()

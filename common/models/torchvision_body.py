@@ -1,12 +1,12 @@
 """Any torchvision classifier with batch normalisation as a backbone."""
 
 import difflib
+from collections import OrderedDict
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from common.errors import ConfigError
 
@@ -37,9 +37,9 @@ class TorchvisionBody(nn.Module):
     Raises
     ------
     ConfigError
-        If torchvision has no such classifier or the classifier no such module, if that gives no
-        feature maps, if there is no batch normalisation, if a whole classifier does not end in a
-        dense layer, or if it cannot take images of that size.
+        If torchvision has no such classifier or the classifier cannot end there, if there is no
+        batch normalisation, if a whole classifier does not end in a dense layer, or if it cannot
+        take images of that size.
     """
 
     def __init__(self, name: str, classes: int, image_size: int) -> None:
@@ -47,7 +47,7 @@ class TorchvisionBody(nn.Module):
         whole, part, last = name.partition(":")
         self.model = _make(whole, classes)
         if part:
-            self.model = _FirstModules(self.model, whole, last)
+            self.model = _first_modules(self.model, whole, last)
         if not any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             raise ConfigError(
                 f"backbone = 'torchvision:{name}' has no batch normalisation, so no site could "
@@ -55,11 +55,10 @@ class TorchvisionBody(nn.Module):
             )
         width = None if part else _take_last_linear(self.model, name, classes)
         shape = self._try(name, image_size)
-        if len(shape) != (4 if part else 2) or width not in (None, shape[1]):
-            expected = "feature maps were" if part else f"(1, {width}) was"
+        if width is not None and shape != (1, width):
             raise ConfigError(
-                f"backbone = 'torchvision:{name}' gives values of shape {shape} where "
-                f"{expected} expected; choose another."
+                f"backbone = 'torchvision:{name}' gives an embedding of shape {shape} where "
+                f"(1, {width}) was expected; choose another."
             )
         self.embedding = shape[1]
 
@@ -72,7 +71,7 @@ class TorchvisionBody(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                shape = tuple(self.model(torch.zeros(1, 3, image_size, image_size)).shape)
+                shape = tuple(self(torch.zeros(1, 3, image_size, image_size)).shape)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
                 f"backbone = 'torchvision:{name}' cannot take images of {image_size} pixels "
@@ -82,32 +81,38 @@ class TorchvisionBody(nn.Module):
         return shape
 
 
-class _FirstModules(nn.Module):
-    """A classifier up to one of its modules: images → that module's feature maps."""
+def _first_modules(model: nn.Module, name: str, last: str) -> nn.Module:
+    """Return the modules of a classifier from its first to one of them, as a chain."""
+    links = _links(model)
+    if last not in links:
+        near = difflib.get_close_matches(last, links, n=3, cutoff=0.4)
+        outer = ", ".join(link for link in links if "." not in link)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"It can at {outer}."
+        raise ConfigError(f"torchvision's {name} cannot end at '{last}'. {hint}")
+    return _chain(model, last)
 
-    def __init__(self, model: nn.Module, name: str, last: str) -> None:
-        super().__init__()
-        try:
-            self.modules_until = create_feature_extractor(
-                model, {last: "maps"}, suppress_diff_warning=True
-            )
-        except ValueError as error:
-            nodes = [f"{node}." for node in get_graph_node_names(model)[0]]
-            paths = [
-                path
-                for path, _ in model.named_modules()
-                if path and any(node.startswith(f"{path}.") for node in nodes)
-            ]
-            near = difflib.get_close_matches(last, paths, n=3, cutoff=0.4) or paths[:3]
-            raise ConfigError(
-                f"torchvision's {name} has no module '{last}' to end at. "
-                f"Did you mean {' or '.join(near)}?"
-            ) from error
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return feature maps, shape (batch, channels, h, w), of (batch, 3, height, width)."""
-        maps: Tensor = self.modules_until(images)["maps"]
-        return maps
+def _links(module: nn.Module, path: str = "") -> list[str]:
+    """Return where a classifier can end: before its dense layers, and within its chains."""
+    found = []
+    for name, child in module.named_children():
+        if any(isinstance(part, nn.Linear) for part in child.modules()):
+            break
+        found.append(path + name)
+        if isinstance(child, nn.Sequential):
+            found += _links(child, f"{path}{name}.")
+    return found
+
+
+def _chain(module: nn.Module, last: str) -> nn.Sequential:
+    """Return a module's children in their order, ``a.b`` ending within the chain ``a``."""
+    end, _, within = last.partition(".")
+    links = OrderedDict[str, nn.Module]()
+    for name, child in module.named_children():
+        links[name] = _chain(child, within) if name == end and within else child
+        if name == end:
+            break
+    return nn.Sequential(links)
 
 
 def _make(name: str, classes: int) -> nn.Module:
