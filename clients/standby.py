@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from clients.reviewed import INSTALLED, PACKAGES
 from clients.reviewed import main as run_client
+from common.signals import handling
 
 STANDBY, CLIENT = "xsite-standby", "flwr-clientapp"
 PARENT = "--parent-pid"
@@ -131,8 +132,20 @@ def _serve(requests: socket.socket) -> None:
     """Fork for every request, and in the fork be the ClientApp; be the SuperExec if it is gone."""
     _call_itself(STANDBY)
     # A Ctrl-C is for the SuperExec, whose end ends this. Ended children need no farewell.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGCHLD):
+        request = _stand_by(requests)
+    if request:
+        _be_client(json.loads(request))
+    elif request is not None and _node_runs():
+        _begin_anew("The SuperExec is gone: taking its place.")
+
+
+def _stand_by(requests: socket.socket) -> bytes | None:
+    """Fork for every request, and return it in the fork.
+
+    In the process that stands by, return nothing where the SuperExec is gone, and None where the
+    installation has changed, which the SuperExec sees too and begins anew.
+    """
     known = fingerprint()
     load()
     gc.collect()
@@ -140,21 +153,14 @@ def _serve(requests: socket.socket) -> None:
     gc.freeze()
     while request := _next(requests):
         if fingerprint() != known:
-            # The SuperExec sees it, and begins anew.
-            return
+            return None
         if os.fork() == 0:
             requests.close()
-            signal.signal(signal.SIGINT, handler)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _be_client(json.loads(request))
-            return
+            return request
         with suppress(OSError):
             requests.send(FORKED)
     time.sleep(PAUSE_SECONDS)
-    if _node_runs():
-        signal.signal(signal.SIGINT, handler)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _begin_anew("The SuperExec is gone: taking its place.")
+    return b""
 
 
 def _next(requests: socket.socket) -> bytes:

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from common.errors import RunError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from common.signals import handling
 
 
 @contextmanager
@@ -29,16 +28,8 @@ def stop_between_steps() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.set()
 
-    # Python lets the main thread alone set handlers.
-    if threading.current_thread() is not threading.main_thread():
+    with handling(ask, signal.SIGINT, signal.SIGTERM):
         yield asked.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

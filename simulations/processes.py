@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import FrameType
 import psutil
 
 from clients.standby import CLIENT, STANDBY
+from common.signals import handling
 
 # Linux: the kernel ends the child when its parent is killed and can end nothing itself. A
 # SuperLink then ends its run, whose processes last until the sites have trained their round.
@@ -143,7 +143,7 @@ def terminable() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+    with handling(interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
 
 
@@ -154,22 +154,8 @@ def undisturbed() -> Iterator[None]:
     def ignore(_number: int, _frame: FrameType | None) -> None:
         return
 
-    with _handling(ignore, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    with handling(ignore, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
-
-
-@contextmanager
-def _handling(handler: "signal._HANDLER", *numbers: signal.Signals) -> Iterator[None]:
-    # Python lets the main thread alone set handlers, and delivers signals to it alone.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -19,16 +19,9 @@ def register(app: typer.Typer) -> None:
     app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")(demo)
 
 
+@options.of_a_run("resume", "seed", "method")
 def compare(
-    config: options.ConfigFile = None,
-    set_: options.Settings = None,
-    data: options.DataFolder = None,
-    sites: options.SiteList = None,
-    site: options.SiteFolders = None,
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
-    epochs: options.Epochs = None,
-    device: options.Device = None,
+    asked: options.Asked,
     seeds: Annotated[str, typer.Option(metavar="0,1", help="Seeds; a run for each.")] = "0",
     folds: Annotated[str, typer.Option(metavar="0,1", help="Folds; a run for each.")] = "0",
     modes: Annotated[
@@ -46,9 +39,6 @@ def compare(
     from simulations.comparison import print_comparison, read_comparison
     from simulations.tables import say
 
-    asked = options.Asked(
-        config, set_ or (), data, sites, site or (), runs, name, None, None, epochs, device
-    )
     chosen = options.gather_config(asked)
     from common.runs import runs_base
     from simulations.progress import make_report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,23 +51,14 @@ def init(
 
 
 @app.command("up", cls=PlainCommand, short_help="Run a real deployment on this machine.")
+@options.of_a_run()
 def up(
     context: typer.Context,
     local: Annotated[
         bool, typer.Option("--local", help="On this machine, on its loopback: the only way yet.")
     ] = False,
-    config: options.ConfigFile = None,
-    set_: options.Settings = None,
-    data: options.DataFolder = None,
-    sites: options.SiteList = None,
-    site: options.SiteFolders = None,
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
-    resume: options.ResumedRun = None,
-    seed: options.Seed = None,
-    epochs: options.Epochs = None,
-    device: options.Device = None,
-    method: options.MethodName = None,
+    *,
+    asked: options.Asked,
 ) -> None:
     """Train federated over real servers, with TLS and authenticated sites, on this machine.
 
@@ -85,11 +77,6 @@ def up(
             "Say --local to run a deployment on this machine. At real hospitals each starts its "
             "own part: xsite deploy init makes what they need."
         )
-    asked = options.Asked(
-        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
-        method=method,
-        mode="federated",
-    )
 
     def training(config: Config, base: Path, report: Report) -> Path:
         from simulations.deployment.local import DEPLOYMENT
@@ -104,19 +91,13 @@ def up(
 
 
 @app.command("run", cls=PlainCommand, short_help="Run a configuration over the consortium.")
+@options.of_a_run("data", "site_folders", "runs", "device")
 def run(
     context: typer.Context,
     consortium: Annotated[
         Path, typer.Argument(metavar="TOML", help="The one of xsite deploy init.")
     ],
-    config: options.ConfigFile = None,
-    set_: options.Settings = None,
-    sites: options.SiteList = None,
-    name: options.RunName = None,
-    resume: options.ResumedRun = None,
-    seed: options.Seed = None,
-    epochs: options.Epochs = None,
-    method: options.MethodName = None,
+    asked: options.Asked,
 ) -> None:
     """Train federated over a consortium that stands; give this on the coordinator's machine.
 
@@ -129,18 +110,12 @@ def run(
     from simulations.deployment.consortium_run import ground_of, runs_of
 
     plan = read_consortium(consortium)
-    asked = options.Asked(
-        file=config,
+    asked = replace(
+        asked,
         # Every hospital names its own folder, and the coordinator none.
-        settings=("data=", *(set_ or ())),
-        sites=sites or ",".join(plan.site_names),
+        settings=("data=", *asked.settings),
+        sites=asked.sites or ",".join(plan.site_names),
         runs=runs_of(plan),
-        name=name,
-        resume=resume,
-        seed=seed,
-        epochs=epochs,
-        method=method,
-        mode="federated",
     )
 
     def training(config: Config, base: Path, report: Report) -> Path:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -79,6 +81,61 @@ class Asked:
     device: str | None = None
     method: str | None = None
     mode: str = ""
+
+
+_OPTIONS: dict[str, Any] = {
+    "file": ConfigFile,
+    "settings": Settings,
+    "data": DataFolder,
+    "sites": SiteList,
+    "site_folders": SiteFolders,
+    "runs": RunsFolder,
+    "name": RunName,
+    "resume": ResumedRun,
+    "seed": Seed,
+    "epochs": Epochs,
+    "device": Device,
+    "method": MethodName,
+}
+
+
+def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a run in place of its parameter ``asked``.
+
+    Parameters
+    ----------
+    *without : str
+        Attributes of :class:`Asked` that this command has no option for.
+
+    Returns
+    -------
+    callable
+        A decorator. What is given on the command line reaches the command as one ``Asked``.
+    """
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in _OPTIONS.items()
+        if name not in without
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            parameters += shared if parameter.name == "asked" else kept
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            told = {parameter.name: given.pop(parameter.name) for parameter in shared}
+            asked = Asked(**{name: value for name, value in told.items() if value is not None})
+            command(asked=asked, **given)
+
+        # What Typer makes options of.
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+        return wrapper
+
+    return decorate
 
 
 def gather_config(asked: Asked) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,20 +28,10 @@ app = typer.Typer(
 
 
 @app.command(cls=PlainCommand, short_help="Every site in a process of its own.")
+@options.of_a_run()
 def federated(
     context: typer.Context,
-    config: options.ConfigFile = None,
-    set_: options.Settings = None,
-    data: options.DataFolder = None,
-    sites: options.SiteList = None,
-    site: options.SiteFolders = None,
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
-    resume: options.ResumedRun = None,
-    seed: options.Seed = None,
-    epochs: options.Epochs = None,
-    device: options.Device = None,
-    method: options.MethodName = None,
+    asked: options.Asked,
     cpus_per_site: Annotated[
         int | None,
         typer.Option(metavar="N", help="CPUs that one site takes. [default: a fair share]"),
@@ -58,11 +49,6 @@ def federated(
     All sites are simulated on this machine. Hospitals that are really apart run Flower's
     SuperLink and SuperNodes instead: see README.md.
     """
-    asked = options.Asked(
-        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
-        method=method,
-        mode="federated",
-    )
 
     def training(config: Config, base: Path, report: Report) -> Path:
         from common.errors import ConfigError
@@ -83,30 +69,12 @@ def federated(
 
 
 @app.command(cls=PlainCommand, short_help="One network on the images of all sites.")
-def pooled(
-    context: typer.Context,
-    config: options.ConfigFile = None,
-    set_: options.Settings = None,
-    data: options.DataFolder = None,
-    sites: options.SiteList = None,
-    site: options.SiteFolders = None,
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
-    resume: options.ResumedRun = None,
-    seed: options.Seed = None,
-    epochs: options.Epochs = None,
-    device: options.Device = None,
-    method: options.MethodName = None,
-) -> None:
+@options.of_a_run()
+def pooled(context: typer.Context, asked: options.Asked) -> None:
     """Train one network on the images of all sites: the reference for federated training.
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
-    asked = options.Asked(
-        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
-        method=method,
-        mode="pooled",
-    )
 
     def training(config: Config, base: Path, report: Report) -> Path:
         from simulations.local import train_pooled
@@ -117,30 +85,12 @@ def pooled(
 
 
 @app.command(cls=PlainCommand, short_help="A network for every site.")
-def single(
-    context: typer.Context,
-    config: options.ConfigFile = None,
-    set_: options.Settings = None,
-    data: options.DataFolder = None,
-    sites: options.SiteList = None,
-    site: options.SiteFolders = None,
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
-    resume: options.ResumedRun = None,
-    seed: options.Seed = None,
-    epochs: options.Epochs = None,
-    device: options.Device = None,
-    method: options.MethodName = None,
-) -> None:
+@options.of_a_run()
+def single(context: typer.Context, asked: options.Asked) -> None:
     """Train a network for every site on its own images, with as many steps as the others get.
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
-    asked = options.Asked(
-        *(config, set_ or (), data, sites, site or (), runs, name, resume, seed, epochs, device),
-        method=method,
-        mode="single",
-    )
 
     def training(config: Config, base: Path, report: Report) -> Path:
         from simulations.local import train_single
@@ -157,7 +107,7 @@ def run_training(
 
     ``command`` is the one that goes on with an interrupted run, if it is not that of the mode.
     """
-    config = options.gather_config(asked)
+    config = options.gather_config(replace(asked, mode=mode))
     from common.runs import run_folder_name, runs_base
 
     base = runs_base(config, Path("runs"))
