@@ -196,6 +196,7 @@ def _facts(results: StudyResults, extras: Extras) -> list[tuple[str, str]]:
         return [*told, *extras.facts]
     config = next(iter(results.records.values())).config
     rounds = f"{config.local_steps} steps" if config.local_steps else "one epoch"
+    backbones = sorted({record.config.backbone for record in results.records.values()})
     return [
         *told,
         ("Sites", numbers.listed(results.sites)),
@@ -205,7 +206,10 @@ def _facts(results: StudyResults, extras: Extras) -> list[tuple[str, str]]:
             f"{config.split}",
         ),
         ("Seeds", ", ".join(map(str, results.seeds))),
-        ("Size", f"{config.image_size} pixels, width {config.width:g}"),
+        (
+            "Network",
+            f"{numbers.listed(backbones)}, width {config.width:g}, {config.image_size} pixels",
+        ),
         (
             "Training",
             f"{config.epochs} epochs, {config.batch_size} images of each site a step, "

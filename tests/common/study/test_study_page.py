@@ -95,6 +95,7 @@ def test_page_markdown_and_json_say_the_same(written: Path) -> None:
     assert auc == pytest.approx(0.825)
     assert "82.5<small>± 0.7</small>" in page
     assert "82.5 ± 0.7" in told
+    assert "- Network: covidnet, width 1, 112 pixels" in told
 
 
 def test_the_page_stands_alone(written: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
