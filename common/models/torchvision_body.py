@@ -81,7 +81,7 @@ class TorchvisionBody(nn.Module):
         return shape
 
 
-def _first_modules(model: nn.Module, name: str, last: str) -> nn.Module:
+def _first_modules(model: nn.Module, name: str, last: str) -> nn.Sequential:
     """Return the modules of a classifier from its first to one of them, as a chain."""
     links = _links(model)
     if last not in links:

@@ -86,14 +86,18 @@ def facts(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[tupl
             f"normalisation {_normalisation(config.normalisation)}{_own_modules(config)}",
         ),
         ("Objective", _objective(config)),
-        (
-            "Training",
-            f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
-            f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})",
-        ),
+        ("Training", training(config)),
         ("A round", f"{rounds}{_EXCHANGED[config.exchange]}"),
         ("Weights", f"{_weights(records)}; nothing was chosen on test images"),
     ]
+
+
+def training(config: Config) -> str:
+    """Return how long and with what was trained."""
+    return (
+        f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
+        f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})"
+    )
 
 
 _EXCHANGED = {

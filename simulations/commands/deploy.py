@@ -113,7 +113,7 @@ def run(
     asked = replace(
         asked,
         # Every hospital names its own folder, and the coordinator none.
-        settings=("data=", *asked.settings),
+        settings=["data=", *(asked.settings or ())],
         sites=asked.sites or ",".join(plan.site_names),
         runs=runs_of(plan),
     )

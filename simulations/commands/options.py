@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -68,35 +68,19 @@ class Asked:
     ``mode`` is the training mode of the command, which a ``method`` must be made for.
     """
 
-    file: Path | None = None
-    settings: Sequence[str] = ()
-    data: Path | None = None
-    sites: str | None = None
-    site_folders: Sequence[str] = ()
-    runs: Path | None = None
-    name: str | None = None
-    resume: str | None = None
-    seed: int | None = None
-    epochs: int | None = None
-    device: str | None = None
-    method: str | None = None
+    file: ConfigFile = None
+    settings: Settings = None
+    data: DataFolder = None
+    sites: SiteList = None
+    site_folders: SiteFolders = None
+    runs: RunsFolder = None
+    name: RunName = None
+    resume: ResumedRun = None
+    seed: Seed = None
+    epochs: Epochs = None
+    device: Device = None
+    method: MethodName = None
     mode: str = ""
-
-
-_OPTIONS: dict[str, Any] = {
-    "file": ConfigFile,
-    "settings": Settings,
-    "data": DataFolder,
-    "sites": SiteList,
-    "site_folders": SiteFolders,
-    "runs": RunsFolder,
-    "name": RunName,
-    "resume": ResumedRun,
-    "seed": Seed,
-    "epochs": Epochs,
-    "device": Device,
-    "method": MethodName,
-}
 
 
 def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -114,8 +98,8 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
     """
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in _OPTIONS.items()
-        if name not in without
+        for name, option in get_type_hints(Asked, include_extras=True).items()
+        if name not in ("mode", *without)
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -126,8 +110,7 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
         @functools.wraps(command)
         def wrapper(**given: Any) -> None:
-            told = {parameter.name: given.pop(parameter.name) for parameter in shared}
-            asked = Asked(**{name: value for name, value in told.items() if value is not None})
+            asked = Asked(**{parameter.name: given.pop(parameter.name) for parameter in shared})
             command(asked=asked, **given)
 
         # What Typer makes options of.
@@ -166,7 +149,7 @@ def gather_config(asked: Asked) -> Config:
         values |= file.model_dump(by_alias=True, include=file.model_fields_set)
     if asked.method is not None:
         values |= _from_method(asked.method, asked.mode)
-    values |= dict(parse_override(text) for text in asked.settings)
+    values |= dict(parse_override(text) for text in asked.settings or ())
     values |= _from_options(asked)
     if asked.resume is None:
         return load_config(None, complete(values))

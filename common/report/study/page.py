@@ -210,12 +210,7 @@ def _facts(results: StudyResults, extras: Extras) -> list[tuple[str, str]]:
             "Network",
             f"{numbers.listed(backbones)}, width {config.width:g}, {config.image_size} pixels",
         ),
-        (
-            "Training",
-            f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
-            f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule}); "
-            f"federated: an exchange after every {rounds}",
-        ),
+        ("Training", f"{story.training(config)}; federated: an exchange after every {rounds}"),
         ("Weights", "the last step's; nothing was chosen on test images"),
         *extras.facts,
     ]
