@@ -8,20 +8,20 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.approval import require_approval
+from clients.client_errors import refuse
+from clients.egress.approval import require_approval
+from clients.egress.gate import Expected, enter_refusal, release
+from clients.egress.noise import noised
+from clients.egress.policy import Policy, kept_back, reduced
 from clients.final import evaluate_last
-from clients.gate import Expected, enter_refusal, release
-from clients.guard import refuse
 from clients.identity import identify
-from clients.noise import noised
-from clients.policy import Policy, kept_back, reduced
 from clients.round import train_round
 from clients.site import OpenSite, make_card, note, open_identity
 from common.device import limited_threads
+from common.exchange.messages import RollCall, RoundOrder
+from common.exchange.wire import decode_order, decode_roll_call, encode_card, encode_reply
 from common.files import locked
-from common.messages import RollCall, RoundOrder
 from common.models.network import layout_of
-from common.wire import decode_order, decode_roll_call, encode_card, encode_reply
 
 Asked = TypeVar("Asked", RollCall, RoundOrder)
 
@@ -69,9 +69,9 @@ def _answer(
     decode: Callable[[Mapping[str, Any]], Asked],
     act: Callable[[OpenSite, Asked, Policy], RecordDict],
 ) -> Message:
-    """Answer a message with what :mod:`clients.gate` lets pass.
+    """Answer a message with what :mod:`clients.egress.gate` lets pass.
 
-    Whatever goes wrong, only what :mod:`clients.guard` allows leaves.
+    Whatever goes wrong, only what :mod:`clients.client_errors` allows leaves.
     """
     site, own, ledger = "", None, None
     try:

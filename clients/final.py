@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 from clients.round import receive
 from clients.site import OpenSite, note
-from common.evaluation import Predictions, evaluate_site
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import RoundOrder, SiteReply
 from common.files import write_atomic
-from common.fingerprint import code_fingerprint
-from common.messages import RoundOrder, SiteReply
+from common.learning.evaluation import Predictions, evaluate_site
 from common.models.network import Network
+from common.models.sharing import load_private, private_state, unpack
 from common.predictions_table import write_predictions
-from common.results import subset_figures
-from common.sharing import load_private, private_state, unpack
-from common.weights import Which, save_private, save_shared, weights_name
+from common.runs.result import subset_figures
+from common.runs.weights import Which, save_private, save_shared, weights_name
 
 
 def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clients.policy import Policy, read_policy
-from common.config import SYNTHETIC, Config, load_config, make_config
+from clients.egress.policy import Policy, read_policy
+from common.config.load import load_config, make_config
+from common.config.schema import SYNTHETIC, Config
 from common.data.open import home_folder
 from common.errors import ConfigError
-from common.runs import runs_base
+from common.runs.folder import runs_base
 
 SITE, DATA_DIR, STATE_DIR, POLICY = "site", "data-dir", "state-dir", "policy"
 PARTITION, PARTITIONS = "partition-id", "num-partitions"

@@ -9,23 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
+from clients.egress.noise import change_of
 from clients.moments import load_moments, moments_of
-from clients.noise import change_of
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
-from common.deltas import add_delta, half_delta
 from common.errors import ReplyError, RunError
-from common.evaluation import Metrics, estimate_statistics, evaluate_site, predict
-from common.fingerprint import code_fingerprint
-from common.messages import RoundOrder, RoundReply
+from common.exchange.codecs.half_deltas import add_delta, half_delta
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import RoundOrder, RoundReply
+from common.learning.evaluation import Metrics, estimate_statistics, evaluate_site, predict
+from common.learning.loop import TrainSummary, make_optimizer, train
+from common.learning.prototypes import Anchors, Prototypes, anchors_for, make_prototypes
 from common.methods.fedprox import proximal
 from common.methods.moon import model_contrast
 from common.methods.term import Term
 from common.models.network import Network
-from common.prototypes import Anchors, Prototypes, anchors_for, make_prototypes
+from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
 from common.randomness import numpy_generator
-from common.sharing import load_private, pack, private_state, shared_layout, unpack
-from common.training import TrainSummary, make_optimizer, train
 
 
 def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:

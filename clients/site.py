@@ -11,18 +11,18 @@ import numpy as np
 
 from clients.identity import Identity
 from clients.store import Owner, PrivateStore, network_digest, open_store
-from common.config import Config
+from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folds import Split, leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device
 from common.errors import XsiteError
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import SiteCard
 from common.files import write_json
-from common.fingerprint import code_fingerprint
-from common.messages import SiteCard
+from common.learning.loop import StepReport, TrainingSite, training_site
 from common.models.network import Network, build_network, layout_of
-from common.sharing import private_state, shared_layout
-from common.training import StepReport, TrainingSite, training_site
+from common.models.sharing import private_state, shared_layout
 
 PROGRESS_SECONDS = 1.0
 

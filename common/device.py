@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import Config
+from common.config.schema import Config
 from common.errors import ConfigError
 
 PRECISIONS = {

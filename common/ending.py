@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from common.errors import XsiteError
-from common.runs import RunFolder
+from common.runs.folder import RunFolder
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.messages import RoundOrder
-from common.prototypes import Prototypes
+from common.exchange.messages import RoundOrder
+from common.learning.prototypes import Prototypes
 
 
 def fault_of(order: RoundOrder) -> str | None:

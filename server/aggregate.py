@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
-from common.messages import RoundReply
-from common.schema import Aggregation
+from common.config.schema import Aggregation
+from common.exchange.messages import RoundReply
 from server.checks import norm_of
 
 PIECE = 2**18

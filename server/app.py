@@ -11,23 +11,24 @@ from flwr.app import ArrayRecord, Context, MessageType
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
-from common.config import Config, make_config
+from common.config.load import make_config
+from common.config.schema import Config
 from common.data.open import home_folder
 from common.ending import ending_told
 from common.errors import ConfigError
-from common.fingerprint import code_fingerprint
-from common.messages import Purpose, RoundReply, SiteReply
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import Purpose, RoundReply, SiteReply
+from common.exchange.wire import decode_evaluation
+from common.learning.schedule import make_plan
 from common.models.network import build_network
-from common.plan import make_plan
-from common.runs import RunFolder, runs_base
-from common.sharing import pack, shared_layout
-from common.wire import decode_evaluation
+from common.models.sharing import pack, shared_layout
+from common.runs.folder import RunFolder, runs_base
 from server.checkpoints import load_checkpoint
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
+from server.join import Roll
 from server.journal import Journal, say_final, say_round
-from server.patience import PatientGrid
-from server.roll_call import Roll
-from server.roster import Expected
+from server.participants import Expected
+from server.retry import PatientGrid
 from server.state import RunState, choose
 from server.strategy import SiteAverage
 

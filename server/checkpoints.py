@@ -9,11 +9,11 @@ from typing import get_type_hints
 import numpy as np
 import torch
 
-from common.checked import checked
 from common.errors import CheckpointError
 from common.files import load_tensors, number_of, numbered, remove_parts, save_tensors
+from common.formatting.from_json import checked
+from common.learning.prototypes import Prototypes
 from common.orders import fault_of_prototypes
-from common.prototypes import Prototypes
 from server.state import RunState
 
 KEPT = 2

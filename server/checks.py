@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ReplyError
-from common.messages import RoundReply, SiteReply
-from common.prototypes import Prototypes
-from common.sharing import Layout
+from common.exchange.messages import RoundReply, SiteReply
+from common.learning.prototypes import Prototypes
+from common.models.sharing import Layout
 
 LARGEST_GROWTH = 100.0
 """A site whose weights' norm grows by more in one round has diverged, even if it is finite."""

@@ -7,14 +7,14 @@ from typing import Any, Generic, TypeVar
 import flwr.app
 from flwr.app import Message
 
-from common.config import Config
+from common.config.schema import Config
 from common.errors import ReplyError, RunError
-from common.messages import Purpose, RoundOrder, SiteReply
-from common.plan import Plan
-from common.sharing import Layout
-from common.wire import count_bytes, encode_order, encode_shared
+from common.exchange.messages import Purpose, RoundOrder, SiteReply
+from common.exchange.wire import count_bytes, encode_order, encode_shared
+from common.learning.schedule import Plan
+from common.models.sharing import Layout
 from server.checks import Asked, check_header
-from server.roster import Roster
+from server.participants import Roster
 from server.state import RunState
 
 Reply = TypeVar("Reply", bound=SiteReply)

@@ -9,12 +9,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from common.messages import RoundReply, SiteReply
+from common.exchange.messages import RoundReply, SiteReply
 from common.models.network import Network
-from common.results import TrainingResult
-from common.runs import MetricsRow, RunFolder
-from common.sharing import pack, private_names, shared_names, unpack
-from common.weights import Which, load_shared, weights_name
+from common.models.sharing import pack, private_names, shared_names, unpack
+from common.runs.folder import MetricsRow, RunFolder
+from common.runs.result import TrainingResult
+from common.runs.weights import Which, load_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Course, Exchange
 from server.state import RunState

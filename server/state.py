@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from common.messages import RoundReply, SiteReply
-from common.metrics import is_better, mean_defined
-from common.prototypes import Prototypes
-from common.schema import Aggregation
+from common.config.schema import Aggregation
+from common.exchange.messages import RoundReply, SiteReply
+from common.learning.prototypes import Prototypes
+from common.tasks.metrics import is_better, mean_defined
 from server.aggregate import aggregate
 
 

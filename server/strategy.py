@@ -16,9 +16,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
-from common.deltas import add_delta
-from common.messages import RoundReply
-from common.wire import decode_reply
+from common.exchange.codecs.half_deltas import add_delta
+from common.exchange.messages import RoundReply
+from common.exchange.wire import decode_reply
 from server.checks import Weights, check_weights, far_from_the_others, norm_of
 from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies, without
 from server.state import RunState, advance, choose

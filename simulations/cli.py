@@ -10,20 +10,10 @@ import click
 import typer
 from typer.core import TyperGroup
 
+from clients.commands import approve, ledger, onboard, predict
 from common.errors import XsiteError, one_line
-from simulations.commands import (
-    about,
-    approve,
-    compare,
-    deploy,
-    ledger,
-    onboard,
-    predict,
-    sites,
-    study,
-    train,
-)
-from simulations.commands.trail import Trail
+from simulations.commands import about, compare, deploy, sites, study, train
+from simulations.commands.resume_hint import Trail
 
 INTERRUPTED = 130
 UNEXPECTED = 70

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common.config import Config
+from common.config.schema import Config
+from common.console.progress import Report
 from common.errors import RunError, XsiteError
-from common.report.numbers import duration, listed
-from common.report.records import LABELS
-from common.runs import clear_unbegun
+from common.formatting.numbers import duration, listed
+from common.runs.folder import clear_unbegun
 from simulations.comparison import (
     Cell,
     OngoingComparison,
@@ -20,8 +20,8 @@ from simulations.comparison import (
     settle_settings,
     time_left,
 )
-from simulations.guard import alone_in
-from simulations.progress import Report
+from simulations.report.records import LABELS
+from simulations.runtime.locks import alone_in
 
 Train = Callable[[Config, Path, Report], Path]
 

@@ -11,15 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from common.config import Config, load_config
+from common.config.load import load_config
+from common.config.schema import Config
 from common.errors import ConfigError, RunError
 from common.files import write_atomic
-from common.report import read_record, write_report, write_tables
-from common.report.numbers import listed
-from common.report.records import LABELS, MODES, RunRecord, with_chosen_weights
-from common.report.statistics import compare_records
-from common.report.tables import metrics_table, seconds_of
-from common.results import differing_keys
+from common.formatting.numbers import listed
+from common.runs.result import differing_keys
+from simulations.report import read_record, write_report, write_tables
+from simulations.report.records import LABELS, MODES, RunRecord, with_chosen_weights
+from simulations.report.statistics import compare_records
+from simulations.report.tables import metrics_table, seconds_of
 
 SETTINGS = "comparison.toml"
 REPORT = "report.html"

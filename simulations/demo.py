@@ -4,11 +4,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from common.config import load_config
+from common.config.load import load_config
+from common.console.progress import make_report
+from common.console.tables import say
 from simulations.compare import compare
 from simulations.comparison import print_comparison, read_comparison
-from simulations.progress import make_report
-from simulations.tables import say
 
 # A link to configs/demo.toml, which an installed copy of xsite does not have.
 SETTINGS = Path(__file__).with_name("demo.toml")

@@ -11,19 +11,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config import Config
+from common.config.schema import Config
+from common.console.progress import Report
 from common.errors import RunError, XsiteError
-from common.results import differing_keys, read_result
-from common.runs import RunFolder, read_run_config, refuse_taken
-from simulations.bundle import make_bundle
-from simulations.following import SERVER_OUTPUT, what_sites_say
-from simulations.guard import alone_in
-from simulations.launch import Ending, Ground, Launch, follow
-from simulations.placement import Placement, bytecode_folder, child_environment, place
-from simulations.processes import ProcessTree, terminable, undisturbed
-from simulations.progress import Report
-from simulations.settle import settle
-from simulations.superlink import SuperLink, start_superlink, wait_until_ready
+from common.runs.folder import RunFolder, read_run_config, refuse_taken
+from common.runs.result import differing_keys, read_result
+from simulations.runtime.backends import Ending, Ground, Launch, follow
+from simulations.runtime.bundle import make_bundle
+from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
+from simulations.runtime.locks import alone_in
+from simulations.runtime.placement import Placement, bytecode_folder, child_environment, place
+from simulations.runtime.processes import ProcessTree, terminable, undisturbed
+from simulations.runtime.resolve_config import settle
+from simulations.runtime.superlink import SuperLink, start_superlink, wait_until_ready
 
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
 LONGEST_FOLDER = 40

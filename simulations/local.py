@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config import Config
+from common.config.schema import Config
+from common.config.toml_model import kebab
+from common.console.progress import Report, StepCounter
 from common.data.folds import leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
 from common.ending import ending_told
 from common.errors import ConfigError
-from common.keyed import kebab
+from common.learning.loop import training_site
+from common.learning.schedule import Plan, make_plan
 from common.models.network import Network, build_network
-from common.plan import Plan, make_plan
-from common.results import TrainingResult, subset_figures
-from common.runs import RunFolder, read_run_config, refuse_taken
-from common.sharing import private_names, shared_names
-from common.training import training_site
-from common.weights import weights_digest
-from simulations.guard import alone_in, stop_between_steps
+from common.models.sharing import private_names, shared_names
+from common.runs.folder import RunFolder, read_run_config, refuse_taken
+from common.runs.result import TrainingResult, subset_figures
+from common.runs.weights import weights_digest
 from simulations.local_rounds import (
     Course,
     Figures,
@@ -34,7 +34,7 @@ from simulations.local_rounds import (
     run_rounds,
     save_weights,
 )
-from simulations.progress import Report, StepCounter
+from simulations.runtime.locks import alone_in, stop_between_steps
 
 Mode = Literal["pooled", "single"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from common.checked import checked
 from common.errors import CheckpointError
 from common.files import load_tensors, number_of, numbered, save_tensors
+from common.formatting.from_json import checked
+from common.learning.loop import TrainSummary
 from common.models.network import Network
-from common.training import TrainSummary
 
 KEPT = 2
 

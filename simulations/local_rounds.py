@@ -12,26 +12,26 @@ from pathlib import Path
 import numpy as np
 from torch.optim import Optimizer
 
-from common.config import Config
+from common.config.schema import Config
+from common.console.progress import Report
 from common.data.cache import SiteData
 from common.data.folds import Leakage, Split
 from common.device import Device
-from common.evaluation import Predictions, evaluate_site
 from common.files import load_tensors
-from common.metrics import Metrics, is_better, mean_defined
+from common.learning.evaluation import Predictions, evaluate_site
+from common.learning.loop import StepReport, TrainingSite, make_optimizer, train
+from common.learning.schedule import Plan
 from common.models.network import Network
-from common.plan import Plan
-from common.runs import MetricsRow, RunFolder
-from common.sharing import load_private
-from common.training import StepReport, TrainingSite, make_optimizer, train
-from common.weights import Which, load_shared, weights_name
+from common.models.sharing import load_private
+from common.runs.folder import MetricsRow, RunFolder
+from common.runs.weights import Which, load_shared, weights_name
+from common.tasks.metrics import Metrics, is_better, mean_defined
 from simulations.local_checkpoint import (
     Position,
     RoundLosses,
     load_checkpoint,
     save_checkpoint,
 )
-from simulations.progress import Report
 
 
 @dataclass(frozen=True)

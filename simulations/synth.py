@@ -4,11 +4,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.config import Config
+from common.config.schema import SITE_NAME, Config
+from common.console.progress import Report, StepCounter
 from common.data.synthetic import write_hospital
 from common.errors import ConfigError, RunError
-from common.schema import SITE_NAME
-from simulations.progress import Report, StepCounter
 
 MOST = 26
 FEWEST_PATIENTS = 8

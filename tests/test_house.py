@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config
+from common.config.schema import Config
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {

@@ -25,7 +25,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from common.data.decode import DecodeSettings, decode_file, dicom_patient
-from common.data.site import SiteFolder
+from common.data.folder import SiteFolder
 from common.errors import CheckpointError, RunError, SiteError
 from common.files import locked, read_json, write_json
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.pixels import finite
 from common.errors import SiteError
 

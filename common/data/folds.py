@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.cache import SiteData
 from common.errors import SiteError
 from common.randomness import derive_seed

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.cache import Progress, SiteData, load_site
 from common.data.decode import DecodeSettings
-from common.data.site import read_site
+from common.data.folder import read_site
 from common.files import locked
 from common.randomness import derive_seed
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.device import at_least_float32
-from common.prototypes import Anchors
+from common.learning.prototypes import Anchors
 
 
 def pull(projections: Tensor, labels: Tensor, constants: Anchors) -> Tensor:

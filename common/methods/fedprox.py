@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.methods.term import Batch, Term
-from common.sharing import shared_names
+from common.models.sharing import shared_names
 
 
 def proximal(network: nn.Module, weight: float) -> Term:

@@ -17,7 +17,7 @@ from torch import Tensor
 from common.device import at_least_float32
 from common.methods.term import Batch, Term
 from common.models.network import Network
-from common.sharing import unpack
+from common.models.sharing import unpack
 
 
 def model_contrast(

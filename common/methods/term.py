@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from common.models.network import Output
-from common.models.own import Segments
+from common.models.per_site import Segments
 
 
 class Batch(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from common.models.own import OwnModules, SiteRouting
+from common.models.per_site import OwnModules, SiteRouting
 
 Kind = Literal["series", "parallel"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.models.own import OwnModules, SiteRouting
+from common.models.per_site import OwnModules, SiteRouting
 
 
 class DomainBatchNorm(OwnModules):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.device import at_least_float32
-from common.models.own import untrained
+from common.models.per_site import untrained
 
 
 def branches(head: nn.Module, sites: Sequence[str], seed: int) -> dict[str, nn.Module]:

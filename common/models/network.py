@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.config import Config
+from common.config.schema import SITE_NAME, Config
 from common.errors import ConfigError
-from common.models import adapters, dsbn, ms_net, own, pretrained
-from common.models.classifier import ClassificationHead
-from common.models.covidnet import CovidNet, feature_size, scaled
-from common.models.original import OriginalCovidNet, PooledMap
+from common.models import adapters, dsbn, ms_net, pretrained
+from common.models import per_site as own
+from common.models.backbones.covidnet import CovidNet, feature_size, scaled
+from common.models.backbones.original import OriginalCovidNet, PooledMap
+from common.models.heads import ClassificationHead
 from common.models.projection import ProjectionHead
+from common.models.sharing import Layout, shared_layout
 from common.randomness import seeded_torch
-from common.schema import SITE_NAME
-from common.sharing import Layout, shared_layout
 
 TORCHVISION = "torchvision:"
 
@@ -107,7 +107,7 @@ class Network(nn.Module):
         return Output(self.head(embedding), embedding, self.projection(embedding), branch)
 
     def add_site(self, site: str, like: str | None = None) -> None:
-        """Give a further site its own modules; see :func:`common.models.own.add_site`."""
+        """Give a further site its own modules; see :func:`common.models.per_site.add_site`."""
         own.add_site(self, site, like)
         self.sites += (site,)
 
@@ -198,7 +198,7 @@ def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
         if width != 1:
             raise ConfigError(f"width = {width:g} is for COVID-Net; torchvision's have their own.")
         # A second and 90 MB of every process that imports this file for another network.
-        from common.models.torchvision_body import TorchvisionBody
+        from common.models.backbones.torchvision_backbone import TorchvisionBody
 
         name = config.backbone.removeprefix(TORCHVISION)
         other = TorchvisionBody(name, classes, config.image_size)

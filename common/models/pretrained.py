@@ -9,7 +9,7 @@ from common.errors import CheckpointError
 from common.files import load_tensors
 from common.models.dsbn import DomainBatchNorm
 from common.models.released import assign_released, refuse_misfits
-from common.sharing import shared_names
+from common.models.sharing import shared_names
 
 
 def load_pretrained(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import CheckpointError, ConfigError
-from common.models.covidnet import BLOCKS
+from common.models.backbones.covidnet import BLOCKS
 from common.models.dsbn import DomainBatchNorm
 
 SUFFIX = {"ucsd": "", "new": "new"}

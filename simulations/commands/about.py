@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from simulations.commands.plain import PlainCommand
+from common.console.plain_help import PlainCommand
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def config(
     from rich.padding import Padding
     from rich.text import Text
 
-    from common.config import describe
+    from common.config.load import describe
     from common.errors import ConfigError
 
     console = Console()
@@ -54,7 +54,7 @@ def methods() -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    from common.methods.table import METHODS
+    from common.methods.registry import METHODS
 
     console = Console()
     for method in METHODS.values():

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from simulations.commands import options
-from simulations.commands.plain import PlainCommand
+from common.console import options
+from common.console.plain_help import PlainCommand
 
 
 def register(app: typer.Typer) -> None:
@@ -35,13 +35,13 @@ def compare(
     """
     from rich.console import Console
 
+    from common.console.tables import say
     from simulations.compare import compare as run_comparison
     from simulations.comparison import print_comparison, read_comparison
-    from simulations.tables import say
 
     chosen = options.gather_config(asked)
-    from common.runs import runs_base
-    from simulations.progress import make_report
+    from common.console.progress import make_report
+    from common.runs.folder import runs_base
 
     report = make_report()
     try:

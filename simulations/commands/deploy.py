@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulations.commands import options
-from simulations.commands.plain import PlainCommand
+from common.console import options
+from common.console.plain_help import PlainCommand
 
 if TYPE_CHECKING:
-    from common.config import Config
-    from simulations.progress import Report
+    from common.config.schema import Config
+    from common.console.progress import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,9 +39,9 @@ def init(
     """
     from rich.console import Console
 
-    from simulations.deployment.consortium import read_consortium
-    from simulations.deployment.folders import COORDINATOR, write_folders
-    from simulations.tables import say
+    from common.console.tables import say
+    from server.deployment.consortium import read_consortium
+    from server.deployment.folders import COORDINATOR, write_folders
 
     plan = read_consortium(consortium)
     folder = write_folders(plan, (output or Path(plan.name)).expanduser().absolute())
@@ -67,10 +67,10 @@ def up(
     """
     from rich.console import Console
 
+    from common.console.tables import say
     from common.errors import ConfigError
-    from common.results import read_result
+    from common.runs.result import read_result
     from simulations.commands.train import run_training
-    from simulations.tables import say
 
     if not local:
         raise ConfigError(
@@ -79,8 +79,8 @@ def up(
         )
 
     def training(config: Config, base: Path, report: Report) -> Path:
-        from simulations.deployment.local import DEPLOYMENT
         from simulations.federated import train_federated
+        from simulations.rehearsal import DEPLOYMENT
 
         return train_federated(config, base, report, ground=DEPLOYMENT)
 
@@ -105,9 +105,9 @@ def run(
     process is killed, the run goes on from its last checkpoint. Ctrl-C stops the run; --resume goes
     on with it.
     """
+    from server.deployment.consortium import read_consortium
     from simulations.commands.train import run_training
-    from simulations.deployment.consortium import read_consortium
-    from simulations.deployment.consortium_run import ground_of, runs_of
+    from simulations.runtime.consortium import ground_of, runs_of
 
     plan = read_consortium(consortium)
     asked = replace(

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from simulations.commands import options
-from simulations.commands.plain import PlainCommand
+from common.console import options
+from common.console.plain_help import PlainCommand
 
 
 def register(app: typer.Typer) -> None:
@@ -35,8 +35,8 @@ def check_site(
     """
     from rich.console import Console
 
-    from common.data.check import check_site as check
-    from simulations.tables import print_check
+    from clients.site_check import check_site as check
+    from common.console.tables import print_check
 
     place = folder.expanduser().absolute()
     # Any folder can be looked at, also one whose name could not be a site's.
@@ -70,9 +70,9 @@ def synth(
     """
     from rich.console import Console
 
-    from simulations.progress import make_report
+    from common.console.progress import make_report
+    from common.console.tables import say
     from simulations.synth import hospital_names, write_hospitals
-    from simulations.tables import say
 
     report = make_report()
     try:

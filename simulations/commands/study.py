@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulations.commands import options
+from common.console import options
+from common.console.plain_help import PlainCommand
 from simulations.commands.compare import numbers
-from simulations.commands.plain import PlainCommand
 
 if TYPE_CHECKING:
     from simulations.study.plan import Plan
@@ -57,11 +57,11 @@ def study(
         raise ConfigError("--jobs is 1 or more.")
     from rich.console import Console
 
-    from simulations.progress import make_report
+    from common.console.progress import make_report
+    from common.console.tables import say
     from simulations.study.progress import make_progress
     from simulations.study.publish import publish
     from simulations.study.run import open_study, refuse_failures, run_study
-    from simulations.tables import say
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
     told = make_report()
@@ -92,7 +92,7 @@ def _plan(
     folds: str | None,
     seeds: str | None,
 ) -> Plan:
-    from common.config import parse_override
+    from common.config.load import parse_override
     from simulations.study.plan import make_plan, read_file
 
     read = read_file(file)

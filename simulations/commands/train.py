@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from simulations.commands import options
-from simulations.commands.plain import PlainCommand
-from simulations.commands.trail import Trail
+from common.console import options
+from common.console.plain_help import PlainCommand
+from simulations.commands.resume_hint import Trail
 
 if TYPE_CHECKING:
-    from common.config import Config
-    from simulations.progress import Report
+    from common.config.schema import Config
+    from common.console.progress import Report
 
     Training = Callable[[Config, Path, Report], Path]
 
@@ -53,7 +53,7 @@ def federated(
     def training(config: Config, base: Path, report: Report) -> Path:
         from common.errors import ConfigError
         from simulations.federated import train_federated
-        from simulations.placement import place
+        from simulations.runtime.placement import place
 
         if (1 if cpus_per_site is None else cpus_per_site) < 1 or (gpus_per_site or 0) < 0:
             raise ConfigError("--cpus-per-site must be 1 or more, --gpus-per-site 0 or more.")
@@ -108,7 +108,7 @@ def run_training(
     ``command`` is the one that goes on with an interrupted run, if it is not that of the mode.
     """
     config = options.gather_config(replace(asked, mode=mode))
-    from common.runs import run_folder_name, runs_base
+    from common.runs.folder import run_folder_name, runs_base
 
     base = runs_base(config, Path("runs"))
     # Named here, so that the sentence that ends an interrupted run can name it.
@@ -118,8 +118,8 @@ def run_training(
         trail.run, trail.command = base / config.run_name, command or f"xsite train {mode}"
     from rich.console import Console
 
-    from simulations.progress import make_report
-    from simulations.tables import print_result
+    from common.console.progress import make_report
+    from common.console.tables import print_result
 
     report = make_report()
     try:

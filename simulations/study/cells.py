@@ -13,13 +13,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.cache import SiteData
 from common.errors import CheckpointError, XsiteError
+from common.exchange.fingerprint import code_fingerprint
 from common.files import read_json, write_json
-from common.fingerprint import code_fingerprint
-from common.methods.table import Method
-from common.results import read_result
+from common.methods.registry import Method
+from common.runs.result import read_result
 
 RECORD = "cell.json"
 # Where the images lie does not matter, only what they are; fold and seed are the cell's own.

@@ -23,13 +23,13 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from common.config import Config, Scalar, load_config, make_config
+from common.config.load import load_config, make_config
+from common.config.schema import SITE_NAME, Config, Scalar
+from common.config.toml_model import read_toml
 from common.errors import ConfigError
 from common.files import write_atomic
-from common.keyed import read_toml
-from common.methods.table import METHODS, Method, Mode, find_method
-from common.report.study.results import Order
-from common.schema import SITE_NAME
+from common.methods.registry import METHODS, Method, Mode, find_method
+from simulations.report.study.results import Order
 from simulations.study.cells import Cell
 
 OF_THE_STUDY = {

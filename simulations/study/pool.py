@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
-from common.config import Config
+from common.config.schema import Config
 from simulations.memory import free_memory, memory_of
-from simulations.processes import ProcessTree, start, undisturbed
+from simulations.runtime.processes import ProcessTree, start, undisturbed
 from simulations.study.cells import Cell
 
 GIB = 2**30

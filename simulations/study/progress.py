@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from common.report.numbers import duration
+from common.formatting.numbers import duration
 from simulations.study.cells import Cell
 from simulations.study.pool import Running
 

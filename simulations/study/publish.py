@@ -5,15 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.report.numbers import duration, size
-from common.report.records import RunRecord, read_record, with_chosen_weights
-from common.report.study.page import write_study
-from common.report.study.results import Key, StudyResults
-from simulations.progress import Report
+from common.console.progress import Report
+from common.formatting.numbers import duration, size
+from simulations.report.records import RunRecord, read_record, with_chosen_weights
+from simulations.report.study.page import write_study
+from simulations.report.study.results import Key, StudyResults
+from simulations.study.analyses import look_further
 from simulations.study.cells import Cell, read_cell, state_of
-from simulations.study.further import look_further
 from simulations.study.run import Study
-from simulations.study.sittings import read_sittings
+from simulations.study.sessions import read_sittings
 
 
 def publish(study: Study, report: Report) -> Path:

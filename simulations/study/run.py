@@ -4,18 +4,18 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common.config import Config
+from common.config.schema import Config
+from common.console.progress import Report, StepCounter
 from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.device import choose_device
 from common.errors import RunError
-from common.report.numbers import duration, percent, size
-from common.report.records import read_record
-from common.runs import clear_unbegun
-from simulations.guard import alone_in
-from simulations.processes import terminable
-from simulations.progress import Report, StepCounter
+from common.formatting.numbers import duration, percent, size
+from common.runs.folder import clear_unbegun
+from simulations.report.records import read_record
+from simulations.runtime.locks import alone_in
+from simulations.runtime.processes import terminable
 from simulations.study.cells import (
     Cell,
     cell_key,
@@ -30,7 +30,7 @@ from simulations.study.cells import (
 from simulations.study.plan import Plan
 from simulations.study.pool import USUAL_MEMORY, Pool, Running, make_slots, remove_scratch
 from simulations.study.progress import StudyProgress, time_left
-from simulations.study.sittings import sitting
+from simulations.study.sessions import sitting
 
 CELLS, PLAN = "cells", "study.toml"
 POLL_SECONDS = 2.0

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from common.config import make_config
+from common.config.load import make_config
 from common.errors import XsiteError
 from simulations.compare import trainer
 

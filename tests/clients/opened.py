@@ -5,9 +5,9 @@ from typing import Any
 
 from clients.identity import identify
 from clients.site import OpenSite, open_identity
-from common.config import Config
-from common.messages import RoundOrder
-from common.sharing import pack
+from common.config.schema import Config
+from common.exchange.messages import RoundOrder
+from common.models.sharing import pack
 
 
 def opened(config: Config, name: str = "north", nodes: int = 2) -> OpenSite:

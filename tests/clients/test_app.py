@@ -6,8 +6,8 @@ import flwr.app
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from clients.app import app
-from common.messages import RollCall
-from common.wire import decode_card, encode_roll_call
+from common.exchange.messages import RollCall
+from common.exchange.wire import decode_card, encode_roll_call
 from tests.federation.hospitals import make_grid, tiny_config
 
 

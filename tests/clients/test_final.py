@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from clients.final import evaluate_last
 from clients.round import train_round
 from clients.site import OpenSite
-from common.config import Config
+from common.config.schema import Config
 from common.errors import StoreError
-from common.evaluation import evaluate_site
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import RoundOrder, SiteReply
 from common.files import load_tensors
-from common.fingerprint import code_fingerprint
-from common.messages import RoundOrder, SiteReply
+from common.learning.evaluation import evaluate_site
+from common.models.sharing import pack, private_state
 from common.predictions_table import read_predictions
-from common.sharing import pack, private_state
-from common.weights import load_run_network
+from common.runs.weights import load_run_network
 from tests.clients.opened import opened, order
 from tests.federation.hospitals import tiny_config
 

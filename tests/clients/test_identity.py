@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from clients.identity import Identity, IdentityError, identify
-from common.config import Config
+from common.config.schema import Config
 from common.errors import ConfigError, SiteError
 
 SETTINGS: dict[str, Any] = {"sites": "north,south", "data": "/data"}

@@ -11,12 +11,12 @@ from clients.round import flatten, receive, train_round
 from clients.site import OpenSite
 from clients.store import digest_of
 from common.errors import RunError, StoreError
-from common.evaluation import estimate_statistics, evaluate_site
-from common.fingerprint import code_fingerprint
-from common.messages import RoundReply
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import RoundReply
+from common.learning.evaluation import estimate_statistics, evaluate_site
+from common.learning.prototypes import Prototypes
 from common.models.network import Network
-from common.prototypes import Prototypes
-from common.sharing import private_state, unpack
+from common.models.sharing import private_state, unpack
 from tests.clients.opened import opened, order
 from tests.federation.hospitals import tiny_config
 

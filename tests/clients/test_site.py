@@ -9,10 +9,10 @@ from clients.identity import identify
 from clients.site import make_card, note, open_identity, progress_writer
 from common.data.folds import Leakage
 from common.errors import SiteError, StoreError
-from common.fingerprint import code_fingerprint
+from common.exchange.fingerprint import code_fingerprint
+from common.learning.loop import StepReport
 from common.models.network import build_network
-from common.sharing import private_names, shared_layout
-from common.training import StepReport
+from common.models.sharing import private_names, shared_layout
 from tests.clients.opened import opened
 from tests.federation.hospitals import tiny_config
 

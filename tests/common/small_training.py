@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.config import Config, make_config
+from common.config.load import make_config
+from common.config.schema import Config
 from common.device import Device
+from common.learning.loop import TrainingSite
 from common.models.network import Network
 from common.randomness import numpy_generator, seeded_torch
-from common.training import TrainingSite
 
 CPU = Device(torch.device("cpu"), torch.float32)
 CPU64 = Device(torch.device("cpu"), torch.float64)

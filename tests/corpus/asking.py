@@ -9,9 +9,9 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app
-from common.config import Config
-from common.messages import RollCall
-from common.wire import encode_roll_call
+from common.config.schema import Config
+from common.exchange.messages import RollCall
+from common.exchange.wire import encode_roll_call
 from tests.federation.hospitals import tiny_config
 
 

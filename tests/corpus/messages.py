@@ -10,8 +10,8 @@ import flwr.app
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from common.messages import RoundOrder, RoundReply
-from common.wire import decode_order, decode_reply, encode_order, encode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode_order, decode_reply, encode_order, encode_reply
 
 Change = Callable[[RecordDict], object]
 

@@ -9,10 +9,10 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 
 from clients.app import app as client
-from common.config import Config
+from common.config.schema import Config
 from server.app import app as server
-from simulations.in_process import InProcessGrid, run_server
-from tests.common.test_wire import carried
+from simulations.runtime.in_process import InProcessGrid, run_server
+from tests.common.exchange.test_wire import carried
 from tests.corpus.messages import of_card
 from tests.federation.hospitals import tiny_config
 

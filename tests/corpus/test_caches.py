@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.results import read_result
+from common.runs.result import read_result
 from tests.corpus.case import TINY, Case, call, held, ids, refused
 from tests.corpus.sites import write_site
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from clients.store import open_store
 from common.data.cache import load_site
 from common.data.decode import DecodeSettings, decode_bytes, dicom_patient, read_header
-from common.data.site import inspect_site, read_site
+from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
 from common.files import load_tensors, save_tensors
-from common.metrics_table import MetricsRow, read_rows, write_rows
 from common.models.released import read_checkpoint
 from common.predictions_table import read_predictions, write_predictions
-from common.results import read_result, write_result
+from common.runs.result import read_result, write_result
+from common.runs.tables import MetricsRow, read_rows, write_rows
 from server.checkpoints import load_checkpoint, save_checkpoint
 from tests.clients.test_store import OWNER
 from tests.clients.test_store import state as private

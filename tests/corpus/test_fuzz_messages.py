@@ -12,14 +12,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from common import wire
 from common.data.folds import Leakage
 from common.errors import ReplyError, is_plain
-from common.messages import RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
-from common.prototypes import Prototypes
-from common.sharing import Layout
+from common.exchange import wire
+from common.exchange.messages import RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
+from common.learning.prototypes import Prototypes
+from common.models.sharing import Layout
 from server.checks import Weights, check_weights
-from tests.common.test_wire import MESSAGES, carried, same
+from tests.common.exchange.test_wire import MESSAGES, carried, same
 from tests.corpus.fuzzing import JSON, spoilt, tried
 
 SITES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,12}", fullmatch=True)

@@ -11,17 +11,18 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.approval import Request, requests
-from clients.ledger import enter, entries, verify
-from clients.ledger_entry import Head, Message, Part, follow, read_line
-from clients.policy import Policy, make_policy, read_policy
-from common.config import Config, describe, keys, load_config, make_config, parse_override
+from clients.egress.approval import Request, requests
+from clients.egress.ledger import enter, entries, verify
+from clients.egress.ledger_entry import Head, Message, Part, follow, read_line
+from clients.egress.policy import Policy, make_policy, read_policy
+from common.config.load import describe, keys, load_config, make_config, parse_override
+from common.config.schema import Config
+from common.config.toml_model import kebab
 from common.errors import ConfigError, LedgerError, PolicyError, XsiteError, is_plain, one_line
-from common.keyed import kebab
-from simulations.deployment.consortium import Consortium, make_consortium, read_consortium
+from server.deployment.consortium import Consortium, make_consortium, read_consortium
 from simulations.local_checkpoint import Position, RoundLosses
 from simulations.study.plan import make_plan, read_file
-from tests.clients.test_ledger import written
+from tests.clients.egress.test_ledger import written
 from tests.corpus import consortia, studies
 from tests.corpus.fuzzing import JSON, SCALARS, TEXTS, one_spoilt, spoilt, tried
 

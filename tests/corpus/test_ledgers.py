@@ -6,13 +6,13 @@ from pathlib import Path
 import flwr.app
 import pytest
 
-from clients.approval import requests
-from clients.ledger import enter
-from clients.ledger_entry import Message, Part
+from clients.egress.approval import requests
+from clients.egress.ledger import enter
+from clients.egress.ledger_entry import Message, Part
 from common.errors import LedgerError
-from common.messages import RollCall
-from common.wire import encode_roll_call
-from tests.clients.test_ledger import written
+from common.exchange.messages import RollCall
+from common.exchange.wire import encode_roll_call
+from tests.clients.egress.test_ledger import written
 from tests.corpus.approvals import APPROVALS
 from tests.corpus.asking import ask, hospital
 from tests.corpus.case import Case, assert_sentence, call, held, ids, refused

@@ -7,8 +7,8 @@ import pytest
 from flwr.app import Message
 
 from common.errors import RunError
-from common.results import read_result
-from tests.common.test_wire import carried
+from common.runs.result import read_result
+from tests.common.exchange.test_wire import carried
 from tests.corpus.asking import ask
 from tests.corpus.case import assert_sentence, held, ids
 from tests.corpus.messages import CARDS, ORDERS, REPLIES, Asked, Said

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.results import read_result
+from common.console.progress import SilentReport
+from common.runs.result import read_result
 from simulations.local import train_pooled
-from simulations.progress import SilentReport
 from tests.corpus.case import Case, call, held, ids, refused
 from tests.corpus.runs import ENDED, INTERRUPTED, NEWEST, OLDER, PREDICTED
 from tests.corpus.sites import picture
@@ -26,7 +26,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(root)
     train_pooled(config.changed(run_name="ended"), root, SilentReport())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.training.REPORT_SECONDS", 0.0)
+        patch.setattr("common.learning.loop.REPORT_SECONDS", 0.0)
         for step in (4, 6):
             again = config.changed(run_name="cut", resume=step > 4)
             with pytest.raises(KeyboardInterrupt):

@@ -7,8 +7,8 @@ import pytest
 from flwr.app import Message
 
 from common.errors import CheckpointError
-from common.results import read_result
-from tests.common.test_wire import carried
+from common.runs.result import read_result
+from tests.common.exchange.test_wire import carried
 from tests.corpus.asking import ask
 from tests.corpus.case import Case, assert_sentence, held, ids
 from tests.corpus.checkpoints import CHECKPOINTS

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from clients.app import app as client
-from common.config import Config
+from common.config.schema import Config
 from server.app import app as server
-from simulations.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import InProcessGrid, run_server
 
 TINY: dict[str, Any] = {
     "image_size": 32,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.open import open_site
 
 PIECE = 16

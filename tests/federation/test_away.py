@@ -9,11 +9,11 @@ import pytest
 from flwr.app import Error, Message
 from flwr.proto.node_pb2 import NodeInfo
 
-from common.config import Config
+from common.config.schema import Config
 from common.errors import RunError
-from common.results import read_result
+from common.runs.result import read_result
 from server.app import app as server
-from simulations.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import InProcessGrid, run_server
 from tests.federation.hospitals import NAMES, federate, make_grid, run_of, tiny_config
 from tests.federation.test_invariants_reproducible import outcome
 
@@ -40,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("server.patience.time", made)
+    monkeypatch.setattr("server.retry.time", made)
     return made
 
 

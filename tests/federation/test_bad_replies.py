@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from common.config import Config
+from common.config.schema import Config
 from common.errors import RunError
+from common.exchange.messages import RoundReply
+from common.exchange.wire import decode_order, decode_reply, encode_reply
 from common.files import load_tensors
-from common.messages import RoundReply
-from common.metrics_table import read_rows
-from common.results import read_result
-from common.sharing import Layout
-from common.wire import decode_order, decode_reply, encode_reply
-from simulations.in_process import Tamper
+from common.models.sharing import Layout
+from common.runs.result import read_result
+from common.runs.tables import read_rows
+from simulations.runtime.in_process import Tamper
 from tests.federation.hospitals import federate, run_of, tiny_config
 
 Change = Callable[[RoundReply], RoundReply]

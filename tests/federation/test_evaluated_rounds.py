@@ -5,10 +5,10 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from common.messages import RoundOrder
-from common.metrics_table import read_rows
-from common.results import read_result
-from common.wire import decode_order
+from common.exchange.messages import RoundOrder
+from common.exchange.wire import decode_order
+from common.runs.result import read_result
+from common.runs.tables import read_rows
 from tests.federation.hospitals import federate, run_of, tiny_config
 
 

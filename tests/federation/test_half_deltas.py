@@ -10,16 +10,16 @@ import pytest
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from clients.ledger import entries
+from clients.egress.ledger import entries
 from clients.round import train_round
 from clients.store import digest_of
-from common.config import Config
-from common.deltas import add_delta
+from common.config.schema import Config
 from common.errors import RunError
+from common.exchange.codecs.half_deltas import add_delta
+from common.exchange.messages import RoundReply
+from common.exchange.wire import decode_order, decode_reply
 from common.files import load_tensors
-from common.messages import RoundReply
-from common.results import read_result
-from common.wire import decode_order, decode_reply
+from common.runs.result import read_result
 from tests.clients.opened import opened, order
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 from tests.federation.search import FLOATS, Wire

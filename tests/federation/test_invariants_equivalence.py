@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
 from common.files import load_tensors
+from common.learning.loop import TrainingSite, make_optimizer, train, training_site
 from common.models.network import Network, build_network
-from common.sharing import private_names, shared_names
-from common.training import TrainingSite, make_optimizer, train, training_site
+from common.models.sharing import private_names, shared_names
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 
 

@@ -14,14 +14,14 @@ import torch
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.errors import RunError
+from common.exchange.wire import decode_reply, encode_reply
 from common.files import load_tensors
 from common.predictions_table import read_predictions
-from common.wire import decode_reply, encode_reply
-from simulations.in_process import run_server
+from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.hospitals import server as server_app
 from tests.federation.search import Wire, pieces, pieces_as, words_of

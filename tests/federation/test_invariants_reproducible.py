@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from common.config import Config
+from common.config.schema import Config
 from common.files import load_tensors
-from common.metrics_table import read_rows
+from common.runs.tables import read_rows
 from server.app import app as server
-from simulations.in_process import run_server
+from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import NAMES, federate, make_grid, run_of, tiny_config
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ import pytest
 from flwr.app import Message
 
 import server.app
-from common.config import Config
+from common.config.schema import Config
 from common.errors import CheckpointError, RunError
-from common.metrics_table import read_rows
-from common.results import read_result
-from common.wire import decode_order
-from simulations.in_process import InProcessGrid
+from common.exchange.wire import decode_order
+from common.runs.result import read_result
+from common.runs.tables import read_rows
+from simulations.runtime.in_process import InProcessGrid
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.test_invariants_reproducible import ROOT, outcome
 

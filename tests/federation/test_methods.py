@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
+from common.exchange.messages import RoundOrder
+from common.exchange.wire import decode_order, decode_reply
 from common.files import load_tensors
-from common.messages import RoundOrder
-from common.results import read_result
-from common.wire import decode_order, decode_reply
+from common.runs.result import read_result
 from tests.federation.hospitals import federate, run_of, tiny_config
 from tests.federation.search import Wire
 from tests.federation.test_invariants_privacy import Collector

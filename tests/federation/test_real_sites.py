@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config
-from common.data.check import SiteCheck, check_site
-from common.metrics_table import read_rows
+from clients.site_check import SiteCheck, check_site
+from common.config.schema import Config
+from common.runs.tables import read_rows
 from tests.federation.hospitals import TINY, federate, run_of
 
 ROOT = Path(__file__).parents[2]

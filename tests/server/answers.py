@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.folds import Leakage
-from common.messages import RoundReply, SiteCard
-from common.plan import Plan
-from common.prototypes import Prototypes
-from common.sharing import Layout
+from common.exchange.messages import RoundReply, SiteCard
+from common.learning.prototypes import Prototypes
+from common.learning.schedule import Plan
+from common.models.sharing import Layout
 from server.exchange import Course
-from server.roster import Roster
+from server.participants import Roster
 
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
 

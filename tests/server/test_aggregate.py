@@ -11,8 +11,8 @@ from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from flwr.serverapp.strategy.multikrum import select_multikrum
 from numpy.typing import NDArray
 
-from common.messages import RoundReply
-from common.schema import Aggregation
+from common.config.schema import Aggregation
+from common.exchange.messages import RoundReply
 from server.aggregate import aggregate, krum
 from tests.server.answers import reply
 

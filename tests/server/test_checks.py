@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from common.errors import ReplyError
-from common.messages import RoundReply
-from common.sharing import Layout
+from common.exchange.messages import RoundReply
+from common.models.sharing import Layout
 from server.checks import (
     Asked,
     Weights,

@@ -9,12 +9,12 @@ from flwr.app import Error, Message, MessageType
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import RunError
-from common.messages import RoundReply
-from common.wire import decode_order, decode_reply, encode_reply
+from common.exchange.messages import RoundReply
+from common.exchange.wire import decode_order, decode_reply, encode_reply
 from server.aggregate import aggregate
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.state import RunState
-from simulations.in_process import SUPERLINK
+from simulations.runtime.in_process import SUPERLINK
 from tests.server.answers import course, prototypes, reply
 
 STATE = RunState(

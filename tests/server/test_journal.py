@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from common.console.progress import SilentReport
+from common.exchange.messages import SiteReply
 from common.files import load_tensors, read_json
-from common.messages import SiteReply
-from common.metrics_table import read_rows
 from common.models.network import build_network
-from common.results import read_result
-from common.runs import RunFolder
-from common.sharing import shared_layout
+from common.models.sharing import shared_layout
+from common.runs.folder import RunFolder
+from common.runs.result import read_result
+from common.runs.tables import read_rows
 from server.exchange import Course, Exchange
 from server.journal import Journal, by_subset, rows_of, say_bytes, say_final, say_round, say_time
 from server.state import RunState
 from simulations.local import train_pooled
-from simulations.progress import SilentReport
 from tests.federation.hospitals import federate, run_of, tiny_config
 from tests.server.answers import course, reply
 

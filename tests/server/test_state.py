@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from common.messages import SiteReply
+from common.exchange.messages import SiteReply
 from server.state import RunState, advance, choose, validation_auc
 from tests.server.answers import prototypes, reply
 

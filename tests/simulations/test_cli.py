@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from common.config import describe, keys
+from common.config.load import describe, keys
+from common.console.options import Asked, gather_config
 from common.errors import ConfigError, RunError
-from common.methods.table import METHODS
-from common.results import read_result
-from common.runs import RunFolder, read_run_config
+from common.methods.registry import METHODS
+from common.runs.folder import RunFolder, read_run_config
+from common.runs.result import read_result
 from simulations.cli import app
-from simulations.commands.options import Asked, gather_config
 from simulations.commands.study import numbers
 from simulations.synth import hospital_names
 from tests.simulations.tiny import SETTINGS, tiny_config, write_site

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from common.models.network import build_network
-from common.runs import RunFolder
+from common.runs.folder import RunFolder
 from simulations.cli import app
 from tests.simulations.tiny import SETTINGS, tiny_config, write_site
 

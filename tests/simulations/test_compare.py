@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Config
+from common.config.schema import Config
+from common.console.progress import Report, SilentReport
 from common.errors import ConfigError, RunError, SiteError
-from common.metrics_table import MetricsRow
-from common.report import read_record
-from common.runs import RunFolder
+from common.runs.folder import RunFolder
+from common.runs.tables import MetricsRow
 from simulations import compare as room
 from simulations.comparison import Cell, make_cells, make_comparison, time_left
-from simulations.progress import Report, SilentReport
+from simulations.report import read_record
 from tests.simulations.tiny import tiny_config
 
 CONFIG = Config(run_name="study")
@@ -71,7 +71,7 @@ class Trainers:
 def trainers(monkeypatch: pytest.MonkeyPatch) -> Trainers:
     """Replace training, and leave the drawings out: what is tested is which runs are done."""
     stand_ins = Trainers()
-    monkeypatch.setattr("common.report.page.draw", lambda records, comparison: [])
+    monkeypatch.setattr("simulations.report.page.draw", lambda records, comparison: [])
     monkeypatch.setattr(room, "trainer", stand_ins)
     return stand_ins
 
@@ -297,7 +297,7 @@ def test_real_runs_on_the_same_folds(tmp_path: Path) -> None:
 def test_a_real_run_that_is_interrupted_goes_on_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.training.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("common.learning.loop.REPORT_SECONDS", 0.0)
     config = tiny_config(tmp_path, run_name="real")
     with pytest.raises(KeyboardInterrupt):
         room.compare(config, tmp_path, (0,), (0,), ("pooled",), StopAt(3))

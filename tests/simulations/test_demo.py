@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from common.config import SYNTHETIC, Config, load_config
-from common.metrics_table import MetricsRow
-from common.runs import RunFolder
+from common.config.load import load_config
+from common.config.schema import SYNTHETIC, Config
+from common.console.progress import Report, SilentReport
+from common.runs.folder import RunFolder
+from common.runs.tables import MetricsRow
 from simulations import compare, demo
 from simulations.comparison import print_comparison, read_comparison
-from simulations.progress import Report, SilentReport
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.toml"
 

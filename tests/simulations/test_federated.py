@@ -12,24 +12,24 @@ import psutil
 import pytest
 import torch
 
-from common.config import Config
+from common.config.schema import Config
+from common.console.progress import SilentReport
 from common.errors import RunError
 from common.files import load_tensors
-from common.metrics_table import read_rows
-from common.results import read_result
+from common.runs.result import read_result
+from common.runs.tables import read_rows
 from simulations.federated import (
     _conclude,
     _note_end,
     _private_folder,
     train_federated,
 )
-from simulations.guard import alone_in
-from simulations.launch import Ending, result_written
-from simulations.placement import Placement
-from simulations.progress import SilentReport
-from simulations.superlink import RunState
+from simulations.runtime.backends import Ending, result_written
+from simulations.runtime.locks import alone_in
+from simulations.runtime.placement import Placement
+from simulations.runtime.superlink import RunState
 from tests.federation.hospitals import federate
-from tests.simulations.test_processes import wait_for
+from tests.simulations.runtime.test_processes import wait_for
 from tests.simulations.tiny import tiny_config
 
 ROOT = Path(__file__).parents[2]

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import Config
+from clients.prediction import predict_images
+from common.config.schema import Config
+from common.console.progress import Report, SilentReport
 from common.errors import ConfigError, RunError, SiteError
 from common.files import load_tensors
-from common.methods.table import METHODS
-from common.metrics_table import read_rows
-from common.results import read_result
-from common.runs import load_run_network
+from common.methods.registry import METHODS
+from common.runs.folder import load_run_network
+from common.runs.result import read_result
+from common.runs.tables import read_rows
 from simulations.local import train_pooled, train_single
-from simulations.predict import predict_images
-from simulations.progress import Report, SilentReport
 from tests.simulations.tiny import tiny_config
 
 Training = Callable[[Config, Path, Report], Path]
@@ -42,7 +42,7 @@ class StopAt(SilentReport):
 
 @pytest.fixture(autouse=True)
 def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.training.REPORT_SECONDS", 0.0)
+    monkeypatch.setattr("common.learning.loop.REPORT_SECONDS", 0.0)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.config import Config
+from common.config.schema import Config
 
 SETTINGS = {
     "image_size": 32,

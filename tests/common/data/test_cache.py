@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.config import make_config
+from clients.site_check import check_site
+from common.config.load import make_config
 from common.data import cache
 from common.data.cache import SiteData, load_site
-from common.data.check import check_site
+from common.data.folder import read_site
 from common.data.open import cache_folder, open_site
-from common.data.site import read_site
 from common.errors import RunError, SiteError
 from tests.common.data.sites import CLASSES, SETTINGS, write_site
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.config import Config
+from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folds import leakage, split_site
 from common.data.sampling import batch_indices, steps_per_epoch

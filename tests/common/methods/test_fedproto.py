@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor
 
+from common.learning.prototypes import Anchors
 from common.methods.fedproto import pull
-from common.prototypes import Anchors
 
 
 def test_the_pull_is_the_squared_distance_on_the_sphere() -> None:

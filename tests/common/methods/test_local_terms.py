@@ -9,7 +9,7 @@ from common.methods.fedprox import proximal
 from common.methods.moon import model_contrast
 from common.methods.term import Batch
 from common.models.network import Network, Output
-from common.sharing import pack, private_names, shared_names
+from common.models.sharing import pack, private_names, shared_names
 from tests.common import small_training
 
 SEGMENTS = [("a", 4)]

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import Config, make_config
+from common.config.load import make_config
+from common.config.schema import Config
 from common.models.adapters import AdaptedConvolution, adapt
 from common.models.network import Network, build_network
-from common.models.own import SiteRouting
-from common.sharing import private_names, shared_names
+from common.models.per_site import SiteRouting
+from common.models.sharing import private_names, shared_names
 
 
 def small(**values: object) -> Config:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.errors import RunError
 from common.models.dsbn import DomainBatchNorm, convert, drop_counters
-from common.models.own import SiteRouting, add_site
+from common.models.per_site import SiteRouting, add_site
 
 
 def norm_of(sites: tuple[str, ...], segments: tuple[tuple[str, int], ...]) -> DomainBatchNorm:

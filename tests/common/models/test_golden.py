@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import make_config
+from common.config.load import make_config
 from common.models.network import Network, build_network
 from common.models.released import COUNTER, load_released, released_entries
 

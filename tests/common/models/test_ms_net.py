@@ -1,10 +1,10 @@
 import torch
 from torch import Tensor
 
-from common.config import make_config
+from common.config.load import make_config
 from common.models.ms_net import transfer
 from common.models.network import build_network
-from common.sharing import private_names
+from common.models.sharing import private_names
 
 
 def test_the_term_is_the_branches_cross_entropy_and_the_divergence_from_them() -> None:

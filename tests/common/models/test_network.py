@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import sharing
-from common.config import Config, make_config
+from common.config.load import make_config
+from common.config.schema import Config
 from common.errors import CheckpointError, ConfigError, RunError
 from common.files import save_tensors
+from common.models import sharing
 from common.models.dsbn import DomainBatchNorm
 from common.models.network import build_network, layout_of
 from common.models.released import released_entries

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Config, make_config
+from common.config.load import make_config
+from common.config.schema import Config
 from common.errors import CheckpointError, ConfigError
 from common.models.network import Network, build_network
 from common.models.released import COUNTER, load_released, released_entries

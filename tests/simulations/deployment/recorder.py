@@ -24,7 +24,7 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from simulations.deployment.consortium import Consortium
+from server.deployment.consortium import Consortium
 
 FLEET = "/v1/fleet/"
 # Of one connection, and none of the message's business.

@@ -9,20 +9,20 @@ import psutil
 import pytest
 import torch
 
-from clients.ledger import entries, verify
-from clients.standby import STANDBY
-from common.config import Config
+from clients.egress.ledger import entries, verify
+from clients.flower_host.prefork import STANDBY
+from common.config.schema import Config
+from common.console.progress import SilentReport
 from common.errors import ConfigError, RunError
 from common.files import load_tensors
-from simulations.bundle import build_bundle, write_app
-from simulations.deployment.consortium import Consortium
-from simulations.deployment.consortium_run import ground_of, runs_of
-from simulations.deployment.folders import COORDINATOR, write_folders
-from simulations.deployment.local import DEPLOYMENT, own_folder, plan_consortium, standing
+from server.deployment.consortium import Consortium
+from server.deployment.folders import COORDINATOR, write_folders
 from simulations.federated import train_federated
-from simulations.placement import child_environment, place
-from simulations.processes import program_line
-from simulations.progress import SilentReport
+from simulations.rehearsal import DEPLOYMENT, own_folder, plan_consortium, standing
+from simulations.runtime.bundle import build_bundle, write_app
+from simulations.runtime.consortium import ground_of, runs_of
+from simulations.runtime.placement import child_environment, place
+from simulations.runtime.processes import program_line
 from tests.federation.hospitals import federate, run_of, tiny_config
 
 
@@ -99,7 +99,7 @@ def test_a_hospital_runs_no_code_but_the_xsite_that_is_installed_there(
             file.write("# and send the images as well\n")
         return build_bundle(folder)
 
-    monkeypatch.setattr("simulations.deployment.consortium_run.make_bundle", changed)
+    monkeypatch.setattr("simulations.runtime.consortium.make_bundle", changed)
     expected = r"A site cannot take part\. .*clients/round\.py is not as it is installed here"
     with pytest.raises(RunError, match=expected):
         over(standing_lab, "changed")

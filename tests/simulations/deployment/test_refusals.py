@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from common.errors import RunError
-from simulations.deployment.certificates import Pair, make_server, make_site_key
-from simulations.deployment.consortium import make_consortium
-from simulations.deployment.folders import write_folders
-from simulations.processes import ProcessTree, start
-from simulations.superlink import SuperLink, free_port, wait_until_ready
+from server.deployment.certificates import Pair, make_server, make_site_key
+from server.deployment.consortium import make_consortium
+from server.deployment.folders import write_folders
+from simulations.runtime.processes import ProcessTree, start
+from simulations.runtime.superlink import SuperLink, free_port, wait_until_ready
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/bin")
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}

@@ -15,20 +15,20 @@ import pytest
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from numpy.typing import NDArray
 
-from clients.audit import FILES
-from clients.gate import parts_of
-from clients.ledger import entries
-from common.config import Config
+from clients.egress.audit import FILES
+from clients.egress.gate import parts_of
+from clients.egress.ledger import entries
+from common.config.schema import Config
+from common.console.progress import SilentReport
 from common.data.open import open_site
 from common.errors import RunError
+from common.exchange.messages import RoundReply
+from common.exchange.wire import SHARED, count_bytes, decode_reply
 from common.files import load_tensors
-from common.messages import RoundReply
 from common.models.network import layout_of
 from common.predictions_table import read_predictions
-from common.wire import SHARED, count_bytes, decode_reply
-from simulations.deployment.local import deployment, own_folder
 from simulations.federated import train_federated
-from simulations.progress import SilentReport
+from simulations.rehearsal import deployment, own_folder
 from tests.federation.hospitals import run_of, tiny_config
 from tests.federation.search import FLOATS, Wire, pieces, pieces_as, words_of
 from tests.simulations.deployment.recorder import Capture, Recorder

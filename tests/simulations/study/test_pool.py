@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from common.config import Config
-from common.methods.table import METHODS
+from common.config.schema import Config
+from common.methods.registry import METHODS
 from simulations.memory import free_memory, memory_of
-from simulations.processes import ProcessTree
+from simulations.runtime.processes import ProcessTree
 from simulations.study import pool as pool_module
 from simulations.study.cells import Cell
 from simulations.study.pool import GIB, Pool, Running, Slot, make_slots

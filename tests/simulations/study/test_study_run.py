@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from common.console.progress import SilentReport
 from common.errors import ConfigError, RunError, SiteError
-from simulations.guard import alone_in
-from simulations.progress import SilentReport
+from simulations.runtime.locks import alone_in
 from simulations.study.plan import make_plan, read_file
 from simulations.study.publish import publish
 from simulations.study.run import Study, open_study, refuse_failures, run_study

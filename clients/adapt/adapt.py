@@ -1,0 +1,237 @@
+"""A hospital that a trained network has never seen, and that has images but no labels.
+
+What the trained sites have of their own (DSBN, adapters) the new one lacks. It is given one of
+these, and the network's shared tensors stay as they are:
+
+- ``re-estimated``: the running statistics come from a forward pass over its own images (AdaBN:
+  Y. Li et al., *Revisiting batch normalization for practical domain adaptation*, 2016); affine
+  parameters, and whatever else is a site's own, are averages over the trained sites;
+- ``averaged``: the running statistics are averages, too; no image is needed;
+- ``nearest``: a copy of what the nearest trained site has (:mod:`clients.adapt.distance`);
+- ``test-batch``: as re-estimated, but every batch to be classified is normalised by itself
+  (Z. Nado et al., *Evaluating prediction-time batch normalization*, 2020).
+
+A network whose sites share their normalisation has nothing of the kind: there ``averaged`` and
+``nearest`` are the network as it is (adapters averaged, since nothing tells which site is
+nearest), and the other two turn the shared statistics into the new site's.
+
+Of what has no meaning on average: MS-Net's branches are averaged along, as no prediction reads
+them. A network of which nothing is shared (``exchange = 'prototypes'``) is refused.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.adapt.distance import Distances, site_distances
+from common.config.schema import Config
+from common.device import Device
+from common.errors import RunError
+from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, own_norms, predict
+from common.learning.loop import TrainingSite
+from common.models import dsbn
+from common.models.network import Network, PrivateNetwork
+from common.models.per_site import OwnModules
+from common.models.sharing import shared_names
+from common.randomness import numpy_generator
+from common.runs.result import read_result
+from common.runs.weights import Which, load_whole_network, read_run_config
+
+ADAPTATIONS = ("re-estimated", "averaged", "nearest", "test-batch")
+"""What a new site may be given, the recommended one first."""
+
+LABELS = {
+    "re-estimated": "Re-estimated on its images",
+    "averaged": "Averaged over the sites",
+    "nearest": "The nearest site's",
+    "test-batch": "Each batch by itself",
+}
+"""How a table calls them."""
+
+NOTHING_SHARED = (
+    "its sites share no weights (exchange = 'prototypes'), so each has a network of its own and "
+    "there is none to hand to a new site. Take a run that shares weights."
+)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """What a trained network makes of a new site.
+
+    Attributes
+    ----------
+    networks : dict of str to Network
+        By adaptation; each knows the new site. That of ``test-batch`` keeps no running statistics.
+    distances : Distances
+        Of the new site to the trained ones.
+    """
+
+    networks: dict[str, Network]
+    distances: Distances
+
+
+def load_trained(run: Path, which: Which = "final") -> tuple[Network, Config]:
+    """Make a run's network, with the sites that it was trained at.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of a completed run: pooled, federated, or single-site of one site alone.
+    which : {"final", "best"}
+        Weights of the last step, or the best by validation.
+
+    Raises
+    ------
+    RunError
+        If the folder holds no run, an unfinished one, or several networks.
+    CheckpointError
+        If weights are missing, as a hospital's private tensors are anywhere but there.
+    """
+    config, result = read_run_config(run), read_result(run)
+    status, mode = result.get("status"), result.get("mode")
+    if mode == "single" and len(config.site_names) > 1:
+        raise RunError(
+            f"The run {run} is single-site training: it holds a network for each of "
+            f"{', '.join(config.site_names)} and none of them all. Take a pooled or federated run."
+        )
+    if config.exchange == "prototypes":
+        raise RunError(f"The run {run}: {NOTHING_SHARED}")
+    if status != "completed":
+        raise RunError(
+            f"The run {run} is {status}, not completed, so its weights are not final. Go on with "
+            f"it first: xsite train {mode} --resume {run}."
+        )
+    return load_whole_network(run, which)
+
+
+def unlabelled(name: str, images: torch.Tensor, chosen: NDArray[np.int64]) -> TrainingSite:
+    """Make a site of images (n, size, size, channels) whose labels nobody knows.
+
+    Parameters
+    ----------
+    name : str
+        The site.
+    images : Tensor of uint8, shape (n, size, size, channels)
+        Its images.
+    chosen : ndarray of int64
+        Those to adapt to.
+    """
+    return TrainingSite(name, images, torch.zeros(len(images), dtype=torch.int64), chosen)
+
+
+def meet(network: Network, site: TrainingSite, config: Config, device: Device) -> Meeting:
+    """Give a new site every one of the adaptations.
+
+    Parameters
+    ----------
+    network : Network
+        Trained, on the device; it stays as it is, bit for bit.
+    site : TrainingSite
+        The new site. The images of its ``train`` part are adapted to, at most
+        ``statistics-images`` of them; no label is read.
+    config : Config
+        The run's.
+    device : Device
+        Where to compute.
+
+    Raises
+    ------
+    RunError
+        If the site is one of the network's, has fewer than two images, or nothing is shared.
+    """
+    if isinstance(network, PrivateNetwork):
+        raise RunError(f"This network can take no site in: {NOTHING_SHARED}")
+    if len(site.train) < 2:
+        raise RunError(
+            f"'{site.name}' has {len(site.train)} images to adapt to; statistics need two at least "
+            "and deserve hundreds. Add images; they need no labels."
+        )
+    site = unlabelled(site.name, site.images, site.train)
+    networks = {"averaged": _averaged(network, site.name)}
+    networks["re-estimated"] = _copy(networks["averaged"])
+    estimate_statistics(networks["re-estimated"], site, config, device)
+    distances = site_distances(networks["re-estimated"], site.name)
+    networks["nearest"] = _copy(networks["averaged"])
+    if _has_dsbn(network):
+        _copy_own(networks["nearest"], distances.nearest, site.name)
+    else:
+        distances = Distances(distances.to, {})
+    networks["test-batch"] = _copy(networks["averaged"])
+    for norm in own_norms(networks["test-batch"], site.name):
+        # Without them PyTorch normalises by the batch, in eval mode too.
+        norm.running_mean = norm.running_var = None
+    return Meeting({name: networks[name] for name in ADAPTATIONS}, distances)
+
+
+def _has_dsbn(network: Network) -> bool:
+    return any(isinstance(place, dsbn.DomainBatchNorm) for place in network.modules())
+
+
+def _copy(network: Network) -> Network:
+    """Return a copy that holds the same shared tensors, which nothing here writes."""
+    tensors = network.state_dict(keep_vars=True)
+    return copy.deepcopy(
+        network, {id(tensors[name]): tensors[name] for name in shared_names(network)}
+    )
+
+
+def _averaged(network: Network, site: str) -> Network:
+    """Return a copy that knows a further site, whose own tensors are the trained sites' means."""
+    met = _copy(network)
+    places = [place for place in met.modules() if isinstance(place, OwnModules)]
+    if not _has_dsbn(network):
+        dsbn.part_shared(met, met.sites, met.routing)
+    met.add_site(site, like=met.sites[0])
+    with torch.no_grad():
+        for place in places:
+            trained = [own.state_dict() for name, own in place.sites.items() if name != site]
+            for name, tensor in place.sites[site].state_dict().items():
+                # Counters of batches are whole numbers, which an estimate sets anew.
+                if tensor.is_floating_point():
+                    held = torch.stack([state[name].double() for state in trained])
+                    tensor.copy_(held.mean(dim=0))
+    return met
+
+
+def _copy_own(network: Network, source: str, target: str) -> None:
+    for place in network.modules():
+        if isinstance(place, OwnModules):
+            place.sites[target].load_state_dict(place.sites[source].state_dict())
+
+
+def predict_met(
+    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+) -> NDArray[np.float64]:
+    """Classify a new site's images in batches that any adaptation can make do with.
+
+    The batches are alike in size and drawn at random: files are sorted by class, and a batch that
+    is normalised by itself must not be of one class.
+
+    Parameters
+    ----------
+    network : Network
+        One of a :class:`Meeting`.
+    site : TrainingSite
+        The new site; no label is read.
+    indices : ndarray of int64, shape (n,)
+        Which images, n ≥ 2.
+    config : Config
+        Image size and seed.
+    device : Device
+        Where to compute.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, classes)
+        Probabilities, in the order of ``indices``.
+    """
+    site = unlabelled(site.name, site.images, site.train)
+    order = numpy_generator(config.seed, site.name, "test batches").permutation(len(indices))
+    probabilities = np.empty((len(indices), len(config.class_names)))
+    for part in np.array_split(order, -(-len(indices) // EVALUATION_BATCH)):
+        probabilities[part] = predict(network, site, indices[part], config, device)[0]
+    return probabilities

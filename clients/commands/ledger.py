@@ -1,0 +1,100 @@
+"""``xsite ledger``: what left a site, for those who answer for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.console.plain_help import PlainCommand
+
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="The site's state-dir, or the folder 'ledger' in it or in a run."
+    ),
+]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Check and show a site's ledger: every message that left it, or was held back.",
+)
+
+
+@app.command("verify", cls=PlainCommand, short_help="Say whether a line was changed.")
+def verify(
+    folder: Folder,
+    contains: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contains", metavar="HASH", help="A last line's hash, noted elsewhere; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Check every line: exit code 0 if none was changed, lost or moved, 1 if one was.
+
+    Print the hash of the last line. Noted where nobody at this machine can change it, it proves
+    later, with --contains, that the ledger was not written anew.
+    """
+    from clients.egress.ledger import verify as check
+
+    place = _ledger(folder)
+    head = check(place, [one.strip().lower() for one in contains or ()])
+    typer.echo(f"{place}: {head.entries} lines, none of them changed.")
+    typer.echo(f"Hash of the last line: {head.hash}")
+
+
+@app.command("show", cls=PlainCommand, short_help="Show what left, and what did not.")
+def show(
+    folder: Folder,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="HTML", help="Write a page to this file.")
+    ] = None,
+) -> None:
+    """Show what left, how much, when, what was held back, and that private tensors never left.
+
+    The ledger is checked first. Exit code 1 if a private tensor is found among what left.
+    """
+    from rich.console import Console
+
+    from clients.commands.ledger_page import (
+        facts,
+        held_back_table,
+        render,
+        runs_table,
+        take_account,
+    )
+    from common.console.tables import print_rows, say
+    from common.files import write_atomic
+    from simulations.report.tables import Table
+
+    console, account = Console(), take_account(_ledger(folder))
+
+    def print_table(table: Table) -> None:
+        rows = [
+            (row.head, *(cell.text for cell in row.cells)) for g in table.groups for row in g.rows
+        ]
+        print_rows(console, table.caption, table.columns, rows)
+
+    for what, answer in facts(account):
+        say(console, f"{what}: {answer}")
+    print_table(runs_table(account))
+    held_back = held_back_table(account)
+    if held_back is not None:
+        print_table(held_back)
+    for name in account.left:
+        say(console, f"A private tensor left this site: {name}")
+    if output is not None:
+        write_atomic(output, render(account).encode())
+        say(console, f"Page: {output}")
+    else:
+        say(console, "Every tensor, figure and line: --output PAGE.html")
+    if account.left:
+        raise typer.Exit(1)
+
+
+def _ledger(folder: Path) -> Path:
+    place = folder.expanduser().absolute()
+    return place / "ledger" if (place / "ledger").is_dir() else place

@@ -1,0 +1,278 @@
+"""A site's ledger for people: what left, how much, when, and what never did."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients.egress.audit import Audit, audit
+from clients.egress.budget import SENT, in_words, spent
+from clients.egress.ledger import entries, verify
+from clients.egress.ledger_entry import Entry, Head, Part
+from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
+from common.formatting import numbers
+from common.formatting.page import fill
+from simulations.report.tables import Cell, Group, Row, Table
+
+HERE = Path(__file__).parent
+MEANINGS: Mapping[str, str] = {
+    SHARED: "Shared weights of the network",
+    PROTOTYPES: "Class prototypes, with the number of images behind each",
+    METRICS: "Figures over all validation or test images, and of training",
+    REPLY: "Who answers what: names, round, number of images, digest of the code",
+    CARD: "The answer to the roll call: names, digests, number of images of each class",
+    "error": "A sentence written in advance, in place of a result",
+}
+KINDS = {
+    CARD: "roll call",
+    "training": "round of training",
+    "evaluation": "figures",
+    "error": "error",
+}
+
+BUDGET_NOTES = (
+    "A noise multiplier is the standard deviation of the noise, as a multiple of how far other "
+    "images could move what is sent. From it and how often it was used, Opacus's Rényi accountant "
+    "counts ε, an upper bound.",
+    "Protected are all images of the site together: whoever has everything that left can tell them "
+    "from any others of which the card says the same only as far as ε and δ allow. So each patient "
+    "is protected at least as far. The smaller ε, the less can be told; from about 10 on it is "
+    "little protection.",
+    "Not covered: numbers of images, which leave exactly in the answer to the roll call and with "
+    "each round; that a round failed; when messages left.",
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A ledger, checked and read.
+
+    Attributes
+    ----------
+    folder : Path
+        The ledger's.
+    head : Head
+        How far it goes.
+    entries : tuple of Entry
+        Its lines.
+    audits : tuple of Audit
+        The site's private files, held against them.
+    """
+
+    folder: Path
+    head: Head
+    entries: tuple[Entry, ...]
+    audits: tuple[Audit, ...]
+
+    @property
+    def sent(self) -> tuple[Entry, ...]:
+        """What left."""
+        return tuple(entry for entry in self.entries if entry.verdict == SENT)
+
+    @property
+    def held_back(self) -> tuple[Entry, ...]:
+        """What the policy kept here."""
+        return tuple(entry for entry in self.entries if entry.verdict != SENT)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Private tensors that left; there should be none."""
+        return tuple(f"{one.file}: {name}" for one in self.audits for name in one.left)
+
+
+def take_account(folder: Path) -> Account:
+    """Check and read a ledger, and hold the site's private files against it.
+
+    Parameters
+    ----------
+    folder : Path
+        The ledger's; it lies in the site's folder.
+
+    Raises
+    ------
+    LedgerError
+        If there is none, or it was changed.
+    CheckpointError
+        If a private file cannot be read.
+    """
+    head = verify(folder)
+    lines = tuple(entries(folder))
+    sent = [entry for entry in lines if entry.verdict == SENT]
+    return Account(folder, head, lines, tuple(audit(folder.parent, sent)))
+
+
+def facts(account: Account) -> list[tuple[str, str]]:
+    """Return what is to be said of a ledger as a whole."""
+    told = [
+        ("Ledger", str(account.folder)),
+        ("Left", f"{_messages(account.sent)}, {numbers.size(_bytes(account.sent))}"),
+        ("Held back", _messages(account.held_back)),
+    ]
+    if account.entries:
+        told.append(("From", f"{_time(account.entries[0])} to {_time(account.entries[-1])}"))
+    looked = sum(one.tensors for one in account.audits)
+    told += [
+        ("Privacy budget", in_words(spent(account.entries))),
+        ("Private tensors", f"{len(account.left)} of {looked} were found among what left"),
+        ("Lines", f"{account.head.entries}, each unchanged since it was written"),
+        ("Hash of the last line", account.head.hash),
+    ]
+    return told
+
+
+def runs_table(account: Account) -> Table:
+    """Return how much left in each run, and when."""
+    rows = []
+    for run, site in dict.fromkeys((entry.run, entry.site) for entry in account.entries):
+        own = [entry for entry in account.entries if (entry.run, entry.site) == (run, site)]
+        sent = [entry for entry in own if entry.verdict == SENT]
+        kinds = Counter(KINDS.get(entry.message, entry.message) for entry in sent)
+        cells = (
+            site,
+            numbers.listed([f"{count} × {kind}" for kind, count in kinds.items()]),
+            str(len(own) - len(sent)),
+            numbers.size(_bytes(sent)),
+            _time(own[0]),
+            _time(own[-1]),
+        )
+        rows.append(Row(run, tuple(map(Cell, cells))))
+    columns = ("Run", "Site", "Left", "Held back", "Size", "First", "Last")
+    return Table("Messages by run", columns, (Group("", tuple(rows)),))
+
+
+def contents_table(account: Account) -> Table:
+    """Return what kinds of things were in the messages that left."""
+    parts = [part for entry in account.sent for part in entry.parts]
+    rows = []
+    for record in dict.fromkeys(part.record for part in parts):
+        own = [part for part in parts if part.record == record]
+        names = len({part.name for part in own})
+        size = numbers.size(sum(part.size for part in own))
+        told = Cell(MEANINGS.get(record, record)), Cell(str(names)), Cell(size)
+        rows.append(Row(record, told))
+    columns = ("In a message", "What it is", "Of them", "Size in all")
+    return Table("What was in them", columns, (Group("", tuple(rows)),))
+
+
+def parts_table(account: Account) -> Table:
+    """Return everything that was in a message that left, by kind."""
+    parts = [part for entry in account.sent for part in entry.parts]
+    groups = []
+    for record in dict.fromkeys(part.record for part in parts):
+        own = [part for part in parts if part.record == record]
+        names = dict.fromkeys((part.name, part.dtype) for part in own)
+        rows = tuple(
+            _row(name, dtype, [p for p in own if (p.name, p.dtype) == (name, dtype)])
+            for name, dtype in names
+        )
+        groups.append(Group(record, rows))
+    columns = ("Name", "Kind", "Shape", "Times", "Bytes in all")
+    return Table("All of it by name", columns, tuple(groups))
+
+
+def budget_table(account: Account) -> Table | None:
+    """Return with how much noise what left; None where nothing left with any."""
+    held = spent(account.entries)
+    if not held.noise:
+        return None
+    rows = tuple(
+        Row(record, (Cell(MEANINGS[record]), Cell(f"{multiplier:g}"), Cell(str(times))))
+        for (record, multiplier), times in held.noise.items()
+    )
+    columns = ("In a message", "What it is", "Noise multiplier", "Values with noise of their own")
+    return Table("Noise", columns, (Group("", rows),), BUDGET_NOTES)
+
+
+def held_back_table(account: Account) -> Table | None:
+    """Return what the policy kept here and why; None where there is nothing."""
+    if not account.held_back:
+        return None
+    rows = tuple(
+        Row(_time(entry), tuple(map(Cell, (entry.run, str(entry.round), entry.reason))))
+        for entry in account.held_back
+    )
+    return Table("Held back", ("Time", "Run", "Round", "Why"), (Group("", rows),))
+
+
+def audit_table(account: Account) -> Table:
+    """Return what was looked up to say what never left."""
+    rows = tuple(
+        Row(
+            str(one.file.relative_to(account.folder.parent)),
+            tuple(map(Cell, (str(one.tensors), str(one.skipped), ", ".join(one.left) or "none"))),
+        )
+        for one in account.audits
+    )
+    return Table(
+        "Private tensors that are on this site's disk",
+        ("File", "Looked up", "Skipped", "Found among what left"),
+        (Group("", rows),),
+        (
+            "The SHA-256 of each was looked for among those of all that left. Skipped: tensors of "
+            "one value throughout, such as counters, which others equal by chance.",
+            "Images, labels, predictions, names of files and of patients have no place in a "
+            "message: what is listed above is all that was in them.",
+        ),
+    )
+
+
+def messages_table(account: Account) -> Table:
+    """Return every line."""
+    rows = tuple(
+        Row(
+            str(entry.number),
+            tuple(
+                map(
+                    Cell,
+                    (
+                        _time(entry),
+                        entry.run,
+                        str(entry.round),
+                        KINDS.get(entry.message, entry.message),
+                        entry.verdict,
+                        numbers.size(entry.size),
+                        entry.hash[:16],
+                    ),
+                )
+            ),
+        )
+        for entry in account.entries
+    )
+    columns = ("Line", "Time", "Run", "Round", "Answer to", "Verdict", "Size", "Hash")
+    return Table("Every message", columns, (Group("", rows),))
+
+
+def render(account: Account) -> str:
+    """Return the ledger as one HTML page."""
+    return fill(
+        HERE / "ledger_page.html",
+        f"What left {numbers.listed(list(dict.fromkeys(e.site for e in account.entries)))}",
+        facts=facts(account),
+        left=account.left,
+        runs=runs_table(account),
+        contents=contents_table(account),
+        parts=parts_table(account),
+        budget=in_words(spent(account.entries)),
+        noise=budget_table(account),
+        held_back=held_back_table(account),
+        audited=audit_table(account),
+        messages=messages_table(account),
+    )
+
+
+def _row(name: str, dtype: str, parts: Sequence[Part]) -> Row:
+    shapes = dict.fromkeys(" × ".join(map(str, part.shape)) for part in parts)
+    cells = (dtype, " or ".join(shapes), str(len(parts)), numbers.count(sum(p.size for p in parts)))
+    return Row(name, tuple(map(Cell, cells)))
+
+
+def _messages(held: Sequence[Entry]) -> str:
+    return f"{len(held)} {'message' if len(held) == 1 else 'messages'}"
+
+
+def _bytes(held: Iterable[Entry]) -> int:
+    return sum(entry.size for entry in held)
+
+
+def _time(entry: Entry) -> str:
+    return entry.time[:19].replace("T", " ") + " UTC"

@@ -1,0 +1,135 @@
+"""``xsite onboard``: a run's network at a hospital that it has never seen, without labels."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clients.commands.predict import NOT_A_DEVICE
+from common.console import options
+from common.console.options import find_run
+from common.console.plain_help import PlainCommand
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from clients.onboarding import Onboarded
+
+
+class Adaptation(enum.StrEnum):
+    """What the new site keeps."""
+
+    RE_ESTIMATED = "re-estimated"
+    AVERAGED = "averaged"
+    NEAREST = "nearest"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "onboard", cls=PlainCommand, short_help="Take in a hospital that has no labels yet."
+    )(onboard)
+
+
+def onboard(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a completed run.")],
+    site: Annotated[
+        str,
+        typer.Option("--site", metavar="NAME=DIR", help="A name for the new site, and its images."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="With --site NAME: the folder that holds NAME."),
+    ] = None,
+    adaptation: Annotated[
+        Adaptation, typer.Option("--adaptation", help="What the site keeps.")
+    ] = Adaptation.RE_ESTIMATED,
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate", help="Measure, with the class folders' names as labels."),
+    ] = False,
+    runs: options.RunsFolder = None,
+    device: options.Device = None,
+) -> None:
+    """Take in a hospital that a pooled or federated run has never seen and that has no labels.
+
+    Its normalisation is estimated from its images, and held against three simpler choices. It
+    needs some hundred images, of patients as they come: not of one class alone. They are PNG,
+    JPEG, BMP, TIFF or DICOM at any depth; no label is read, unless --evaluate asks for figures.
+
+    The site's normalisation, its predictions and the figures go to onboarded/NAME in the run's
+    folder, and xsite predict RUN --site NAME uses them from then on.
+    """
+    from rich.console import Console
+
+    from clients.onboarding import onboard as take_in
+    from common.console.progress import StepCounter, make_report
+    from common.console.tables import say
+
+    found_run = find_run(run, runs or Path("runs"))
+    name, folder = _name_and_folder(site, data)
+    report = make_report()
+    counter = StepCounter(report, f"reading the images of {name}")
+    try:
+        found = take_in(
+            found_run, name, folder, adaptation.value, evaluate, device or "auto", counter
+        )
+    finally:
+        report.close()
+    console = Console()
+    _print_table(console, found)
+    for sentence in found.advice:
+        say(console, f"- {sentence}")
+    say(console, f"Kept for {name}: '{found.adaptation}', in {found.folder}")
+    say(console, f"Use it: xsite predict {run} --site {name} PATH...")
+    say(console, NOT_A_DEVICE)
+    complaints = Console(stderr=True)
+    for file, reason in found.failures:
+        complaints.print(
+            f"{file}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
+    from common.errors import ConfigError, RunError
+
+    name, equals, given = site.partition("=")
+    if bool(equals and given) == (data is not None):
+        raise ConfigError(
+            f"--site is '{site}'; give --site name=folder, or --site name with --data and the "
+            "folder that holds it."
+        )
+    folder = (data / name if data is not None else Path(given)).expanduser().absolute()
+    if not folder.is_dir():
+        raise RunError(f"There is no folder {folder} of images for the site '{name}'.")
+    return name, folder
+
+
+def _print_table(console: Console, found: Onboarded) -> None:
+    from math import isnan
+
+    from clients.adapt.adapt import LABELS
+    from clients.onboarding import shares
+    from common.console.tables import METRICS, number, print_rows
+
+    headings = ["Normalisation", *(f"Called {label}" for label in found.classes), "Confidence"]
+    measured = [(key, short) for key, short in (*METRICS, ("auc", "AUC")) if found.figures]
+    rows = []
+    for adaptation, share in shares(found).items():
+        row = [LABELS[adaptation], *(f"{part:.1%}" for part in share)]
+        row.append(f"{found.probabilities[adaptation].max(axis=1).mean():.3f}")
+        values = found.figures[adaptation].as_dict() if found.figures else {}
+        rows.append(
+            [*row, *(number(None if isnan(values[key]) else values[key]) for key, _ in measured)]
+        )
+    print_rows(
+        console,
+        f"{len(found.files)} images, {found.images} of them adapted to",
+        [*headings, *(short for _, short in measured)],
+        rows,
+    )

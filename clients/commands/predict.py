@@ -1,0 +1,87 @@
+"""``xsite predict``: what a run's network says about images."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.console import options
+from common.console.options import find_run
+from common.console.plain_help import PlainCommand
+
+NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
+
+
+class Weights(enum.StrEnum):
+    """Which weights of a run."""
+
+    FINAL = "final"
+    BEST = "best"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("predict", cls=PlainCommand, short_help="Classify images with a run's network.")(
+        predict
+    )
+
+
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of them.")
+    ],
+    site: Annotated[
+        str, typer.Option("--site", help="Site whose scanner made them (its normalisation).")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="CSV", help="Write a table to this file.")
+    ] = None,
+    weights: Annotated[
+        Weights, typer.Option("--weights", help="Of the last step, or best by validation.")
+    ] = Weights.FINAL,
+    runs: options.RunsFolder = None,
+    device: options.Device = None,
+) -> None:
+    """Classify images with a run's network.
+
+    Images are PNG, JPEG, BMP, TIFF or DICOM; a folder stands for the images in it. They are
+    decoded as the run decoded its own. An image that cannot be read is named, the others are
+    classified all the same, and the command ends with an error.
+    """
+    from rich.console import Console
+
+    from clients.prediction import find_images, predict_images, write_csv
+    from common.console.progress import StepCounter, make_report
+    from common.console.tables import print_rows, say
+
+    console, complaints = Console(), Console(stderr=True)
+    folder = find_run(run, runs or Path("runs"))
+    files = find_images(paths)
+    report = make_report()
+    counter = StepCounter(report, f"Classifying {len(files)} images")
+    try:
+        found = predict_images(folder, site, files, weights.value, device or "auto", counter)
+    finally:
+        report.close()
+    if output is not None:
+        write_csv(output, found)
+        say(console, f"{len(found.files)} predictions in {output}")
+    else:
+        rows = [
+            (str(file), *(f"{value:.3f}" for value in row), decision)
+            for file, row, decision in zip(
+                found.files, found.probabilities, found.decisions, strict=True
+            )
+        ]
+        print_rows(console, "", ("File", *found.classes, "Predicted"), rows)
+    say(console, NOT_A_DEVICE)
+    for file, reason in found.failures:
+        complaints.print(
+            f"{file}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+    if found.failures:
+        raise typer.Exit(1)

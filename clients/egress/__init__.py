@@ -1,0 +1,1 @@
+"""What may leave a hospital: policy, noise, budget, gate, ledger."""

@@ -1,0 +1,261 @@
+"""A site's ledger: what left it, when, how much, and what was held back.
+
+::
+
+    ledger/ledger-0001.jsonl  …   one JSON object a line, one line a message
+    ledger/head.json              how many lines there are, and the hash of the last one
+
+A line is written, and is on the disk, before its message leaves. It holds the SHA-256 of the line
+before it, so that no byte of the past can change unnoticed; when a file is full the next one goes
+on with the same chain. Who may write here may also write it all anew, or leave out the end:
+against that, note the last hash now and then where nobody at this machine can change it, and ask
+:func:`verify` for it.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from clients.egress.ledger_entry import (
+    BEGINNING,
+    Entry,
+    Head,
+    Message,
+    canonical,
+    follow,
+    read_line,
+)
+from common.errors import LedgerError, RunError
+from common.files import locked, write_atomic
+from common.formatting.from_json import checked
+
+FULL = 16 * 2**20
+"""Bytes after which a ledger goes on in a new file."""
+BLOCK = 2**16
+OWNER_ONLY = 0o600
+
+
+def enter(
+    folder: Path,
+    message: Message,
+    full: int = FULL,
+    allow: Callable[[Iterable[Entry]], None] | None = None,
+) -> Entry:
+    """Write a message into the ledger; when this returns, it is on the disk.
+
+    A line that a killed process left half written belongs to a message that never left; it is
+    taken away.
+
+    Parameters
+    ----------
+    folder : Path
+        The ledger's; made where it is missing, for its owner alone.
+    message : Message
+        What leaves, or was to leave.
+    full : int
+        Bytes after which a new file begins.
+    allow : callable, optional
+        Is given the lines so far, and raises where the message shall not be entered. Nobody else
+        enters anything meanwhile.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger does not end as it should, or cannot be written. Then nothing may leave.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(folder / ".lock"):
+            head = _recover(folder)
+            if allow is not None:
+                allow(entries(folder))
+            entry = follow(head, message)
+            _append(_file_for(folder, full), entry.line())
+            _write_head(folder, Head(entry.number, entry.hash))
+            return entry
+    except (OSError, RunError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LedgerError(
+            f"The ledger {folder} cannot be written ({reason}). Nothing leaves "
+            "this site before it can: free some space, or mend the folder's permissions."
+        ) from error
+
+
+def entries(folder: Path) -> Iterator[Entry]:
+    """Read a ledger from its beginning, checking every line.
+
+    Raises
+    ------
+    LedgerError
+        Naming the file and the line at which it is not what was written.
+    """
+    head = Head(0, BEGINNING)
+    for number, path in enumerate(_files(folder), start=1):
+        if path.name != _name(number):
+            raise LedgerError(f"{folder} lacks {_name(number)}; its next file is {path.name}.")
+        for place, line in enumerate(_lines(path), start=1):
+            entry = read_line(line, head, f"{path}, line {place}")
+            head = Head(entry.number, entry.hash)
+            yield entry
+
+
+def verify(folder: Path, containing: Sequence[str] = ()) -> Head:
+    """Check a whole ledger.
+
+    Parameters
+    ----------
+    folder : Path
+        The ledger's.
+    containing : sequence of str
+        Hashes that were noted elsewhere and must be there.
+
+    Returns
+    -------
+    Head
+        How far it goes.
+
+    Raises
+    ------
+    LedgerError
+        If there is none, a byte of it has changed, its end is missing, or a noted hash is.
+    """
+    if not (folder / "head.json").exists():
+        raise LedgerError(f"{folder} holds no ledger: there is no head.json in it.")
+    missing, found = set(containing), Head(0, BEGINNING)
+    for entry in entries(folder):
+        found = Head(entry.number, entry.hash)
+        missing.discard(entry.hash)
+    head = _read_head(folder)
+    if found != head:
+        raise LedgerError(
+            f"The ledger {folder} ends with entry {found.entries} ({found.hash[:12]}…), but its "
+            f"head.json says {head.entries} ({head.hash[:12]}…). Lines are missing, or were added "
+            "by something else than xsite."
+        )
+    if missing:
+        raise LedgerError(
+            f"The ledger {folder} is whole in itself, but no entry has the hash "
+            f"{', '.join(sorted(missing))}: it was written anew, or is another site's."
+        )
+    return head
+
+
+def _recover(folder: Path) -> Head:
+    """Return where the ledger ends, mending what a kill can leave and nothing else.
+
+    A kill leaves half a line, or a line that the head does not know of yet.
+    """
+    files = _files(folder)
+    if not files:
+        if (folder / "head.json").exists():
+            raise LedgerError(f"The ledger {folder} has a head.json but no lines: they were taken.")
+        return Head(0, BEGINNING)
+    known = (folder / "head.json").exists()
+    head = _read_head(folder) if known else Head(0, BEGINNING)
+    last = _last_line(files)
+    end = Head(0, BEGINNING) if last is None else _end_of(last)
+    if end.entries == head.entries + 1 and last is not None:
+        read_line(last, head, f"The last line of {files[-1]}")
+        _drop_half_line(files[-1])
+        _write_head(folder, end)
+        return end
+    if end != head:
+        raise LedgerError(
+            f"The ledger {folder} should end with entry {head.entries} ({head.hash[:12]}…) but "
+            f"ends with entry {end.entries}. Nothing leaves this site before that is explained: "
+            "xsite ledger verify says more. Keep the folder, and name another one to go on."
+        )
+    # Not before: what does not end as it should stays as it is, for who looks at it.
+    _drop_half_line(files[-1])
+    return head
+
+
+def _end_of(line: bytes) -> Head:
+    """Return what a line says of its place; -1 if it is no line of a ledger."""
+    try:
+        entry = checked(Entry, line)
+    except ValueError:
+        return Head(-1, "")
+    return Head(entry.number, entry.hash)
+
+
+def _drop_half_line(path: Path) -> None:
+    _, half = _tail(path)
+    if half:
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - len(half))
+            os.fsync(file.fileno())
+
+
+def _last_line(files: Sequence[Path]) -> bytes | None:
+    """Return the last whole line; a file that has just been begun may be empty."""
+    ends = (_tail(path)[0] for path in reversed(files))
+    return next((line for line in ends if line), None)
+
+
+def _tail(path: Path) -> tuple[bytes, bytes]:
+    """Return a file's last whole line, and the half one after it, each perhaps empty.
+
+    No more is read than that needs: a ledger grows to megabytes, and every message asks for this.
+    """
+    with path.open("rb") as file:
+        start, tail = file.seek(0, os.SEEK_END), b""
+        # Where the line before ends, the last whole one begins.
+        while start and tail.count(b"\n") < 2:
+            length = min(BLOCK, start)
+            start -= length
+            file.seek(start)
+            tail = file.read(length) + tail
+    end = tail.rfind(b"\n") + 1
+    begin = tail.rfind(b"\n", 0, max(0, end - 1)) + 1
+    return tail[begin:end], tail[end:]
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _file_for(folder: Path, full: int) -> Path:
+    files = _files(folder)
+    if files and files[-1].stat().st_size < full:
+        return files[-1]
+    return folder / _name(len(files) + 1)
+
+
+def _append(path: Path, line: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OWNER_ONLY)
+    with os.fdopen(descriptor, "ab") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("ledger-*.jsonl"))
+
+
+def _name(number: int) -> str:
+    return f"ledger-{number:04d}.jsonl"
+
+
+def _write_head(folder: Path, head: Head) -> None:
+    write_atomic(folder / "head.json", canonical(asdict(head)) + b"\n", mode=OWNER_ONLY)
+
+
+def _read_head(folder: Path) -> Head:
+    path = folder / "head.json"
+    try:
+        written = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
+    try:
+        head = checked(Head, written)
+    except ValueError:
+        head = None
+    if head is None or written != canonical(asdict(head)) + b"\n":
+        raise LedgerError(f"{path} was changed after it was written.")
+    return head

@@ -1,0 +1,202 @@
+"""A line of a site's ledger: what it holds, how it is written, and how a change of it is seen."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from common.errors import LedgerError
+from common.formatting.from_json import checked
+
+BEGINNING = "0" * 64
+"""What stands for the hash of the line before the first one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing in a message: a tensor, a number or a text.
+
+    Attributes
+    ----------
+    record, name : str
+        Where in the message it lies.
+    shape : tuple of int
+        Of a tensor; empty otherwise.
+    dtype : str
+        ``"float32"`` and the like; ``"text"``.
+    size : int
+        Its length in bytes: of a tensor or a number its values, of a text its UTF-8.
+    sha256 : str
+        Of these bytes.
+    """
+
+    record: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """Gaussian noise on one kind of thing in a message.
+
+    Attributes
+    ----------
+    record : str
+        On what: the name of the record in which it lies.
+    multiplier : float
+        Its standard deviation, as a multiple of how far other images could move the value.
+    times : int
+        How many such values there are, each with noise of its own.
+    """
+
+    record: str
+    multiplier: float
+    times: int
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All noise in a message.
+
+    Attributes
+    ----------
+    unit : str
+        What is protected: ``"site"``, all of a site's images together.
+    delta : float
+        At which δ the site tells its ε.
+    releases : tuple of Release
+        On what there is noise.
+    """
+
+    unit: str
+    delta: float
+    releases: tuple[Release, ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is to be entered.
+
+    Attributes
+    ----------
+    site, run : str
+        Their names.
+    round : int
+        The round; 0 at the roll call, and where it is not known.
+    message : str
+        What kind of answer it is.
+    verdict : str
+        ``"sent"`` or ``"held back"``.
+    reason : str
+        Why it was held back.
+    size : int
+        Bytes of the whole message's content as it is sent; 0 if it was held back.
+    parts : tuple of Part
+        All that is in it, or was to be.
+    noise : Noise, optional
+        What of it has noise, where something has; a line of the ledger lacks the key otherwise.
+    """
+
+    site: str
+    run: str
+    round: int
+    message: str
+    verdict: str
+    reason: str
+    size: int
+    parts: tuple[Part, ...]
+    noise: Noise | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Entry(Message):
+    """A line of the ledger: a message, and its place.
+
+    Attributes
+    ----------
+    number : int
+        Its place, from 1.
+    time : str
+        ISO 8601, UTC.
+    previous, hash : str
+        SHA-256 of the line before, and of this one without this key.
+    """
+
+    number: int
+    time: str
+    previous: str
+    hash: str
+
+    def line(self) -> bytes:
+        """Return the line, with its end."""
+        return canonical(_told(self)) + b"\n"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a ledger goes: number of lines, hash of the last one."""
+
+    entries: int
+    hash: str
+
+
+def follow(head: Head, message: Message) -> Entry:
+    """Return the entry of a message that comes after a ledger's end."""
+    body: dict[str, Any] = {
+        "number": head.entries + 1,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **{one.name: getattr(message, one.name) for one in fields(Message)},
+        "previous": head.hash,
+    }
+    told = _told(Entry(**body, hash=""))
+    del told["hash"]
+    return Entry(**body, hash=hashlib.sha256(canonical(told)).hexdigest())
+
+
+def read_line(line: bytes, before: Head, where: str) -> Entry:
+    """Return a line's entry.
+
+    Parameters
+    ----------
+    line : bytes
+        The line, with its end.
+    before : Head
+        How far the ledger goes before it.
+    where : str
+        What to call it in an error.
+
+    Raises
+    ------
+    LedgerError
+        If a byte of it is not what was written, or it does not follow.
+    """
+    try:
+        entry = checked(Entry, line)
+    except ValueError as error:
+        raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
+    told = _told(entry)
+    claimed = told.pop("hash")
+    if entry.line() != line or hashlib.sha256(canonical(told)).hexdigest() != claimed:
+        raise LedgerError(f"{where} (entry {before.entries + 1}) was changed after it was written.")
+    if entry.number != before.entries + 1 or entry.previous != before.hash:
+        raise LedgerError(
+            f"{where} does not follow entry {before.entries}: lines are missing, or were moved."
+        )
+    return entry
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """Return an entry as it is written."""
+    told = asdict(entry)
+    if entry.noise is None:
+        del told["noise"]
+    return told
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one way in which a value is written."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

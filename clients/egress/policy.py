@@ -1,0 +1,187 @@
+"""What a hospital lets leave: a file of its own, that neither the app nor the coordinator writes.
+
+Its SuperNode names it (``--node-config 'policy="/etc/xsite/policy.toml" …'``). Without one
+:class:`Policy`'s defaults hold: shared weights, prototypes with counts, the listed figures, and
+nothing else. A policy takes away and adds noise; it cannot let anything more leave than that.
+What it takes away is taken here, the noise is added by :mod:`clients.egress.noise`, and what that
+guarantees is counted by :mod:`clients.egress.budget`.
+"""
+
+import fnmatch
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from common.config.toml_model import Keyed, kebab, read_toml
+from common.errors import PolicyError
+from common.exchange.messages import RoundReply, SiteReply
+from common.learning.prototypes import Prototypes
+
+What = Literal["weights", "prototypes", "figures"]
+SENDABLE: tuple[What, ...] = get_args(What)
+FIGURES = (
+    *(
+        f"{subset}/{figure}"
+        for subset in ("validation", "test")
+        for figure in (
+            *("accuracy", "f1", "sensitivity", "precision", "auc", "loss", "images"),
+            *("auc_low", "auc_high"),
+        )
+    ),
+    *(
+        f"train/{figure}"
+        for figure in ("loss", "cross_entropy", "contrastive", "images", "seconds")
+    ),
+    "seconds",
+)
+"""Every figure that a site ever sends: of all of its validation or test images together, and of
+the training of a round."""
+
+
+class Policy(Keyed):
+    """What may leave a site; a key of its file is the field's name in kebab-case."""
+
+    may_leave: list[What] = Field(list(SENDABLE))
+    """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'. Without weights the
+    site takes no part in training."""
+    figures: list[str] = Field(["*"])
+    """Which figures, as names or patterns: 'test/auc', 'train/*'."""
+    min_prototype_images: int = Field(4, ge=1)
+    """Fewest images behind a prototype; one with fewer stays."""
+    largest_update: float = Field(0.0, ge=0.0)
+    """Largest Euclidean norm of a round's change of the shared weights; 0: any."""
+    clip_update: float = Field(0.0, ge=0.0)
+    """Euclidean norm to which a round's change of the shared weights is scaled down where it is
+    larger; 0: it is not."""
+    update_noise: float = Field(0.0, ge=0.0)
+    """Noise multiplier: Gaussian noise on every shared value, with a standard deviation of so many
+    times 2 · clip-update, the furthest that other images could move what is sent. Noise is drawn
+    from the operating system, so that nobody can take it away again, and a run with it is not
+    repeatable."""
+    prototype_noise: float = Field(0.0, ge=0.0)
+    """Standard deviation of the Gaussian noise on every value of a prototype, whose length is 1;
+    its noise multiplier is half of that."""
+    delta: float = Field(1e-5, gt=0.0, le=1e-3)
+    """At which δ the ε of all noise is told; well below 1 by the number of patients."""
+    largest_epsilon: float = Field(0.0, ge=0.0)
+    """Largest ε of all that ever left with noise; a message that would lead further is held back.
+    Nothing without noise may leave then. 0: none is asked for."""
+    approve_runs: bool = False
+    """Whether a person must approve each run before anything of it leaves (`xsite approve`)."""
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file.
+
+    Raises
+    ------
+    PolicyError
+        If it cannot be read, others than its owner may write it, or it says something that no
+        policy can: the file, the key, and what is allowed.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise PolicyError(f"Cannot read the policy {path}: {error.strerror}.") from error
+    values = read_toml(path, "the policy", PolicyError)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PolicyError(
+            f"Others than its owner may write the policy {path}: chmod go-w {os.fspath(path)}."
+        )
+    return make_policy(values, str(path))
+
+
+def make_policy(values: Mapping[str, Any], source: str) -> Policy:
+    """Check values and make a policy of them; errors as of :func:`read_policy`."""
+    known = [kebab(name) for name in Policy.model_fields]
+    for key in values:
+        # A second spelling could contradict the first.
+        if key not in known:
+            raise PolicyError(
+                f"The policy {source} has a key '{key}'; there are {', '.join(known)}."
+            )
+    try:
+        policy = Policy.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PolicyError(f"The policy {source}: {first['loc'][0]}: {first['msg']}.") from None
+    for pattern in policy.figures:
+        if not fnmatch.filter(FIGURES, pattern):
+            raise PolicyError(
+                f"The policy {source} lists the figure '{pattern}', which no site sends. There "
+                f"are {', '.join(FIGURES)}."
+            )
+    if said := _contradiction(policy):
+        raise PolicyError(f"The policy {source}: {said}.")
+    return policy
+
+
+def _contradiction(policy: Policy) -> str:
+    """Say which keys contradict each other; ``""`` where none do."""
+    if policy.update_noise and not policy.clip_update:
+        return (
+            "update-noise is measured by clip-update, which is 0. Set clip-update to the norm that "
+            "a round's change shall have at most"
+        )
+    if policy.update_noise and policy.largest_update:
+        return (
+            "with update-noise the weights move much further than training moved them, and "
+            "largest-update would hold every round back. Leave it at 0: clip-update is the limit"
+        )
+    if not policy.largest_epsilon:
+        return ""
+    if "weights" in policy.may_leave and not policy.update_noise:
+        return "largest-epsilon holds of no weights without noise: set clip-update and update-noise"
+    if "prototypes" in policy.may_leave and not policy.prototype_noise:
+        return (
+            "largest-epsilon holds of no prototypes without noise: set prototype-noise, or take "
+            "'prototypes' out of may-leave"
+        )
+    if any(may_leave(policy, figure) for figure in FIGURES):
+        return (
+            "largest-epsilon holds of no figures, which leave exactly: take 'figures' out of "
+            "may-leave"
+        )
+    return ""
+
+
+def may_leave(policy: Policy, figure: str) -> bool:
+    """Say whether a figure may leave."""
+    named = figure in FIGURES and any(fnmatch.fnmatchcase(figure, one) for one in policy.figures)
+    return "figures" in policy.may_leave and named
+
+
+def reduced(reply: SiteReply, policy: Policy) -> SiteReply:
+    """Return a reply without what the policy keeps here.
+
+    Weights are not left out: without them a round has no reply, and :mod:`clients.egress.gate` refuses.
+    """
+    figures = {name: value for name, value in reply.metrics.items() if may_leave(policy, name)}
+    if not isinstance(reply, RoundReply):
+        return replace(reply, metrics=figures)
+    return replace(reply, metrics=figures, prototypes=_enough(reply.prototypes, policy))
+
+
+def kept_back(reply: SiteReply, policy: Policy) -> str:
+    """Say for the site's log what :func:`reduced` leaves out; ``""`` where that is nothing."""
+    figures = [name for name in reply.metrics if not may_leave(policy, name)]
+    told = [f"{len(figures)} figures"] if figures else []
+    if isinstance(reply, RoundReply):
+        gone = len(reply.prototypes.classes) - len(_enough(reply.prototypes, policy).classes)
+        told += [f"{gone} prototypes"] if gone else []
+    return f"the policy keeps here: {' and '.join(told)}" if told else ""
+
+
+def _enough(prototypes: Prototypes, policy: Policy) -> Prototypes:
+    kept = prototypes.counts >= policy.min_prototype_images
+    if "prototypes" not in policy.may_leave:
+        kept = np.zeros_like(kept)
+    return Prototypes(
+        prototypes.site, prototypes.classes[kept], prototypes.vectors[kept], prototypes.counts[kept]
+    )

@@ -1,0 +1,277 @@
+"""A new hospital is taken in by a completed run: images without labels, and a network that fits.
+
+::
+
+    <run>/onboarded/<site>/private.safetensors  predictions.csv  onboard.json
+
+The run's own files are left alone. ``onboard.json`` is written last and names what the site was
+onboarded with; the same again rewrites the three files, anything else is refused.
+"""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.adapt.adapt import ADAPTATIONS, load_trained, meet, predict_met, unlabelled
+from clients.adapt.advice import RECOMMENDED, advise
+from clients.adapt.distance import Distances
+from clients.adapt.reliability import Trust, judge, trained_predictions
+from clients.prediction import decode_images, find_images
+from common.config.schema import SITE_NAME, Config
+from common.data.decode import DecodeSettings
+from common.data.folder import read_site
+from common.device import choose_device, limited_threads
+from common.errors import ConfigError, RunError
+from common.files import read_object, write_atomic, write_json
+from common.models.network import Network
+from common.runs.result import without_nan
+from common.runs.weights import ONBOARDED, save_private, weights_digest
+from common.tasks.metrics import Metrics, measure
+from simulations.runtime.locks import alone_in
+
+PRIVATE, PREDICTIONS, ABOUT = "private.safetensors", "predictions.csv", "onboard.json"
+SAVED = tuple(name for name in ADAPTATIONS if name != "test-batch")
+"""Adaptations that a site can keep; statistics of a batch last no longer than the batch."""
+
+
+@dataclass(frozen=True)
+class Onboarded:
+    """A site that a run has taken in.
+
+    Attributes
+    ----------
+    folder : Path
+        Where its files are.
+    images : int
+        How many were adapted to.
+    adaptation : str
+        What its private tensors hold.
+    files : tuple of Path
+        (n,) the images classified: all that could be read.
+    probabilities : dict of str to ndarray of float64
+        (n, classes), by adaptation.
+    classes : tuple of str
+        Names of the classes, in label order.
+    distances : Distances
+        To the trained sites.
+    trust : Trust
+        What can be said without labels.
+    figures : dict of str to Metrics
+        By adaptation, where the labels were to be used; else empty.
+    advice : tuple of str
+        Sentences on how far to trust all this.
+    failures : tuple of (Path, str)
+        Images that could not be read, and why.
+    """
+
+    folder: Path
+    images: int
+    adaptation: str
+    files: tuple[Path, ...]
+    probabilities: dict[str, NDArray[np.float64]]
+    classes: tuple[str, ...]
+    distances: Distances
+    trust: Trust
+    figures: dict[str, Metrics]
+    advice: tuple[str, ...]
+    failures: tuple[tuple[Path, str], ...]
+
+
+def onboard(
+    run: Path,
+    name: str,
+    folder: Path,
+    adaptation: str = RECOMMENDED,
+    evaluate: bool = False,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Onboarded:
+    """Let a run's network meet a new site, and write what it needs there.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of a completed run: pooled, federated, or single-site of one site.
+    name : str
+        What the new site shall be called.
+    folder : Path
+        Its images, at any depth. In a site folder these are the ones in the class folders.
+    adaptation : str
+        Which of :data:`SAVED` is kept.
+    evaluate : bool
+        Read the class folders' names as labels, for figures and for nothing else. The images are
+        those adapted to, as in use; the figures describe these images.
+    device : str
+        Where to compute.
+    progress : callable, optional
+        Told (done, total) images decoded.
+
+    Raises
+    ------
+    ConfigError
+        If the name or the adaptation cannot be.
+    RunError
+        If the run cannot take a site in, the name is taken, or there are fewer than two images.
+    SiteError
+        If the folder is to be evaluated and is no site folder.
+    CheckpointError
+        If weights of a trained site are missing.
+    """
+    if adaptation not in SAVED:
+        raise ConfigError(f"'{adaptation}' cannot be kept for a site; take {', '.join(SAVED)}.")
+    network, config = load_trained(run)
+    _check_name(run, name, config)
+    config = config.changed(device=device)
+    chosen = choose_device(config)
+    labelled = read_site(name, folder, config.class_names) if evaluate else None
+    decoded = list(
+        decode_images(_images(folder, config), DecodeSettings.from_config(config), progress)
+    )
+    files = [file for part in decoded for file in part.files]
+    images = np.concatenate([part.images for part in decoded])
+    target = run / ONBOARDED / name
+    key = _key(network, folder, files, images)
+    _check_free(target, key)
+    everything = np.arange(len(images), dtype=np.int64)
+    site = unlabelled(name, torch.from_numpy(images), everything)
+    with limited_threads(config):
+        met = meet(network.to(chosen.device), site, config, chosen)
+        probabilities = {
+            adapted: predict_met(one, site, everything, config, chosen)
+            for adapted, one in met.networks.items()
+        }
+    trust = judge(probabilities, met.distances, trained_predictions(run, config.site_names))
+    figures = {}
+    if labelled is not None:
+        of = dict(zip(labelled.files, labelled.labels.tolist(), strict=True))
+        labels = np.array([of[file.relative_to(folder).as_posix()] for file in files])
+        figures = {adapted: measure(labels, said) for adapted, said in probabilities.items()}
+    adapted_to = min(len(files), config.statistics_images)
+    found = Onboarded(
+        target,
+        adapted_to,
+        adaptation,
+        tuple(files),
+        probabilities,
+        config.class_names,
+        met.distances,
+        trust,
+        figures,
+        advise(name, adapted_to, met.distances, trust, evaluate),
+        tuple(failure for part in decoded for failure in part.failures),
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    with alone_in(target, "the site"):
+        save_private(target / PRIVATE, met.networks[adaptation], name, config)
+        write_atomic(target / PREDICTIONS, _table(found, folder).encode())
+        write_json(target / ABOUT, without_nan(_about(found, name, run, folder, key)))
+    return found
+
+
+def _check_name(run: Path, name: str, config: Config) -> None:
+    if not SITE_NAME.fullmatch(name):
+        raise ConfigError(
+            f"'{name}' is no site name: lower-case letters, digits, '-' and '_', at most 63."
+        )
+    if name in config.site_names:
+        raise RunError(
+            f"The run {run} was trained at '{name}', which has a normalisation of its own there: "
+            f"use xsite predict {run.name} --site {name}, or give the new site another name."
+        )
+
+
+def _images(folder: Path, config: Config) -> list[Path]:
+    """Return the images of a folder; of a site folder those below its class folders."""
+    classes = [folder / label for label in config.class_names if (folder / label).is_dir()]
+    # Else the lesion masks of a synthetic hospital would count as images.
+    return find_images(classes or [folder])
+
+
+def _key(network: Network, folder: Path, files: Sequence[Path], images: NDArray[np.uint8]) -> str:
+    """Hash what the site is onboarded with: the network, and its images with their names."""
+    digest = hashlib.sha256(weights_digest(network).encode())
+    for file in files:
+        digest.update(f"\n{file.relative_to(folder).as_posix()}".encode())
+    for image in images:
+        digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _check_free(target: Path, key: str) -> None:
+    """Refuse a name under which something else was onboarded, or lies."""
+    if not target.exists():
+        return
+    if (target / ABOUT).exists():
+        if read_object(target / ABOUT).get("key") != key:
+            raise RunError(
+                f"A site '{target.name}' was onboarded before, with other images or another "
+                f"network. Choose another name, or move {target} away."
+            )
+        return
+    known = {PRIVATE, PREDICTIONS, ".lock"}
+    others = [path.name for path in target.iterdir() if path.name not in known]
+    if [name for name in others if not name.endswith(".part")]:
+        raise RunError(
+            f"{target} holds files that no onboarding wrote ({', '.join(sorted(others)[:3])}). "
+            "Choose another name, or move it away."
+        )
+
+
+def _table(found: Onboarded, folder: Path) -> str:
+    """Return file, adaptation, one column a class, and the predicted class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "adaptation", *found.classes, "predicted"])
+    for number, file in enumerate(found.files):
+        for adaptation, probabilities in found.probabilities.items():
+            row = probabilities[number]
+            values = (f"{value:.6f}" for value in row)
+            decision = found.classes[int(row.argmax())]
+            writer.writerow([file.relative_to(folder).as_posix(), adaptation, *values, decision])
+    return text.getvalue()
+
+
+def shares(found: Onboarded) -> Mapping[str, list[float]]:
+    """Return the share of images that each adaptation gives to each class, in label order."""
+    count = len(found.classes)
+    return {
+        adaptation: (np.bincount(said.argmax(axis=1), minlength=count) / len(said)).tolist()
+        for adaptation, said in found.probabilities.items()
+    }
+
+
+def _about(found: Onboarded, name: str, run: Path, folder: Path, key: str) -> dict[str, Any]:
+    return {
+        "site": name,
+        "run": os.fspath(run.absolute()),
+        "images": os.fspath(folder.absolute()),
+        "version": metadata.version("xsite"),
+        "key": key,
+        "classified": len(found.files),
+        "unreadable": [os.fspath(path) for path, _ in found.failures],
+        "adapted_to": found.images,
+        "adaptation": found.adaptation,
+        "recommended": RECOMMENDED,
+        "decided": {
+            adaptation: dict(zip(found.classes, told, strict=True))
+            for adaptation, told in shares(found).items()
+        },
+        "distances": dict(found.distances.to),
+        "distances_of_trained_sites": [
+            {"sites": list(pair), "distance": distance}
+            for pair, distance in found.distances.among.items()
+        ],
+        "trust": found.trust.as_dict() | {"is_far": found.trust.is_far},
+        "figures": {name: figures.as_dict() for name, figures in found.figures.items()},
+        "advice": list(found.advice),
+    }

@@ -1,0 +1,196 @@
+"""What a run's network says about images that carry no label."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clients.adapt.adapt import unlabelled
+from common.data.decode import DecodeSettings, decode_file
+from common.device import choose_device, limited_threads
+from common.errors import RunError, XsiteError
+from common.files import write_atomic
+from common.learning.evaluation import EVALUATION_BATCH, predict
+from common.runs.weights import Which, load_run_network
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
+
+
+@dataclass(frozen=True)
+class ImagePredictions:
+    """Predicted probabilities of unlabelled images.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        (n,) the images that could be read.
+    probabilities : ndarray of float64
+        (n, classes)
+    classes : tuple of str
+        Names of the classes, in label order.
+    failures : tuple of (Path, str)
+        Images that could not be read, and why.
+    """
+
+    files: tuple[Path, ...]
+    probabilities: NDArray[np.float64]
+    classes: tuple[str, ...]
+    failures: tuple[tuple[Path, str], ...]
+
+    @property
+    def decisions(self) -> list[str]:
+        """The most probable class of every image."""
+        return [self.classes[index] for index in self.probabilities.argmax(axis=1)]
+
+    def to_csv(self) -> str:
+        """Return file, one column a class, and the predicted class."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *self.classes, "predicted"])
+        for file, row, decision in zip(self.files, self.probabilities, self.decisions, strict=True):
+            writer.writerow([file, *(f"{value:.6f}" for value in row), decision])
+        return text.getvalue()
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return the images that paths name, a folder standing for the images in and below it.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files, taken as they are, and folders. In a folder, files are images by their suffix, or
+        DICOM by the letters that such a file holds from byte 128 on.
+
+    Raises
+    ------
+    RunError
+        If a path is missing or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if _is_image(file))
+            if not inside:
+                raise RunError(f"The folder {path} holds no image (PNG, JPEG, BMP, TIFF or DICOM).")
+            found += inside
+        # Not a pipe: reading it would wait for ever.
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise RunError(f"There is no file or folder {path}.")
+    return list(dict.fromkeys(found))
+
+
+def _is_image(file: Path) -> bool:
+    if not file.is_file() or file.name.startswith("."):
+        return False
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    # Hospitals export DICOM files without a suffix, or with a number as one.
+    with file.open("rb") as opened:
+        return opened.read(132)[128:] == b"DICM"
+
+
+def predict_images(
+    run: Path,
+    site: str,
+    files: Sequence[Path],
+    which: Which = "final",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImagePredictions:
+    """Classify images with a run's network, decoded as the run decoded its own.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    site : str
+        The site whose normalisation is used: the one whose scanner made the images.
+    files : sequence of Path
+        The images.
+    which : {"final", "best"}
+        Weights of the last step, or the best by validation.
+    device : str
+        Where to compute.
+    progress : callable, optional
+        Told (done, total) images.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run or the site none of its sites.
+    CheckpointError
+        If the weights are missing or do not fit.
+    """
+    network, config = load_run_network(run, site, which)
+    config = config.changed(device=device)
+    chosen = choose_device(config)
+    network.to(chosen.device)
+    settings = DecodeSettings.from_config(config)
+    read: list[Path] = []
+    failures: list[tuple[Path, str]] = []
+    parts: list[NDArray[np.float64]] = [np.empty((0, len(config.class_names)))]
+    with limited_threads(config):
+        for decoded in decode_images(files, settings, progress):
+            read += decoded.files
+            failures += decoded.failures
+            if decoded.files:
+                images = torch.from_numpy(decoded.images)
+                batch = unlabelled(site, images, np.arange(len(images)))
+                parts.append(predict(network, batch, batch.train, config, chosen)[0])
+    return ImagePredictions(tuple(read), np.concatenate(parts), config.class_names, tuple(failures))
+
+
+class Decoded(NamedTuple):
+    """Some images: the files that could be read, their pixels, and what kept others from it.
+
+    ``images`` is an ndarray of uint8, shape (n, size, size, channels), in the order of ``files``.
+    """
+
+    files: list[Path]
+    images: NDArray[np.uint8]
+    failures: list[tuple[Path, str]]
+
+
+def decode_images(
+    files: Sequence[Path],
+    settings: DecodeSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Decoded]:
+    """Decode images, a batch at a time.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The images.
+    settings : DecodeSettings
+        A run's.
+    progress : callable, optional
+        Told (done, total) images once what was yielded has been dealt with.
+    """
+    empty = np.empty((0, settings.size, settings.size, settings.channels), np.uint8)
+    for start in range(0, len(files), EVALUATION_BATCH):
+        read: list[Path] = []
+        images: list[NDArray[np.uint8]] = []
+        failures: list[tuple[Path, str]] = []
+        for file in files[start : start + EVALUATION_BATCH]:
+            try:
+                images.append(decode_file(file, settings))
+                read.append(file)
+            except (XsiteError, OSError) as error:
+                failures.append((file, str(error)))
+        yield Decoded(read, np.stack(images) if images else empty, failures)
+        if progress is not None:
+            progress(min(start + EVALUATION_BATCH, len(files)), len(files))
+
+
+def write_csv(path: Path, predictions: ImagePredictions) -> None:
+    """Write predictions as a table, atomically."""
+    write_atomic(path, predictions.to_csv().encode())

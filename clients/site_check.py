@@ -1,0 +1,129 @@
+"""What a hospital can learn of its own folder before it joins; nothing leaves the machine."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.config.schema import Config
+from common.data.cache import SiteData, bad_files
+from common.data.decode import DecodeSettings, dicom_patient, read_header
+from common.data.folder import SiteFolder, inspect_site
+from common.data.folds import leakage, split_site
+from common.errors import SiteError
+
+
+@dataclass(frozen=True)
+class SiteCheck:
+    """Whether a site's folder is fit, and why not.
+
+    Attributes
+    ----------
+    name : str
+        The site.
+    root : Path
+        Its folder.
+    images : dict of str to int
+        Images by class.
+    patients : int
+        Patients whose id is known.
+    without_patient : int
+        Images without a patient id.
+    widths, heights : tuple of int
+        Smallest and largest, in pixels; (0, 0) where nothing can be read.
+    formats : dict of str to int
+        Files by format and mode, most frequent first.
+    folds : tuple of (int, int)
+        Training and test images of each fold; empty where the folder is unfit.
+    leakage : str
+        What a fold may leak.
+    warnings, problems : tuple of str
+        What a person should know, and what has to be mended.
+    """
+
+    name: str
+    root: Path
+    images: dict[str, int]
+    patients: int
+    without_patient: int
+    widths: tuple[int, int]
+    heights: tuple[int, int]
+    formats: dict[str, int]
+    folds: tuple[tuple[int, int], ...]
+    leakage: str
+    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def fit(self) -> bool:
+        """Whether the site can train."""
+        return not self.problems
+
+
+def check_site(name: str, root: Path, config: Config) -> SiteCheck:
+    """Read a whole site folder, decode every image, and make its folds.
+
+    Parameters
+    ----------
+    name : str
+        The site.
+    root : Path
+        Its folder.
+    config : Config
+        Classes, decode settings and folds.
+
+    Returns
+    -------
+    SiteCheck
+        With every problem found, not only the first.
+    """
+    folder, found = inspect_site(name, root, config.class_names)
+    problems = [*found, *bad_files(folder, folder.files, DecodeSettings.from_config(config))]
+    widths, heights, formats = _headers(folder)
+    patients = tuple(
+        patient or dicom_patient(root / file)
+        for file, patient in zip(folder.files, folder.patients, strict=True)
+    )
+    folds: list[tuple[int, int]] = []
+    leaks = ""
+    if not problems:
+        nothing = np.empty((len(folder.files), 0, 0, 0), np.uint8)
+        data = SiteData(name, nothing, folder.labels, patients, folder.files, folder.classes)
+        try:
+            for fold in range(config.folds):
+                split = split_site(data, config.changed(fold=fold))
+                folds.append((len(split.train) + len(split.validation), len(split.test)))
+                leaks = leaks or leakage(data, split).sentence()
+        except SiteError as error:
+            problems.append(str(error))
+    return SiteCheck(
+        name=name,
+        root=root,
+        images={
+            label: int(np.sum(folder.labels == index)) for index, label in enumerate(folder.classes)
+        },
+        patients=len(set(patients) - {None}),
+        without_patient=sum(patient is None for patient in patients),
+        widths=(min(widths, default=0), max(widths, default=0)),
+        heights=(min(heights, default=0), max(heights, default=0)),
+        formats=dict(formats.most_common()),
+        folds=tuple(folds),
+        leakage=leaks,
+        warnings=folder.warnings,
+        problems=tuple(problems),
+    )
+
+
+def _headers(folder: SiteFolder) -> tuple[list[int], list[int], Counter[str]]:
+    """Return widths, heights and formats of the files whose headers can be read."""
+    widths, heights, formats = [], [], Counter[str]()
+    for file in folder.files:
+        try:
+            header = read_header((folder.root / file).read_bytes(), folder.root / file)
+        except (SiteError, OSError):
+            continue
+        widths.append(header.width)
+        heights.append(header.height)
+        formats[f"{header.format} ({header.mode})"] += 1
+    return widths, heights, formats

@@ -1,0 +1,1 @@
+"""The configuration of a run: its keys, and where their values come from."""

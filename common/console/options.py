@@ -1,0 +1,294 @@
+"""Options that several commands share, and the configuration that they add up to."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from common.config.schema import Config, Scalar
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file of keys and values.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One key, over the file's; repeatable. See xsite config."
+    ),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder that holds one folder a site. Without --sites, all of them take part.",
+    ),
+]
+SiteList = Annotated[
+    str | None, typer.Option("--sites", metavar="A,B", help="Sites by name, in order.")
+]
+SiteFolders = Annotated[
+    list[str] | None,
+    typer.Option("--site", metavar="NAME=DIR", help="A site and its folder; repeatable."),
+]
+RunsFolder = Annotated[
+    Path | None, typer.Option("--runs", metavar="DIR", help="Folder of all runs. [default: runs]")
+]
+RunName = Annotated[
+    str | None, typer.Option("--name", help="Name of the run's folder. [default: mode and time]")
+]
+ResumedRun = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="RUN", help="Go on with this run, by its name or folder."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything random.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", help="A method of the comparison, as fedprox. See xsite methods."),
+]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", metavar="N", help="Passes over the images.")
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1. [default: auto]")
+]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for on the command line, before it is a configuration.
+
+    ``mode`` is the training mode of the command, which a ``method`` must be made for.
+    """
+
+    file: ConfigFile = None
+    settings: Settings = None
+    data: DataFolder = None
+    sites: SiteList = None
+    site_folders: SiteFolders = None
+    runs: RunsFolder = None
+    name: RunName = None
+    resume: ResumedRun = None
+    seed: Seed = None
+    epochs: Epochs = None
+    device: Device = None
+    method: MethodName = None
+    mode: str = ""
+
+
+def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a run in place of its parameter ``asked``.
+
+    Parameters
+    ----------
+    *without : str
+        Attributes of :class:`Asked` that this command has no option for.
+
+    Returns
+    -------
+    callable
+        A decorator. What is given on the command line reaches the command as one ``Asked``.
+    """
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in get_type_hints(Asked, include_extras=True).items()
+        if name not in ("mode", *without)
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            parameters += shared if parameter.name == "asked" else kept
+
+        @functools.wraps(command)
+        def wrapper(**given: Any) -> None:
+            asked = Asked(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+            command(asked=asked, **given)
+
+        # What Typer makes options of.
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {each.name: each.annotation for each in parameters}
+        return wrapper
+
+    return decorate
+
+
+def gather_config(asked: Asked) -> Config:
+    """Make a configuration of a file, a method, ``--set`` and the options, the later winning.
+
+    Parameters
+    ----------
+    asked : Asked
+        With ``resume``, the resumed run's own configuration is the ground of it all.
+
+    Returns
+    -------
+    Config
+        Its paths absolute, its sites named.
+
+    Raises
+    ------
+    ConfigError
+        If a value is wrong, or values contradict each other.
+    RunError
+        If there is no run to resume.
+    """
+    from common.config.load import load_config, make_config, parse_override
+
+    values: dict[str, Scalar] = {}
+    if asked.file is not None:
+        file = load_config(asked.file)
+        values |= file.model_dump(by_alias=True, include=file.model_fields_set)
+    if asked.method is not None:
+        values |= _from_method(asked.method, asked.mode)
+    values |= dict(parse_override(text) for text in asked.settings or ())
+    values |= _from_options(asked)
+    if asked.resume is None:
+        return load_config(None, complete(values))
+    run = _find_run(asked.resume, values)
+    from common.runs.folder import read_run_config
+
+    stored = read_run_config(run)
+    told = _with_absolute_paths(values)
+    if not told.get("data", "given"):
+        del told["data"]
+    here: dict[str, Scalar] = {
+        "run-name": run.name,
+        "runs-dir": str(run.parent),
+        "resume": True,
+    }
+    return make_config(stored.to_run_config() | told | here)
+
+
+def _from_method(name: str, mode: str) -> dict[str, Scalar]:
+    from common.errors import ConfigError
+    from common.methods.registry import find_method
+
+    method = find_method(name)
+    if method.mode != mode:
+        raise ConfigError(
+            f"The method '{name}' is for {method.mode} training: "
+            f"xsite train {method.mode} --method {name}."
+        )
+    return method.values
+
+
+def _from_options(asked: Asked) -> dict[str, Scalar]:
+    from common.errors import ConfigError
+
+    values: dict[str, Scalar] = {}
+    if asked.sites is not None and asked.site_folders:
+        raise ConfigError("Give either --sites or --site name=folder, not both.")
+    if asked.site_folders:
+        values["sites"] = ",".join(_site_entry(text) for text in asked.site_folders)
+    if asked.resume is not None and asked.name is not None:
+        raise ConfigError("Give either --resume or --name: a resumed run keeps its name.")
+    options: dict[str, Scalar | None] = {
+        "sites": asked.sites,
+        "data": None if asked.data is None else str(asked.data),
+        "runs-dir": None if asked.runs is None else str(asked.runs),
+        "run-name": asked.name,
+        "seed": asked.seed,
+        "epochs": asked.epochs,
+        "device": asked.device,
+    }
+    return values | {key: value for key, value in options.items() if value is not None}
+
+
+def _site_entry(text: str) -> str:
+    from common.errors import ConfigError
+
+    name, equals, folder = text.partition("=")
+    if not equals or not name.strip() or not folder.strip():
+        raise ConfigError(f"--site '{text}' is not name=folder, for example a=/data/hospital-a.")
+    if "," in text:
+        raise ConfigError(f"The folder {folder} has a comma in its name; rename it or link to it.")
+    return f"{name.strip()}={folder.strip()}"
+
+
+def complete(values: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Return values with the sites named and all paths absolute.
+
+    Raises
+    ------
+    ConfigError
+        If the data folder cannot be read, or holds no site.
+    """
+    named = dict(values)
+    _name_sites(named)
+    return _with_absolute_paths(named)
+
+
+def _name_sites(values: dict[str, Scalar]) -> None:
+    """Let the sub-folders of a data folder be the sites where none are named."""
+    import os
+
+    from common.config.schema import SYNTHETIC
+    from common.errors import ConfigError
+
+    data = str(values.get("data", SYNTHETIC)) or os.environ.get("XSITE_DATA", "")
+    if values.get("sites") or data in ("", SYNTHETIC):
+        return
+    folder = Path(data).expanduser()
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+    except OSError as error:
+        raise ConfigError(f"Cannot read the data folder {folder}: {error.strerror}.") from error
+    if not names:
+        raise ConfigError(f"The data folder {folder} holds no folders; it needs one for each site.")
+    values["sites"] = ",".join(names)
+
+
+def _with_absolute_paths(values: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Resolve paths against the present folder: a run may go on from another one."""
+    from common.config.schema import SYNTHETIC
+
+    told = dict(values)
+    for key in ("data", "runs-dir", "cache-dir", "pretrained"):
+        if told.get(key) and not (key == "data" and told[key] == SYNTHETIC):
+            told[key] = str(Path(str(told[key])).expanduser().absolute())
+    if isinstance(told.get("sites"), str):
+        entries = []
+        for entry in str(told["sites"]).split(","):
+            name, equals, folder = entry.partition("=")
+            path = str(Path(folder.strip()).expanduser().absolute()) if equals else ""
+            entries.append(f"{name.strip()}={path}" if equals else name.strip())
+        told["sites"] = ",".join(entry for entry in entries if entry)
+    return told
+
+
+def _find_run(named: str, values: dict[str, Scalar]) -> Path:
+    """Return the folder of a run given by its name or its folder."""
+    base = Path(str(values.get("runs-dir") or "runs")).expanduser()
+    return find_run(named, base)
+
+
+def find_run(named: str, base: Path) -> Path:
+    """Return the folder of a run.
+
+    Parameters
+    ----------
+    named : str
+        Its folder, or its name below ``base``.
+    base : Path
+        The folder of all runs.
+
+    Raises
+    ------
+    RunError
+        If there is neither.
+    """
+    from common.errors import RunError
+
+    for path in (Path(named).expanduser(), base / named):
+        if (path / "config.toml").is_file():
+            return path.absolute()
+    raise RunError(f"There is no run '{named}', neither as a folder nor by that name in {base}.")

@@ -1,0 +1,113 @@
+"""Tables on the terminal: what a run came to, what a site's folder holds, what was predicted."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clients.site_check import SiteCheck
+from common.runs.result import read_result
+
+METRICS = (("accuracy", "Acc"), ("f1", "F1"), ("sensitivity", "Sens"), ("precision", "Prec"))
+
+
+def print_result(console: Console, run: Path) -> None:
+    """Print a completed run's figures on its test images, and where its files are.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    run : Path
+        The run's folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no result.
+    """
+    result = read_result(run)
+    console.print(_figures("Test images, weights of the last step", result.get("metrics", {})))
+    best = result.get("best") or {}
+    if best:
+        console.print(_figures("Test images, weights that validation chose", best))
+    say(console, f"Run folder: {run}")
+
+
+def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("Site", overflow="fold")
+    for heading in ("n", *(short for _, short in METRICS), "AUC", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site, subsets in metrics.items():
+        test = subsets.get("test", {})
+        interval = f"{number(test.get('auc_low'), 2)}–{number(test.get('auc_high'), 2)}"
+        table.add_row(
+            site,
+            str(test.get("images", "")),
+            *(number(test.get(key)) for key, _ in METRICS),
+            number(test.get("auc")),
+            interval if test.get("auc_low") is not None else "–",
+        )
+    return table
+
+
+def print_check(console: Console, check: SiteCheck) -> None:
+    """Print what was found in a site's folder, and whether it is fit for training."""
+    say(console, f"Site '{check.name}': {check.root}")
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, count in check.images.items():
+        facts.add_row(f"images of {label}", str(count))
+    facts.add_row("patients known", str(check.patients))
+    facts.add_row("images without patient", str(check.without_patient))
+    facts.add_row("width, in pixels", _range(check.widths))
+    facts.add_row("height, in pixels", _range(check.heights))
+    for kind, count in check.formats.items():
+        facts.add_row(kind, str(count))
+    console.print(facts, markup=False, highlight=False)
+    if check.folds:
+        folds = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(check.folds)]
+        print_rows(console, "", ("Fold", "Training images", "Test images"), folds)
+    if check.leakage:
+        say(console, check.leakage)
+    for warning in check.warnings:
+        say(console, f"Warning: {warning}")
+    for problem in check.problems:
+        console.print(
+            f"Problem: {problem}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+    say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
+
+
+def _range(ends: tuple[int, int]) -> str:
+    low, high = ends
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a figure, a dash where it is not defined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def print_rows(
+    console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print a table whose first column is text and whose others are figures."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column(headings[0], overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a sentence as it is: names of files may look like markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

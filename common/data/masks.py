@@ -1,0 +1,71 @@
+"""Reading the masks of a synthetic hospital: where in an image lesions and lungs lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.config.schema import Config
+from common.data.augment import MEAN, SPREAD, prepare
+from common.data.decode import DecodeSettings, decode_file
+from common.data.synthetic.hospital import LUNG_MASKS, MASKS
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Lesions and lungs of some images, as the network sees these in evaluation.
+
+    Attributes
+    ----------
+    lesions : ndarray of float32, shape (n, size, size)
+        Share of each pixel that is lesion, 0 to 1; zeros for a negative image.
+    lungs : ndarray of float32, shape (n, size, size)
+        Share of each pixel that is lung, lesions included.
+    """
+
+    lesions: NDArray[np.float32]
+    lungs: NDArray[np.float32]
+
+
+def has_masks(root: Path) -> bool:
+    """Return whether a site's folder holds masks of lesions and lungs."""
+    return (root / MASKS).is_dir() and (root / LUNG_MASKS).is_dir()
+
+
+def load_masks(root: Path, files: Sequence[str], config: Config) -> Masks:
+    """Read the masks of some images of a synthetic hospital.
+
+    They go through the functions that an image goes through, :func:`common.data.decode.decode_file`
+    and :func:`common.data.augment.prepare`, so a mask lies where its image does.
+
+    Parameters
+    ----------
+    root : Path
+        The site's folder, for which :func:`has_masks` holds.
+    files : sequence of str, length n
+        Images as POSIX paths below it.
+    config : Config
+        Size of cached images and of those that the network sees.
+
+    Raises
+    ------
+    SiteError
+        If a mask is missing or cannot be decoded.
+    """
+    return Masks(_shares(root / MASKS, files, config), _shares(root / LUNG_MASKS, files, config))
+
+
+def _shares(folder: Path, files: Sequence[str], config: Config) -> NDArray[np.float32]:
+    """Return masks of 0 and 255 as shares of pixels, (n, size, size)."""
+    # A mask is grey whatever the images are; the window is for DICOM files.
+    settings = DecodeSettings(config.cached_size, 1, config.window_center, config.window_width)
+    decoded = np.empty((len(files), settings.size, settings.size, 1), np.uint8)
+    for number, file in enumerate(files):
+        decoded[number] = decode_file(folder / file, settings)
+    if not len(files):
+        return np.empty((0, config.image_size, config.image_size), np.float32)
+    planes = prepare(torch.from_numpy(decoded), config.image_size)[:, 0] * SPREAD + MEAN
+    return np.ascontiguousarray(planes.clamp(0, 1).numpy())

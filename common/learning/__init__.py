@@ -1,0 +1,1 @@
+"""One training loop: objective, prototypes, optimiser, schedule, evaluation."""

@@ -1,0 +1,214 @@
+"""What a network does at a site: predictions and their metrics, and its running statistics."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from common.config.schema import Config
+from common.data.augment import prepare
+from common.data.folds import Split
+from common.device import Device
+from common.errors import RunError
+from common.learning.loop import TrainingSite
+from common.models.network import Network
+from common.models.per_site import OwnModules
+from common.randomness import numpy_generator
+from common.tasks.metrics import Metrics, auc_interval, measure
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "Metrics",
+    "Predictions",
+    "auc_interval",
+    "estimate_statistics",
+    "evaluate_site",
+    "in_mode",
+    "measure",
+    "own_norms",
+    "predict",
+]
+
+EVALUATION_BATCH = 64
+"""Images in a batch that is not trained on; fixed, since batches of other sizes round otherwise."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says about some images of a site.
+
+    Attributes
+    ----------
+    indices : ndarray of int64, shape (n,)
+        The images, as positions in the site's data.
+    labels : ndarray of int64, shape (n,)
+        Their true classes.
+    probabilities : ndarray of float64, shape (n, classes)
+        Softmax of the logits.
+    """
+
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+
+@contextmanager
+def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
+    """Put every module in a mode within a block and give each its own back."""
+    before = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, was in before:
+            module.training = was
+
+
+@torch.inference_mode()
+def predict(
+    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]]]:
+    """Classify and project images of a site in eval mode; no running statistic is touched.
+
+    Parameters
+    ----------
+    network : Network
+        On the device; its mode is restored.
+    site : TrainingSite
+        Whose images, and whose normalisation.
+    indices : ndarray of int64, shape (n,)
+        Which images.
+    config : Config
+        Image size.
+    device : Device
+        Where to compute.
+
+    Returns
+    -------
+    probabilities : ndarray of float64, shape (n, classes)
+        Softmax of the logits. Under ``variant = 'released'`` the logits are sigmoid values, as
+        the authors' cross entropy has them; the order of two classes' images is the same.
+    projections : ndarray of float32 (float64 if ``precision`` says so), shape (n, size)
+        Not normalised.
+
+    Raises
+    ------
+    RunError
+        If the outputs are no longer finite: the weights are broken.
+    """
+    if not len(indices):
+        return np.empty((0, len(config.class_names))), np.empty((0, config.projection_size), "f4")
+    logits, projections = [], []
+    with in_mode(network, training=False):
+        for start in range(0, len(indices), EVALUATION_BATCH):
+            images = _prepared(site, indices[start : start + EVALUATION_BATCH], config, device)
+            with device.autocast():
+                output = network(images, [(site.name, len(images))])
+            logits.append(output.logits.double())
+            projections.append(output.projection.to(device.images_dtype))
+    probabilities = torch.cat(logits).softmax(dim=1).cpu().numpy()
+    if not np.isfinite(probabilities).all():
+        raise RunError(
+            f"The network's outputs for the images of {site.name} are no longer finite: its "
+            "weights or running statistics are broken. Lower learning-rate, or set clip-norm."
+        )
+    return probabilities, torch.cat(projections).cpu().numpy()
+
+
+def _prepared(
+    site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+) -> torch.Tensor:
+    raw, _ = site.batch(indices, device)
+    return prepare(raw, config.image_size).to(device.images_dtype)
+
+
+def evaluate_site(
+    network: Network, site: TrainingSite, split: Split, config: Config, device: Device
+) -> tuple[dict[str, Metrics], dict[str, Predictions]]:
+    """Evaluate a network on a site's test images, and on its validation images if it has any.
+
+    Parameters
+    ----------
+    network, site, config, device
+        As for :func:`predict`.
+    split : Split
+        Which of the site's images are for what.
+
+    Returns
+    -------
+    tuple of dict
+        Metrics and predictions by subset, ``"test"`` and ``"validation"``.
+    """
+    metrics, predictions = {}, {}
+    for subset, indices in (("test", split.test), ("validation", split.validation)):
+        if len(indices):
+            probabilities, _ = predict(network, site, indices, config, device)
+            labels = site.labels.cpu().numpy()[indices]
+            metrics[subset] = measure(labels, probabilities)
+            predictions[subset] = Predictions(indices, labels, probabilities)
+    return metrics, predictions
+
+
+def own_norms(network: nn.Module, site: str) -> list[_BatchNorm]:
+    """Return every BatchNorm that is a site's own, in the network's order."""
+    return [
+        norm
+        for place in network.modules()
+        if isinstance(place, OwnModules)
+        for norm in place.sites[site].modules()
+        if isinstance(norm, _BatchNorm)
+    ]
+
+
+@torch.no_grad()
+def estimate_statistics(
+    network: Network, site: TrainingSite, config: Config, device: Device
+) -> None:
+    """Re-estimate a site's running statistics under the network's present weights.
+
+    The statistics that a site trained belong to its own weights and not to the average that it
+    receives; with them, accuracy right after averaging is at chance. One forward pass in train
+    mode over un-augmented training images gives every layer the mean over the batches of that
+    layer's batch mean and (unbiased) variance. Weights, and other sites' tensors, stay.
+
+    Parameters
+    ----------
+    network : Network
+        On the device. Only this site's own running statistics change. Without DSBN nothing does:
+        statistics that all sites share were averaged with the weights.
+    site : TrainingSite
+        Whose images; at most ``statistics-images`` of the training part, always the same ones.
+        With a single one there is no variance to estimate, and nothing changes.
+    config : Config
+        Image size, number of images, seed.
+    device : Device
+        Where to compute.
+    """
+    norms = own_norms(network, site.name)
+    # In random order: files are sorted by class, and a batch of one class is not the site.
+    generator = numpy_generator(config.seed, site.name, "statistics")
+    chosen = generator.permutation(site.train)[: config.statistics_images]
+    if not norms or len(chosen) < 2:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative mean over the batches
+    try:
+        with in_mode(network, training=False):
+            for norm in norms:
+                norm.train()
+            # Batches alike in size, since each weighs alike.
+            for indices in np.array_split(chosen, -(-len(chosen) // EVALUATION_BATCH)):
+                images = _prepared(site, indices, config, device)
+                with device.autocast():
+                    network(images, [(site.name, len(images))])
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

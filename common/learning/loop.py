@@ -1,0 +1,303 @@
+"""The one training loop: pooled, single-site and federated training all go through :func:`train`.
+
+They differ in the sites that a batch is made of and in the constants that the contrastive term
+meets. What step s does is a function of (configuration, weights, optimizer, s) alone, so that a
+resumed run goes on bit for bit.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+
+from common.config.schema import Config
+from common.data.augment import augment
+from common.data.cache import SiteData
+from common.data.folds import Split
+from common.data.sampling import batch_indices
+from common.device import Device
+from common.errors import RunError
+from common.learning.objective import Loss, objective
+from common.learning.optimiser import contrastive_weight, learning_rate, make_optimizer
+from common.learning.prototypes import Anchors
+from common.methods.term import Batch, Term
+from common.models.network import Network
+from common.randomness import seeded_torch, torch_generator
+
+__all__ = [
+    "StepReport",
+    "TrainSummary",
+    "TrainingSite",
+    "contrastive_weight",
+    "learning_rate",
+    "make_optimizer",
+    "train",
+    "training_site",
+]
+
+REPORT_SECONDS = 0.5
+"""Shortest time between two reports of a step; each makes the processor wait for the device."""
+
+
+@dataclass(frozen=True)
+class TrainingSite:
+    """A site's images as the loop reads them.
+
+    Attributes
+    ----------
+    name : str
+        The site.
+    images : Tensor of uint8, shape (n, size, size, channels)
+        On the GPU as a whole where they fit, else over the memory-mapped cache.
+    labels : Tensor of int64, shape (n,)
+        On the training device.
+    train : ndarray of int64
+        Which of them are for training.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    train: NDArray[np.int64]
+
+    def batch(self, indices: NDArray[np.int64], device: Device) -> tuple[Tensor, Tensor]:
+        """Bring some images to the training device.
+
+        Parameters
+        ----------
+        indices : ndarray of int64, shape (b,)
+            Which of the site's images, in which order.
+        device : Device
+            Where to.
+
+        Returns
+        -------
+        tuple of Tensor
+            Images of uint8, (b, size, size, channels), and labels of int64, (b,).
+        """
+        chosen = torch.from_numpy(indices)
+        # index_select: `images[chosen]` is 300 times slower over bytes on the CPU.
+        images = self.images.index_select(0, chosen.to(self.images.device, non_blocking=True))
+        if device.on_gpu and not images.is_cuda:
+            # Only from pinned memory does a copy not hold up the processor.
+            images = images.pin_memory().to(device.device, non_blocking=True)
+        chosen = chosen.to(self.labels.device, non_blocking=True)
+        return images, self.labels.index_select(0, chosen)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """How training stands after a step; losses are means since the last report."""
+
+    step: int
+    total_steps: int
+    loss: float
+    cross_entropy: float
+    contrastive: float
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What a call of :func:`train` did; losses are means over its steps.
+
+    ``next_step`` is where to go on: the end of ``steps`` unless ``stopped``.
+    """
+
+    steps: int
+    images: int
+    seconds: float
+    loss: float
+    cross_entropy: float
+    contrastive: float
+    stopped: bool
+    next_step: int
+
+
+def training_site(data: SiteData, split: Split, device: Device) -> TrainingSite:
+    """Bring a site's decoded images to where the loop reads them.
+
+    Parameters
+    ----------
+    data : SiteData
+        The memory-mapped cache and labels.
+    split : Split
+        Its training part is trained on.
+    device : Device
+        On a GPU, the whole set is copied there if it takes less than a quarter of the free memory.
+    """
+    with warnings.catch_warnings():
+        # torch has no read-only tensors; nothing here writes to the images.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        images = torch.from_numpy(np.asarray(data.images))
+    if device.on_gpu and images.nbytes < torch.cuda.mem_get_info(device.device)[0] / 4:
+        images = images.to(device.device)
+    labels = torch.from_numpy(np.asarray(data.labels, dtype=np.int64)).to(device.device)
+    return TrainingSite(data.name, images, labels, split.train)
+
+
+def train(
+    network: Network,
+    optimizer: Optimizer,
+    sites: Sequence[TrainingSite],
+    config: Config,
+    device: Device,
+    steps: range,
+    total_steps: int,
+    constants: Anchors | None = None,
+    terms: Sequence[Term] = (),
+    on_step: Callable[[StepReport], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainSummary:
+    """Take optimizer steps.
+
+    Each step draws ``batch-size`` images of every site, passes them through the network together
+    and takes one step on the mean over the joint batch. So with n sites a site's private gradient
+    is 1/n of what that site alone would compute; the shared gradient is the mean over the sites.
+
+    Parameters
+    ----------
+    network : Network
+        On the device; trained in place.
+    optimizer : Optimizer
+        Of this network; its learning rate is set at each step.
+    sites : sequence of TrainingSite
+        All of them in pooled training, one otherwise.
+    config : Config
+        Objective, batch size, schedule, augmentation, seed.
+    device : Device
+        Where to compute and in which precision.
+    steps : range
+        Global steps to take, for example ``range(120, 240)``.
+    total_steps : int
+        Steps of the whole run, over which the learning rate falls.
+    constants : Anchors, optional
+        The other sites' prototypes.
+    terms : sequence of Term
+        What a compared method adds to the objective.
+    on_step : callable, optional
+        Called now and then, and after the last step.
+    should_stop : callable, optional
+        Asked before each step; True ends the call after what was done.
+
+    Returns
+    -------
+    TrainSummary
+        Where it ended and the mean losses.
+
+    Raises
+    ------
+    RunError
+        If a loss is not finite, naming the sites and the first such step. Losses are read from
+        the device now and then, so a few more steps may have been taken; the weights are void.
+    """
+    network.train()
+    account = _Account(total_steps, on_step, ", ".join(site.name for site in sites))
+    next_step = steps.start
+    for step in steps:
+        if should_stop is not None and should_stop():
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, total_steps)
+        images, labels, segments = _joint_batch(sites, config, device, step)
+        weight = contrastive_weight(config, step, total_steps)
+        # Dropout knows no generator of its own.
+        with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
+            with device.autocast():
+                output = network(images, segments)
+                batch = Batch(images, labels, segments, output)
+                further = [term(batch) for term in terms]
+            loss = objective(output, labels, config, weight, constants, further)
+        optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+        optimizer.step()
+        account.add(step, loss, len(labels))
+        next_step = step + 1
+    # Gradients are as large as the network, and what follows needs none.
+    optimizer.zero_grad(set_to_none=True)
+    return account.close(next_step, stopped=next_step < steps.stop)
+
+
+def _joint_batch(
+    sites: Sequence[TrainingSite], config: Config, device: Device, step: int
+) -> tuple[Tensor, Tensor, list[tuple[str, int]]]:
+    """Return images (batch, 3, h, w), labels (batch,) and segments of one step."""
+    images, labels, segments = [], [], []
+    for site in sites:
+        indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name)
+        raw, own_labels = site.batch(indices, device)
+        generator = torch_generator(config.seed, site.name, step, "augment")
+        scale = (config.crop_scale, config.crop_scale_max)
+        images.append(augment(raw, config.image_size, scale, config.flip, generator))
+        labels.append(own_labels)
+        segments.append((site.name, len(own_labels)))
+    batch = images[0] if len(images) == 1 else torch.cat(images)
+    return batch.to(device.images_dtype), torch.cat(labels), segments
+
+
+class _Account:
+    """Keeps the losses on the device, and reads, checks and reports them now and then.
+
+    Summed step by step on the processor: how often it reads does not change a bit of the sums.
+    """
+
+    def __init__(
+        self, total_steps: int, on_step: Callable[[StepReport], None] | None, sites: str
+    ) -> None:
+        self.total_steps, self.on_step, self.sites = total_steps, on_step, sites
+        self.waiting: list[tuple[int, Tensor]] = []
+        self.sums = [0.0, 0.0, 0.0]
+        self.steps = self.images = 0
+        self.started = self.last_read = time.perf_counter()
+
+    def add(self, step: int, loss: Loss, images: int) -> None:
+        """Take up the losses of a step over a number of images."""
+        losses = torch.stack((loss.total.detach(), loss.cross_entropy, loss.contrastive))
+        self.waiting.append((step, losses))
+        self.steps += 1
+        self.images += images
+        if time.perf_counter() - self.last_read >= REPORT_SECONDS:
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the device, check the waiting losses, and report their means."""
+        if not self.waiting:
+            return
+        rows: list[list[float]] = torch.stack([losses for _, losses in self.waiting]).tolist()
+        for (step, _), row in zip(self.waiting, rows, strict=True):
+            if not all(map(math.isfinite, row)):
+                raise RunError(
+                    f"The loss is no longer finite at {self.sites}, step {step + 1} of "
+                    f"{self.total_steps}. Lower learning-rate, or set clip-norm."
+                )
+            self.sums = [total + value for total, value in zip(self.sums, row, strict=True)]
+        loss, cross_entropy, term = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        last_step = self.waiting[-1][0]
+        self.waiting.clear()
+        self.last_read = time.perf_counter()
+        if self.on_step is not None:
+            seconds = self.last_read - self.started
+            self.on_step(
+                StepReport(
+                    last_step, self.total_steps, loss, cross_entropy, term, self.images, seconds
+                )
+            )
+
+    def close(self, next_step: int, stopped: bool) -> TrainSummary:
+        """Read what is left and sum up."""
+        self.read()
+        seconds = time.perf_counter() - self.started
+        loss, cross_entropy, term = (total / max(1, self.steps) for total in self.sums)
+        return TrainSummary(
+            self.steps, self.images, seconds, loss, cross_entropy, term, stopped, next_step
+        )

@@ -1,0 +1,1 @@
+"""The networks that turn an image into an embedding."""

@@ -1,0 +1,49 @@
+"""The classification head: embedding → logits, through two dense layers."""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from common.models.backbones.covidnet import scaled
+
+HIDDEN = (1024, 256)
+"""Widths of the two dense layers, at width 1."""
+
+
+class ClassificationHead(nn.Sequential):
+    """Two dense layers with ReLU, then one logit a class.
+
+    Parameters
+    ----------
+    embedding : int
+        Width of its input.
+    classes : int
+        Number of classes.
+    width : float
+        Multiplier of the dense layers' widths.
+    normalised : bool
+        Whether BatchNorm stands before each ReLU (in the redesign, not in the original).
+    sigmoid : bool
+        Whether the logits end in a sigmoid, as the released network's do.
+    """
+
+    def __init__(
+        self,
+        embedding: int,
+        classes: int,
+        width: float = 1.0,
+        normalised: bool = True,
+        sigmoid: bool = False,
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        inputs = embedding
+        for place, channels in enumerate((scaled(size, width) for size in HIDDEN), start=1):
+            layers[f"dense{place}"] = nn.Linear(inputs, channels)
+            if normalised:
+                layers[f"norm{place}"] = nn.BatchNorm1d(channels)
+            layers[f"relu{place}"] = nn.ReLU(inplace=True)
+            inputs = channels
+        layers["logits"] = nn.Linear(inputs, classes)
+        if sigmoid:
+            layers["sigmoid"] = nn.Sigmoid()
+        super().__init__(layers)

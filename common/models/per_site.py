@@ -1,0 +1,156 @@
+"""Modules of which every site has its own, and the way of each image through its own site's."""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import RunError
+from common.randomness import seeded_torch
+
+Segments = Sequence[tuple[str, int]]
+
+
+class SiteRouting:
+    """Which images of the present batch belong to which site; one per network.
+
+    Attributes
+    ----------
+    segments : tuple of (str, int)
+        Sites with their number of images, in the batch's order. ``Network.forward`` sets it.
+    """
+
+    def __init__(self) -> None:
+        self.segments: tuple[tuple[str, int], ...] = ()
+
+
+class _SiteModules(nn.ModuleDict):
+    """A ModuleDict in which a site may be called 'train', 'values' or any other method's name."""
+
+    def __setitem__(self, key: str, module: nn.Module) -> None:
+        self._modules[key] = module
+
+
+class OwnModules(nn.Module):
+    """One module per site; each image passes through its own site's.
+
+    Parameters
+    ----------
+    modules : mapping of str to Module
+        By site; of one kind, differing in their tensors alone.
+    routing : SiteRouting
+        Shared with the network's other modules of this kind.
+
+    Attributes
+    ----------
+    sites : ModuleDict
+        The module of every site name.
+    """
+
+    private = True
+    """No tensor below this module leaves its site; see :mod:`common.models.sharing`."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], routing: SiteRouting) -> None:
+        super().__init__()
+        self.routing = routing
+        self.sites = _SiteModules(modules)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pass each segment of the batch through its site's module.
+
+        Parameters
+        ----------
+        features : Tensor, shape (batch, …)
+            In the order of ``routing.segments``.
+
+        Returns
+        -------
+        Tensor
+            In the same order; a batch of one site is neither split nor copied.
+
+        Raises
+        ------
+        RunError
+            If the segments do not add up to the batch or name an unknown site.
+        """
+        segments = self.routing.segments
+        check_segments(segments, tuple(self.sites), len(features))
+        if len(segments) == 1:
+            whole: Tensor = self.sites[segments[0][0]](features)
+            return whole
+        parts = torch.split(features, [images for _, images in segments])
+        return torch.cat(
+            [self.sites[site](part) for (site, _), part in zip(segments, parts, strict=True)]
+        )
+
+
+def check_segments(segments: Segments, sites: Sequence[str], images: int) -> None:
+    """Check that segments name known sites and cover the batch.
+
+    Parameters
+    ----------
+    segments : sequence of (str, int)
+        Sites with their number of images.
+    sites : sequence of str
+        Sites that the network knows.
+    images : int
+        Size of the batch.
+
+    Raises
+    ------
+    RunError
+        Saying which site is unknown, or how many images the segments leave over.
+    """
+    if sum(count for _, count in segments) != images or any(count < 1 for _, count in segments):
+        raise RunError(
+            f"The batch holds {images} images, but its segments are {list(segments)}; "
+            "every segment needs an image, and together they must cover the batch."
+        )
+    for site, _ in segments:
+        if site not in sites:
+            raise RunError(
+                f"The network has nothing of site '{site}'; "
+                f"it knows {', '.join(sites) or 'no site'}."
+            )
+
+
+def add_site(network: nn.Module, site: str, like: str | None = None) -> None:
+    """Give a further site its own module at every place.
+
+    Parameters
+    ----------
+    network : Module
+        Changed in place.
+    site : str
+        The new site's name.
+    like : str, optional
+        A known site whose tensors are copied; without it the new ones are untrained.
+
+    Raises
+    ------
+    RunError
+        If ``site`` is known already or ``like`` is not known.
+    """
+    places = [child for child in network.modules() if isinstance(child, OwnModules)]
+    for place in places:
+        known = tuple(place.sites)
+        if site in known:
+            raise RunError(f"The network has modules for site '{site}' already.")
+        if like is not None and like not in known:
+            raise RunError(f"No site is called '{like}'; the network knows {', '.join(known)}.")
+    for number, place in enumerate(places):
+        example = place.sites[like or next(iter(place.sites))]
+        place.sites[site] = (
+            untrained(example, 0, site, number, "own") if like is None else copy.deepcopy(example)
+        )
+
+
+def untrained(module: nn.Module, seed: int, *parts: str | int) -> nn.Module:
+    """Return a copy of a module with fresh weights, drawn for ``(seed, *parts)``."""
+    fresh = copy.deepcopy(module)
+    with seeded_torch(seed, *parts):
+        for part in fresh.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+    return fresh

@@ -1,0 +1,288 @@
+"""Which tensor is shared and which is private: decided here, and only here.
+
+A tensor is private if it lies in or below a module whose class says ``private = True``, as
+:class:`~common.models.per_site.OwnModules` does. Every other tensor of the state dict is shared.
+The type decides, however the module is called and however deeply it is nested.
+
+Shared tensors are floating point of one type, so that an average of them means something. A
+network with a shared integer tensor is refused. (``num_batches_tracked`` of a BatchNorm that all
+sites share is taken away when the network is built, since nothing reads it.)
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.errors import ReplyError, RunError, StoreError
+from common.models.per_site import OwnModules
+
+FLOATS = {torch.float32: "float32", torch.float64: "float64"}
+
+
+def private_names(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the private tensors, in the state dict's order.
+
+    Raises
+    ------
+    RunError
+        If one tensor is reached by a private and by a shared name.
+    """
+    return _split(network)[0]
+
+
+def shared_names(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the shared tensors, in the state dict's order.
+
+    Raises
+    ------
+    RunError
+        If one tensor is reached by a private and by a shared name.
+    """
+    return _split(network)[1]
+
+
+def _split(network: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    prefixes = tuple(
+        f"{name}." if name else ""
+        for name, module in network.named_modules(remove_duplicate=False)
+        if getattr(type(module), "private", False) is True
+    )
+    tensors = network.state_dict(keep_vars=True)
+    private = tuple(name for name in tensors if name.startswith(prefixes))
+    shared = tuple(name for name in tensors if not name.startswith(prefixes))
+    owners = {id(tensors[name]): name for name in private}
+    for name in shared:
+        if id(tensors[name]) in owners:
+            raise RunError(
+                f"The tensor '{name}' is shared, but it is also the private "
+                f"'{owners[id(tensors[name])]}'; untie the two modules."
+            )
+    return private, shared
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the shared tensors lie in the flat array that travels.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The shared tensors, in order.
+    shapes : tuple of tuple of int
+        Their shapes.
+    dtype : str
+        'float32' or 'float64'.
+    size : int
+        Number of values altogether.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+    size: int
+
+    def to_json(self) -> str:
+        """Return the layout as compact JSON; equal layouts give equal text."""
+        return json.dumps(
+            {"dtype": self.dtype, "tensors": list(zip(self.names, self.shapes, strict=True))},
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Layout":
+        """Read what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ReplyError
+            If the text is no layout.
+        """
+        try:
+            value = json.loads(text)
+            names = tuple(str(name) for name, _ in value["tensors"])
+            shapes = tuple(tuple(int(n) for n in shape) for _, shape in value["tensors"])
+            dtype = str(value["dtype"])
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise ReplyError("A layout of shared tensors was expected and not found.") from error
+        return cls(names, shapes, dtype, sum(math.prod(shape) for shape in shapes))
+
+    def digest(self) -> str:
+        """Return a SHA-256 over names, shapes, order and type."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def shared_layout(network: nn.Module) -> Layout:
+    """Return the layout of a network's shared tensors.
+
+    Raises
+    ------
+    RunError
+        If a shared tensor is not floating point, naming all such tensors, or if two differ in
+        type.
+    """
+    tensors = network.state_dict()
+    names = shared_names(network)
+    refused = [name for name in names if tensors[name].dtype not in FLOATS]
+    if refused:
+        raise RunError(
+            f"Shared tensors must be float32 or float64 to be averaged; {', '.join(refused)} "
+            "cannot be. Make the modules that hold them private, or drop them."
+        )
+    types = {FLOATS[tensors[name].dtype] for name in names}
+    if len(types) > 1:
+        raise RunError("Shared tensors mix float32 and float64; build the network in one type.")
+    shapes = tuple(tuple(tensors[name].shape) for name in names)
+    size = sum(math.prod(shape) for shape in shapes)
+    return Layout(names, shapes, min(types, default="float32"), size)
+
+
+def pack(network: nn.Module) -> np.ndarray:
+    """Return a copy of all shared tensors as one array.
+
+    Returns
+    -------
+    ndarray, shape (layout.size,)
+        Each tensor in row-major order whatever its memory format, in the layout's order.
+
+    Raises
+    ------
+    RunError
+        As :func:`shared_layout`.
+    """
+    layout, tensors = shared_layout(network), network.state_dict()
+    if not layout.names:
+        return np.empty(0, dtype=layout.dtype)
+    flat: np.ndarray = torch.cat([tensors[name].reshape(-1) for name in layout.names]).cpu().numpy()
+    return flat
+
+
+def unpack(network: nn.Module, flat: np.ndarray) -> None:
+    """Write an array made by :func:`pack` into a network's shared tensors.
+
+    Parameters
+    ----------
+    network : Module
+        Changed in place, or not at all where the array does not fit.
+    flat : ndarray, shape (layout.size,)
+
+    Raises
+    ------
+    RunError
+        If length or type differ from the network's layout, or a value is not finite.
+    """
+    layout = shared_layout(network)
+    if flat.shape != (layout.size,) or flat.dtype != np.dtype(layout.dtype):
+        raise RunError(
+            f"Shared weights of shape ({layout.size},) and type {layout.dtype} were expected; "
+            f"found {flat.shape} and {flat.dtype}. Do both ends run the same configuration?"
+        )
+    if not np.isfinite(flat).all():
+        raise RunError("The received shared weights hold values that are not finite.")
+    values = torch.from_numpy(flat if flat.flags.writeable else flat.copy())
+    tensors = network.state_dict()
+    parts = torch.split(values, [math.prod(shape) for shape in layout.shapes])
+    for name, shape, part in zip(layout.names, layout.shapes, parts, strict=True):
+        tensors[name].copy_(part.view(shape))
+
+
+def private_state(network: nn.Module, site: str | None = None) -> dict[str, Tensor]:
+    """Return copies of the private tensors.
+
+    Parameters
+    ----------
+    network : Module
+    site : str, optional
+        Leave out what every other site has of its own.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU, by name.
+
+    Raises
+    ------
+    StoreError
+        If the network does not know the site.
+    """
+    owners = _owners(network)
+    if site is not None and owners and site not in owners.values():
+        raise StoreError(f"The network holds nothing of site '{site}'.")
+    tensors = network.state_dict()
+    return {
+        name: tensors[name].detach().to("cpu", copy=True).contiguous()
+        for name in private_names(network)
+        if site is None or _owner(name, owners) in (site, None)
+    }
+
+
+def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Write what :func:`private_state` returned back into a network.
+
+    Parameters
+    ----------
+    network : Module
+        Changed in place, or not at all where the tensors do not fit.
+    tensors : mapping of str to Tensor
+        All private tensors, or all but what some sites have of their own.
+
+    Raises
+    ------
+    StoreError
+        Naming the tensors that are missing, additional, of another shape or type, or not finite.
+    """
+    owners, state = _owners(network), network.state_dict()
+    sites = {_owner(name, owners) for name in tensors} - {None} or set(owners.values())
+    expected = [n for n in private_names(network) if _owner(n, owners) in sites | {None}]
+    missing = [name for name in expected if name not in tensors]
+    additional = [name for name in tensors if name not in set(expected)]
+    misshapen = [
+        f"{name}: {tuple(tensors[name].shape)} {tensors[name].dtype}, "
+        f"expected {tuple(state[name].shape)} {state[name].dtype}"
+        for name in expected
+        if name in tensors
+        and (tensors[name].shape != state[name].shape or tensors[name].dtype != state[name].dtype)
+    ]
+    broken = [n for n in expected if n in tensors and not bool(tensors[n].isfinite().all())]
+    faults = {
+        "missing": missing,
+        "additional": additional,
+        "misshapen": misshapen,
+        "not finite": broken,
+    }
+    if any(faults.values()):
+        said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        raise StoreError(
+            f"The private tensors belong to another network or site, or are damaged ({said})."
+        )
+    for name in expected:
+        state[name].copy_(tensors[name])
+
+
+def _owners(network: nn.Module) -> dict[str, str]:
+    """Return prefix of a site's own module → site, for every place and site."""
+    return {
+        f"{name}.sites.{site}.".lstrip("."): site
+        for name, module in network.named_modules(remove_duplicate=False)
+        if isinstance(module, OwnModules)
+        for site in module.sites
+    }
+
+
+def _owner(name: str, owners: Mapping[str, str]) -> str | None:
+    """Return the site to whose own module a tensor belongs, None for other private tensors."""
+    place = name
+    while place:
+        place = place.rpartition(".")[0]
+        if f"{place}." in owners:
+            return owners[f"{place}."]
+    return None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,309 @@
+"""A run's folder: what was asked, with what, what came out, and what can be gone on with.
+
+::
+
+    config.toml  environment.json  log.txt  metrics.csv  result.json  tensorboard/<site>/
+    shared.safetensors  best-shared.safetensors  checkpoint/
+    sites/<site>/predictions.csv  private.safetensors  best-private.safetensors
+
+Every file is whole at any moment: a kill leaves the old one or the new one.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from common.config.schema import Config
+from common.errors import RunError
+from common.files import read_object, write_atomic, write_json
+from common.models.network import Network
+from common.predictions_table import write_predictions
+from common.runs.environment import describe_environment
+from common.runs.events import EventWriter
+from common.runs.result import differing_keys, read_result, write_result
+from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
+from common.runs.weights import load_run_network, read_run_config, save_private, save_shared
+
+__all__ = [
+    "MetricsRow",
+    "RunFolder",
+    "clear_unbegun",
+    "load_run_network",
+    "read_result",
+    "read_run_config",
+    "refuse_taken",
+    "run_folder_name",
+    "runs_base",
+]
+
+Status = Literal["failed", "interrupted"]
+
+
+def runs_base(config: Config, default: Path) -> Path:
+    """Return the folder of all runs: ``runs-dir``, or ``default`` where that is empty."""
+    return Path(config.runs_dir).expanduser().absolute() if config.runs_dir else default.absolute()
+
+
+def run_folder_name(config: Config, mode: str, base: Path) -> str:
+    """Return ``run-name``, or a name of mode and time that no folder in ``base`` has yet."""
+    if config.run_name:
+        return config.run_name
+    stem = f"{mode}-{datetime.now():%Y%m%d-%H%M%S}"
+    taken = (f"{stem}-{number}" for number in range(2, 1000))
+    return next(name for name in (stem, *taken) if not (base / name).exists())
+
+
+def refuse_taken(config: Config, base: Path) -> None:
+    """Refuse a new run's name that is taken, before anything that takes time.
+
+    Raises
+    ------
+    RunError
+        If ``run-name`` is the name of a folder and ``resume`` is off, or can be no new folder's.
+    """
+    if config.run_name in {".", ".."}:
+        raise RunError(f"run-name is '{config.run_name}', which is no name of a new folder.")
+    if config.run_name and not config.resume and (base / config.run_name).exists():
+        raise RunError(
+            f"A run called '{config.run_name}' exists already in {base}. Choose another name, "
+            "or go on with that run (--resume)."
+        )
+
+
+def clear_unbegun(path: Path) -> bool:
+    """Say whether a run has begun in a folder; remove what a kill left of one being made."""
+    begun = (path / "config.toml").exists()
+    if path.exists() and not begun:
+        shutil.rmtree(path)
+    return begun
+
+
+class RunFolder:
+    """One run's folder. Made by :meth:`create`; written by one process at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, which exists.
+    config : Config
+        The run's configuration.
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self._rows: list[MetricsRow] | None = None
+        self._events: dict[str, EventWriter] = {}
+
+    @classmethod
+    def create(cls, config: Config, mode: str, base: Path) -> "RunFolder":
+        """Make the folder of a new run, or open the one that is resumed.
+
+        Parameters
+        ----------
+        config : Config
+            With ``resume``, the folder ``run-name`` must exist and hold the same configuration.
+        mode : str
+            ``"federated"``, ``"pooled"`` or ``"single"``.
+        base : Path
+            The folder of all runs.
+
+        Raises
+        ------
+        RunError
+            If a new run's folder exists, if a resumed one does not or belongs to another mode or
+            configuration (the differing keys are named), or if nothing can be written.
+        """
+        refuse_taken(config, base)
+        name = run_folder_name(config, mode, base)
+        path = base.absolute() / name
+        if config.resume:
+            return cls._reopen(path, config, mode)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except OSError as error:
+            raise RunError(f"Cannot make the run's folder {path}: {error.strerror}.") from error
+        write_json(path / "environment.json", describe_environment())
+        folder = cls(path, config.changed(run_name=name, resume=False))
+        folder._write_result({"status": "running", "mode": mode, "started": _now()})
+        # config.toml is what makes a folder a run, so it comes last.
+        write_atomic(path / "config.toml", folder.config.to_toml().encode())
+        folder.log(f"{mode} run '{name}' started")
+        return folder
+
+    @classmethod
+    def _reopen(cls, path: Path, config: Config, mode: str) -> "RunFolder":
+        if not path.is_dir():
+            raise RunError(f"There is no run '{path.name}' in {path.parent} to go on with.")
+        stored = read_run_config(path)
+        if stored.digest() != config.digest():
+            differing = differing_keys(stored, config)
+            raise RunError(
+                f"Cannot go on with the run {path}: its configuration differs in "
+                f"{'; '.join(differing)}. Resume without changing these, or start a new run."
+            )
+        result = read_result(path)
+        if result.get("mode") != mode:
+            raise RunError(f"The run {path} is {result.get('mode')} training, not {mode}.")
+        # A damaged table is told now and not after an hour's round.
+        read_rows(path / "metrics.csv")
+        folder = cls(path, stored)
+        if result.get("status") != "completed":
+            folder._write_result(result | {"status": "running"})
+            folder._note_changed_environment()
+        return folder
+
+    def _note_changed_environment(self) -> None:
+        before = read_object(self.path / "environment.json")
+        now = describe_environment()
+        changed = [key for key in now if before.get(key) != now[key]]
+        note = f"; other than at the start: {', '.join(changed)}" if changed else ""
+        self.log(f"resumed{note}")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What ``result.json`` says now."""
+        return read_result(self.path)
+
+    def site(self, name: str) -> Path:
+        """Return the folder of one site's files within the run."""
+        return self.path / "sites" / name
+
+    def log(self, text: str) -> None:
+        """Append a line with the time to ``log.txt``.
+
+        Raises
+        ------
+        RunError
+            If the disk is full.
+        """
+        try:
+            with (self.path / "log.txt").open("a") as file:
+                file.write(f"{_now()}  {text}\n")
+        except OSError as error:
+            raise _cannot_write(self.path / "log.txt", error) from error
+
+    def add_metrics(
+        self, rows: Sequence[MetricsRow], round: int, sites: Sequence[str] | None = None
+    ) -> None:
+        """Add a round's figures to ``metrics.csv`` and to TensorBoard's curves.
+
+        Parameters
+        ----------
+        rows : sequence of MetricsRow
+            The round's rows.
+        round : int
+            Rows of this round and later ones that are there already are dropped first: they come
+            from before a resumption.
+        sites : sequence of str, optional
+            Drop only these sites' rows (single-site training goes through its sites in turn).
+
+        Raises
+        ------
+        RunError
+            If the disk is full.
+        """
+        table = self.path / "metrics.csv"
+        held = read_rows(table) if self._rows is None else self._rows
+        kept = [
+            row
+            for row in held
+            if row.round < round or (sites is not None and row.site not in sites)
+        ]
+        try:
+            if self._rows is None or len(kept) < len(held):
+                write_rows(table, [*kept, *rows])
+            else:
+                append_rows(table, rows)
+            for row in rows:
+                folder = self.path / "tensorboard" / row.site
+                writer = self._events.setdefault(row.site, EventWriter(folder))
+                writer.add(row.round, row.scalars())
+        except OSError as error:
+            raise _cannot_write(table, error) from error
+        self._rows = [*kept, *rows]
+
+    def write_predictions(
+        self,
+        site: str,
+        files: Sequence[str],
+        labels: "np.ndarray[Any, Any]",
+        probabilities: "np.ndarray[Any, Any]",
+        classes: Sequence[str],
+        subset: str,
+        name: str = "predictions.csv",
+    ) -> None:
+        """Write one site's predictions of one subset; other subsets' stay.
+
+        Parameters
+        ----------
+        site : str
+            The site.
+        files : sequence of str
+            (n,) paths below the site's folder.
+        labels : ndarray
+            (n,) label of each image.
+        probabilities : ndarray
+            (n, classes) predicted probabilities.
+        classes : sequence of str
+            Names of the classes, in label order.
+        subset : str
+            ``"test"`` or ``"validation"``.
+        name : str
+            The file's name.
+
+        Raises
+        ------
+        RunError
+            If the file cannot be written.
+        """
+        path = self.site(site) / name
+        write_predictions(path, files, labels, probabilities, classes, subset)
+
+    def save_shared(
+        self, network: Network, name: str = "shared.safetensors", site: str | None = None
+    ) -> None:
+        """Write a network's shared tensors: the run's, or one site's in single-site training."""
+        folder = self.path if site is None else self.site(site)
+        save_shared(folder / name, network, self.config)
+
+    def save_private(self, network: Network, site: str, name: str = "private.safetensors") -> None:
+        """Write one site's private tensors."""
+        save_private(self.site(site) / name, network, site, self.config)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the run's result and call it completed."""
+        self._write_result(
+            self.result | dict(result) | {"status": "completed", "finished": _now(), "reason": ""}
+        )
+        self.log("completed")
+
+    def fail(self, status: Status, reason: str) -> None:
+        """Write that the run ended early, and why; what it wrote so far stays."""
+        self._write_result(self.result | {"status": status, "finished": _now(), "reason": reason})
+        self.log(f"{status}: {reason}")
+
+    def _write_result(self, result: Mapping[str, Any]) -> None:
+        about = {
+            "config_digest": self.config.digest(),
+            "seed": self.config.seed,
+            "fold": self.config.fold,
+            "split": self.config.split,
+        }
+        write_result(self.path, about | dict(result))
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"Cannot write {path}: {error.strerror}. Free some space and resume the run; "
+        "what was written before is unharmed."
+    )
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

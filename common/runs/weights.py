@@ -1,0 +1,204 @@
+"""Weights of a run on disk: which file holds what, and a network made of them again.
+
+``shared.safetensors`` holds the shared tensors by their names in the network's state dict, a
+site's ``private.safetensors`` that site's private ones. Each file's metadata say which network
+and configuration it belongs to.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from common.config.load import load_config
+from common.config.schema import Config
+from common.errors import CheckpointError, RunError, StoreError
+from common.files import load_tensors, save_tensors
+from common.models import dsbn
+from common.models.network import Network, build_network
+from common.models.released import refuse_misfits
+from common.models.sharing import load_private, private_state, shared_names
+
+Which = Literal["final", "best"]
+
+ONBOARDED = "onboarded"
+"""Folder within a run's: the private tensors of sites that met its network after training."""
+
+
+def weights_name(part: Literal["shared", "private"], which: Which) -> str:
+    """Return the file name of shared or private tensors, final or best by validation."""
+    return f"{part}.safetensors" if which == "final" else f"best-{part}.safetensors"
+
+
+def save_shared(path: Path, network: Network, config: Config) -> None:
+    """Write the shared tensors of a network, atomically."""
+    state = network.state_dict()
+    save_tensors(
+        path, {name: state[name] for name in shared_names(network)}, _about(network, config)
+    )
+
+
+def save_private(path: Path, network: Network, site: str, config: Config) -> None:
+    """Write the private tensors of one site, atomically."""
+    save_tensors(path, private_state(network, site), _about(network, config) | {"site": site})
+
+
+def _about(network: Network, config: Config) -> dict[str, str]:
+    return {"network": network.description, "config": config.digest()}
+
+
+def load_shared(path: Path, network: Network) -> None:
+    """Load shared tensors into a network, every name and shape checked.
+
+    Parameters
+    ----------
+    path : Path
+        A file that :func:`save_shared` wrote.
+    network : Network
+        Changed in place.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensors that are missing, additional or of another shape.
+    """
+    tensors, _ = load_tensors(path)
+    state = network.state_dict()
+    names = shared_names(network)
+    refuse_misfits(path, tensors, {name: tuple(state[name].shape) for name in names})
+    if not all(tensors[name].is_floating_point() for name in names):
+        raise CheckpointError(f"The weights in {path} do not fit the network (whole numbers).")
+    for name in names:
+        state[name].copy_(tensors[name])
+
+
+def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Network, Config]:
+    """Make the network of a run for one of its sites, or for one that was onboarded later.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    site : str
+        The site whose normalisation is used.
+    which : {"final", "best"}
+        Weights of the last step, or the best by validation.
+
+    Returns
+    -------
+    tuple of Network and Config
+        A network that knows this one site, and the run's configuration.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run, or the site is not one of its sites.
+    CheckpointError
+        If the run has no such weights, or they belong to another network.
+    """
+    config = read_run_config(run)
+    trained = site in config.site_names
+    own = run / ("sites" if trained else ONBOARDED) / site
+    if not trained and not own.is_dir():
+        known = (*config.site_names, *onboarded_sites(run))
+        raise RunError(f"'{site}' is no site of the run {run}; its sites are {', '.join(known)}.")
+    name = weights_name("shared", which)
+    shared = own / name if (own / name).exists() else run / name
+    private = own / weights_name("private", which)
+    for path in (shared, private):
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
+    # The run's own weights replace whatever it started from, which may be gone by now.
+    network = build_network(config.changed(pretrained=""), [site])
+    load_shared(shared, network)
+    if not trained and config.normalisation == "shared":
+        dsbn.part_shared(network, network.sites, network.routing)
+    _load_private(private, network)
+    return network, config
+
+
+def load_whole_network(run: Path, which: Which = "final") -> tuple[Network, Config]:
+    """Make the network of a run with all the sites that it was trained at.
+
+    Parameters
+    ----------
+    run : Path
+        The folder of a run of one network: pooled, federated, or single-site of one site.
+    which : {"final", "best"}
+        Weights of the last step, or the best by validation.
+
+    Returns
+    -------
+    tuple of Network and Config
+        The network, and the run's configuration.
+
+    Raises
+    ------
+    RunError
+        If the folder is no run.
+    CheckpointError
+        If weights of a site are missing, or belong to another network.
+    """
+    config = read_run_config(run)
+    shared = run / weights_name("shared", which)
+    if len(config.site_names) == 1 and not shared.exists():
+        shared = run / "sites" / config.site_names[0] / shared.name
+    privates = [run / "sites" / s / weights_name("private", which) for s in config.site_names]
+    for path in (shared, *privates):
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
+    network = build_network(config.changed(pretrained=""), config.site_names)
+    load_shared(shared, network)
+    for path in privates:
+        _load_private(path, network)
+    return network, config
+
+
+def onboarded_sites(run: Path) -> tuple[str, ...]:
+    """Return the sites that met a run's network after training, in the order of their names."""
+    return tuple(sorted(path.parent.name for path in (run / ONBOARDED).glob("*/*.safetensors")))
+
+
+def _load_private(path: Path, network: Network) -> None:
+    tensors, _ = load_tensors(path)
+    try:
+        load_private(network, tensors)
+    except StoreError as error:
+        raise CheckpointError(
+            f"{path} belongs to another network, or is damaged: {error}"
+        ) from error
+
+
+def _why_missing(which: Which, config: Config, path: Path) -> str:
+    if path.parent.parent.name == ONBOARDED:
+        return "A site is onboarded with the final weights alone; take those, or onboard it again."
+    if which == "best" and config.validation_fraction == 0:
+        return "The run had validation-fraction = 0 and chose no best weights; take the final ones."
+    if path.name.endswith(weights_name("private", "final")):
+        return "A site's private tensors lie at the site alone, or the run has not ended yet."
+    return "The run has not ended yet, or it failed; its result.json says which."
+
+
+def read_run_config(run: Path) -> Config:
+    """Return the configuration that a run's folder holds.
+
+    Raises
+    ------
+    RunError
+        If the folder holds none.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        raise RunError(f"{run} is not the folder of a run: it holds no config.toml.")
+    return load_config(path)
+
+
+def weights_digest(network: Network) -> str:
+    """Return a SHA-256 over every tensor of a network: name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        held = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {held.dtype} {tuple(held.shape)}\n".encode())
+        digest.update(held.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

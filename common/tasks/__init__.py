@@ -1,0 +1,1 @@
+"""What is learnt of an image, and the figures that say how well."""

@@ -1,0 +1,201 @@
+"""A folder for the coordinator and one for each hospital, with all that each needs to start.
+
+::
+
+    <folder>/coordinator/   ca.crt ca.key server.pem server.key superexec.secret keys/<site>.pub
+                            superlink.sh superexec.sh register.sh nginx.conf *.service CHECKLIST.md
+    <folder>/<site>/        ca.crt key key.pub policy.toml supernode.sh bin/flower-superexec
+                            bin/flwr-clientapp *.service CHECKLIST.md
+"""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from common.errors import ConfigError, RunError
+from server.deployment.certificates import (
+    Pair,
+    is_site_key,
+    make_authority,
+    make_server,
+    make_site_key,
+)
+from server.deployment.consortium import Consortium, SitePlan
+
+HERE = Path(__file__).parent
+COORDINATOR = "coordinator"
+SECRET, SCRIPT, TEXT = 0o600, 0o755, 0o644
+# A key of a node that was killed is refused for a minute.
+NODE_PAUSE, SERVER_PAUSE = 15, 3
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be: what is in it, and who may do what with it."""
+
+    content: bytes
+    mode: int = TEXT
+
+
+def write_folders(consortium: Consortium, folder: Path) -> Path:
+    """Make everything that a consortium needs to start.
+
+    Parameters
+    ----------
+    consortium : Consortium
+        Who takes part.
+    folder : Path
+        A new or empty folder; only its owner may enter it, since there are private keys in it.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds something, or a site's own public key cannot be read.
+    RunError
+        If it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"{folder} is not empty. The keys in it may be in use; name a new folder."
+        )
+    files = make_files(consortium)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            for name, file in files.items():
+                _write(part / name, file)
+            if folder.exists():
+                folder.rmdir()
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise RunError(f"Cannot write {folder}: {error.strerror or error}.") from error
+    return folder
+
+
+def make_files(consortium: Consortium) -> dict[str, File]:
+    """Return every file by its path below the consortium's folder."""
+    authority = make_authority(consortium.name, consortium.days)
+    server = make_server(authority, consortium.hosts, consortium.days)
+    pairs = {site.name: _pair(site) for site in consortium.site}
+    files = {
+        f"{COORDINATOR}/{name}": file
+        for name, file in _coordinator(consortium, authority, server, pairs).items()
+    }
+    for site in consortium.site:
+        own = _hospital(consortium, site, authority, pairs[site.name])
+        files |= {f"{site.name}/{name}": file for name, file in own.items()}
+    return files
+
+
+def _coordinator(
+    consortium: Consortium, authority: Pair, server: Pair, pairs: Mapping[str, Pair]
+) -> dict[str, File]:
+    until = datetime.now(UTC) + timedelta(days=consortium.days)
+    shared = {"c": consortium, "until": until.strftime("%d %B %Y")}
+    files = {
+        "ca.crt": File(authority.public),
+        "ca.key": File(authority.private, SECRET),
+        "server.pem": File(server.public),
+        "server.key": File(server.private, SECRET),
+        "superexec.secret": File(secrets.token_hex(32).encode(), SECRET),
+        "nginx.conf": File(_fill("nginx.conf", shared)),
+        "CHECKLIST.md": File(_fill("coordinator.md", shared)),
+    }
+    files |= {f"keys/{site}.pub": File(pair.public) for site, pair in pairs.items()}
+    for name in ("superlink.sh", "superexec.sh", "register.sh"):
+        files[name] = File(_fill(name, shared), SCRIPT)
+    for name, what, after in (
+        ("superlink", "Flower's SuperLink", []),
+        ("superexec", "the coordinator's side of runs", ["xsite-superlink.service"]),
+    ):
+        unit = {
+            "description": f"xsite: {what} of {consortium.name}",
+            "after": after,
+            "folder": consortium.folder,
+            "script": f"{name}.sh",
+            "user": consortium.user,
+            "pause": SERVER_PAUSE,
+            "state_dir": consortium.state_dir,
+        }
+        files[f"xsite-{name}.service"] = File(_fill("unit.service", unit))
+    return files
+
+
+def _hospital(
+    consortium: Consortium, site: SitePlan, authority: Pair, pair: Pair
+) -> dict[str, File]:
+    shared = {"c": consortium, "s": site}
+    unit = {
+        "description": f"xsite: the node of {site.name} in {consortium.name}",
+        "after": [],
+        "folder": site.folder,
+        "script": "supernode.sh",
+        "user": site.user,
+        "pause": NODE_PAUSE,
+        "state_dir": site.state_dir,
+    }
+    files = {
+        "ca.crt": File(authority.public),
+        "key.pub": File(pair.public),
+        "policy.toml": File(_fill("policy.toml", shared)),
+        "supernode.sh": File(_fill("supernode.sh", shared), SCRIPT),
+        "bin/flwr-clientapp": File(_fill("clientapp.py", shared), SCRIPT),
+        "bin/flower-superexec": File(_fill("superexec.py", shared), SCRIPT),
+        "xsite-supernode.service": File(_fill("unit.service", unit)),
+        "CHECKLIST.md": File(_fill("hospital.md", shared)),
+    }
+    if pair.private:
+        files["key"] = File(pair.private, SECRET)
+    return files
+
+
+def _pair(site: SitePlan) -> Pair:
+    """Return a new pair, or what a hospital that made its own has sent of it."""
+    if not site.public_key:
+        return make_site_key(site.name)
+    path = Path(site.public_key)
+    try:
+        public = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot read {site.name}'s public-key {path}: {error.strerror or error}."
+        ) from error
+    if not is_site_key(public):
+        raise ConfigError(
+            f"{path} is no public key of {site.name} that Flower takes: expected the whole .pub "
+            "file of `ssh-keygen -t ecdsa -b 384`."
+        )
+    return Pair(b"", public)
+
+
+def _fill(template: str, values: Mapping[str, Any]) -> bytes:
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values).encode()
+
+
+def _write(path: Path, file: File) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=SECRET)
+    path.write_bytes(file.content)
+    path.chmod(file.mode)

@@ -1,0 +1,78 @@
+"""Who takes part in a run: which node is which site, and what each said of itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from common.errors import RunError
+from common.exchange.messages import SiteCard
+
+AWAY = {3, 4, 5, 8}
+"""Flower's codes for a node, or a site's process, that went away before it answered."""
+
+
+@dataclass
+class Roster:
+    """The sites that have come so far; a run that can do without some goes on meanwhile.
+
+    Attributes
+    ----------
+    order : sequence of str
+        The configuration's sites, in whose order they are averaged.
+    nodes : dict of str to int
+        Flower's number of each site's node.
+    cards : dict of str to SiteCard
+        What each site said of itself.
+    """
+
+    order: Sequence[str]
+    nodes: dict[str, int] = field(default_factory=dict)
+    cards: dict[str, SiteCard] = field(default_factory=dict)
+
+    def add(self, node: int, card: SiteCard) -> None:
+        """Take a site in, or its new node in place of the old one."""
+        nodes = {**self.nodes, card.site: node}
+        cards = {**self.cards, card.site: card}
+        self.nodes = {site: nodes[site] for site in self.order if site in nodes}
+        self.cards = {site: cards[site] for site in self.order if site in cards}
+
+    def site_of(self, node: int) -> str | None:
+        """Return the site of a node, None for a stranger."""
+        return next((site for site, known in self.nodes.items() if known == node), None)
+
+    @property
+    def missing(self) -> list[str]:
+        """The sites that have not come."""
+        return [site for site in self.order if site not in self.cards]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every site's card must say: digests of code, configuration and layout."""
+
+    fingerprint: str
+    config: str
+    layout: str
+
+
+def check_cards(cards: Mapping[str, SiteCard], expected: Expected) -> None:
+    """Check that every site runs what the server runs.
+
+    Raises
+    ------
+    RunError
+        Naming every site that does not, and in what.
+    """
+    faults = []
+    for site, card in cards.items():
+        for what, found, own, advice in (
+            ("code", card.fingerprint, expected.fingerprint, "install the same version there"),
+            ("configuration", card.config, expected.config, "do both read the same run-config?"),
+            ("network", card.layout, expected.layout, "are the same libraries installed?"),
+        ):
+            if found != own:
+                faults.append(
+                    f"{site} runs another {what} ({found[:12]}…, here {own[:12]}…): {advice}"
+                )
+                break
+    if faults:
+        raise RunError(f"The sites cannot be averaged. {'; '.join(faults)}.")

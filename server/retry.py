@@ -1,0 +1,195 @@
+"""Waiting for answers: a site whose machine goes away is asked again when it is back.
+
+Flower waits for one answer to every question, and takes the error that the SuperLink gives in
+place of a node that died. A hospital's machine that restarts is back within minutes, and its site
+can do the round again from its private store; so a round that needs it waits.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from server.join import tell_who_waits
+from server.participants import AWAY, Roster
+
+POLL_SECONDS = 0.25
+SECONDS_BETWEEN_CALLS = 2.0
+# A site whose process dies of every question, as for want of memory, is not asked for ever.
+MOST_QUESTIONS = 5
+
+
+@dataclass(frozen=True)
+class PatientGrid(Grid):
+    """Flower's grid, which waits for the sites that a round needs.
+
+    Attributes
+    ----------
+    grid : Grid
+        Flower's own.
+    run_name : str
+        The run's name.
+    roster : Roster
+        Who is asked.
+    enough : int
+        Good answers that suffice: with so many, nobody who is away is awaited.
+    say : callable
+        Told who is awaited and why.
+    """
+
+    grid: Grid
+    run_name: str
+    roster: Roster
+    enough: int
+    say: Callable[[str], None]
+
+    def set_run(self, run: Any) -> None:
+        """Pass on."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """The run."""
+        return self.grid.run
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Refuse: apps make their own messages."""
+        raise NotImplementedError
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the numbers of the nodes that are there."""
+        return self.grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass on."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on."""
+        return self.grid.pull_messages(message_ids)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Ask, and wait for the answers.
+
+        Parameters
+        ----------
+        messages : iterable of Message
+            A question to each node.
+        timeout : float, optional
+            Seconds after which nobody is awaited any more.
+
+        Returns
+        -------
+        list of Message
+            Answers in the order of their arrival. The SuperLink's in place of a node that stayed
+            away says that it is that node's; of a node that said nothing there is none.
+        """
+        questions = {message.metadata.dst_node_id: message for message in messages}
+        asking = _Asking(self, questions)
+        deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        asking.ask(list(questions))
+        while True:
+            asking.hear()
+            if asking.done() or time.monotonic() >= deadline:
+                return asking.answers + list(asking.away.values())
+            time.sleep(POLL_SECONDS)
+            asking.ask_again()
+
+    def activations(self) -> dict[int, str]:
+        """Return since when each node that is there has been there."""
+        return {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
+
+
+class _Asking:
+    """One exchange under way.
+
+    ``waiting``: question's number → node; ``away``: node → the error in its place.
+    """
+
+    def __init__(self, grid: PatientGrid, questions: Mapping[int, Message]) -> None:
+        self.grid, self.questions = grid, questions
+        self.waiting: dict[str, int] = {}
+        self.away: dict[int, Message] = {}
+        self.answers: list[Message] = []
+        self.asked: Counter[int] = Counter()
+        self.since: dict[int, str] = {}
+        self.called = time.monotonic()
+
+    def ask(self, nodes: Iterable[int]) -> None:
+        """Send their questions to nodes; a second time as new messages, which Flower wants."""
+        # Before the questions: a node that comes back in between is asked twice, and not never.
+        self.since = {**self.since, **self.grid.activations()}
+        asked = list(nodes)
+        questions = [self._question(node) for node in asked]
+        for node, identifier in zip(asked, self.grid.push_messages(questions), strict=False):
+            self.asked[node] += 1
+            self.away.pop(node, None)
+            if identifier:
+                self.waiting[identifier] = node
+
+    def _question(self, node: int) -> Message:
+        first = self.questions[node]
+        if not self.asked[node]:
+            return first
+        about = first.metadata
+        return Message(first.content, node, about.message_type, group_id=about.group_id)
+
+    def hear(self) -> None:
+        """Take what has come, and tell who waits for whom."""
+        before = set(self.away)
+        for answer in self.grid.pull_messages(list(self.waiting)):
+            node = self.waiting.pop(answer.metadata.reply_to_message_id, None)
+            if node is None or not answer.has_error() or answer.error.code not in AWAY:
+                self.answers.append(answer)
+                continue
+            # The SuperLink answers in the node's place under a number of its own.
+            answer.metadata.__dict__["_src_node_id"] = node
+            self.away[node] = answer
+            self._say(f"{self._name(node)} is away: {answer.error.reason}")
+        gone = [self._name(node) for node in self.away if node not in before]
+        if gone and not self.done():
+            there = [answer.metadata.src_node_id for answer in self.answers if answer.has_content()]
+            awaited = f"{', '.join(gone)}, who went away"
+            tell_who_waits(self.grid.grid, self.grid.run_name, there, awaited)
+
+    def done(self) -> bool:
+        """Say whether nobody else is to be awaited."""
+        good = sum(not answer.has_error() for answer in self.answers)
+        left = [node for node in self.away if self.asked[node] < MOST_QUESTIONS]
+        hopeless = good + len(left) < self.grid.enough
+        return not self.waiting and (not left or good >= self.grid.enough or hopeless)
+
+    def ask_again(self) -> None:
+        """Ask the nodes that were away and are back."""
+        now = time.monotonic()
+        if now - self.called < SECONDS_BETWEEN_CALLS:
+            return
+        self.called = now
+        there = self.grid.activations()
+        # A node that left and came back between two looks has forgotten what it was asked.
+        forgetful = {
+            node
+            for node in self.waiting.values()
+            if node in there and there[node] != self.since.get(node)
+        }
+        self.waiting = {key: node for key, node in self.waiting.items() if node not in forgetful}
+        back = [
+            node
+            for node in (*self.away, *forgetful)
+            if node in there and self.asked[node] < MOST_QUESTIONS
+        ]
+        if back:
+            self.ask(back)
+            self._say(f"asking {', '.join(self._name(node) for node in back)} again")
+
+    def _name(self, node: int) -> str:
+        return self.grid.roster.site_of(node) or f"node {node}"
+
+    def _say(self, text: str) -> None:
+        self.grid.say(f"waiting: {text}")

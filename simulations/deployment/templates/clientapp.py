@@ -1,9 +1,0 @@
-#!{{ s.programs }}/python -P
-"""Flower starts `flwr-clientapp` to answer a message. This one stands in front of Flower's own.
-
-It runs the xsite that is installed here and no other code, whatever the coordinator sends.
-"""
-
-from clients.reviewed import main
-
-main()

@@ -1,0 +1,1 @@
+"""Scripts that measure xsite: attacks, benchmarks, faults."""

@@ -1,0 +1,154 @@
+"""Federations of synthetic hospitals in this process, trained so that they can be attacked."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from clients.app import app as client
+from common.config.schema import Config
+from common.console.progress import Report
+from common.errors import RunError
+from common.runs.folder import read_run_config
+from common.runs.result import read_result
+from server.app import app as server
+from simulations.runtime.in_process import InProcessGrid, Tamper, run_server
+from simulations.synth import write_hospitals
+
+FIRST_NODE = 100
+SIZE = 64
+"""Height and width of the hospitals' images, in pixels."""
+SETTINGS: Mapping[str, Any] = {
+    "image_size": SIZE,
+    "crop_scale": 0.7,
+    "width": 0.125,
+    "batch_size": 16,
+    "learning_rate": 1e-3,
+    "temperature": 0.2,
+    "alpha": 0.2,
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+}
+"""A network that learns the hospitals in minutes on one core."""
+
+
+def attack_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: Any) -> Config:
+    """Return the configuration of a federation whose files all lie in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the attack's files.
+    sites : mapping of str to Path
+        The hospitals' images.
+    seed : int
+        Of the run.
+    **values
+        What else differs from the defaults and :data:`SETTINGS`.
+    """
+    return Config().changed(
+        **{
+            **SETTINGS,
+            "sites": ",".join(f"{site}={images}" for site, images in sites.items()),
+            "runs_dir": str(folder / "runs"),
+            "cache_dir": str(folder / "cache"),
+            "seed": seed,
+            **values,
+        }
+    )
+
+
+def make_hospitals(
+    folder: Path, names: tuple[str, ...], patients: int, seed: int, report: Report
+) -> dict[str, Path]:
+    """Write hospitals, or find them written, and return their folders by name."""
+    folder = folder / f"hospitals-{patients}-{seed}"
+    missing = [name for name in names if not (folder / name).is_dir()]
+    if missing:
+        # A hospital's place among the names decides how its images look: all or none are kept.
+        shutil.rmtree(folder, ignore_errors=True)
+        write_hospitals(folder, names, patients, seed, SIZE, report)
+    return {name: folder / name for name in names}
+
+
+def federate(
+    config: Config,
+    compared: bool = True,
+    tamper: Tamper | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> Path | None:
+    """Train a federation in this process, unless its run is there and complete.
+
+    Parameters
+    ----------
+    config : Config
+        With a ``run-name`` and an absolute ``runs-dir``.
+    compared : bool
+        Whether the server compares the sites' steps with each other.
+    tamper : callable, optional
+        What becomes of replies.
+    before : callable
+        Called before every message, to say that something moves.
+
+    Returns
+    -------
+    Path or None
+        The run's folder. None where the server ended the run although, or because, somebody lied:
+        weights that explode, or too few good replies.
+    """
+    run = Path(config.runs_dir) / config.run_name
+    if _complete(run, config):
+        return run
+    shutil.rmtree(run, ignore_errors=True)
+    count = len(config.site_names)
+    nodes = {FIRST_NODE + k: {"partition-id": k, "num-partitions": count} for k in range(count)}
+    grid = InProcessGrid(
+        client,
+        nodes,
+        config.to_run_config(),
+        before=lambda _: before(),
+        tamper=tamper,
+        keep=False,
+    )
+    try:
+        with _quiet(), _comparing(compared):
+            run_server(server, grid)
+    except RunError:
+        # Nobody lies: then it is no effect of an attack.
+        if tamper is None:
+            raise
+        return None
+    return run
+
+
+def _complete(run: Path, config: Config) -> bool:
+    if not (run / "config.toml").is_file() or read_result(run).get("status") != "completed":
+        return False
+    return read_run_config(run).digest() == config.digest()
+
+
+@contextmanager
+def _comparing(compared: bool) -> Iterator[None]:
+    """Switch the server's comparison of steps off where it shall not help."""
+    if compared:
+        yield
+        return
+    nobody: Callable[..., dict[str, str]] = lambda *_: {}  # noqa: E731
+    with patch("server.strategy.far_from_the_others", nobody):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Flower's account of every round off the terminal; the run's own log has it."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

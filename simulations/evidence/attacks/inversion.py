@@ -1,0 +1,177 @@
+"""Gradient inversion: make the images again that moved the shared weights.
+
+After Geiping et al., *Inverting Gradients* (NeurIPS 2020): an image is sought whose gradient points
+where the update points (cosine distance), and which is smooth (total variation). The attacker is
+the coordinator: it knows the weights before and after, the labels, and that images are grey. A
+site's own normalisation it does not know, except before training, when it is the initial one.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.models.network import Network
+from common.models.per_site import OwnModules
+from common.models.sharing import shared_names
+from common.randomness import seeded_torch, torch_generator
+
+BLACK, WHITE = -2.0, 2.0
+"""Grey values as :mod:`common.data.augment` hands them to a network."""
+CHANNELS = (16, 32)
+
+
+def small_network(size: int, classes: int, site: str, width: int, seed: int) -> Network:
+    """Return two convolutions with a site's own normalisation, and dense heads.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of the images, a multiple of 4.
+    classes : int
+        Number of classes.
+    site : str
+        The one site that the network knows.
+    width : int
+        Size of a projection.
+    seed : int
+        Of the initial weights.
+    """
+    first, second = CHANNELS
+    embedding = second * (size // 4) ** 2
+    with seeded_torch(seed, "small network"):
+        body = nn.Sequential(
+            nn.Conv2d(3, first, 5, stride=2, padding=2),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, stride=2, padding=1),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        head, projection = nn.Linear(embedding, classes), nn.Linear(embedding, width)
+    return Network(body, head, projection, [site], True, "two convolutions")
+
+
+def shared_parameters(network: Network) -> list[nn.Parameter]:
+    """Return the parameters that leave a site, in the network's order."""
+    names = set(shared_names(network))
+    return [parameter for name, parameter in network.named_parameters() if name in names]
+
+
+def forget_normalisation(network: Network) -> None:
+    """Put the initial normalisation in the place of a site's own, as one who does not know it."""
+    for place in network.modules():
+        if isinstance(place, OwnModules):
+            for module in place.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.reset_parameters()
+
+
+def gradient(
+    network: Network, site: str, images: Tensor, labels: Tensor, graph: bool
+) -> list[Tensor]:
+    """Return the gradient of the cross entropy with respect to what is shared.
+
+    Parameters
+    ----------
+    network : Network
+        In training mode: batches are normalised by themselves.
+    site : str
+        Whose normalisation.
+    images : Tensor, shape (n, 1, size, size)
+        Grey, as the network sees them.
+    labels : Tensor, shape (n,)
+        Their classes.
+    graph : bool
+        Whether the gradient shall itself be differentiated.
+    """
+    output = network(images.expand(-1, 3, -1, -1), [(site, len(images))])
+    loss = F.cross_entropy(output.logits, labels)
+    found = torch.autograd.grad(
+        loss, shared_parameters(network), create_graph=graph, allow_unused=True
+    )
+    return [
+        torch.zeros_like(parameter) if one is None else one
+        for one, parameter in zip(found, shared_parameters(network), strict=True)
+    ]
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels."""
+    return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
+
+
+def distance(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return 1 − cosine of two updates, each taken as one long vector."""
+    products = torch.stack([(a * b).sum() for a, b in zip(found, wanted, strict=True)]).sum()
+    norms = [torch.stack([(a**2).sum() for a in one]).sum().sqrt() for one in (found, wanted)]
+    return 1 - products / (norms[0] * norms[1]).clamp_min(1e-12)
+
+
+def descend(
+    loss: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    steps: int,
+    seed: int,
+    rate: float = 0.3,
+) -> Tensor:
+    """Seek images, from noise, that make a loss small: Adam, its rate falling as half a cosine.
+
+    Every grey value stays between black and white.
+    """
+    images = torch.randn(shape, generator=torch_generator(seed, "inversion")).requires_grad_()
+    optimizer = torch.optim.Adam([images], lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(images).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            images.clamp_(BLACK, WHITE)
+    return images.detach()
+
+
+def invert(
+    network: Network,
+    site: str,
+    update: Sequence[Tensor],
+    labels: Tensor,
+    size: int,
+    steps: int,
+    seed: int,
+    smooth: float = 0.02,
+) -> Tensor:
+    """Seek the images whose gradient points where an update points.
+
+    Parameters
+    ----------
+    network : Network
+        As the attacker takes it to have been before the update; left as it was.
+    site : str
+        Under which name it knows the normalisation that it takes for the site's.
+    update : sequence of Tensor
+        Weights before minus weights after, of the shared parameters in the network's order.
+    labels : Tensor, shape (n,)
+        Classes of the images, which the attacker is granted.
+    size : int
+        Their height and width.
+    steps : int
+        Steps of the search.
+    seed : int
+        Of the noise that it starts from.
+    smooth : float
+        Weight of the total variation.
+
+    Returns
+    -------
+    Tensor, shape (n, 1, size, size)
+    """
+
+    def loss(images: Tensor) -> Tensor:
+        found = gradient(network, site, images, labels, graph=True)
+        return distance(found, update) + smooth * total_variation(images)
+
+    return descend(loss, (len(labels), 1, size, size), steps, seed)

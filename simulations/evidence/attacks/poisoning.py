@@ -1,0 +1,296 @@
+"""Poisoning: one of five synthetic hospitals lies, and the other four pay for it, or do not.
+
+Lies: weights that moved −10 times as far as training moved them; or −2.9 times, which the server's
+comparison of steps lets pass; and honest training on labels that are swapped. Defences: none; the
+comparison of every site's step with the others' (on by default; it needs ``min-sites`` here, so
+that a round goes on without the liar); and the robust aggregations, without that comparison.
+Everything runs in this process, over the bytes of real messages.
+
+    python -m simulations.evidence.attacks.poisoning
+"""
+
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from common.console.progress import Report, StepCounter, make_report
+from common.console.tables import print_rows
+from common.formatting.numbers import NOT_DEFINED, percent, points
+from common.runs.result import read_result
+from simulations.evidence.attacks.federation import attack_config, federate, make_hospitals
+from simulations.evidence.attacks.findings import Findings, Table
+from simulations.evidence.attacks.lies import HONEST, LIAR, SITES, reverse, swap_labels
+
+LIES: Mapping[str, str] = {
+    "nobody": "nobody lies",
+    "reversed": "−10 times its step",
+    "short": "−2.9 times its step",
+    "swapped": "labels swapped",
+}
+FACTORS: Mapping[str, float] = {"reversed": -10.0, "short": -2.9}
+ALONE = "alone"
+"""In the place of a lie: the honest hospitals without the liar, by whom it is to be measured."""
+DEFENCES: Mapping[str, tuple[str, bool, Mapping[str, Any]]] = {
+    "none": ("none", False, {}),
+    "compared": ("steps compared", True, {"min_sites": len(HONEST)}),
+    "median": ("median", False, {"aggregation": "median"}),
+    "trimmed-mean": ("trimmed mean", False, {"aggregation": "trimmed-mean"}),
+    "krum": ("Krum", False, {"aggregation": "krum"}),
+}
+"""Key → what it is called, whether steps are compared, and what is set."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One federation: who lies how, what defends, and the seed of hospitals and training."""
+
+    lie: str
+    defence: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What it is, for a person."""
+        if self.lie == ALONE:
+            return f"the four honest hospitals alone, seed {self.seed}"
+        return f"{LIES[self.lie]}, defence: {DEFENCES[self.defence][0]}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Federations of one size.
+
+    Attributes
+    ----------
+    epochs, patients : int
+        Of each federation, and at each hospital.
+    lies, defences : tuple of str
+        Every one of these against every one of those.
+    seeds : int
+        How often, with hospitals and training of another seed each time.
+    """
+
+    epochs: int = 8
+    patients: int = 128
+    lies: tuple[str, ...] = tuple(LIES)
+    defences: tuple[str, ...] = tuple(DEFENCES)
+    seeds: int = 1
+
+    @property
+    def cases(self) -> list[Case]:
+        """The federations, for every seed first what lies are held against."""
+        made = []
+        for seed in range(self.seeds):
+            made += [Case("nobody", "none", seed), Case(ALONE, "none", seed)]
+            made += [Case(lie, one, seed) for lie in self.lies for one in self.defences]
+        return list(dict.fromkeys(made))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a federation came to.
+
+    Attributes
+    ----------
+    auc : float
+        On test images, mean of the honest hospitals; NaN where the server ended the run.
+    digest : str
+        SHA-256 of the shared weights; empty then.
+    """
+
+    auc: float = math.nan
+    digest: str = ""
+
+
+def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> Outcome:
+    """Train one federation.
+
+    Parameters
+    ----------
+    case : Case
+        Which.
+    plan : Plan
+        Of what size.
+    folder : Path
+        Of all files; a federation that is complete there is not trained again.
+    report : Report
+        Told of the hospitals being made.
+
+    Returns
+    -------
+    Outcome
+    """
+    sites = make_hospitals(folder, SITES, plan.patients, case.seed, report)
+    if case.lie == ALONE:
+        sites = {site: sites[site] for site in HONEST}
+    if case.lie == "swapped":
+        sites[LIAR] = swap_labels(sites[LIAR], folder / f"swapped-{plan.patients}-{case.seed}")
+    _, compared, values = DEFENCES[case.defence]
+    tamper = reverse(FACTORS[case.lie]) if case.lie in FACTORS else None
+    name = f"{case.lie}-{case.defence}-{case.seed}-{plan.epochs}-{plan.patients}"
+    config = attack_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
+    run = federate(config, compared, tamper)
+    if run is None:
+        return Outcome()
+    result = read_result(run)
+    auc = mean(float(result["metrics"][site]["test"]["auc"]) for site in HONEST)
+    return Outcome(auc, result["weights_digest"]["shared"])
+
+
+def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
+    """Train federations, telling each one's figure as it comes.
+
+    Parameters
+    ----------
+    plan : Plan
+        Which.
+    folder : Path
+        Of all files.
+    report : Report
+        Told of progress.
+    """
+    found: dict[Case, Outcome] = {}
+    counter = StepCounter(report, "federations")
+    for case in plan.cases:
+        found[case] = run_case(case, plan, folder, report)
+        told = f"AUC {percent(found[case].auc)}" if found[case].digest else "ended early"
+        report.message(f"{case.name}: {told}")
+        counter(len(found), len(plan.cases))
+    title = (
+        f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent, and its difference in "
+        f"points; {plan.patients} patients a hospital, {plan.epochs} epochs."
+    )
+    return Table(title, HEADINGS, tuple(rows_of(found)))
+
+
+def rows_of(found: Mapping[Case, Outcome]) -> list[tuple[str, ...]]:
+    """Return a row for each lie and defence: means over the seeds, and in brackets the range."""
+    rows: list[tuple[str, ...]] = []
+    for lie, defence in dict.fromkeys((case.lie, case.defence) for case in found):
+        own = {
+            case.seed: outcome
+            for case, outcome in found.items()
+            if (case.lie, case.defence) == (lie, defence)
+        }
+        name = "the four alone" if lie == ALONE else LIES[lie]
+        called = NOT_DEFINED if lie == ALONE else DEFENCES[defence][0]
+        if not all(outcome.digest for outcome in own.values()):
+            rows.append((name, called, str(len(own)), "ended early", "", "", ""))
+            continue
+        five, four = (
+            {seed: found[Case(reference, "none", seed)] for seed in own}
+            for reference in ("nobody", ALONE)
+        )
+        same = all(own[seed].digest == four[seed].digest for seed in own)
+        rows.append(
+            (
+                name,
+                called,
+                str(len(own)),
+                percent(mean(outcome.auc for outcome in own.values())),
+                _ranged([own[seed].auc - five[seed].auc for seed in own]),
+                _ranged([own[seed].auc - four[seed].auc for seed in own]),
+                "yes" if same else "no",
+            )
+        )
+    return rows
+
+
+def _ranged(differences: Sequence[float]) -> str:
+    told = points(mean(differences))
+    low, high = points(min(differences)), points(max(differences))
+    return told if low == high else f"{told} [{low} to {high}]"
+
+
+HEADINGS = (
+    "Lie",
+    "Defence",
+    "Seeds",
+    "AUC",
+    "To five honest",
+    "To the four alone",
+    "Their weights",
+)
+
+
+def findings(tables: Sequence[Table]) -> Findings:
+    """Return the report's part on poisoning."""
+    return Findings("Poisoning", ABOUT, tuple(tables), MEANS)
+
+
+ABOUT = (
+    "One of five hospitals lies in every round, about its weights or by its labels. The others "
+    "know nothing of it. What a lie costs them is told against five honest hospitals, and against "
+    "the four honest ones alone: a defence that leaves the liar out cannot give back what an "
+    "honest fifth hospital would have brought. The last column says whether the weights are those "
+    "of the four alone, bit for bit.",
+    "*Steps compared* is on by default: of three sites or more, one that moved the weights more "
+    "than three times as far as the median site is left out of the round, by name. Without "
+    "`min-sites` the round then ends with an error, which is safe and stops the run; here "
+    "`min-sites = 4`. The other defences were measured without it.",
+)
+MEANS = (
+    "A lie of −2.9 times the step is just small enough to pass the comparison. *Labels swapped* "
+    "moves the weights as far as honest training does, so no comparison of lengths sees it.",
+)
+
+
+def parse_names(text: str, known: Iterable[str], what: str) -> tuple[str, ...]:
+    """Read comma-separated names.
+
+    Raises
+    ------
+    BadParameter
+        Naming the one that is not known, and those that are.
+    """
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"no {what} is called '{name}'; there are {', '.join(known)}")
+    return names
+
+
+@contextmanager
+def kept(folder: Path | None) -> Iterator[Path]:
+    """Yield the folder for an attack's files, or one that is removed in the end."""
+    if folder is not None:
+        yield folder.expanduser().absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="xsite-attacks-") as made:
+        yield Path(made)
+
+
+def main(
+    epochs: Annotated[int, typer.Option(help="Epochs of every federation.")] = 8,
+    patients: Annotated[int, typer.Option(help="Patients at each hospital.")] = 128,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
+    lies: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(LIES),
+    defences: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(DEFENCES),
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep all files here; go on from those that are there.")
+    ] = None,
+) -> None:
+    """Let one of five hospitals lie, and print what it costs the other four."""
+    plan = Plan(
+        epochs,
+        patients,
+        parse_names(lies, LIES, "lie"),
+        parse_names(defences, DEFENCES, "defence"),
+        seeds,
+    )
+    report = make_report()
+    with kept(keep) as folder, closing(report):
+        table = run_poisoning(plan, folder, report)
+    print_rows(Console(), table.title, table.headings, table.rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,164 @@
+"""What a guarantee costs: one federation of synthetic hospitals a level of noise.
+
+Every hospital has the same policy: nothing leaves without noise, so that an ε holds of all that
+left, counted from its own ledger. Half of the budget goes to the weights and half to the
+prototypes. No figure leaves; the AUC is worked out from each hospital's own predictions. Everything
+runs in this process, over the bytes of real messages.
+
+    python -m simulations.evidence.benchmarks.privacy
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from clients.app import app as client
+from clients.egress.budget import spent, upper
+from clients.egress.ledger import entries
+from common.config.schema import Config
+from common.console.progress import SilentReport, StepCounter, make_report
+from common.console.tables import print_rows
+from common.errors import RunError
+from common.formatting.numbers import percent, points
+from common.predictions_table import read_predictions
+from server.app import app as server
+from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.synth import hospital_names, write_hospitals
+
+SITES = hospital_names("3")
+SETTINGS: Mapping[str, Any] = {
+    "sites": ",".join(SITES),
+    "image_size": 48,
+    "crop_scale": 0.8,
+    "width": 0.125,
+    "batch_size": 16,
+    "local_steps": 0,
+    "learning_rate": 1e-3,
+    "temperature": 0.2,
+    "alpha": 0.2,
+    "threads": 1,
+}
+FIRST_NODE = 100
+PATIENTS, ROUNDS = 96, 12
+LEVELS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Noise multipliers of the weights; 0: clipped alone."""
+
+
+def policy_text(clip: float, noise: float, classes: int) -> str:
+    """Return the policy of a level: prototypes spend as much as weights in every round.
+
+    Of ``classes`` prototypes with a multiplier of √classes times the weights' the ε is theirs.
+    """
+    prototypes = 2 * noise * classes**0.5
+    return (
+        f'may-leave = ["weights", "prototypes"]\nclip-update = {clip}\nupdate-noise = {noise}\n'
+        f"prototype-noise = {prototypes}\n"
+    )
+
+
+def federate(config: Config, folders: Mapping[str, Path], policy: str) -> dict[str, float]:
+    """Train a federation whose sites all have the same policy.
+
+    Parameters
+    ----------
+    config : Config
+        With an absolute ``runs-dir``.
+    folders : mapping of str to Path
+        The sites' images.
+    policy : str
+        The policy's text; ``""``: none.
+
+    Returns
+    -------
+    dict
+        ``auc``: mean over the sites, on test images; ``epsilon``: of the site that spent most;
+        infinite without noise. Empty where training ended early.
+    """
+    base = Path(config.runs_dir) / "states" / config.run_name
+    base.mkdir(parents=True)
+    (base / "policy.toml").write_text(policy)
+    states = {site: base / site for site in folders}
+    nodes = {
+        FIRST_NODE + number: {
+            "site": site,
+            "data-dir": str(folders[site]),
+            "state-dir": str(states[site]),
+            "policy": str(base / "policy.toml"),
+        }
+        for number, site in enumerate(config.site_names)
+    }
+    try:
+        run_server(server, InProcessGrid(client, nodes, config.to_run_config(), keep=False))
+    except RunError:
+        # Without a policy it would be a fault; with noise the weights may explode.
+        if not policy:
+            raise
+        return {}
+    own = [state / config.run_name / "sites" / site for site, state in states.items()]
+    tables = [read_predictions(folder / "predictions.csv", "test") for folder in own]
+    return {
+        "auc": mean(roc_auc_score(one.labels, one.probabilities[:, 1]) for one in tables),
+        "epsilon": max(spent(entries(state / "ledger")).epsilon for state in states.values()),
+    }
+
+
+def measure(
+    folder: Path, levels: Sequence[float], clip: float, epochs: int, patients: int, seed: int
+) -> list[tuple[str, ...]]:
+    """Train once without a policy and once a level.
+
+    Returns
+    -------
+    list of tuple of str
+        (noise multiplier, ε, mean AUC, its difference from training without a policy).
+    """
+    write_hospitals(folder / "data", SITES, patients, seed, 64, SilentReport())
+    folders = {site: folder / "data" / site for site in SITES}
+    base = Config().changed(
+        **SETTINGS,
+        data=str(folder / "data"),
+        runs_dir=str(folder / "runs"),
+        epochs=epochs,
+        seed=seed,
+    )
+    policies = {"no policy": ""}
+    for level in levels:
+        policies[f"{level:g}"] = policy_text(clip, level, len(base.class_names))
+    rows: list[tuple[str, ...]] = []
+    plain = 0.0
+    report = make_report()
+    counter = StepCounter(report, "federations")
+    try:
+        for name, policy in policies.items():
+            found = federate(base.changed(run_name=f"{len(rows):02d}"), folders, policy)
+            if found:
+                plain = plain or found["auc"]
+                told = upper(found["epsilon"]), percent(found["auc"]), points(found["auc"] - plain)
+            rows.append((name, *(told if found else ("", "ended early", ""))))
+            counter(len(rows), len(policies))
+    finally:
+        report.close()
+    return rows
+
+
+def main(
+    clip: Annotated[float, typer.Option(help="clip-update of every site's policy.")] = 1.0,
+    epochs: Annotated[int, typer.Option(help="Epochs, each of them a round.")] = ROUNDS,
+    patients: Annotated[int, typer.Option(help="Patients at each hospital.")] = PATIENTS,
+    seed: Annotated[int, typer.Option(help="Seed of everything random but the noise.")] = 0,
+) -> None:
+    """Train three hospitals at several levels of noise; print ε and the AUC."""
+    with tempfile.TemporaryDirectory(prefix="xsite-privacy-") as folder:
+        rows = measure(Path(folder), LEVELS, clip, epochs, patients, seed)
+    title = f"After {epochs} rounds: ε at δ = 1e-5; mean test AUC in percent"
+    print_rows(Console(), title, ("Noise multiplier", "ε", "AUC", "Cost"), rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,259 @@
+"""What a federated round costs on this machine beyond its local training.
+
+Two sites train a few rounds federated, through Flower and Ray as ``xsite train federated`` does;
+then the same training runs without federation on the same threads, the sites at the same time or
+in turns as federated training has them. Each figure is a median over the rounds but the first, in
+which everything is cold. Nothing is extrapolated: a round has as many steps as is said, and what
+does not depend on its steps (the exchange) or depends on the number of images (evaluation,
+statistics, prototypes) is told apart.
+
+    python -m simulations.evidence.benchmarks.round --images 128,128 --rounds 4
+"""
+
+import math
+import multiprocessing
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import psutil
+import typer
+
+from common.config.schema import Config
+from common.console.progress import SilentReport
+from common.data.folds import split_site
+from common.data.open import open_site
+from common.data.sampling import steps_per_epoch
+from common.device import choose_device, limited_threads
+from common.learning.evaluation import estimate_statistics, evaluate_site, predict
+from common.learning.loop import make_optimizer, train, training_site
+from common.models.network import build_network
+from common.models.sharing import shared_layout
+from common.runs.environment import describe_environment
+from common.runs.tables import read_rows
+from simulations.evidence.benchmarks.training import CLASSES, write_site
+from simulations.federated import train_federated
+from simulations.memory import memory_of
+from simulations.runtime.placement import place
+
+SITES = ("site-a", "site-b")
+# What a site writes into its log after each round.
+TRAINED = re.compile(r"round \d+: \d+ steps in ([\d.]+) s")
+
+
+@dataclass
+class Memory:
+    """Largest sum of proportional set sizes (PSS) of a process tree, in bytes.
+
+    A page that processes share counts once in the sum.
+    """
+
+    peak: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self, seconds: float = 1.0) -> None:
+        """Sample this process and all that descends from it until stopped."""
+        root = psutil.Process()
+        while not self.stopped.wait(seconds):
+            self.peak = max(self.peak, memory_of([root, *root.children(recursive=True)]))
+
+
+@dataclass
+class FirstStep(SilentReport):
+    """Notes when the first step of training was done."""
+
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = math.nan
+
+    def step(self, done: int, loss: float, images_per_second: float) -> None:
+        """Take the time of the first call."""
+        if math.isnan(self.seconds):
+            self.seconds = time.monotonic() - self.began
+
+
+@dataclass(frozen=True)
+class Federated:
+    """Seconds of each round as a whole, and of the sites' training in it."""
+
+    rounds: list[float]
+    training: list[float]
+    until_first_step: float
+    bytes_down: int
+    bytes_up: int
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Seconds of each round's training at one site, and of what else a site does in a round."""
+
+    training: list[float]
+    further: list[float]
+
+
+@contextmanager
+def measured_memory() -> Iterator[Memory]:
+    """Measure the memory of all processes within a block."""
+    memory = Memory()
+    thread = threading.Thread(target=memory.watch, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        memory.stopped.set()
+        thread.join()
+
+
+def in_turns(config: Config) -> bool:
+    """Say whether the sites train one after the other on this machine."""
+    placed = place(config)
+    return placed.cpus // placed.cpus_per_site < len(SITES)
+
+
+def run_federated(config: Config, base: Path) -> Federated:
+    """Train federated and read what the run wrote down."""
+    report = FirstStep()
+    run = train_federated(config, base, report)
+    rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "test"]
+    ends = [0.0, *sorted({row.seconds for row in rows})]
+    combine = sum if in_turns(config) else max
+    logs = [(run / "sites" / site / "log.txt").read_text() for site in SITES]
+    each = [[float(seconds) for seconds in TRAINED.findall(log)] for log in logs]
+    last = [row for row in rows if row.round == rows[-1].round]
+    return Federated(
+        [after - before for before, after in pairwise(ends)],
+        [combine(seconds) for seconds in zip(*each, strict=True)],
+        report.seconds,
+        sum(row.bytes_down for row in last),
+        sum(row.bytes_up for row in last),
+    )
+
+
+def run_alone(config: Config, site: str, rounds: int) -> Alone:
+    """Train one site as its federated process does, without any exchange."""
+    device = choose_device(config)
+    with limited_threads(config):
+        data = open_site(config, site)
+        split = split_site(data, config)
+        images = training_site(data, split, device)
+        network = build_network(config, [site]).to(device.device)
+        optimizer = make_optimizer(network, config)
+        steps = config.local_steps or steps_per_epoch([len(split.train)], config.batch_size)
+        training, further = [], []
+        for number in range(rounds):
+            began = time.monotonic()
+            estimate_statistics(network, images, config, device)
+            evaluate_site(network, images, split, config, device)
+            predict(network, images, split.train, config, device)
+            further.append(time.monotonic() - began)
+            these = range(number * steps, (number + 1) * steps)
+            summary = train(network, optimizer, [images], config, device, these, rounds * steps)
+            training.append(summary.seconds)
+    return Alone(training, further)
+
+
+def run_both_alone(config: Config, rounds: int) -> list[Alone]:
+    """Train both sites, at the same time each in a process of its own, or in turns in one."""
+    processes = 1 if in_turns(config) else len(SITES)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        # Half a minute of imports is over when they begin.
+        for _ in pool.map(time.sleep, [2.0] * processes):
+            pass
+        return list(pool.map(run_alone, [config] * len(SITES), SITES, [rounds] * len(SITES)))
+
+
+def main(
+    images: Annotated[str, typer.Option(help="Images of the two sites.")] = "128,128",
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; the first is left out.")] = 4,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of a round; 0: one epoch.")] = 0,
+    size: Annotated[int, typer.Option(help="Height and width of an image.")] = 112,
+    width: Annotated[float, typer.Option(help="Multiplier of every layer's width.")] = 1.0,
+) -> None:
+    """Measure and print."""
+    counts = [int(count) for count in images.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, count in zip(SITES, counts, strict=True):
+            write_site(Path(folder) / "data", name, count, 256)
+        config = Config().changed(
+            data=str(Path(folder) / "data"),
+            sites=",".join(SITES),
+            classes=",".join(CLASSES),
+            split="image",
+            cache_dir=str(Path(folder) / "cache"),
+            image_size=size,
+            width=width,
+        )
+        trained = [len(split_site(open_site(config, name), config).train) for name in SITES]
+        epoch = steps_per_epoch(trained, config.batch_size)
+        config = config.changed(
+            local_steps=steps or epoch,
+            epochs=math.ceil(rounds * (steps or epoch) / epoch),
+            threads=place(config).threads,
+        )
+        with measured_memory() as together:
+            federated = run_federated(config, Path(folder) / "runs")
+        with measured_memory() as apart:
+            alone = run_both_alone(config, len(federated.rounds))
+    _tell(config, trained, federated, alone, (together, apart))
+
+
+def _tell(
+    config: Config,
+    trained: list[int],
+    federated: Federated,
+    alone: list[Alone],
+    memory: tuple[Memory, Memory],
+) -> None:
+    machine = describe_environment()
+    device = choose_device(config)
+    layout = shared_layout(build_network(config, SITES))
+    whole, training = median(federated.rounds[1:]), median(federated.training[1:])
+    turns = in_turns(config)
+    combine = sum if turns else max
+    apart = combine(median(site.training[1:]) for site in alone)
+    further = combine(median(site.further[1:]) for site in alone)
+    beyond = whole - training
+    print(f"{machine['cpu']}, {machine['cores']} cores, {device.describe()}")
+    print(
+        f"{build_network(config, SITES).description}, {config.image_size} px, {config.threads} "
+        f"threads a site, {'in turns' if turns else 'at the same time'}; "
+        f"{trained[0]} and {trained[1]} training images; rounds of "
+        f"{config.local_steps} steps, {len(federated.rounds) - 1} of them measured\n"
+    )
+    lines = [
+        ("a round, from order to checkpoint", f"{whole:.2f} s"),
+        (
+            f"  local training in it, {'both sites' if turns else 'the slower site'}",
+            f"{training:.2f} s",
+        ),
+        ("  beyond local training", f"{beyond:.2f} s, {beyond / whole:.1%} of the round"),
+        ("    evaluation, statistics, prototypes (measured alone)", f"{further:.2f} s"),
+        ("    exchange, averaging, files (the rest)", f"{beyond - further:.2f} s"),
+        ("the same training without federation", f"{apart:.2f} s"),
+        ("  the federated round beside it", f"{whole / apart - 1:+.1%}"),
+        ("shared tensors", f"{layout.size * 4 / 2**20:.1f} MiB"),
+        ("bytes of a round, both sites", f"{_mib(federated.bytes_down)} down"),
+        ("", f"{_mib(federated.bytes_up)} up"),
+        ("peak memory of all processes, federated", f"{memory[0].peak / 2**30:.2f} GiB"),
+        ("  without federation", f"{memory[1].peak / 2**30:.2f} GiB"),
+        ("from the call to the end of the first step", f"{federated.until_first_step:.1f} s"),
+    ]
+    for title, value in lines:
+        print(f"{title:<58}{value}")
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
+
+
+if __name__ == "__main__":
+    typer.run(main)

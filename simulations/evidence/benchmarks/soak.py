@@ -1,0 +1,298 @@
+"""Whether a long run keeps to its memory, its files, its processes and its disk.
+
+Two sites with a tiny network train for many rounds; after every round the processes and folders
+are looked at. What the early rounds took is held against what the last ones take, figure by
+figure. Some files grow by design: these have an allowance a round, with its reason. The exit
+status is 1 if anything else grew.
+
+    python -m simulations.evidence.benchmarks.soak --ground deployment --rounds 200
+"""
+
+import os
+import re
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import linear_regression, median
+from typing import Annotated
+
+import psutil
+import typer
+
+from common.config.schema import Config
+from common.console.progress import SilentReport
+from simulations.evidence.benchmarks.round import SITES
+from simulations.evidence.benchmarks.training import CLASSES, write_site
+from simulations.federated import SIMULATION, train_federated
+from simulations.rehearsal import DEPLOYMENT
+from simulations.runtime.processes import program_line
+
+BATCH, FOLDS = 2, 4
+LOOK_SECONDS = 0.5
+ROUND = re.compile(r"round (\d+)/\d+: ")
+MB = 1e6
+# A new process for every message is Flower's way, and Ray's workers come and go.
+PASSING = ("flwr-clientapp", "ray::IDLE")
+PROGRAMS = (
+    *("flower-superlink", "flower-supernode", "flower-superexec", "flwr-serverapp"),
+    *("flwr-clientapp", "xsite-standby", "flwr-simulation", "raylet", "gcs_server", "ray::"),
+)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How far a figure may grow: at all, and for each round; and why that is right."""
+
+    noise: float
+    a_round: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A figure's medians over early and late rounds, its slope a round, and what follows."""
+
+    early: float
+    late: float
+    slope: float
+    fine: bool
+    said: str
+
+
+@dataclass
+class Soak:
+    """What is seen after every round: round → figure → value.
+
+    ``folders``: name → folder whose bytes are counted, or a pattern of files in one.
+    """
+
+    run: Path
+    folders: Mapping[str, tuple[Path, str]]
+    seen: dict[int, dict[str, float]] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        """Look after every round until stopped."""
+        log, last = self.run / "log.txt", 0
+        while not self.stopped.wait(LOOK_SECONDS):
+            rounds = ROUND.findall(log.read_text()) if log.exists() else []
+            if rounds and int(rounds[-1]) > last:
+                last = int(rounds[-1])
+                self.seen[last] = processes() | self._disk()
+
+    def _disk(self) -> dict[str, float]:
+        return {
+            f"disk, {name} (MB)": size_of(folder, pattern) / MB
+            for name, (folder, pattern) in self.folders.items()
+        }
+
+
+def processes() -> dict[str, float]:
+    """Return memory and open files of every role, and the number of lasting processes."""
+    memory: defaultdict[str, float] = defaultdict(float)
+    handles: defaultdict[str, float] = defaultdict(float)
+    count: Counter[str] = Counter()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            role = role_of(process)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                count["zombies"] += 1
+            elif not role.startswith(PASSING):
+                # Unique set size: what would be free if this process ended.
+                memory[role] += process.memory_full_info().uss / MB
+                handles[role] += process.num_fds()
+                count["lasting"] += 1
+    found = {f"memory, {role} (MB)": value for role, value in memory.items()}
+    found |= {f"open files, {role}": value for role, value in handles.items()}
+    return found | {f"processes, {kind}": count[kind] for kind in ("lasting", "zombies")}
+
+
+def role_of(process: psutil.Process) -> str:
+    """Return what a process is for: its program, and a site's name if it is a node's."""
+    line, words = " ".join(process.cmdline()), program_line(process)
+    program = next((name for name in PROGRAMS if name in words), "others")
+    site = re.search(r'site="([^"]+)"', line)
+    if program == "ray::":
+        return "ray::IDLE" if "IDLE" in line else "ray workers"
+    return f"{program} of {site.group(1)}" if site else program
+
+
+def size_of(folder: Path, pattern: str = "**/*") -> int:
+    """Return the bytes of the files below a folder that fit a pattern."""
+    total = 0
+    for path in folder.glob(pattern):
+        with suppress(OSError):
+            total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
+    return total
+
+
+@contextmanager
+def watched(soak: Soak) -> Iterator[None]:
+    """Look within a block."""
+    thread = threading.Thread(target=soak.watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        soak.stopped.set()
+        thread.join()
+
+
+def allowance(figure: str) -> Allowance:
+    """Return how far a figure may grow."""
+    if "ray workers" in figure and figure.startswith("memory"):
+        # A deployment's sites have a process for each message; a simulation's live on.
+        return Allowance(16.0, 0.15, "seen and not explained; a deployment has none of them")
+    if figure.startswith("memory"):
+        return Allowance(16.0)
+    if figure.startswith("open files"):
+        # A round's connections are open for a while after it.
+        return Allowance(6.0)
+    if figure.startswith("processes"):
+        return Allowance(1.0)
+    if "ledger" in figure:
+        return Allowance(0.1, 0.2, "a line a message, kept for good; a new file every 16 MB")
+    if "superlink.db" in figure:
+        return Allowance(16.0, 0.02, "Flower keeps a row of each message and task")
+    if "run's" in figure:
+        return Allowance(1.0, 0.05, "figures and log lines of every round")
+    if "Flower's" in figure or "temporary" in figure:
+        return Allowance(2.0, 0.02, "log lines of every round")
+    return Allowance(1.0, 0.005, "a line of its log for every round")
+
+
+def judge(values: Mapping[int, float], allowed: Allowance) -> Verdict:
+    """Hold the last tenth of the rounds against the second one.
+
+    Parameters
+    ----------
+    values : mapping of int to float
+        Round → figure; a hundred rounds at best, ten at least.
+    allowed : Allowance
+        How far it may grow.
+    """
+    rounds = sorted(values)
+    tenth = max(2, len(rounds) // 10)
+    first, last = rounds[tenth : 2 * tenth], rounds[-tenth:]
+    early, late = (median(values[number] for number in part) for part in (first, last))
+    rest = rounds[tenth:]
+    slope = linear_regression(rest, [values[number] for number in rest]).slope
+    between = median(last) - median(first)
+    if late - early <= allowed.noise:
+        return Verdict(early, late, slope, True, "steady")
+    fine = late - early <= allowed.noise + allowed.a_round * between
+    return Verdict(early, late, slope, fine, allowed.reason if fine else "GROWS")
+
+
+def places(folder: Path, ground: str, run: Path) -> dict[str, tuple[Path, str]]:
+    """Return what is counted on disk."""
+    found = {
+        "run's folder": (run, "*"),
+        "run's curves": (run / "tensorboard", "**/*"),
+        "server's checkpoints": (run / "checkpoint", "**/*"),
+        "temporary folders": (folder / "t", "**/*"),
+        "shared memory": (Path("/dev/shm"), "**/*"),
+        "decoded images": (folder / "cache", "**/*"),
+    }
+    hospitals = Path(f"{run}-hospitals")
+    for site in SITES:
+        state = hospitals / site if ground == "deployment" else run / "sites" / site
+        own = state / run.name / "sites" / site if ground == "deployment" else state
+        found[f"{site}'s own files"] = (own, "*")
+        found[f"{site}'s private store"] = (own / "store", "**/*")
+        found[f"{site}'s ledger"] = (state / "ledger", "**/*")
+        if ground == "deployment":
+            found[f"Flower's of {site}"] = (state / "flwr", "**/*")
+    if ground == "deployment":
+        found["superlink.db"] = (hospitals / "coordinator", "superlink.db*")
+        found["Flower's of the coordinator"] = (hospitals / "coordinator" / "flwr", "**/*")
+    return found
+
+
+def main(
+    ground: Annotated[str, typer.Option(help="'deployment' or 'simulation'.")] = "deployment",
+    rounds: Annotated[int, typer.Option(min=10, help="How many rounds.")] = 200,
+    width: Annotated[float, typer.Option(help="Multiplier of every layer's width.")] = 0.05,
+) -> None:
+    """Train, look, and say what grew."""
+    if ground not in ("deployment", "simulation"):
+        raise typer.BadParameter("expected 'deployment' or 'simulation'", param_hint="--ground")
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
+        folder, run = Path(name), Path(name) / "runs" / "soak"
+        (folder / "t").mkdir()
+        with temporary(folder / "t"):
+            soak = Soak(run, places(folder, ground, run))
+            began = time.monotonic()
+            with watched(soak):
+                soak_once(folder, run, ground, rounds, width)
+    print(f"{ground}, {len(soak.seen)} of {rounds} rounds seen, {time.monotonic() - began:.0f} s\n")
+    if not tell(soak.seen):
+        raise typer.Exit(1)
+
+
+def soak_once(folder: Path, run: Path, ground: str, rounds: int, width: float) -> None:
+    """Train the rounds, of one step each."""
+    # So many images that an epoch has ten rounds: evaluation is part of what is looked at.
+    for site in SITES:
+        write_site(folder / "data", site, 10 * BATCH * FOLDS // (FOLDS - 1), 64)
+    values: dict[str, str | int | float | bool] = {
+        "data": str(folder / "data"),
+        "sites": ",".join(SITES),
+        "classes": ",".join(CLASSES),
+        "split": "image",
+        "folds": FOLDS,
+        "validation_fraction": 0.0,
+        "cache_dir": str(folder / "cache"),
+        "runs_dir": str(run.parent),
+        "run_name": run.name,
+        "image_size": 32,
+        "width": width,
+        "batch_size": BATCH,
+        "epochs": max(1, rounds // 10),
+        "local_steps": 1,
+        "threads": 1,
+    }
+    config = Config().changed(**values)
+    on = DEPLOYMENT if ground == "deployment" else SIMULATION
+    train_federated(config, run.parent, SilentReport(), ground=on)
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[None]:
+    """Have this process, and all that it starts, put temporary files into a folder."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        os.environ.pop("TMPDIR")
+        if before is not None:
+            os.environ["TMPDIR"] = before
+
+
+def tell(seen: Mapping[int, Mapping[str, float]]) -> bool:
+    """Print a line for every figure; return whether nothing grew that may not."""
+    figures = sorted({figure for values in seen.values() for figure in values})
+    print(f"{'':<44}{'early':>9}{'late':>9}{'a round':>10}")
+    fine = True
+    for figure in figures:
+        verdict = judge(
+            {n: values.get(figure, 0.0) for n, values in seen.items()}, allowance(figure)
+        )
+        fine = fine and verdict.fine
+        print(
+            f"{figure:<44}{verdict.early:>9.2f}{verdict.late:>9.2f}{verdict.slope:>+10.4f}  "
+            f"{verdict.said}"
+        )
+    print("\nNothing grew beyond its allowance." if fine else "\nSomething grew.")
+    return fine
+
+
+if __name__ == "__main__":
+    typer.run(main)

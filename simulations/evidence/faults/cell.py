@@ -1,0 +1,188 @@
+"""One cell of the fault matrix: a deployment in which one process is killed at one moment."""
+
+import json
+import os
+import re
+import subprocess
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from common.files import load_tensors
+from simulations.evidence.faults.moments import SITE, Moment, Process
+from simulations.runtime.processes import program_line
+
+HOOK = Path(__file__).parent / "hook"
+OTHER = "hospital-b"
+SETTINGS = {
+    "sites": f"{SITE},{OTHER}",
+    "synthetic-patients": "16",
+    "image-size": "32",
+    "width": "0.05",
+    "batch-size": "8",
+    "projection-hidden": "32",
+    "projection-size": "8",
+    "local-steps": "4",
+    "epochs": "2",
+    "min-prototype-count": "1",
+    "threads": "1",
+    "device": "cpu",
+}
+LONGEST_SECONDS = 900.0
+UNDISTURBED = "undisturbed"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a run: who was killed when, how it ended, in how many seconds."""
+
+    process: str
+    moment: str
+    told: str
+    seconds: float
+    equal: bool | None
+
+
+def run_cell(
+    folder: Path,
+    process: Process | None,
+    moment: Moment | None,
+    reference: Path | None,
+    stop: threading.Event,
+) -> Fate:
+    """Run a deployment and kill a process in it.
+
+    Parameters
+    ----------
+    folder : Path
+        For this run alone.
+    process, moment : Process and Moment, optional
+        Whom to kill when; None: nobody.
+    reference : Path, optional
+        Folder of the run that nobody disturbed.
+    stop : Event
+        Set where nobody wants to know any more.
+    """
+    folder.mkdir(parents=True)
+    names = (process.name if process else "nobody", moment.name if moment else "")
+    if process and moment and process.name == "ClientApp" and not moment.answering:
+        return Fate(*names, "no ClientApp runs at this moment", 0.0, None)
+    started = time.monotonic()
+    deadline = started + LONGEST_SECONDS
+    with _deployment(folder, moment) as deployed:
+
+        def goes_on() -> bool:
+            return deployed.poll() is None and time.monotonic() < deadline and not stop.is_set()
+
+        found = True
+        if process and moment:
+            while goes_on() and not (folder / "reached").exists():
+                time.sleep(0.05)
+            found = _kill(deployed.pid, process)
+            (folder / "go").touch()
+        while goes_on():
+            time.sleep(0.2)
+        ended = deployed.poll()
+    seconds = time.monotonic() - started
+    run = folder / "runs" / UNDISTURBED
+    if not found:
+        return Fate(*names, "the process was not there", seconds, False)
+    if ended != 0:
+        how = "was still running" if ended is None else f"ended with {ended}"
+        return Fate(*names, f"{how}: {_last_line(folder / 'output.txt')}", seconds, False)
+    equal = None if reference is None else _equal(run, reference)
+    return Fate(*names, _tell(run, folder / "output.txt"), seconds, equal)
+
+
+@contextmanager
+def _deployment(folder: Path, moment: Moment | None) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start the command, and leave nothing of it behind."""
+    environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "XSITE_HOME": str(folder / "home")}
+    if moment is not None:
+        fault = asdict(moment) | {"name": moment.function, "folder": str(folder)}
+        path = [str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment |= {"XSITE_FAULT": json.dumps(fault), "PYTHONPATH": os.pathsep.join(path)}
+    settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    program = Path(sysconfig.get_path("scripts")) / "xsite"
+    command = [str(program), "deploy", "up", "--local", *settings]
+    # Names count as bytes exchanged, and so do not differ.
+    command += ["--runs", str(folder / "runs"), "--name", UNDISTURBED]
+    with (folder / "output.txt").open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        # It takes down what it started.
+        with suppress(ProcessLookupError):
+            process.terminate()
+        process.wait(timeout=120)
+
+
+def _kill(root: int, process: Process) -> bool:
+    """Kill a process of a deployment at once, and say whether it was there."""
+    found = _find(root, process)
+    for one in found:
+        one.kill()
+    psutil.wait_procs(found, timeout=10)
+    return bool(found)
+
+
+def _find(root: int, process: Process) -> list[psutil.Process]:
+    """Return the processes of a deployment that run a program for a role."""
+    found, descendants = [], list[psutil.Process]()
+    with suppress(psutil.Error):
+        descendants = psutil.Process(root).children(recursive=True)
+    for one in descendants:
+        with suppress(psutil.Error):
+            words = [Path(word).name for word in program_line(one).split()]
+            role = Path(one.environ().get("XSITE_STATE", "")).name
+            if process.program in words and role == process.role:
+                found.append(one)
+    return found
+
+
+def _equal(run: Path, reference: Path) -> bool:
+    """Say whether all weights and predictions of two runs are the same, to the bit."""
+    pairs = [(run / "shared.safetensors", reference / "shared.safetensors")]
+    for site in (SITE, OTHER):
+        own, other = (_hospital(one, site) for one in (run, reference))
+        pairs.append((own / "private.safetensors", other / "private.safetensors"))
+        if (own / "predictions.csv").read_bytes() != (other / "predictions.csv").read_bytes():
+            return False
+    for one, other in pairs:
+        found, expected = load_tensors(one)[0], load_tensors(other)[0]
+        if found.keys() != expected.keys():
+            return False
+        if not all(torch.equal(found[name], expected[name]) for name in expected):
+            return False
+    return True
+
+
+def _hospital(run: Path, site: str) -> Path:
+    return run.parent / f"{run.name}-hospitals" / site / run.name / "sites" / site
+
+
+def _tell(run: Path, output: Path) -> str:
+    """Say what happened, from the run's log and what the command printed."""
+    log, printed = (run / "log.txt").read_text(), output.read_text(errors="replace")
+    told = [f"{site} was away" for site in re.findall(r"waiting: (\S+) is away", log)]
+    told += [f"{sites} asked again" for sites in re.findall(r"waiting: asking (.+) again", log)]
+    told += [f"left out: {site}" for site in re.findall(r"(\S+) LEFT OUT", log)]
+    if "the server's process was killed" in printed:
+        begun = re.findall(r"going on after round (\d+)", log)
+        told.append(f"resumed after round {', '.join(begun) or '0'}")
+    return "; ".join(told) or "went on as if nothing had happened"
+
+
+def _last_line(file: Path) -> str:
+    lines = [line.strip() for line in file.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")

@@ -1,0 +1,141 @@
+"""The fault matrix: every process of a deployment, killed at every moment of a round.
+
+Each cell is a real deployment on this machine (``xsite deploy up --local``) of two synthetic
+hospitals over three rounds. In the second round everything is held at the moment, the process gets
+``kill -9``, and the rest goes on. What is killed is started again, as systemd would. Then the
+weights are compared, to the bit, with those of a run that nobody disturbed.
+
+    python -m simulations.evidence.faults.matrix
+
+Some three minutes a cell, of which Flower takes one to notice; several go at once.
+"""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from common.console.tables import print_rows
+from common.errors import RunError
+from common.runs.environment import describe_environment
+from simulations.evidence.faults.cell import UNDISTURBED, Fate, run_cell
+from simulations.evidence.faults.moments import COORDINATOR, MOMENTS, PROCESSES, Moment, Process
+from simulations.report.study.markdown import markdown
+from simulations.report.tables import Cell, Group, Row, Table
+from simulations.runtime.processes import terminable
+
+NOTES = (
+    "Each line is a deployment of its own on one machine: SuperLink, SuperExec and two SuperNodes "
+    "with TLS and node keys, two synthetic hospitals, three rounds. In round 2 everything is held "
+    "at the moment, the process gets `kill -9`, and the rest goes on; what ended is started again, "
+    "as systemd does with a consortium's units. Made by `python -m simulations.evidence.faults.matrix`.",
+    "Weights: *equal* where the shared weights, both hospitals' private tensors and all their "
+    "predictions are, to the bit, those of a run that nobody disturbed.",
+    "*Away*: Flower says that the hospital's process is gone, which takes it a minute; the server "
+    "asks again once it is back. *Resumed*: the server's process was killed, the run was submitted "
+    "again, and went on from its last checkpoint; the sites, which were ahead, went back.",
+)
+
+
+def rows_of(cells: Sequence[Fate]) -> list[tuple[str, ...]]:
+    """Return the table's rows."""
+    weights = {True: "equal", False: "NOT EQUAL", None: "-"}
+    return [
+        (cell.process, cell.moment, cell.told, f"{cell.seconds:.0f}", weights[cell.equal])
+        for cell in cells
+    ]
+
+
+def page(cells: Sequence[Fate], at_once: int) -> str:
+    """Return the matrix as a page of Markdown."""
+    groups = []
+    for name in dict.fromkeys(cell.process for cell in cells):
+        own = rows_of([cell for cell in cells if cell.process == name])
+        rows = tuple(Row(row[1], tuple(map(Cell, row[2:]))) for row in own)
+        groups.append(Group(f"{name} killed", rows))
+    machine = describe_environment()
+    table = Table(
+        "What happened when a process was killed",
+        ("At which moment of round 2", "What happened", "Seconds", "Weights"),
+        tuple(groups),
+        (*NOTES, f"{machine['cores']} cores; {at_once} deployments at a time."),
+    )
+    return markdown(table, level=1)
+
+
+def run_cells(
+    pairs: Sequence[tuple[Process, Moment]], base: Path, at_once: int, console: Console
+) -> list[Fate]:
+    """Run all cells, several at once, and print each as it ends.
+
+    Raises
+    ------
+    RunError
+        If the run that nobody disturbs does not complete.
+    """
+    stop = threading.Event()
+    first = run_cell(base / "0", None, None, None, stop)
+    reference = base / "0" / "runs" / UNDISTURBED
+    if not (reference / "shared.safetensors").exists():
+        raise RunError(f"The run that nobody disturbed did not complete: {first.told}")
+    console.print(f"Undisturbed: {first.seconds:.0f} s")
+    with ThreadPoolExecutor(at_once) as pool:
+        jobs = [
+            pool.submit(run_cell, base / str(number), process, moment, reference, stop)
+            for number, (process, moment) in enumerate(pairs, start=1)
+        ]
+        try:
+            for done, job in enumerate(as_completed(jobs), start=1):
+                told = " | ".join(rows_of([job.result()])[0])
+                console.print(f"{done} of {len(jobs)}: {told}", soft_wrap=True)
+        finally:
+            # Those under way end themselves; those that wait do not begin.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return [job.result() for job in jobs]
+
+
+def main(
+    at_once: Annotated[int, typer.Option(help="Deployments at a time.", min=1)] = 2,
+    process: Annotated[str, typer.Option(help="Kill this process alone.")] = "",
+    moment: Annotated[str, typer.Option(help="At this moment alone.")] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="Write the table as a page of Markdown.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="A new folder, in which every run is kept.")
+    ] = None,
+) -> None:
+    """Kill every process of a deployment at every moment, and print what became of it."""
+    pairs = [
+        (one, when)
+        for one in PROCESSES
+        for when in MOMENTS
+        if process in ("", one.name) and moment in ("", when.name)
+    ]
+    if not pairs:
+        names = ", ".join([*(p.name for p in PROCESSES), *(m.name for m in MOMENTS)])
+        raise typer.BadParameter(f"There are {names}.")
+    console = Console()
+    base = keep or Path(tempfile.mkdtemp(prefix="xsite-faults-"))
+    try:
+        with terminable():
+            cells = run_cells(pairs, base, at_once, console)
+    finally:
+        if keep is None:
+            shutil.rmtree(base, ignore_errors=True)
+    if output is not None:
+        output.write_text(page(cells, at_once))
+    columns = ("Killed", "Moment of round 2", "What happened", "Seconds", "Weights")
+    print_rows(console, f"{COORDINATOR} and two hospitals, killed with -9", columns, rows_of(cells))
+    raise typer.Exit(int(any(cell.equal is False for cell in cells)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,143 @@
+"""Run folders, read back for a report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from common.config.schema import Config
+from common.errors import CheckpointError, RunError, XsiteError
+from common.files import read_object
+from common.predictions_table import PredictionsTable, read_predictions
+from common.runs.result import read_result
+from common.runs.tables import MetricsRow, read_rows
+from common.runs.weights import read_run_config
+
+METRICS = ("accuracy", "f1", "sensitivity", "precision", "auc")
+MODES = ("pooled", "federated", "single")
+LABELS = {"pooled": "Pooled", "federated": "Federated", "single": "Single-site"}
+
+Pair = tuple[int, int]
+"""Fold and seed: what two runs of different modes must share to be compared."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run's folder says.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    config : Config
+        The run's configuration.
+    result : mapping
+        ``result.json``.
+    environment : mapping
+        ``environment.json``.
+    rows : tuple of MetricsRow
+        ``metrics.csv``, the test subset alone: what a report speaks of.
+    weights : {"final", "best"}
+        Which weights' figures are told: the last step's, or those that validation chose.
+    """
+
+    path: Path
+    config: Config
+    result: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    rows: tuple[MetricsRow, ...]
+    weights: Literal["final", "best"] = "final"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def mode(self) -> str:
+        """``"pooled"``, ``"federated"`` or ``"single"``."""
+        return str(self.result.get("mode", ""))
+
+    @property
+    def status(self) -> str:
+        """``"completed"``, ``"running"``, ``"failed"`` or ``"interrupted"``."""
+        return str(self.result.get("status", ""))
+
+    @property
+    def reason(self) -> str:
+        """Why a run that failed did so."""
+        return str(self.result.get("reason") or "")
+
+    @property
+    def pair(self) -> Pair:
+        """Fold and seed."""
+        return self.config.fold, self.config.seed
+
+    @property
+    def completed(self) -> bool:
+        """Whether the run ended as it should; only then its figures count."""
+        return self.status == "completed"
+
+    def figure(self, site: str, name: str) -> float:
+        """Return a test figure of a site, such as ``"auc"`` or ``"auc_low"``; NaN if undefined."""
+        told = self.result.get("metrics" if self.weights == "final" else "best") or {}
+        value = told.get(site, {}).get("test", {}).get(name)
+        return math.nan if value is None else float(value)
+
+    def curve(self, site: str) -> list[MetricsRow]:
+        """Return a site's rows, by step."""
+        return sorted((row for row in self.rows if row.site == site), key=lambda row: row.step)
+
+    def predictions(self, site: str) -> PredictionsTable | None:
+        """Return a site's predictions of its test images, or None where there are none."""
+        name = "predictions.csv" if self.weights == "final" else "best-predictions.csv"
+        try:
+            return read_predictions(self.path / "sites" / site / name, "test")
+        except CheckpointError:
+            return None
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one run's folder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of a run, finished or not.
+
+    Raises
+    ------
+    RunError
+        If it is no run's folder or cannot be read.
+    """
+    try:
+        config = read_run_config(path)
+        result = read_result(path)
+        environment = read_object(path / "environment.json")
+        rows = read_rows(path / "metrics.csv")
+    except (OSError, ValueError, KeyError, XsiteError) as error:
+        raise RunError(f"Cannot read the run {path}: {error}") from error
+    tested = tuple(row for row in rows if row.subset == "test")
+    return RunRecord(path, config, result, environment, tested)
+
+
+def with_chosen_weights(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Let the runs tell of the weights that validation chose, if every completed one has them."""
+    completed = [record for record in records if record.completed]
+    chosen = completed and all(
+        record.result.get("best", {}).get(site, {}).get("test")
+        for record in completed
+        for site in record.config.site_names
+    )
+    return [replace(record, weights="best" if chosen else "final") for record in records]
+
+
+def sites_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return the sites of all runs, in the order of their configurations."""
+    return tuple(dict.fromkeys(name for record in records for name in record.config.site_names))
+
+
+def modes_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return the modes that ran, the reference first."""
+    return tuple(mode for mode in MODES if any(record.mode == mode for record in records))

@@ -1,0 +1,50 @@
+"""The drawings of a study: in its page, and each as SVG and PNG of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from markupsafe import Markup
+
+from simulations.report.page import Panel, Panels
+from simulations.report.study.curves import KINDS, Kind, draw_chart
+from simulations.report.study.figure_files import save_figure
+from simulations.report.study.results import StudyResults
+from simulations.report.svg import PAGE, PRINT, inline
+
+FOLDER = "pictures"
+GROUPS = ((False, "local", "without an exchange"), (True, "federated", "federated"))
+
+
+def draw_curves(results: StudyResults, folder: Path) -> list[Panels]:
+    """Draw ROC, precision-recall and reliability curves, write their files, and return them.
+
+    Parameters
+    ----------
+    results : StudyResults
+        The study; of more than two classes nothing is drawn.
+    folder : Path
+        The study's; files go into ``pictures``.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written.
+    """
+    if not results.binary or not results.records:
+        return []
+    return [
+        Panels(kind.name, kind.title, kind.caption, (*_panels(results, kind, folder / FOLDER),))
+        for kind in KINDS
+    ]
+
+
+def _panels(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Panel]:
+    for site in results.sites:
+        for federated, short, group in GROUPS:
+            chart = kind.chart(results, site, federated)
+            if chart is None:
+                continue
+            name, caption = f"{kind.name}-{site}-{short}", f"{site}, {group}"
+            save_figure(draw_chart(chart, results.reference, PRINT), folder, name)
+            shown = draw_chart(chart, results.reference, PAGE)
+            yield Panel(caption, Markup(inline(shown, name, caption, chart.text)))

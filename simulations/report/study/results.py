@@ -1,0 +1,181 @@
+"""The cells of a study that are done, by method, fold and seed, and the figures over them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.methods.registry import Method
+from common.predictions_table import PredictionsTable
+from simulations.report.calibration import operating_point, reliability
+from simulations.report.records import METRICS, Pair, RunRecord
+from simulations.report.statistics import ALL_SITES, Summary, summarise
+
+SPECIFICITY, CALIBRATION = "specificity at 95 % sensitivity", "calibration error"
+
+Key = tuple[str, int, int]
+"""A method's name, fold and seed."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of two methods that is expected, to be held against what came out.
+
+    Attributes
+    ----------
+    lower, upper : str
+        Methods by name.
+    level : bool
+        Whether they are expected to be level, within a point, instead of the upper above.
+    """
+
+    lower: str
+    upper: str
+    level: bool = False
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """What a study found.
+
+    Attributes
+    ----------
+    title : str
+        Heading of the report.
+    methods : tuple of Method
+        Rows, in order.
+    folds, seeds : tuple of int
+        That were to be run.
+    reference : str
+        The method that the others are held against.
+    orders : tuple of Order
+        What is expected.
+    records : mapping of Key to RunRecord
+        The cells that are done.
+    missing : mapping of str to str
+        Cells that are not, by name: why they failed, or '' if they have not ended.
+    seconds, memory : mapping of Key to float
+        What cells took by the clock, in seconds, and at the most, in bytes; where it is known.
+    """
+
+    title: str
+    methods: tuple[Method, ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    reference: str
+    orders: tuple[Order, ...]
+    records: Mapping[Key, RunRecord]
+    missing: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[Key, float] = field(default_factory=dict)
+    memory: Mapping[Key, float] = field(default_factory=dict)
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """The sites, in the configuration's order."""
+        return next((run.config.site_names for run in self.records.values()), ())
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The sites, and their mean where there are several."""
+        return (*self.sites, ALL_SITES) if len(self.sites) > 1 else self.sites
+
+    @cached_property
+    def binary(self) -> bool:
+        """Whether there are two classes."""
+        return all(len(run.config.class_names) == 2 for run in self.records.values())
+
+    def label(self, method: str) -> str:
+        """Return how tables call a method."""
+        return next(one.label for one in self.methods if one.name == method)
+
+    def values(self, method: str, place: str, metric: str) -> dict[Pair, float]:
+        """Return a test figure by fold and seed; the mean of the sites is the mean of theirs."""
+        found = {}
+        for (name, fold, seed), run in self.records.items():
+            if name == method:
+                sites = self.sites if place == ALL_SITES else (place,)
+                held = [self._figure(run, site, metric) for site in sites]
+                found[fold, seed] = float(np.mean(held))
+        return found
+
+    def cross_validated(self, method: str, place: str, metric: str) -> Summary:
+        """Return a test figure's mean over all folds, summarised as :meth:`over_seeds` does."""
+        return self.over_seeds(self.values(method, place, metric))
+
+    def over_seeds(self, values: Mapping[Pair, float]) -> Summary:
+        """Return mean and deviation over the seeds of the mean over all folds.
+
+        A seed of which a fold is missing is left out: its mean would be of other images.
+        """
+        whole = [
+            float(np.mean([values[fold, seed] for fold in self.folds]))
+            for seed in self.seeds
+            if all((fold, seed) in values for fold in self.folds)
+        ]
+        return summarise(whole)
+
+    def calibration(self, method: str, site: str) -> Summary:
+        """Return the calibration error over all folds' test images, over the seeds."""
+        errors = []
+        for seed in self.seeds:
+            labels, scores = self.test_scores(method, site, [seed])
+            if len(labels):
+                errors.append(reliability(labels, scores).error)
+        return summarise(errors)
+
+    def test_scores(
+        self, method: str, site: str, seeds: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return labels and positive probabilities of every fold's test images, one below another.
+
+        Returns
+        -------
+        labels : ndarray of int64, shape (n,)
+        scores : ndarray of float64, shape (n,)
+            Of networks of different folds: good for calibration, not for one common ROC curve.
+        """
+        tables = self.tables(method, site, seeds)
+        if not tables:
+            return np.empty(0, np.int64), np.empty(0)
+        return (
+            np.concatenate([table.labels for table in tables]),
+            np.concatenate([table.probabilities[:, 1] for table in tables]),
+        )
+
+    def tables(self, method: str, site: str, seeds: Sequence[int]) -> list[PredictionsTable]:
+        """Return a method's predictions of a site's test images, a table a cell that has them."""
+        return [
+            table
+            for seed in seeds
+            for fold in self.folds
+            if (table := self.predictions(method, site, fold, seed)) is not None
+        ]
+
+    def predictions(self, method: str, site: str, fold: int, seed: int) -> PredictionsTable | None:
+        """Return a cell's predictions of a site's test images, None where there are none."""
+        run = self.records.get((method, fold, seed))
+        return None if run is None else self._read(run, site)
+
+    @cached_property
+    def _tables(self) -> dict[tuple[Path, str], PredictionsTable | None]:
+        return {}
+
+    def _read(self, run: RunRecord, site: str) -> PredictionsTable | None:
+        key = (run.path, site)
+        if key not in self._tables:
+            found = run.predictions(site)
+            # The same images must stand in the same order for every method.
+            self._tables[key] = None if found is None else found.by_name()
+        return self._tables[key]
+
+    def _figure(self, run: RunRecord, site: str, metric: str) -> float:
+        if metric in METRICS:
+            return run.figure(site, metric)
+        table = self._read(run, site)
+        if metric != SPECIFICITY or table is None or not self.binary:
+            return math.nan
+        return operating_point(table.labels, table.probabilities[:, 1]).specificity

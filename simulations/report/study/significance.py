@@ -1,0 +1,193 @@
+"""Is a difference between methods more than chance? Tests over runs, and over images.
+
+Over runs: what two methods reach on the same folds and seeds, in pairs. Over images: what they say
+of the same test images, the networks taken as they are.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from common.predictions_table import PredictionsTable
+from common.randomness import numpy_generator
+from common.tasks.metrics import auc_of_counts
+from simulations.report.delong import (
+    Components,
+    Estimate,
+    auc_components,
+    estimate,
+    mean_components,
+)
+from simulations.report.records import Pair
+from simulations.report.statistics import (
+    ALL_SITES,
+    Difference,
+    differences_of_pairs,
+    paired_difference,
+)
+from simulations.report.study.results import StudyResults
+
+DRAWS = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Test:
+    """A method held against the reference, by AUC.
+
+    Attributes
+    ----------
+    difference : Difference
+        The method less the reference over pairs of runs, with a paired t-test.
+    wilcoxon : float
+        Two-sided p of Wilcoxon's signed-rank test of the same pairs; NaN for fewer than two.
+    t_holm, wilcoxon_holm : float
+        Both p values after Holm's correction over all methods held against the reference there.
+    images : Estimate
+        The difference over images after DeLong; NaN of the mean of the sites.
+    """
+
+    difference: Difference
+    wilcoxon: float
+    t_holm: float
+    wilcoxon_holm: float
+    images: Estimate
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """A method's AUC at a site, mean over folds and seeds, with intervals over the test images."""
+
+    delong: Estimate
+    bootstrap: tuple[float, float]
+    images: int
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p values for their number, after Holm (Scandinavian Journal of Statistics 1979).
+
+    Parameters
+    ----------
+    values : mapping of str to float
+        By name; NaN ones stay so and do not count.
+    """
+    known = sorted((p, name) for name, p in values.items() if math.isfinite(p))
+    corrected, largest = dict.fromkeys(values, math.nan), 0.0
+    for rank, (p, name) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[name] = largest
+    return corrected
+
+
+def hold_against_reference(results: StudyResults, place: str) -> dict[str, Test]:
+    """Hold every other method's AUC against the reference's, at a site or over the sites' mean."""
+    reference = results.values(results.reference, place, "auc")
+    others = [method.name for method in results.methods if method.name != results.reference]
+    values = {name: results.values(name, place, "auc") for name in others}
+    differences = {name: paired_difference(values[name], reference) for name in others}
+    signed = {name: _wilcoxon(values[name], reference) for name in others}
+    t_holm = holm({name: differences[name].p for name in others})
+    signed_holm = holm(signed)
+    return {
+        name: Test(
+            differences[name],
+            signed[name],
+            t_holm[name],
+            signed_holm[name],
+            auc_difference(results, name, results.reference, place),
+        )
+        for name in others
+    }
+
+
+def auc_difference(results: StudyResults, method: str, reference: str, place: str) -> Estimate:
+    """Return the difference of two methods' AUC over the same images, after DeLong.
+
+    Of every fold: the mean over the seeds that both ran; then the mean over the folds, which share
+    no test image.
+    """
+    if place == ALL_SITES or not results.binary:
+        return Estimate(math.nan)
+    parts = []
+    for fold in results.folds:
+        pairs = [
+            (one, other)
+            for seed in results.seeds
+            if (one := _components(results, method, place, fold, seed)) is not None
+            and (other := _components(results, reference, place, fold, seed)) is not None
+        ]
+        if pairs:
+            parts.append(mean_components([one - other for one, other in pairs]))
+    return estimate(parts) if parts else Estimate(math.nan)
+
+
+def auc_intervals(results: StudyResults, method: str, site: str) -> Intervals:
+    """Return a method's AUC at a site with its intervals over the test images."""
+    nothing = Intervals(Estimate(math.nan), (math.nan, math.nan), 0)
+    if not results.binary:
+        return nothing
+    parts, drawn, images = [], [], 0
+    for fold in results.folds:
+        tables = [
+            table
+            for seed in results.seeds
+            if (table := results.predictions(method, site, fold, seed)) is not None
+        ]
+        found = [part for table in tables if (part := _of_table(table)) is not None]
+        if found:
+            parts.append(mean_components(found))
+            drawn.append(_resampled(tables, f"{site} {fold}"))
+            images += len(tables[0].labels)
+    if not parts:
+        return nothing
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(np.mean(drawn, axis=0), [tail, 1 - tail])
+    return Intervals(estimate(parts), (float(low), float(high)), images)
+
+
+def _resampled(tables: Sequence[PredictionsTable], purpose: str) -> NDArray[np.float64]:
+    """Return the mean AUC over seeds of resamples of a fold's images, drawn within each class.
+
+    Every seed's network meets the same resample.
+    """
+    labels = tables[0].labels
+    generator = numpy_generator(0, "bootstrap", purpose)
+    counts = np.zeros((DRAWS, len(labels)), dtype=np.int64)
+    for label in (0, 1):
+        places = np.flatnonzero(labels == label)
+        chance = np.full(len(places), 1 / len(places))
+        counts[:, places] = generator.multinomial(len(places), chance, size=DRAWS)
+    aucs = []
+    for table in tables:
+        order = np.argsort(table.probabilities[:, 1], kind="stable")
+        scores = table.probabilities[order, 1]
+        # Images of the same score stand together: a tie counts half.
+        starts = np.flatnonzero(np.diff(scores, prepend=-1.0))
+        by_class = [
+            np.add.reduceat(counts[:, order] * (labels[order] == label), starts, axis=1)
+            for label in (0, 1)
+        ]
+        aucs.append(auc_of_counts(*by_class))
+    return np.asarray(np.mean(aucs, axis=0))
+
+
+def _components(
+    results: StudyResults, method: str, site: str, fold: int, seed: int
+) -> Components | None:
+    table = results.predictions(method, site, fold, seed)
+    return None if table is None else _of_table(table)
+
+
+def _of_table(table: PredictionsTable) -> Components | None:
+    return auc_components(table.labels, table.probabilities[:, 1])
+
+
+def _wilcoxon(values: Mapping[Pair, float], reference: Mapping[Pair, float]) -> float:
+    differences = differences_of_pairs(values, reference)
+    if len(differences) < 2 or not differences.any():
+        return math.nan
+    return float(stats.wilcoxon(differences).pvalue)

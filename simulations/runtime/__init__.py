@@ -1,0 +1,1 @@
+"""What carries a federated run out on one machine or over a consortium."""

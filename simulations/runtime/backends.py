@@ -1,0 +1,171 @@
+"""A federated run under way: what is launched, on what ground, and followed to its end."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.config.schema import Config
+from common.console.progress import Report
+from common.runs.result import read_result
+from simulations.runtime.following import OutputCopy, RunWatch
+from simulations.runtime.locks import alone_in
+from simulations.runtime.placement import Placement
+from simulations.runtime.processes import undisturbed
+from simulations.runtime.superlink import UNREACHABLE, RunState, SuperLink
+
+POLL_SECONDS = 0.5
+# Asking the SuperLink, and looking for new processes, takes tens of milliseconds of a processor
+# that the sites compute on; reading files takes none to speak of.
+POLLS_BETWEEN_QUESTIONS = 4
+# A run whose result is written has this long to end by itself.
+FAREWELL_SECONDS = 60.0
+MOST_SUBMISSIONS = 5
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run to be.
+
+    ``placement``: its place; ``folder``: a private one; ``run``: the run's; ``sites``: the sites'
+    own, in the configuration's order; ``report``: who is told.
+    """
+
+    config: Config
+    placement: Placement
+    folder: Path
+    run: Path
+    sites: tuple[Path, ...]
+    report: Report
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended: what Flower says, and the last exception in the server's output."""
+
+    state: RunState
+    error: str
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What carries a federation out, and where it puts things.
+
+    ``name``: what starts, for a sentence; ``own``: a site's own folder in a run, by the run's
+    folder and the site's name; ``carry_out``: runs it to its end and takes everything down.
+    """
+
+    name: str
+    own: Callable[[Path, str], Path]
+    carry_out: Callable[[Launch, ExitStack], Ending]
+
+
+def follow_to_the_end(
+    launch: Launch,
+    link: SuperLink,
+    bundle: bytes,
+    held: ExitStack,
+    check: Callable[[], None] | None = None,
+) -> Ending:
+    """Submit a run, and again where its server's process is killed: it goes on where it was.
+
+    Parameters
+    ----------
+    launch : Launch
+        The run.
+    link : SuperLink
+        A SuperLink of a deployment.
+    bundle : bytes
+        The app.
+    held, check
+        As of :func:`follow`.
+    """
+    for left in reversed(range(MOST_SUBMISSIONS)):
+        run_id = link.submit(bundle, launch.config.to_run_config(), {})
+        try:
+            ending = follow(launch, link, run_id, held, check)
+        finally:
+            with undisturbed():
+                link.stop(run_id)
+        if not left or not _was_killed(launch.run, ending):
+            break
+        launch.report.message("the server's process was killed; going on from its last checkpoint")
+        launch = replace(launch, config=launch.config.changed(resume=True))
+    return ending
+
+
+def follow(
+    launch: Launch,
+    link: SuperLink,
+    run_id: int,
+    held: ExitStack,
+    check: Callable[[], None] | None = None,
+) -> Ending:
+    """Tell the report and copy the log until the run has ended.
+
+    Parameters
+    ----------
+    launch : Launch
+        The run.
+    link : SuperLink
+        Who is asked for its state.
+    run_id : int
+        Flower's number of it.
+    held : ExitStack
+        Takes the run's lock, once there is a folder to lock.
+    check : callable, optional
+        Called now and then; what it raises ends the run.
+    """
+    output = launch.folder / "server.log"
+    copy = OutputCopy(output, launch.run)
+    watch = RunWatch(launch.run, launch.sites, launch.report)
+    unlocked, answered = not launch.config.resume, True
+    started, latest = time.time(), math.inf
+    with output.open("w", buffering=1) as file:
+        copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
+        copying.start()
+        try:
+            while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
+                if answered and state.status == UNREACHABLE:
+                    launch.report.message("Flower's SuperLink does not answer; waiting for it")
+                answered = state.status != UNREACHABLE
+                if check is not None:
+                    check()
+                for _ in range(POLLS_BETWEEN_QUESTIONS):
+                    if unlocked and (launch.run / "config.toml").exists():
+                        held.enter_context(alone_in(launch.run))
+                        unlocked = False
+                    time.sleep(POLL_SECONDS)
+                    watch.update()
+                    copy.update()
+                    if result_written(launch.run, started):
+                        latest = min(latest, time.monotonic() + FAREWELL_SECONDS)
+                        break
+            copying.join(timeout=5.0)
+        finally:
+            copy.update()
+    watch.update()
+    return Ending(state, copy.last_error())
+
+
+def _was_killed(run: Path, ending: Ending) -> bool:
+    """Say whether the server's process ended without having said that the run is over.
+
+    Killed, it leaves the run as running; stopped, as it is when the SuperExec that started it is
+    killed, it calls it interrupted. Who stops a run through Flower wants it to stay so.
+    """
+    begun = (run / "config.toml").exists()
+    status = read_result(run).get("status") if begun else None
+    wanted = ending.state.outcome in ("completed", "stopped")
+    return not wanted and status in ("running", "interrupted")
+
+
+def result_written(run: Path, since: float) -> bool:
+    """Say whether the server has written since then that the run completed or failed."""
+    file = run / "result.json"
+    if not file.exists() or file.stat().st_mtime < since:
+        return False
+    return read_result(run).get("status") in ("completed", "failed")

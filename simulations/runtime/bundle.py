@@ -1,0 +1,102 @@
+"""The app that a simulation ships: the code of three packages and nothing else.
+
+Flower bundles every text file below an app's folder, at most 10 MB of them. A run is therefore
+not submitted from the checkout, which may hold images and runs, but from a folder made here; so a
+run from a checkout and one from an installed wheel ship the same files.
+"""
+
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from clients.flower_host.installed_code import PACKAGES
+from common.config.schema import Config
+
+# Found beside this file and never by name: the folder in which a command is given may hold
+# packages of these names.
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def app_project(version: str) -> dict[str, Any]:
+    """Return what the app's ``pyproject.toml`` says.
+
+    Parameters
+    ----------
+    version : str
+        Version of xsite.
+
+    Returns
+    -------
+    dict
+        Name, publisher, the two apps, and every configuration key with its default.
+    """
+    return {
+        "project": {
+            "name": "xsite",
+            "version": version,
+            "description": "Federated training across hospitals",
+            "license": "Apache-2.0",
+            # The environment that simulates has them all; Flower installs nothing.
+            "dependencies": [],
+        },
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "xsite",
+                    "components": {"serverapp": "server.app:app", "clientapp": "clients.app:app"},
+                    "config": Config().to_run_config(),
+                }
+            }
+        },
+    }
+
+
+def write_app(folder: Path) -> None:
+    """Write the app: the Python files of ``common``, ``clients`` and ``server``.
+
+    Parameters
+    ----------
+    folder : Path
+        A new or empty folder, which becomes the app's.
+    """
+    for package in PACKAGES:
+        for source in sorted((ROOT / package).rglob("*.py")):
+            target = folder / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(app_project(_version())))
+
+
+def build_bundle(app: Path) -> bytes:
+    """Build the bundle (FAB) that Flower ships of an app's folder.
+
+    Parameters
+    ----------
+    app : Path
+        A folder with a ``pyproject.toml`` that names a ServerApp and a ClientApp.
+
+    Returns
+    -------
+    bytes
+        A ZIP archive.
+    """
+    # Flower takes a second to import, during which the SuperLink can already start.
+    from flwr.cli.build import build_fab_from_disk
+
+    return build_fab_from_disk(app)
+
+
+def make_bundle(folder: Path) -> bytes:
+    """Write xsite's own app into a new or empty folder and build its bundle."""
+    write_app(folder)
+    return build_bundle(folder)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("xsite")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"

@@ -1,0 +1,165 @@
+"""Processes that a simulation starts: found by descent, ended by their ids, never by a name."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from clients.flower_host.prefork import CLIENT, STANDBY
+from common.signals import handling
+
+# Linux: the kernel ends the child when its parent is killed and can end nothing itself. A
+# SuperLink then ends its run, whose processes last until the sites have trained their round.
+_DIE_WITH_PARENT = (
+    "import ctypes,os,signal,sys; ctypes.CDLL(None).prctl(1,signal.SIGTERM); "
+    "os.execv(sys.argv[1],sys.argv[1:])"
+)
+
+
+class ProcessTree:
+    """A process with all that descends from it, also what has outlived its parent.
+
+    Ray and Flower start processes in sessions of their own, so that no process group holds them
+    all, and a descendant whose parent is gone is no descendant any more. Hence :meth:`update`,
+    called every now and then, remembers whom it saw. psutil compares start times, so an id that
+    the system gave to another process is not mistaken for ours.
+
+    Parameters
+    ----------
+    root : subprocess.Popen
+        The first process.
+    """
+
+    def __init__(self, root: "subprocess.Popen[bytes]") -> None:
+        self._root = root
+        self._seen: set[psutil.Process] = {psutil.Process(root.pid)}
+
+    def update(self) -> None:
+        """Remember the descendants of every process seen before."""
+        # One pass over all processes of the machine: asking each for its children takes one each.
+        children: dict[int, list[psutil.Process]] = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                children.setdefault(process.ppid(), []).append(process)
+        unasked = list(self._seen)
+        while unasked:
+            parent = unasked.pop()
+            # An id may be another process's by now.
+            found = children.get(parent.pid, []) if parent.is_running() else []
+            new = [child for child in found if child not in self._seen]
+            self._seen.update(new)
+            unasked += new
+
+    def alive(self) -> list[psutil.Process]:
+        """Return the processes that have not ended."""
+        self.update()
+        return [process for process in self._seen if _runs(process)]
+
+    def take_down(self, seconds: float = 5.0) -> None:
+        """Kill every process, the eldest first, and wait for it.
+
+        At once: files are written whole or not at all, and a server that saw its sites go first
+        would write that they failed.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to wait before looking for what was started meanwhile.
+        """
+        for _ in range(3):
+            for process in sorted(self.alive(), key=psutil.Process.create_time):
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(self.alive(), timeout=seconds)
+            self._root.poll()
+            if not self.alive():
+                return
+
+
+def start(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    talking: bool = False,
+) -> "subprocess.Popen[bytes]":
+    """Start a command in a session of its own, so that the terminal's Ctrl-C does not reach it.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Absolute path of a program, and its arguments.
+    folder : Path
+        Its working directory.
+    environment : mapping
+        All its environment variables.
+    log : Path
+        File that takes its output.
+    talking : bool
+        Whether its standard input and output are pipes to this process; the file then takes its
+        standard error alone.
+    """
+    guard = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*(guard if sys.platform == "linux" else []), *command],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE if talking else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talking else output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def last_lines(log: Path, lines: int = 5) -> str:
+    """Return the last lines of a process's output, for an error's sentence."""
+    kept = log.read_text(errors="replace").splitlines()[-lines:]
+    return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
+
+
+def program_line(process: psutil.Process) -> str:
+    """Return what says which program a process runs: its first words, or a forked one's own name.
+
+    Raises
+    ------
+    psutil.Error
+        If it has ended.
+    """
+    # What was forked has its parent's command line.
+    name = process.name()
+    return name if name in (STANDBY, CLIENT) else " ".join(process.cmdline()[:4])
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so that it can clean up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with handling(interrupt, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let a block that cleans up end, however often Ctrl-C is pressed."""
+
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        return
+
+    with handling(ignore, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -1,0 +1,214 @@
+"""Messages go through their bytes here, as they do between processes."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from typing import Any
+
+import flwr.app
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from common.data.folds import Leakage
+from common.errors import ReplyError
+from common.exchange import wire
+from common.exchange.messages import RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
+from common.learning.prototypes import Prototypes
+from common.models.sharing import Layout
+
+LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 2), (0,)), "float64", 4)
+SHARED = np.array([0.0, -0.0, 5e-324, np.pi])
+NORTH = Prototypes("north", np.array([1]), np.array([[0.6, 0.8]], np.float32), np.array([7]))
+NONE = Prototypes(
+    "east", np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.int64)
+)
+CARD = SiteCard("north", "f", "c", "1", (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
+ORDER = RoundOrder(
+    run="a-run",
+    purpose="train",
+    round=3,
+    previous=2,
+    best=1,
+    steps=range(4, 6),
+    total_steps=9,
+    evaluate=True,
+    shared=SHARED,
+    prototypes=(NORTH, NONE),
+    class_counts={"north": (3, 7), "east": (2, 2)},
+)
+EVALUATION = SiteReply("a-run", 3, "north", "f", {"test/auc": 2 / 3, "test/f1": math.nan})
+REPLY = RoundReply("a-run", 3, "north", "f", {"train/loss": 0.1}, 10, LAYOUT, SHARED, NORTH)
+
+
+def carried(content: RecordDict) -> RecordDict:
+    """Return records made anew of their bytes."""
+    objects = {key: one.deflate() for key, one in get_all_nested_objects(content).items()}
+    arrived = inflate_object_from_contents(content.object_id, objects)
+    assert isinstance(arrived, RecordDict)
+    return arrived
+
+
+def same(one: Any, other: Any) -> bool:
+    """Compare messages, arrays by their bytes."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return (value.tobytes(), value.dtype, value.shape)
+        if isinstance(value, Prototypes):
+            return [told(part) for part in vars(value).values()]
+        if isinstance(value, tuple):
+            return [told(part) for part in value]
+        return repr(value)
+
+    return type(one) is type(other) and all(
+        told(found) == told(expected)
+        for found, expected in zip(vars(one).values(), vars(other).values(), strict=True)
+    )
+
+
+MESSAGES: dict[str, tuple[Any, Callable[..., Any], Callable[..., Any]]] = {
+    "roll call": (RollCall("a-run"), wire.encode_roll_call, wire.decode_roll_call),
+    "card": (CARD, wire.encode_card, wire.decode_card),
+    "order": (ORDER, wire.encode_order, wire.decode_order),
+    "first order": (
+        replace(ORDER, prototypes=(), class_counts={}),
+        wire.encode_order,
+        wire.decode_order,
+    ),
+    "evaluation": (EVALUATION, wire.encode_reply, wire.decode_evaluation),
+    "reply": (REPLY, wire.encode_reply, wire.decode_reply),
+}
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_message_comes_back_from_its_bytes(kind: str) -> None:
+    message, encode, decode = MESSAGES[kind]
+    assert same(decode(carried(encode(message, flwr.app))), message)
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+@pytest.mark.parametrize("change", ["empty", "additional", "replaced"])
+def test_a_record_more_or_less_or_of_another_kind_is_refused(kind: str, change: str) -> None:
+    message, encode, decode = MESSAGES[kind]
+    first = next(iter(encode(message, flwr.app)))
+    others: dict[str, Callable[[RecordDict], object]] = {
+        "empty": lambda content: content.clear(),
+        "additional": lambda content: content.update({"images": MetricRecord({"n": 1})}),
+        "replaced": lambda content: content.update({first: ArrayRecord({"n": Array(SHARED)})}),
+    }
+    content = encode(message, flwr.app)
+    others[change](content)
+    with pytest.raises(ReplyError, match=r"^The message .* the same code\?$"):
+        decode(carried(content))
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_a_key_more_in_any_record_is_refused_by_name(kind: str) -> None:
+    message, encode, decode = MESSAGES[kind]
+    for name in encode(message, flwr.app):
+        content = encode(message, flwr.app)
+        if isinstance(content[name], MetricRecord):
+            continue  # figures are the one record with free names, and hold numbers alone
+        more = Array(SHARED) if isinstance(content[name], ArrayRecord) else "jane-roe"
+        content[name]["patient"] = more
+        with pytest.raises(ReplyError, match=r"The message holds .*patient.*; expected "):
+            decode(carried(content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "record", "key", "value"),
+    [
+        ("roll call", "roll-call", "run", 7),
+        ("card", "card", "card", "{"),
+        ("card", "card", "card", "[]"),
+        ("card", "card", "card", b"{}"),
+        ("order", "order", "run", b"a-run"),
+        ("order", "order", "round", 3.0),
+        ("order", "order", "round", True),
+        ("order", "order", "first-step", "4"),
+        ("order", "order", "purpose", "delete"),
+        ("order", "order", "class-counts", "7"),
+        ("order", "order", "class-counts", '[["north", "many"], ["east", [1]]]'),
+        ("evaluation", "reply", "site", 1),
+        ("evaluation", "reply", "round", "3"),
+        ("evaluation", "metrics", "test/auc", [0.5, 0.6]),
+        ("reply", "reply", "images", 10.0),
+        ("reply", "reply", "layout", "{}"),
+        ("reply", "reply", "layout", '{"dtype": "float32", "tensors": 7}'),
+        ("reply", "reply", "layout", '{"dtype": "float32", "tensors": [["a", [Infinity]]]}'),
+        ("reply", "shared", "flat", Array("float32", (2,), "numpy.ndarray", b"no array")),
+        ("reply", "shared", "flat", Array("float32", (2,), "another", b"")),
+        ("reply", "prototypes", "north/counts", Array("int64", (1,), "numpy.ndarray", b"")),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(kind: str, record: str, key: str, value: Any) -> None:
+    message, encode, decode = MESSAGES[kind]
+    content = encode(message, flwr.app)
+    content[record][key] = value
+    with pytest.raises(ReplyError):
+        decode(carried(content))
+
+
+def pickled() -> Array:
+    array = np.array([{"run": "anything"}], dtype=object)
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=True)
+    return Array("object", (1,), "numpy.ndarray", buffer.getvalue())
+
+
+def test_an_array_of_objects_is_never_unpickled() -> None:
+    content = wire.encode_reply(REPLY, flwr.app)
+    content["shared"]["flat"] = pickled()
+    with pytest.raises(ReplyError, match="does not hold the array 'flat'"):
+        wire.decode_reply(carried(content))
+
+
+CARDS: dict[str, dict[str, Any]] = {
+    "additional": {"patients": ["jane roe"]},
+    "counts": {"class_counts": ["many"]},
+    "infinite": {"class_counts": [math.inf]},
+    "no counts": {"class_counts": 7},
+    "nodes": {"nodes": None},
+    "leakage": {"leakage": {"site": "north"}},
+    "more leakage": {"leakage": {**vars(CARD.leakage), "names": ["jane roe"]}},
+}
+
+
+@pytest.mark.parametrize("fault", CARDS)
+def test_a_card_that_holds_anything_else_is_refused(fault: str) -> None:
+    content = wire.encode_card(CARD, flwr.app)
+    said = json.loads(str(content["card"]["card"])) | CARDS[fault]
+    content["card"] = ConfigRecord({"card": json.dumps(said)})
+    with pytest.raises(ReplyError, match=r"The message (does not hold a site's card|holds)"):
+        wire.decode_card(carried(content))
+
+
+def test_prototypes_under_another_site_s_name_are_refused() -> None:
+    content = wire.encode_reply(replace(REPLY, site="south"), flwr.app)
+    with pytest.raises(ReplyError, match=r"holds north/classes.*; expected south/classes"):
+        wire.decode_reply(carried(content))
+
+
+def test_a_reply_to_training_is_none_to_an_evaluation_nor_the_reverse() -> None:
+    with pytest.raises(ReplyError, match=r"holds metrics, prototypes, reply, shared; expected met"):
+        wire.decode_evaluation(carried(wire.encode_reply(REPLY, flwr.app)))
+    with pytest.raises(ReplyError, match=r"holds metrics, reply; expected metrics, prototypes"):
+        wire.decode_reply(carried(wire.encode_reply(EVALUATION, flwr.app)))
+
+
+def test_shared_tensors_encoded_once_serve_every_order() -> None:
+    shared = wire.encode_shared(SHARED, flwr.app)
+    own = wire.encode_order(replace(ORDER, shared=np.zeros(4)), flwr.app, shared)
+    assert own["shared"] is shared
+    assert wire.decode_order(carried(own)).shared.tobytes() == SHARED.tobytes()
+
+
+def test_bytes_grow_by_what_is_sent() -> None:
+    small = wire.count_bytes(wire.encode_reply(REPLY, flwr.app))
+    larger = replace(REPLY, shared=np.zeros(1004))
+    assert wire.count_bytes(wire.encode_reply(larger, flwr.app)) - small == 8 * 1000

@@ -1,0 +1,64 @@
+"""How a report writes numbers."""
+
+import math
+
+import pytest
+
+from common.formatting import numbers
+
+
+def test_shares_are_percent_with_one_decimal() -> None:
+    assert numbers.percent(0.91234) == "91.2"
+    assert numbers.percent(1.0) == "100.0"
+    assert numbers.percent(math.nan) == "–"
+
+
+def test_differences_carry_their_sign_and_zero_has_none() -> None:
+    assert numbers.points(0.0123) == "+1.2"
+    assert numbers.points(-0.0123) == "−1.2"
+    assert numbers.points(0.0004) == numbers.points(-0.0004) == "0.0"
+
+
+def test_p_values() -> None:
+    assert numbers.p_value(0.03149) == "p = 0.031"
+    assert numbers.p_value(0.00099) == "p < 0.001"
+    assert numbers.p_value(math.nan) == ""
+
+
+def test_an_interval_of_a_difference() -> None:
+    assert numbers.interval(-0.015, 0.005) == "[−1.5, +0.5]"
+    assert numbers.interval(math.nan, math.nan) == ""
+
+
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (35_240_000, "35.2 MB"), (2e9, "2.0 GB")],
+)
+def test_sizes(octets: float, text: str) -> None:
+    assert numbers.size(octets) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (4.21, "4.2 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 0 s"),
+        (185, "3 min 5 s"),
+        (4330, "1 h 12 min"),
+        (math.nan, "–"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert numbers.duration(seconds) == text
+
+
+def test_whole_numbers_are_grouped() -> None:
+    assert numbers.count(1234567) == "1\u202f234\u202f567"
+
+
+def test_lists() -> None:
+    assert numbers.listed([]) == ""
+    assert numbers.listed(["a"]) == "a"
+    assert numbers.listed(("a", "b")) == "a and b"
+    assert numbers.listed(["a", "b", "c"]) == "a, b and c"

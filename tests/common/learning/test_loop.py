@@ -1,0 +1,306 @@
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import common.learning.loop as training
+from common.config.schema import Config
+from common.data.augment import augment
+from common.data.cache import SiteData
+from common.data.folds import Split
+from common.data.sampling import batch_indices
+from common.device import Device
+from common.errors import RunError
+from common.learning.loop import (
+    StepReport,
+    TrainSummary,
+    contrastive_weight,
+    learning_rate,
+    make_optimizer,
+    train,
+    training_site,
+)
+from common.learning.objective import objective
+from common.learning.prototypes import Anchors
+from common.models.network import Network, build_network
+from common.models.sharing import private_names, shared_names
+from common.randomness import torch_generator
+from tests.common.small_training import CPU, CPU64, changed, config, network, same, site, state
+
+
+def trained(
+    *names: str, steps: int = 4, device: Device = CPU, dropout: float = 0.0, **values: object
+) -> tuple[Network, TrainSummary]:
+    settings = config(**values)
+    made = network(*names, dtype=device.images_dtype, dropout=dropout)
+    optimizer = make_optimizer(made, settings)
+    sites = [site(name) for name in names]
+    return made, train(made, optimizer, sites, settings, device, range(steps), 8)
+
+
+def test_the_learning_rate_falls_along_half_a_cosine() -> None:
+    values = config(learning_rate=0.5)
+    rates = [learning_rate(values, step, 8) for step in (0, 2, 4, 7)]
+    expected = [0.5, 0.25 + math.sqrt(2) / 8, 0.25, 0.25 * (1 + math.cos(7 * math.pi / 8))]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert learning_rate(config(learning_rate=0.5, schedule="constant"), 7, 8) == 0.5
+
+
+def test_the_contrastive_weight_rises_over_its_share_of_the_steps() -> None:
+    values = config(alpha=2.0, contrastive_warmup=0.4)
+    weights = [contrastive_weight(values, step, 10) for step in (0, 1, 3, 4, 9)]
+    assert weights == pytest.approx([0.5, 1, 2, 2, 2], rel=1e-12)
+    assert contrastive_weight(config(alpha=2.0), 0, 10) == 2.0
+
+
+def test_a_step_is_what_its_parts_say() -> None:
+    values = config(
+        optimizer="sgd", clip_norm=0.05, learning_rate=0.5, weight_decay=0.0, crop_scale_max=1.5
+    )
+    places = [site("a", balance=0.25), site("b", 23)]
+    made = network("a", "b", dtype=torch.float64)
+    before = state(made)
+    remote = Anchors(torch.eye(4)[:2].double(), torch.tensor([0, 1]), torch.ones(2).double())
+    summary = train(
+        made, make_optimizer(made, values), places, values, CPU64, range(3, 4), 8, remote
+    )
+    own = network("a", "b", dtype=torch.float64)
+    images, labels = [], []
+    for place in places:
+        chosen = batch_indices(place.train, 8, 3, values.seed, place.name)
+        generator = torch_generator(values.seed, place.name, 3, "augment")
+        images.append(augment(place.images[chosen], 16, (0.5, 1.5), True, generator).double())
+        labels.append(place.labels[chosen])
+    loss = objective(
+        own(torch.cat(images), [("a", 8), ("b", 8)]), torch.cat(labels), values, 1.0, remote
+    )
+    gradients = torch.autograd.grad(loss.total, list(own.parameters()))
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    assert norm > 0.05, "nothing to clip"
+    rate = learning_rate(values, 3, 8)
+    for (name, _), gradient in zip(own.named_parameters(), gradients, strict=True):
+        expected = before[name] - rate * 0.05 / (norm + 1e-6) * gradient
+        torch.testing.assert_close(made.get_parameter(name), expected, rtol=1e-9, atol=1e-12)
+    for name, buffer in own.named_buffers():
+        torch.testing.assert_close(made.get_buffer(name), buffer, rtol=1e-12, atol=1e-12)
+    found = (summary.loss, summary.cross_entropy, summary.contrastive)
+    parts = (loss.total.item(), loss.cross_entropy.item(), loss.contrastive.item())
+    assert found == pytest.approx(parts, rel=1e-12)
+    assert (summary.steps, summary.images, summary.next_step) == (1, 16, 4)
+
+
+def test_training_learns() -> None:
+    made, first = trained("a", "b", steps=2, alpha=0.1)
+    sites, values = [site("a"), site("b")], config(alpha=0.1)
+    later = train(made, make_optimizer(made, values), sites, values, CPU, range(2, 42), 80)
+    last = train(made, make_optimizer(made, values), sites, values, CPU, range(42, 46), 80)
+    assert last.cross_entropy < 0.5 * first.cross_entropy
+    assert later.steps == 40 and later.images == 40 * 16
+
+
+def test_pooled_plain_steps_are_the_mean_of_the_sites_steps() -> None:
+    """What must hold, 3: a private gradient counts 1/2, since the joint mean has two sites."""
+    values = config(optimizer="sgd", clip_norm=0.0, alpha=0.0, weight_decay=0.0, learning_rate=0.1)
+    places = {"a": site("a", balance=0.3), "b": site("b", 25)}
+    pooled = network("a", "b", dtype=torch.float64)
+    optimizer = make_optimizer(pooled, values)
+    train(pooled, optimizer, list(places.values()), values, CPU64, range(5), 5)
+    own = {name: network(name, dtype=torch.float64) for name in places}
+    for name, made in own.items():
+        for private in set(private_names(made)) & {n for n, _ in made.named_parameters()}:
+            made.get_parameter(private).register_hook(lambda gradient: gradient / 2)
+        assert set(private_names(made)) <= set(private_names(pooled)), name
+    for step in range(5):
+        for name, made in own.items():
+            one = make_optimizer(made, values)
+            train(made, one, [places[name]], values, CPU64, range(step, step + 1), 5)
+        for shared in shared_names(pooled):
+            mean = sum(made.state_dict()[shared] for made in own.values()) / len(own)
+            for made in own.values():
+                made.state_dict()[shared].copy_(mean)
+    for made in own.values():
+        for tensor, value in made.state_dict().items():
+            torch.testing.assert_close(pooled.state_dict()[tensor], value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_network_that_was_evaluated_is_trained_in_train_mode() -> None:
+    made = network("a", dropout=0.5).eval()
+    train(made, make_optimizer(made, config()), [site("a")], config(), CPU, range(4), 8)
+    assert made.training
+    assert same(state(made), state(trained("a", dropout=0.5)[0]))
+
+
+@pytest.mark.parametrize("values", [{}, {"optimizer": "sgd"}])
+def test_going_on_gives_the_same_weights_bit_for_bit(values: dict[str, str]) -> None:
+    whole, _ = trained("a", "b", steps=6, dropout=0.5, **values)
+    settings = config(**values)
+    parts = network("a", "b", dropout=0.5)
+    optimizer = make_optimizer(parts, settings)
+    for steps in (range(0, 1), range(1, 4), range(4, 6)):
+        torch.manual_seed(steps.start)  # whatever others draw
+        train(parts, optimizer, [site("a"), site("b")], settings, CPU, steps, 8)
+    assert same(state(whole), state(parts))
+
+
+def test_global_randomness_is_neither_used_nor_touched() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, _ = trained("a", dropout=0.5)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert same(state(first), state(trained("a", dropout=0.5)[0]))
+    assert not same(state(first), state(trained("a", dropout=0.5, seed=1)[0]))
+
+
+def test_constants_and_alpha_reach_the_loss() -> None:
+    def run(constants: Anchors | None, **values: float) -> TrainSummary:
+        settings = config(**values)
+        made = network("a")
+        optimizer = make_optimizer(made, settings)
+        return train(made, optimizer, [site("a")], settings, CPU, range(2), 4, constants=constants)
+
+    remote = Anchors(torch.eye(4)[:2], torch.tensor([0, 1]), torch.tensor([4.0, 4.0]))
+    assert run(None).contrastive != run(remote).contrastive
+    off = run(remote, alpha=0.0)
+    assert off.contrastive == 0 and off.loss == off.cross_entropy
+    half = run(None, contrastive_warmup=1.0, alpha=2.0)
+    # Weights 2 · 1/4 and 2 · 2/4 over the two steps.
+    assert half.cross_entropy < half.loss < half.cross_entropy + 2 * half.contrastive
+
+
+def test_a_site_absent_from_the_batch_keeps_its_normalisation() -> None:
+    made = network("a", "b")
+    before = state(made)
+    train(made, make_optimizer(made, config()), [site("a")], config(), CPU, range(2), 4)
+    moved = changed(before, state(made))
+    assert not any(".sites.b." in name for name in moved)
+    assert {name for name in before if ".sites.a." in name} <= moved
+    assert set(shared_names(made)) <= moved
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    left = iter([False] * calls)
+    return lambda: next(left, True)
+
+
+def test_it_stops_between_steps_and_says_where_to_go_on() -> None:
+    whole, _ = trained("a", steps=4)
+    made = network("a")
+    optimizer = make_optimizer(made, config())
+    first = train(
+        made, optimizer, [site("a")], config(), CPU, range(4), 8, should_stop=stop_after(3)
+    )
+    assert (first.stopped, first.next_step, first.steps, first.images) == (True, 3, 3, 24)
+    rest = train(made, optimizer, [site("a")], config(), CPU, range(3, 4), 8)
+    assert (rest.stopped, rest.next_step, rest.steps) == (False, 4, 1)
+    assert same(state(whole), state(made))
+    nothing = train(
+        made, optimizer, [site("a")], config(), CPU, range(4, 8), 8, should_stop=stop_after(0)
+    )
+    assert (nothing.stopped, nothing.next_step, nothing.steps, nothing.loss) == (True, 4, 0, 0)
+    done = train(made, optimizer, [site("a")], config(), CPU, range(8, 8), 8)
+    assert (done.stopped, done.next_step) == (False, 8)
+
+
+def test_reports_hold_the_means_since_the_last_and_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(every: float) -> tuple[list[StepReport], TrainSummary]:
+        monkeypatch.setattr(training, "REPORT_SECONDS", every)
+        made, reports = network("a"), list[StepReport]()
+        optimizer = make_optimizer(made, config())
+        summary = train(
+            made, optimizer, [site("a")], config(), CPU, range(2, 6), 8, on_step=reports.append
+        )
+        return reports, summary
+
+    each, summary = run(0)
+    assert [(r.step, r.total_steps, r.images) for r in each] == [
+        (2, 8, 8),
+        (3, 8, 16),
+        (4, 8, 24),
+        (5, 8, 32),
+    ]
+    for key in ("loss", "cross_entropy", "contrastive"):
+        mean = np.mean([getattr(report, key) for report in each])
+        assert getattr(summary, key) == pytest.approx(mean, rel=1e-12)
+        assert len({getattr(report, key) for report in each}) == 4
+    rarely, unread = run(1e9)
+    assert [r.step for r in rarely] == [5]
+    assert rarely[0].loss == summary.loss == unread.loss
+
+
+@pytest.mark.parametrize("every", [0, 1e9])
+def test_a_loss_that_is_not_finite_names_the_sites_and_the_first_step(
+    every: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "REPORT_SECONDS", every)
+    made = network("a", "b")
+    steps = iter(range(10))
+
+    def poison() -> bool:
+        if next(steps) == 2:
+            torch.nn.init.constant_(made.head.weight, math.nan)
+        return False
+
+    optimizer = make_optimizer(made, config())
+    with pytest.raises(RunError, match="no longer finite at a, b, step 3 of 8"):
+        sites = [site("a"), site("b")]
+        train(made, optimizer, sites, config(), CPU, range(5), 8, should_stop=poison)
+
+
+def test_adam_decays_weights_through_the_gradient_as_the_released_code_does() -> None:
+    made = network("a")
+    weight = made.get_parameter("head.weight")
+    optimizer = make_optimizer(made, config(weight_decay=0.1, learning_rate=0.01))
+    before = weight.detach().clone()
+    for parameter in made.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    # Adam's first step is the sign of gradient + decay, not the decay's size.
+    torch.testing.assert_close(weight, before - 0.01 * before.sign(), rtol=1e-4, atol=1e-6)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in made.parameters()}
+
+
+def test_mixed_precision_trains_weights_of_single_precision() -> None:
+    mixed = Device(torch.device("cpu"), torch.bfloat16)
+    made, summary = trained("a", device=mixed)
+    assert {p.dtype for p in made.parameters()} == {torch.float32}
+    assert math.isfinite(summary.loss)
+    assert not same(state(made), state(trained("a")[0]))
+
+
+def test_batches_come_in_the_order_asked_for() -> None:
+    place = site("a", 30)
+    chosen = np.array([17, 3, 3, 29])
+    images, labels = place.batch(chosen, CPU)
+    assert images.dtype == torch.uint8
+    np.testing.assert_array_equal(images, place.images.numpy()[chosen])
+    np.testing.assert_array_equal(labels, place.labels.numpy()[chosen])
+
+
+def test_a_sites_images_stay_where_the_cache_has_them() -> None:
+    images = site("a", 10).images.numpy()
+    images.flags.writeable = False
+    data = SiteData("a", images, np.arange(10) % 2, (None,) * 10, ("f",) * 10, ("n", "p"), ())
+    split = Split(np.arange(6), np.arange(0), np.arange(6, 10), "image")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        place = training_site(data, split, CPU)
+    assert place.images.data_ptr() == images.__array_interface__["data"][0]
+    assert place.labels.tolist() == [0, 1] * 5
+    assert place.train.tolist() == list(range(6))
+
+
+def test_the_papers_network_takes_the_same_loop() -> None:
+    values: Config = config(width=0.125, image_size=64, projection_size=16)
+    made = build_network(values, ["a", "b"])
+    before = state(made)
+    sites = [site("a", size=72), site("b", size=72)]
+    summary = train(made, make_optimizer(made, values), sites, values, CPU, range(2), 2)
+    assert changed(before, state(made)) == set(before), "something is never trained"
+    assert summary.contrastive > 0

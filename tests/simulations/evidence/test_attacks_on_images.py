@@ -1,0 +1,179 @@
+"""Attacks find what is there, and nothing where nothing is."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.config.schema import Config
+from common.data.cache import SiteData
+from common.data.folds import Split
+from common.device import choose_device
+from common.learning.loop import make_optimizer, train, training_site
+from common.models.network import Network, build_network
+from simulations.evidence.attacks.inversion import (
+    forget_normalisation,
+    gradient,
+    invert,
+    shared_parameters,
+    small_network,
+)
+from simulations.evidence.attacks.membership import (
+    Shadows,
+    Target,
+    confidence,
+    likelihood_attack,
+    threshold_attack,
+    untrained,
+)
+from simulations.evidence.attacks.pictures import draw, matched, psnr
+from simulations.evidence.attacks.prototypes import candidate_auc, send
+from simulations.evidence.attacks.scores import Scored, auc, found_at, success
+from tests.federation.hospitals import CLASSES, TINY
+
+IMAGES = 60
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return Config().changed(
+        **{**TINY, "crop_scale": 1.0, "flip": False, "alpha": 0.0, "batch_size": 10}
+    )
+
+
+@pytest.fixture(scope="module")
+def target(config: Config) -> Target:
+    """Images of noise with labels drawn for them: whoever knows a label has learnt it by heart."""
+    generator = np.random.default_rng(0)
+    data = SiteData(
+        "north",
+        generator.integers(0, 256, (2 * IMAGES, 32, 32, 1), dtype=np.uint8),
+        generator.permutation(np.arange(2 * IMAGES) % 2),
+        tuple(f"patient-{number}" for number in range(2 * IMAGES)),
+        tuple(f"{number}.png" for number in range(2 * IMAGES)),
+        CLASSES,
+    )
+    order = generator.permutation(2 * IMAGES)
+    nobody = np.empty(0, np.int64)
+    split = Split(np.sort(order[:IMAGES]), nobody, np.sort(order[IMAGES:]), "patient")
+    device = choose_device(config)
+    return Target(data, split, training_site(data, split, device), device)
+
+
+def auc_of(network: Network, target: Target, config: Config) -> float:
+    scored = target.scored(threshold_attack(confidence(network, target, config), target))
+    return auc(scored.scores[scored.members], scored.scores[~scored.members])
+
+
+def test_of_an_untrained_network_membership_is_chance(target: Target, config: Config) -> None:
+    # Mann and Whitney's deviation of an AUC between n and n that are alike: 0.053 for 60.
+    deviation = math.sqrt((2 * IMAGES + 1) / (12 * IMAGES**2))
+    assert abs(auc_of(untrained(target, config), target, config) - 0.5) < 3 * deviation
+
+
+def test_of_a_network_that_learnt_by_heart_membership_is_plain(
+    target: Target, config: Config
+) -> None:
+    network = build_network(config, ["north"])
+    steps = 80
+    optimizer = make_optimizer(network, config)
+    train(network, optimizer, [target.site], config, target.device, range(steps), steps)
+    # It is right of every member and of half of the others, as sure of these at most: an AUC of
+    # 3/4, give or take the deviation of which half.
+    assert auc_of(network, target, config) > 0.75 - 0.053
+    # The same network, asked about members and others that it has never met alike: chance.
+    strangers = replace(target, split=replace(target.split, train=target.split.test[::2]))
+    strangers = replace(strangers, split=replace(strangers.split, test=target.split.test[1::2]))
+    deviation = math.sqrt((IMAGES + 1) / (12 * (IMAGES / 2) ** 2))
+    assert abs(auc_of(network, strangers, config) - 0.5) < 3 * deviation
+
+
+def test_a_few_false_alarms_are_a_few() -> None:
+    others = np.arange(100.0)
+    # One of a hundred is above 98, five are above 94.
+    members = np.array([98.5, 99.5, 95.0, 94.0])
+    assert found_at(0.01, members, others) == 0.5
+    assert found_at(0.05, members, others) == 0.75
+    assert auc(members, others) == pytest.approx((99 + 100 + 95.5 + 94.5) / 400)
+
+
+def test_patients_are_resampled_and_not_their_slices() -> None:
+    scores = np.random.default_rng(0).normal(size=40)
+    members = np.arange(40) < 20
+    one_each = Scored(scores, members, tuple("m" if inside else "o" for inside in members))
+    found = success(one_each, seed=0, draws=20).auc
+    assert found.low == found.value == found.high
+    many = Scored(scores, members, tuple(str(number) for number in range(40)))
+    found = success(many, seed=0, draws=200).auc
+    assert found.low < found.value < found.high
+
+
+def test_shadows_tell_an_image_that_was_trained_on() -> None:
+    # Four shadows: trained on an image they say 3 of it, else 0, give or take 1.
+    inside = np.array([[True, False], [False, True], [True, False], [False, True]])
+    noise = np.array([[1.0, 1.0], [1.0, 1.0], [-1.0, -1.0], [-1.0, -1.0]])
+    shadows = Shadows(inside, {"own": np.where(inside, 3.0, 0.0) + noise})
+    # The log ratio of normal densities of deviation 1 about 3 and 0 is 3x − 4.5.
+    ratios = likelihood_attack(np.array([2.0, 1.0]), shadows, "own")
+    assert ratios == pytest.approx([1.5, -1.5])
+
+
+def smooth_image() -> torch.Tensor:
+    """Return a bright disc on dark ground, (1, 1, SIZE, SIZE)."""
+    places = torch.linspace(-1, 1, SIZE)
+    distance = places[:, None] ** 2 + places[None] ** 2
+    return (1.5 - 3 * (distance > 0.6).float())[None, None]
+
+
+def test_one_image_comes_back_from_its_gradient_and_not_from_another_direction() -> None:
+    network = small_network(SIZE, 2, "north", 4, seed=0).train()
+    image, label = smooth_image(), torch.tensor([1])
+    update = gradient(network, "north", image, label, graph=False)
+    found = invert(network, "north", update, label, SIZE, steps=120, seed=0)
+    # Whoever knows nothing says grey: the error of an image of ±1.5 is then 1.5 of 4.
+    blind = float(psnr(torch.zeros_like(image), image)[0, 0])
+    assert blind == pytest.approx(-20 * math.log10(1.5 / 4))
+    assert float(psnr(found, image)[0, 0]) > blind + 6
+    generator = torch.Generator().manual_seed(0)
+    nothing = [torch.randn(one.shape, generator=generator) for one in update]
+    null = invert(network, "north", nothing, label, SIZE, steps=120, seed=0)
+    assert float(psnr(null, image)[0, 0]) < blind + 1
+
+
+def test_what_leaves_is_attacked_and_nothing_else() -> None:
+    network = small_network(SIZE, 2, "north", 4, seed=0)
+    norms = 4
+    assert len(shared_parameters(network)) == len(list(network.parameters())) - norms
+    place = network.body[1].sites["north"]
+    torch.nn.init.constant_(place.weight, 3.0)
+    forget_normalisation(network)
+    assert place.weight.unique().tolist() == [1.0]
+
+
+def test_psnr_is_ten_for_each_tenth_of_the_squared_range() -> None:
+    black, white = torch.full((1, 1, 4, 4), -2.0), torch.full((1, 1, 4, 4), 2.0)
+    assert psnr(black, white)[0, 0] == pytest.approx(0)
+    assert psnr(black, black + 0.4)[0, 0] == pytest.approx(20)
+    grey = torch.zeros_like(black)
+    places, quality = matched(torch.cat([white, black, grey]), torch.cat([black, grey, white]))
+    assert places.tolist() == [1, 2, 0] and quality.tolist() == [100, 100, 100]
+
+
+def test_a_prototype_of_one_image_names_it(target: Target, config: Config) -> None:
+    network = untrained(target, config)
+    sent = send(network, target, config, images=1, noise=0.0, number=0)
+    assert sent.behind[0] in target.split.train and sent.others[0] in target.split.test
+    assert candidate_auc(network, target, config, sent) == 1.0
+    noisy = send(network, target, config, images=1, noise=0.5, number=0)
+    assert noisy.behind == sent.behind
+    assert not np.allclose(noisy.vector, sent.vector, atol=0.05)
+    assert np.linalg.norm(noisy.vector) == pytest.approx(1)
+
+
+def test_a_picture_is_written(tmp_path: Path) -> None:
+    draw(tmp_path / "rows.png", [("true", smooth_image()), ("found", smooth_image())])
+    assert (tmp_path / "rows.png").stat().st_size > 100

@@ -1,0 +1,65 @@
+"""A completed run of two small synthetic hospitals, its weights drawn and not trained."""
+
+from pathlib import Path
+from typing import Any
+
+from common.config.schema import Config
+from common.data.cache import SiteData
+from common.data.folds import split_site
+from common.data.open import open_site
+from common.data.synthetic import write_hospital
+from common.device import choose_device
+from common.files import read_json, write_json
+from common.learning.evaluation import estimate_statistics, predict
+from common.learning.loop import training_site
+from common.models.network import build_network
+from common.predictions_table import write_predictions
+from common.runs.folder import RunFolder
+from simulations.report.records import RunRecord, read_record
+
+SITES = ("a", "b")
+
+
+def write_hospitals(folder: Path) -> Path:
+    for index, name in enumerate(SITES):
+        write_hospital(folder / name, name, index, 8, ("non-covid", "covid"), seed=1, size=64)
+    return folder
+
+
+def pictured_run(
+    base: Path, data: Path, mode: str = "pooled", **values: Any
+) -> tuple[RunRecord, list[SiteData]]:
+    config = Config(
+        data=str(data),
+        sites=",".join(SITES),
+        cache_dir=str(data / "cache"),
+        image_size=48,
+        width=0.05,
+        projection_hidden=16,
+        projection_size=8,
+        folds=2,
+        device="cpu",
+        precision="float32",
+        run_name=mode,
+    ).changed(**values)
+    folder = RunFolder.create(config, mode, base)
+    sites = [open_site(config, name) for name in SITES]
+    network, device = build_network(config.changed(seed=5), SITES), choose_device(config)
+    for site in sites:
+        split = split_site(site, config)
+        ready = training_site(site, split, device)
+        estimate_statistics(network, ready, config, device)
+        folder.save_private(network, site.name)
+        probabilities, _ = predict(network, ready, split.test, config, device)
+        write_predictions(
+            folder.site(site.name) / "predictions.csv",
+            [site.files[place] for place in split.test],
+            site.labels[split.test],
+            probabilities,
+            config.class_names,
+            "test",
+        )
+    folder.save_shared(network)
+    result = read_json(folder.path / "result.json")
+    write_json(folder.path / "result.json", result | {"status": "completed", "metrics": {}})
+    return read_record(folder.path), sites

@@ -1,0 +1,39 @@
+import math
+
+import numpy as np
+import pytest
+
+from simulations.report.calibration import operating_point, reliability
+
+
+def test_the_calibration_error_by_hand() -> None:
+    # Bin 0.2-0.3: predicted 0.25, one of two positive. Bin 0.9-1: predicted 0.95, both positive.
+    labels = np.array([0, 1, 1, 1])
+    found = reliability(labels, np.array([0.25, 0.25, 0.9, 1.0]))
+    np.testing.assert_allclose(found.predicted, [0.25, 0.95])
+    np.testing.assert_allclose(found.observed, [0.5, 1.0])
+    assert found.images.tolist() == [2, 2]
+    assert found.error == pytest.approx((2 * 0.25 + 2 * 0.05) / 4)
+
+
+def test_predictions_that_hold_what_they_promise_have_a_small_error() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.random(20_000)
+    labels = (generator.random(20_000) < scores).astype(np.int64)
+    assert reliability(labels, scores).error < 0.02
+    assert reliability(labels, scores**3).error > 0.15
+
+
+def test_the_operating_point_is_the_highest_threshold_that_reaches_the_sensitivity() -> None:
+    labels = np.array([1, 1, 1, 1, 0, 0, 0, 0])
+    scores = np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.4, 0.2, 0.1])
+    found = operating_point(labels, scores, 0.75)
+    assert (found.threshold, found.sensitivity, found.specificity) == (0.7, 0.75, 1.0)
+    found = operating_point(labels, scores, 0.95)
+    # All four positives only at 0.3, above which two negatives lie.
+    assert (found.threshold, found.sensitivity, found.specificity) == (0.3, 1.0, 0.5)
+    assert found.precision == pytest.approx(4 / 6)
+
+
+def test_without_both_classes_there_is_no_operating_point() -> None:
+    assert math.isnan(operating_point(np.array([1, 1]), np.array([0.1, 0.2])).specificity)

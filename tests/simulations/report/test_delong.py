@@ -1,0 +1,115 @@
+"""DeLong's variance against a computation pair by pair."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from simulations.report.delong import Components, auc_components, estimate, mean_components
+
+
+def by_pairs(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the components as DeLong, DeLong and Clarke-Pearson define them, eq. 4 and 5."""
+    positives, negatives = scores[labels == 1], scores[labels == 0]
+    wins = np.array(
+        [[1.0 if p > n else 0.5 if p == n else 0.0 for n in negatives] for p in positives]
+    )
+    return wins.mean(axis=1), wins.mean(axis=0)
+
+
+def drawn(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = (generator.random(n) < 0.4).astype(np.int64)
+    # Few distinct values, so that there are ties within and between the classes.
+    return labels, np.round(generator.random(n) * 0.6 + labels * 0.3, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_components_are_those_of_all_pairs(seed: int) -> None:
+    labels, scores = drawn(seed)
+    found = auc_components(labels, scores)
+    assert found is not None
+    positive, negative = by_pairs(labels, scores)
+    np.testing.assert_allclose(found.positive, positive, atol=1e-12)
+    np.testing.assert_allclose(found.negative, negative, atol=1e-12)
+    assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    expected = positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)
+    assert found.variance == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_small_example_by_hand() -> None:
+    # Positives 3 and 1, negatives 2 and 0: three of four pairs are won.
+    found = auc_components(np.array([1, 1, 0, 0]), np.array([3.0, 1.0, 2.0, 0.0]))
+    assert found is not None
+    assert found.positive.tolist() == [1.0, 0.5]
+    assert found.negative.tolist() == [0.5, 1.0]
+    # Sample variance of both is 1/8, over two images each: 1/16 + 1/16.
+    assert found.value == 0.75
+    assert found.variance == pytest.approx(1 / 8)
+    told = estimate([found])
+    half = 1.959963984540054 * math.sqrt(1 / 8)
+    assert (told.low, told.high) == (pytest.approx(0.75 - half), pytest.approx(0.75 + half))
+
+
+def test_one_class_has_no_auc() -> None:
+    assert auc_components(np.array([1, 1]), np.array([0.2, 0.4])) is None
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(7)
+    # The difference of two normals a deviation apart is above 0 with probability Φ(1 / √2).
+    truth = 0.5 * (1 + math.erf(1 / 2))
+    held = 0
+    for _ in range(300):
+        scores = np.concatenate([generator.normal(1, 1, 40), generator.normal(0, 1, 60)])
+        labels = np.repeat([1, 0], [40, 60])
+        found = auc_components(labels, scores)
+        assert found is not None
+        told = estimate([found])
+        held += told.low <= truth <= told.high
+    # Binomial with p = 0.95: below 0.90 or above 0.99 has a chance of one in a thousand.
+    assert 0.90 <= held / 300 <= 0.99
+
+
+def test_a_difference_of_the_same_scores_is_exactly_none() -> None:
+    labels, scores = drawn(4)
+    found = auc_components(labels, scores)
+    assert found is not None
+    told = estimate([found - found])
+    assert told.value == 0
+    assert math.isnan(told.p)
+
+
+def test_correlated_scores_differ_more_surely_than_unrelated_ones() -> None:
+    labels, scores = drawn(5, 200)
+    worse = scores + 0.02 * np.random.default_rng(1).normal(size=200)
+    one, other = auc_components(labels, scores), auc_components(labels, worse)
+    assert one is not None and other is not None
+    assert (one - other).variance < 0.1 * (one.variance + other.variance)
+
+
+def test_folds_share_no_image_so_their_variances_add() -> None:
+    parts = [found for seed in range(4) if (found := auc_components(*drawn(seed))) is not None]
+    told = estimate(parts)
+    deviation = math.sqrt(sum(part.variance for part in parts)) / 4
+    assert told.value == pytest.approx(np.mean([part.value for part in parts]))
+    assert told.high - told.value == pytest.approx(1.959963984540054 * deviation)
+
+
+def test_seeds_of_the_same_images_are_averaged_image_by_image() -> None:
+    one = Components(np.array([1.0, 0.5]), np.array([0.5, 1.0]))
+    other = Components(np.array([0.0, 0.5]), np.array([0.5, 0.0]))
+    mean = mean_components([one, other])
+    assert mean.positive.tolist() == [0.5, 0.5]
+    assert mean.variance == 0
+
+
+def test_all_pairs_are_what_the_oracle_counts() -> None:
+    labels, scores = drawn(9)
+    wins = [
+        1.0 if p > n else 0.5 if p == n else 0.0
+        for p, n in product(scores[labels == 1], scores[labels == 0])
+    ]
+    assert np.mean(wins) == pytest.approx(roc_auc_score(labels, scores))

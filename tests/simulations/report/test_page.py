@@ -1,0 +1,347 @@
+"""The report: its numbers come from the runs, it fetches nothing, no name becomes mark-up."""
+
+import csv
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import RunError
+from common.files import write_json
+from simulations.report import read_record, write_report, write_tables
+from simulations.report.page import render
+from tests.simulations.report.fabricated_runs import fabricate_run, figures, leakage_of
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+SITES = {"hospital-a": 0.9123, "hospital-b": 0.8}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element closed in order; keeps its cells and attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tags: Counter[str] = Counter()
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def cells(self, head: str) -> list[list[str]]:
+        """Return the rows whose first cell says this."""
+        return [[cell.strip() for cell in row[1:]] for row in self.rows if row[0].strip() == head]
+
+
+def study(base: Path) -> list[Path]:
+    """Two folds of three modes; federated 1 and 3 points below pooled, single-site 10."""
+    runs = []
+    for fold, gap in ((0, 0.01), (1, 0.03)):
+        for mode, less in (("pooled", 0.0), ("federated", gap), ("single", 0.1)):
+            auc = {site: value - less - 0.02 * fold for site, value in SITES.items()}
+            runs.append(fabricate_run(base, mode, auc, fold, curve=(0.5, 0.9, 1.0)))
+    return runs
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the report of :func:`study`."""
+    runs = study(tmp_path_factory.mktemp("study"))
+    return render([read_record(run) for run in runs], "A title")
+
+
+def page_of(runs: list[Path], pending: dict[str, str] | None = None) -> Page:
+    return Page(render([read_record(run) for run in runs], "A title", pending))
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({}, "cross entropy + contrastive term (τ\u00a0=\u00a00.05)"),
+        ({"alpha": 0.0}, "cross entropy"),
+        ({"prototypes": "average"}, "contrastive term with averaged prototypes (τ"),
+        ({"prototypes": "none"}, "contrastive term within a site (τ"),
+        ({"proximal": 0.5}, "0.25 × squared distance from the received weights (FedProx)"),
+        ({"model_contrast": 2.0}, "2 × model-contrastive term (MOON)"),
+        ({"prototype_pull": 3.0}, "3 × squared distance from prototypes (FedProto)"),
+        ({"auxiliary": True}, "a branch of each site's own"),
+        ({"adapters": "series"}, "series adapters of each site's own"),
+        ({"prototype_pull": 1.0, "exchange": "prototypes"}, "prototypes are exchanged and no"),
+    ],
+)
+def test_a_page_says_what_a_compared_method_does(
+    tmp_path: Path, part: dict[str, Any], told: str
+) -> None:
+    run = fabricate_run(tmp_path, "federated", SITES, **part)
+    text = Page(render([read_record(run)], "t")).text
+    assert told in text
+    assert ("cross entropy +" in text) == (part.get("alpha", 1.0) > 0)
+
+
+def test_the_table_s_numbers_come_from_the_runs(html: str) -> None:
+    page = Page(html)
+    # hospital-a: 91.23 and 89.23: mean 90.23, deviation 2/√2; the other metrics 10 points less.
+    # The mean of the sites: 85.615 and 83.615.
+    in_a, in_b, everywhere = [row for row in page.cells("Pooled") if len(row) == 6][:3]
+    assert in_a == ["2", "80.2 ± 1.4", "80.2 ± 1.4", "80.2 ± 1.4", "80.2 ± 1.4", "90.2 ± 1.4"]
+    assert in_b[-1] == "79.0 ± 1.4"
+    assert everywhere[-1] == "84.6 ± 1.4"
+    # Differences −1 and −3: mean −2, standard error 1, t = −2 with one degree of freedom, where
+    # p = 1 − 2 atan(2)/π = 0.295 and the 97.5 % quantile is tan(0.475 π) = 12.7062.
+    tables = [row for row in page.cells("Federated") if len(row) == 6]
+    assert len(tables) == 6
+    assert tables[3] == ["2"] + ["−2.0[−14.7, +10.7]\np = 0.295"] * 5
+    # Single-site is 10 points below in both folds: nothing to test.
+    assert [row for row in page.cells("Single-site") if len(row) == 6][3] == ["2"] + ["−10.0"] * 5
+    assert "No test where all pairs differ by the same amount." in page.text
+
+
+def test_a_single_run_shows_the_bootstrap_interval(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9})
+    page = page_of([run])
+    assert page.cells("Pooled")[0] == ["1", "80.0", "80.0", "80.0", "80.0", "90.0[86.0, 93.0]"]
+    assert "bootstrap" in page.text
+    assert "±" not in " ".join(page.cells("Pooled")[0])
+
+
+def test_one_pair_is_a_difference_without_a_test(tmp_path: Path) -> None:
+    runs = [fabricate_run(tmp_path, mode, {"a": 0.9}) for mode in ("pooled", "federated")]
+    page = page_of(runs)
+    assert page.cells("Federated")[1] == ["1"] + ["0.0"] * 5
+    assert "No test where there is a single pair of runs" in page.text
+    assert "p =" not in page.text
+
+
+def test_nothing_is_fetched(html: str) -> None:
+    page = Page(html)
+    assert page.tags["svg"] == 6
+    assert not {"script", "link", "img", "iframe", "object"} & page.tags.keys()
+    for name, value in page.attributes:
+        if name in ("href", "src", "xlink:href", "data", "action"):
+            assert (value or "").startswith("#"), (name, value)
+    assert "//" not in html
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+
+
+def test_ids_are_unique_and_references_lead_somewhere(html: str) -> None:
+    page = Page(html)
+    ids = Counter(value for name, value in page.attributes if name == "id")
+    assert [name for name, times in ids.items() if times > 1] == []
+    for name, value in page.attributes:
+        if name in ("href", "aria-labelledby", "clip-path"):
+            for target in re.findall(r"#?([^\s()]+)", (value or "").replace("url", "")):
+                assert target in ids, (name, value)
+
+
+def test_names_are_text_and_never_mark_up(tmp_path: Path) -> None:
+    odd = "<img src=x onerror=alert(1)>&\"'"
+    run = fabricate_run(
+        tmp_path, "pooled", {"a": 0.9}, status="failed", files=odd + "{}", result={"reason": odd}
+    )
+    done = fabricate_run(tmp_path, "federated", {"a": 0.9}, files=odd + "{}", classes=f"{odd},b")
+    sentence = leakage_of("a") | {"site": odd, "sentence": odd}
+    write_json(done / "result.json", read_record(done).result | {"leakage": [sentence]})
+    html = render([read_record(run), read_record(done)], odd, {odd: odd})
+    page = Page(html)
+    assert page.tags["img"] == 0
+    assert page.text.count(odd) >= 5
+    assert "<img" not in html
+
+
+def test_figures_say_in_words_what_they_show(html: str) -> None:
+    assert '<title id="roc-0-title">ROC curves at hospital-a</title>' in html
+    assert "Pooled AUC 90.2; Federated AUC 88.2; Single-site AUC 80.2" in html
+    # Curves end at 90.23 − … : rounds reach 0.5, 0.9 and all of the way from 50 to the AUC.
+    first = 50 + 0.5 * (90.23 - 50)
+    assert f"Pooled from {first:.1f} to 90.2" in html
+    # No stand-in colour is left, and every mode has its own variable.
+    assert "#0a0b0" not in html
+    for mode in ("pooled", "federated", "single"):
+        assert html.count(f"stroke: var(--{mode})") >= 4
+
+
+def test_leakage_is_told_at_the_top(tmp_path: Path) -> None:
+    clean = fabricate_run(tmp_path / "1", "pooled", {"a": 0.9})
+    html = render([read_record(clean)], "A title")
+    assert 'class="callout good"' in html
+    told = html.index("a: split by patient, 0 of 40 patients are in both.")
+    assert told < html.index("What was compared")
+    runs = [
+        fabricate_run(
+            tmp_path / "2",
+            "pooled",
+            {"a": 0.9},
+            fold=fold,
+            split="image",
+            result={"leakage": [leakage_of("a", "image", shared)]},
+        )
+        for fold, shared in ((0, 3), (1, 5))
+    ]
+    html = render([read_record(run) for run in runs], "A title")
+    assert 'class="callout warn"' in html
+    assert (
+        "a: split by image, 3 to 5 of 40 patients are in both training and test "
+        "(6 to 10 test images) in each of the 2 folds." in html
+    )
+
+
+def test_what_went_wrong_is_told(tmp_path: Path) -> None:
+    runs = [
+        fabricate_run(tmp_path, "pooled", {"a": 0.9}),
+        fabricate_run(tmp_path, "federated", {"a": 0.8}, epochs=7, curve=(0.5, 1.0)),
+        fabricate_run(tmp_path, "single", {"a": 0.7}, status="failed", result={"reason": "flood"}),
+    ]
+    environment = dict(read_record(runs[1]).environment) | {"code_fingerprint": "0" * 64}
+    write_json(runs[1] / "environment.json", environment)
+    page = page_of(runs, {"single-fold0-seed1": "", "pooled-fold0-seed1": "no disk"})
+    assert "3 of 5 runs are not completed" in page.text
+    assert "configurations differ in epochs" in page.text
+    assert "different versions of the code" in page.text
+    seen = "a, fold 0, seed 0: pooled 160 and federated 320 images"
+    assert f"The modes saw different numbers of images at {seen}." in page.text
+    assert page.cells("single-fold0-seed0")[0][-1] == "failed: flood"
+    assert page.cells("single-fold0-seed1")[0][-1] == "not begun"
+    assert page.cells("pooled-fold0-seed1")[0][-1] == "failed: no disk"
+
+
+def test_a_sound_study_has_nothing_to_keep_in_mind(tmp_path: Path) -> None:
+    runs = study(tmp_path)
+    # The federated launcher fixes the number of threads; that is no other training.
+    config = runs[1] / "config.toml"
+    config.write_text(config.read_text().replace("threads = 0", "threads = 1"))
+    assert "threads = 1" in config.read_text()
+    assert "To keep in mind" not in page_of(runs).text
+
+
+def test_budget_traffic_and_tensors(html: str) -> None:
+    page = Page(html)
+    # Three rounds of 10 steps with 160 images a site; 75 s.
+    budget = ["480", "480", "30", "3", "1 min 15 s"]
+    assert [row for row in page.cells("Federated") if len(row) == 5] == [budget]
+    # Three rounds of 3 MB down and 2 MB up.
+    assert next(row for row in page.cells("hospital-a") if len(row) == 3) == [
+        "3.0 MB",
+        "2.0 MB",
+        "15.0 MB",
+    ]
+    assert page.cells("round 2") == [["3.0 MB", "2.0 MB", "5.0 MB"]] * 2
+    # 4·3·5·5 floats of four bytes are shared; each site keeps four.
+    assert "Shared: 1 tensor, 300 values, 1.2 kB" in page.text
+    assert "Private: 2 tensors, 8 values, 32 B" in page.text
+    assert page.cells("norm.sites.hospital-b.weight") == [["4", "16 B"]]
+
+
+def test_environment_and_configuration(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9}, data="/home/someone/secret/ct", epochs=3)
+    page = page_of([run])
+    assert page.cells("epochs")[0][0] == "3"
+    assert page.cells("data")[0][0] == "…/ct"
+    assert "someone" not in page.text
+    assert page.cells("Processor") == [["Some Processor"]]
+    assert page.cells("flwr") == [["not installed"]]
+    assert page.cells("Git revision") == [["a" * 40]]
+    assert "Not a medical device" in page.text
+
+
+def test_weights_that_validation_chose_are_reported_instead(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9}, validation_fraction=0.2)
+    assert page_of([run]).cells("Pooled")[0][-1] == "90.0[86.0, 93.0]"
+    best = {"a": {"round": 4, "test": figures(0.95)}}
+    write_json(run / "result.json", read_record(run).result | {"best": best})
+    page = page_of([run])
+    assert page.cells("Pooled")[0][-1] == "95.0[91.0, 98.0]"
+    assert "best AUC on the validation images" in page.text
+
+
+def test_before_any_run_is_complete(tmp_path: Path) -> None:
+    assert "No run is completed yet." in page_of([], {"pooled-fold0-seed0": ""}).text
+    running = fabricate_run(tmp_path, "single", {"a": 0.9, "b": 0.8}, status="running")
+    page = page_of([running])
+    assert "No run is completed yet." in page.text
+    # A learning curve there is already.
+    assert page.tags["svg"] == 2
+
+
+def test_undefined_figures_are_dashes(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9})
+    undefined = dict.fromkeys(figures(0.0))
+    write_json(
+        run / "result.json", read_record(run).result | {"metrics": {"a": {"test": undefined}}}
+    )
+    assert page_of([run]).cells("Pooled")[0] == ["0"] + ["–"] * 5
+
+
+def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
+    records = [read_record(fabricate_run(tmp_path, "pooled", {"a": 0.9}))]
+    pages = [re.sub(r"on \d{4}-\S+ \S+ \S+\.", "", render(records, "T")) for _ in range(2)]
+    assert pages[0] == pages[1]
+
+
+def test_json_and_csv_hold_the_figures(tmp_path: Path) -> None:
+    runs = study(tmp_path)
+    runs.append(fabricate_run(tmp_path, "single", SITES, fold=2, status="interrupted"))
+    write_tables([read_record(run) for run in runs], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "comparison.csv").open()))
+    assert len(rows) == 14
+    row = rows[3]
+    assert (row["run"], row["site"]) == ("federated-fold0-seed0", "hospital-b")
+    assert float(row["auc"]) == pytest.approx(0.79)
+    assert row["images"] == "30"
+    assert (rows[-1]["status"], rows[-1]["auc"]) == ("interrupted", "")
+    told = json.loads((tmp_path / "comparison.json").read_text())
+    found = next(
+        entry
+        for entry in told["differences_to_pooled"]
+        if (entry["site"], entry["mode"], entry["metric"]) == ("hospital-a", "federated", "auc")
+    )
+    assert found["mean"] == pytest.approx(-0.02)
+    assert found["p"] == pytest.approx(0.295167, abs=1e-6)
+    single = next(entry for entry in told["differences_to_pooled"] if entry["mode"] == "single")
+    assert single["p"] is None
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not the folder of a run"):
+        read_record(tmp_path)
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9})
+    (run / "metrics.csv").write_text("round,step\n1,x\n")
+    with pytest.raises(RunError, match="Cannot read the run"):
+        read_record(run)
+
+
+def test_the_report_is_written_whole(tmp_path: Path) -> None:
+    records = [read_record(fabricate_run(tmp_path, "pooled", {"a": 0.9}))]
+    path = write_report(records, tmp_path / "sub" / "report.html", "Kopf an Kopf ± 1")
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    assert "<h1>Kopf an Kopf ± 1</h1>" in path.read_text()
