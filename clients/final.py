@@ -10,8 +10,8 @@ from common.files import write_atomic
 from common.learning.evaluation import Predictions, evaluate_site
 from common.models.network import Network
 from common.models.sharing import load_private, private_state, unpack
-from common.predictions_table import write_predictions
 from common.runs.result import subset_figures
+from common.runs.tables import write_predictions
 from common.runs.weights import Which, save_private, save_shared, weights_name
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from clients.egress.noise import change_of
-from clients.moments import load_moments, moments_of
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
 from common.errors import ReplyError, RunError
@@ -19,6 +18,7 @@ from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
 from common.learning.evaluation import Metrics, estimate_statistics, evaluate_site, predict
 from common.learning.loop import TrainSummary, make_optimizer, train
+from common.learning.optimiser import load_moments, moments_of
 from common.learning.prototypes import Anchors, Prototypes, anchors_for, make_prototypes
 from common.methods.fedprox import proximal
 from common.methods.moon import model_contrast

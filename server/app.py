@@ -14,7 +14,6 @@ from flwr.supercore import log
 from common.config.load import make_config
 from common.config.schema import Config
 from common.data.open import home_folder
-from common.ending import ending_told
 from common.errors import ConfigError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteReply
@@ -22,7 +21,7 @@ from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
 from common.models.network import build_network
 from common.models.sharing import pack, shared_layout
-from common.runs.folder import RunFolder, runs_base
+from common.runs.folder import RunFolder, ending_told, runs_base
 from server.checkpoints import load_checkpoint
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.join import Roll

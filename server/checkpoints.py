@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from common.errors import CheckpointError
+from common.exchange.messages import fault_of_prototypes
 from common.files import load_tensors, number_of, numbered, remove_parts, save_tensors
 from common.formatting.from_json import checked
 from common.learning.prototypes import Prototypes
-from common.orders import fault_of_prototypes
 from server.state import RunState
 
 KEPT = 2

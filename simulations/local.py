@@ -16,13 +16,12 @@ from common.console.progress import Report, StepCounter
 from common.data.folds import leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
-from common.ending import ending_told
 from common.errors import ConfigError
 from common.learning.loop import training_site
 from common.learning.schedule import Plan, make_plan
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
-from common.runs.folder import RunFolder, read_run_config, refuse_taken
+from common.runs.folder import RunFolder, ending_told, read_run_config, refuse_taken
 from common.runs.result import TrainingResult, subset_figures
 from common.runs.weights import weights_digest
 from simulations.local_rounds import (

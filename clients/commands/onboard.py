@@ -10,8 +10,7 @@ import typer
 
 from clients.commands.predict import NOT_A_DEVICE
 from common.console import options
-from common.console.options import find_run
-from common.console.plain_help import PlainCommand
+from common.console.options import PlainCommand, find_run
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from common.console import options
-from common.console.options import find_run
-from common.console.plain_help import PlainCommand
+from common.console.options import PlainCommand, find_run
 
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.config.schema import Config
-from common.data.pixels import finite
+from common.data.dicom import finite
 from common.errors import SiteError
 
 MAX_PIXELS = 100_000_000

@@ -14,8 +14,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.pixels.processing import apply_rescale
 
-from common.data.pixels import finite
 from common.errors import SiteError
+
+
+def finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return the values of an image's pixels if all are finite.
+
+    Raises
+    ------
+    SiteError
+        If one is not: nobody can say how bright it is.
+    """
+    if not np.isfinite(values).all():
+        raise SiteError(f"{path} holds values that are not finite. Export it again.")
+    return values
 
 
 def dicom_header(content: bytes, path: Path) -> tuple[int, int, str]:

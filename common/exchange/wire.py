@@ -14,11 +14,18 @@ from numpy.typing import NDArray
 
 from common.config.schema import SITE_NAME
 from common.errors import ReplyError
-from common.exchange.messages import Purpose, RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
+from common.exchange.messages import (
+    Purpose,
+    RollCall,
+    RoundOrder,
+    RoundReply,
+    SiteCard,
+    SiteReply,
+    fault_of,
+)
 from common.formatting.from_json import checked
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
-from common.orders import fault_of
 
 # Names of records
 ROLL_CALL, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"

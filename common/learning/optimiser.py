@@ -1,11 +1,15 @@
 """The optimizer, and how its learning rate and the contrastive weight go over a run."""
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from common.config.schema import Config
+from common.errors import StoreError
 from common.models.network import Network
 
 
@@ -64,3 +68,59 @@ def contrastive_weight(config: Config, step: int, total_steps: int) -> float:
     """
     rising = config.contrastive_warmup * total_steps
     return config.alpha * min(1.0, (step + 1) / rising) if rising else config.alpha
+
+
+def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU: where the optimizer is there too, its own tensors and not copies. Named
+        ``<parameter's index>/<key>``; empty for an optimizer without state.
+    """
+    return {
+        f"{index}/{key}": torch.as_tensor(value).detach().cpu()
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def load_moments(optimizer: Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Give an optimizer the state that :func:`moments_of` returned.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Fresh, over the same parameters in the same order; changed in place.
+    moments : mapping of str to Tensor
+        The state.
+
+    Raises
+    ------
+    StoreError
+        If the state belongs to other parameters, or is damaged.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in moments.items():
+        number, _, key = name.partition("/")
+        index = int(number) if number.isdecimal() else len(parameters)
+        if index >= len(parameters) or tensor.shape not in ((), parameters[index].shape):
+            raise StoreError(
+                f"The stored optimizer state '{name}' of shape {tuple(tensor.shape)} belongs to "
+                "another network or optimizer."
+            )
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise StoreError(
+                f"The stored optimizer state '{name}' is damaged: not finite decimals."
+            )
+        like = parameters[index].detach()
+        if tensor.shape == like.shape and tensor.stride() != like.stride():
+            # Fused optimizers walk through memory, so moments need their parameter's strides.
+            tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+        state[index][key] = tensor
+    if len({frozenset(held) for held in state.values()}) > 1:
+        raise StoreError("The stored optimizer state is damaged: it lacks a part of some tensors.")
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})

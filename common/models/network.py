@@ -13,8 +13,7 @@ from common.models import adapters, dsbn, ms_net, pretrained
 from common.models import per_site as own
 from common.models.backbones.covidnet import CovidNet, feature_size, scaled
 from common.models.backbones.original import OriginalCovidNet, PooledMap
-from common.models.heads import ClassificationHead
-from common.models.projection import ProjectionHead
+from common.models.heads import ClassificationHead, ProjectionHead
 from common.models.sharing import Layout, shared_layout
 from common.randomness import seeded_torch
 

@@ -10,7 +10,9 @@ Every file is whole at any moment: a kill leaves the old one or the new one.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +20,13 @@ from typing import Any, Literal
 import numpy as np
 
 from common.config.schema import Config
-from common.errors import RunError
+from common.errors import RunError, XsiteError
 from common.files import read_object, write_atomic, write_json
 from common.models.network import Network
-from common.predictions_table import write_predictions
 from common.runs.environment import describe_environment
 from common.runs.events import EventWriter
 from common.runs.result import differing_keys, read_result, write_result
-from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
+from common.runs.tables import MetricsRow, append_rows, read_rows, write_predictions, write_rows
 from common.runs.weights import load_run_network, read_run_config, save_private, save_shared
 
 __all__ = [
@@ -307,3 +308,33 @@ def _cannot_write(path: Path, error: OSError) -> RunError:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+@contextmanager
+def ending_told(folder: RunFolder, stopped: str) -> Iterator[None]:
+    """Write into a run's folder why a block ended early, if it does.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The run's.
+    stopped : str
+        What to write if it was neither an error nor the end: a Ctrl-C, a signal.
+
+    Raises
+    ------
+    BaseException
+        What the block raised, unchanged.
+    """
+    try:
+        yield
+    except BaseException as error:
+        # The disk may be what failed; the error that matters is the first one.
+        with suppress(XsiteError):
+            if not isinstance(error, Exception):
+                folder.fail("interrupted", stopped)
+            else:
+                if not isinstance(error, XsiteError):
+                    folder.log("".join(traceback.format_exception(error)))
+                folder.fail("failed", str(error) or type(error).__name__)
+        raise

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from common.console.plain_help import PlainCommand
+from common.console.options import PlainCommand
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.console import options
-from common.console.plain_help import PlainCommand
+from common.console.options import PlainCommand
 
 if TYPE_CHECKING:
     from common.config.schema import Config

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from common.console import options
-from common.console.plain_help import PlainCommand
+from common.console.options import PlainCommand
 from simulations.commands.compare import numbers
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.masks import has_masks, load_masks
 from common.errors import RunError
-from common.predictions_table import PredictionsTable
+from common.runs.tables import PredictionsTable
 from simulations.explain.activation_maps import (
     METHODS,
     LesionShare,
@@ -22,7 +22,7 @@ from simulations.explain.activation_maps import (
     activation_maps,
     lesion_share,
 )
-from simulations.explain.networks import When, network_images, network_of
+from simulations.explain.projections import When, network_images, network_of
 from simulations.report.records import RunRecord
 
 TITLES: Mapping[Method, str] = {

@@ -6,8 +6,10 @@ Does the disease cluster, or the hospital?
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,16 +19,60 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits
 
+from common.config.schema import Config
+from common.data.augment import prepare
 from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.device import choose_device
 from common.errors import RunError
 from common.formatting.numbers import decimal
-from common.learning.evaluation import predict
+from common.learning.evaluation import estimate_statistics, predict
 from common.learning.loop import training_site
+from common.models.network import Network, build_network
 from common.randomness import numpy_generator
-from simulations.explain.networks import When, network_of
+from common.runs.weights import load_run_network
 from simulations.report.records import RunRecord
+
+When = Literal["before", "after"]
+
+
+def network_of(record: RunRecord, data: SiteData, when: When) -> Network:
+    """Return the network of a run at a site, on the run's device.
+
+    Before training: the weights that every run of the configuration starts from, pooled,
+    single-site or federated, since they depend on neither its sites nor its mode. The running
+    statistics that a new network is given belong to no image, so the site's own are estimated on
+    its training images, as a federated site does when weights arrive.
+
+    Parameters
+    ----------
+    record : RunRecord
+        The run; for its network after training, a completed one.
+    data : SiteData
+        The site.
+    when : {'before', 'after'}
+        Which network.
+
+    Raises
+    ------
+    RunError, CheckpointError
+        If the run has no such network.
+    """
+    if when == "after":
+        network, config = load_run_network(record.path, data.name, record.weights)
+        return network.to(choose_device(config).device)
+    config = record.config
+    device = choose_device(config)
+    network = build_network(config, [data.name]).to(device.device)
+    site = training_site(data, split_site(data, config), device)
+    estimate_statistics(network, site, config, device)
+    return network
+
+
+def network_images(data: SiteData, indices: NDArray[np.int64], config: Config) -> torch.Tensor:
+    """Return images as the network sees them in evaluation, (n, 3, size, size), on the CPU."""
+    return prepare(torch.from_numpy(np.array(data.images[indices])), config.image_size)
+
 
 MOST = 150
 COMPONENTS = 50

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
 from common.formatting import numbers
-from common.predictions_table import PredictionsTable
+from common.runs.tables import PredictionsTable
 from simulations.report.records import LABELS, RunRecord
 from simulations.report.statistics import Comparison
 from simulations.report.svg import FONT_SIZE, INK, MODE_COLOURS, MUTED, PAPER, inline, panel

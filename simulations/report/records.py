@@ -9,9 +9,8 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError, XsiteError
 from common.files import read_object
-from common.predictions_table import PredictionsTable, read_predictions
 from common.runs.result import read_result
-from common.runs.tables import MetricsRow, read_rows
+from common.runs.tables import MetricsRow, PredictionsTable, read_predictions, read_rows
 from common.runs.weights import read_run_config
 
 METRICS = ("accuracy", "f1", "sensitivity", "precision", "auc")

@@ -28,9 +28,8 @@ from simulations.report.study.analysis_tables import (
     silhouette_table,
     unseen_table,
 )
-from simulations.report.study.figure_files import save_figure
 from simulations.report.study.page import Extras
-from simulations.report.study.pictures import FOLDER
+from simulations.report.study.pictures import FOLDER, save_figure
 from simulations.report.study.results import StudyResults
 from simulations.report.study.unseen import evaluate_unseen
 from simulations.report.tables import Table

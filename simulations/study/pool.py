@@ -18,8 +18,7 @@ from typing import Any
 import psutil
 
 from common.config.schema import Config
-from simulations.memory import free_memory, memory_of
-from simulations.runtime.processes import ProcessTree, start, undisturbed
+from simulations.runtime.processes import ProcessTree, free_memory, memory_of, start, undisturbed
 from simulations.study.cells import Cell
 
 GIB = 2**30

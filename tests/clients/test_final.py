@@ -20,7 +20,7 @@ from common.exchange.messages import RoundOrder, SiteReply
 from common.files import load_tensors
 from common.learning.evaluation import evaluate_site
 from common.models.sharing import pack, private_state
-from common.predictions_table import read_predictions
+from common.runs.tables import read_predictions
 from common.runs.weights import load_run_network
 from tests.clients.opened import opened, order
 from tests.federation.hospitals import tiny_config

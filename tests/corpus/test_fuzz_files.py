@@ -17,9 +17,14 @@ from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
 from common.files import load_tensors, save_tensors
 from common.models.released import read_checkpoint
-from common.predictions_table import read_predictions, write_predictions
 from common.runs.result import read_result, write_result
-from common.runs.tables import MetricsRow, read_rows, write_rows
+from common.runs.tables import (
+    MetricsRow,
+    read_predictions,
+    read_rows,
+    write_predictions,
+    write_rows,
+)
 from server.checkpoints import load_checkpoint, save_checkpoint
 from tests.clients.test_store import OWNER
 from tests.clients.test_store import state as private

@@ -26,7 +26,7 @@ from common.console.progress import SilentReport, StepCounter, make_report
 from common.console.tables import print_rows
 from common.errors import RunError
 from common.formatting.numbers import percent, points
-from common.predictions_table import read_predictions
+from common.runs.tables import read_predictions
 from server.app import app as server
 from simulations.runtime.in_process import InProcessGrid, run_server
 from simulations.synth import hospital_names, write_hospitals

@@ -42,8 +42,8 @@ from common.runs.environment import describe_environment
 from common.runs.tables import read_rows
 from simulations.evidence.benchmarks.training import CLASSES, write_site
 from simulations.federated import train_federated
-from simulations.memory import memory_of
 from simulations.runtime.placement import place
+from simulations.runtime.processes import memory_of
 
 SITES = ("site-a", "site-b")
 # What a site writes into its log after each round.

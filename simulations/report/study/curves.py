@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 from common.formatting import numbers
 from common.methods.registry import Method
-from common.predictions_table import PredictionsTable
+from common.runs.tables import PredictionsTable
 from simulations.report.calibration import BINS, reliability
 from simulations.report.study.results import StudyResults
 from simulations.report.svg import Theme, panel

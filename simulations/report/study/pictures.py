@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from common.files import write_atomic
 from simulations.report.page import Panel, Panels
 from simulations.report.study.curves import KINDS, Kind, draw_chart
-from simulations.report.study.figure_files import save_figure
 from simulations.report.study.results import StudyResults
-from simulations.report.svg import PAGE, PRINT, inline
+from simulations.report.svg import PAGE, PRINT, as_file, inline
 
 FOLDER = "pictures"
 GROUPS = ((False, "local", "without an exchange"), (True, "federated", "federated"))
@@ -48,3 +49,25 @@ def _panels(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Panel]:
             save_figure(draw_chart(chart, results.reference, PRINT), folder, name)
             shown = draw_chart(chart, results.reference, PAGE)
             yield Panel(caption, Markup(inline(shown, name, caption, chart.text)))
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write a figure as ``<name>.png`` and ``<name>.svg``, atomically.
+
+    Images within the SVG are embedded, so that it needs no other file. The same figure gives the
+    same bytes.
+
+    Returns
+    -------
+    tuple of Path
+        PNG and SVG.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written.
+    """
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    for path, kind in ((png, "png"), (svg, "svg")):
+        write_atomic(path, as_file(figure, kind))
+    return png, svg

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.methods.registry import Method
-from common.predictions_table import PredictionsTable
+from common.runs.tables import PredictionsTable
 from simulations.report.calibration import operating_point, reliability
 from simulations.report.records import METRICS, Pair, RunRecord
 from simulations.report.statistics import ALL_SITES, Summary, summarise

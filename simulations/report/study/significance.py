@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from common.predictions_table import PredictionsTable
 from common.randomness import numpy_generator
+from common.runs.tables import PredictionsTable
 from common.tasks.metrics import auc_of_counts
 from simulations.report.delong import (
     Components,

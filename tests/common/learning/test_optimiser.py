@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from clients.moments import load_moments, moments_of
 from common.errors import StoreError
 from common.files import load_tensors, save_tensors
-from common.learning.optimiser import make_optimizer
+from common.learning.optimiser import load_moments, make_optimizer, moments_of
 from tests.common.small_training import config, network, normal
 
 

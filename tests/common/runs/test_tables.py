@@ -8,10 +8,16 @@ import pytest
 
 from common.config.schema import Config
 from common.errors import CheckpointError
-from common.predictions_table import read_predictions, write_predictions
 from common.runs.events import EventWriter
 from common.runs.folder import RunFolder
-from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
+from common.runs.tables import (
+    MetricsRow,
+    append_rows,
+    read_predictions,
+    read_rows,
+    write_predictions,
+    write_rows,
+)
 
 CONFIG = Config(run_name="run")
 

@@ -26,7 +26,7 @@ from common.exchange.messages import RoundReply
 from common.exchange.wire import SHARED, count_bytes, decode_reply
 from common.files import load_tensors
 from common.models.network import layout_of
-from common.predictions_table import read_predictions
+from common.runs.tables import read_predictions
 from simulations.federated import train_federated
 from simulations.rehearsal import deployment, own_folder
 from tests.federation.hospitals import run_of, tiny_config

@@ -11,7 +11,7 @@ from common.data.folds import split_site
 from common.errors import RunError
 from common.models.network import build_network
 from common.models.sharing import shared_names
-from common.predictions_table import PredictionsTable
+from common.runs.tables import PredictionsTable
 from common.runs.weights import load_run_network
 from simulations.explain.activation import (
     activation_examples,
@@ -20,9 +20,9 @@ from simulations.explain.activation import (
     measure_lesions,
 )
 from simulations.explain.activation_maps import METHODS
-from simulations.explain.networks import network_images, network_of
+from simulations.explain.projections import network_images, network_of
 from simulations.report.records import RunRecord
-from simulations.report.study.figure_files import save_figure
+from simulations.report.study.pictures import save_figure
 from tests.simulations.report.pictured_run import pictured_run, write_hospitals
 
 CLASSES = ("non-covid", "covid")

@@ -16,7 +16,7 @@ from simulations.explain.projections import (
     silhouette,
 )
 from simulations.report.records import RunRecord
-from simulations.report.study.figure_files import save_figure
+from simulations.report.study.pictures import save_figure
 from tests.simulations.report.pictured_run import pictured_run, write_hospitals
 
 Run = tuple[RunRecord, list[SiteData]]

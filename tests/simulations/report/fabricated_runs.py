@@ -9,8 +9,7 @@ import torch
 
 from common.config.schema import Config
 from common.files import save_tensors, write_json
-from common.predictions_table import write_predictions
-from common.runs.tables import MetricsRow, write_rows
+from common.runs.tables import MetricsRow, write_predictions, write_rows
 
 FIGURES = ("accuracy", "f1", "sensitivity", "precision", "auc")
 

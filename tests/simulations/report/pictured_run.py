@@ -13,8 +13,8 @@ from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.loop import training_site
 from common.models.network import build_network
-from common.predictions_table import write_predictions
 from common.runs.folder import RunFolder
+from common.runs.tables import write_predictions
 from simulations.report.records import RunRecord, read_record
 
 SITES = ("a", "b")

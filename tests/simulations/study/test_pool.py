@@ -13,8 +13,7 @@ import pytest
 
 from common.config.schema import Config
 from common.methods.registry import METHODS
-from simulations.memory import free_memory, memory_of
-from simulations.runtime.processes import ProcessTree
+from simulations.runtime.processes import ProcessTree, free_memory, memory_of
 from simulations.study import pool as pool_module
 from simulations.study.cells import Cell
 from simulations.study.pool import GIB, Pool, Running, Slot, make_slots
