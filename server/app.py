@@ -27,7 +27,7 @@ from server.exchange import Course, Exchange, make_orders, require_enough, round
 from server.join import Roll
 from server.journal import Journal, say_final, say_round
 from server.participants import Expected
-from server.retry import PatientGrid
+from server.retry import RetryingGrid
 from server.state import RunState, choose
 from server.strategy import SiteAverage
 
@@ -78,7 +78,7 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     course = Course(folder.path.name, config, roster, plan, layout, fingerprint)
     say(_opening(course, state.round, network.description))
     enough = config.min_sites or len(config.site_names)
-    grid = PatientGrid(grid, folder.path.name, roster, enough, say)
+    grid = RetryingGrid(grid, folder.path.name, roster, enough, say)
     journal = Journal(folder, course, network)
     strategy = SiteAverage(course, state, _noting(journal, state.round, say), roll.call_late)
     if (rounds := course.plan.rounds - state.round) > 0:

@@ -24,7 +24,7 @@ MOST_QUESTIONS = 5
 
 
 @dataclass(frozen=True)
-class PatientGrid(Grid):
+class RetryingGrid(Grid):
     """Flower's grid, which waits for the sites that a round needs.
 
     Attributes
@@ -112,7 +112,7 @@ class _Asking:
     ``waiting``: question's number → node; ``away``: node → the error in its place.
     """
 
-    def __init__(self, grid: PatientGrid, questions: Mapping[int, Message]) -> None:
+    def __init__(self, grid: RetryingGrid, questions: Mapping[int, Message]) -> None:
         self.grid, self.questions = grid, questions
         self.waiting: dict[str, int] = {}
         self.away: dict[int, Message] = {}
