@@ -16,22 +16,22 @@ from clients.egress.policy import Policy, kept_back, reduced
 from clients.final import evaluate_last
 from clients.identity import identify
 from clients.round import train_round
-from clients.site import OpenSite, make_card, note, open_identity
+from clients.site import OpenSite, make_site_info, note, open_identity
 from common.device import limited_threads
-from common.exchange.messages import RollCall, RoundOrder
-from common.exchange.wire import decode_order, decode_roll_call, encode_card, encode_reply
+from common.exchange.messages import JoinRequest, RoundOrder
+from common.exchange.wire import decode_join, decode_order, encode_reply, encode_site_info
 from common.files import locked
 from common.models.network import layout_of
 
-Asked = TypeVar("Asked", RollCall, RoundOrder)
+Asked = TypeVar("Asked", JoinRequest, RoundOrder)
 
 app = ClientApp()
 
 
 @app.query()
-def roll_call(message: Message, context: Context) -> Message:
+def join(message: Message, context: Context) -> Message:
     """Say who the site is and what it has."""
-    return _answer(message, context, decode_roll_call, _say_card)
+    return _answer(message, context, decode_join, _say_card)
 
 
 @app.train()
@@ -46,10 +46,10 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, decode_order, _follow)
 
 
-def _say_card(site: OpenSite, call: RollCall, _: Policy) -> RecordDict:
+def _say_card(site: OpenSite, call: JoinRequest, _: Policy) -> RecordDict:
     if call.awaited:
         note(site.own, f"run {call.run}: the server waits for {call.awaited}")
-    content: RecordDict = encode_card(make_card(site), flwr.app)
+    content: RecordDict = encode_site_info(make_site_info(site), flwr.app)
     return content
 
 
@@ -100,7 +100,7 @@ def _answer(
             torch.cuda.empty_cache()
 
 
-def _expected(site: OpenSite, asked: RollCall | RoundOrder) -> Expected:
+def _expected(site: OpenSite, asked: JoinRequest | RoundOrder) -> Expected:
     order = asked if isinstance(asked, RoundOrder) else None
     return Expected(
         site=site.name,

@@ -18,7 +18,7 @@ from common.data.open import open_site
 from common.device import Device, choose_device
 from common.errors import XsiteError
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import SiteCard
+from common.exchange.messages import SiteInfo
 from common.files import write_json
 from common.learning.loop import StepReport, TrainingSite, training_site
 from common.models.network import Network, build_network, layout_of
@@ -98,11 +98,11 @@ def open_identity(identity: Identity, run: str) -> OpenSite:
     return OpenSite(identity.site, run, own, config, device, data, split, training, identity.nodes)
 
 
-def make_card(site: OpenSite) -> SiteCard:
+def make_site_info(site: OpenSite) -> SiteInfo:
     """Return the site's answer to the roll call."""
     for warning in site.data.warnings:
         note(site.own, warning)
-    return SiteCard(
+    return SiteInfo(
         site=site.name,
         fingerprint=code_fingerprint(),
         config=site.config.digest(),

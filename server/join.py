@@ -14,9 +14,9 @@ from flwr.serverapp import Grid
 
 from common.config.schema import Config
 from common.errors import ReplyError, RunError
-from common.exchange.messages import AWAITS_APPROVAL, NOT_A_SITE, RollCall, SiteCard
-from common.exchange.wire import decode_card, encode_roll_call
-from server.participants import AWAY, Expected, Roster, check_cards
+from common.exchange.messages import AWAITS_APPROVAL, NOT_A_SITE, JoinRequest, SiteInfo
+from common.exchange.wire import decode_site_info, encode_join
+from server.participants import AWAY, Expected, Roster, check_sites
 
 POLL_SECONDS = 0.5
 SAY_SECONDS, FIRST_SAY_SECONDS = 10.0, 3.0
@@ -28,7 +28,7 @@ APPROVAL_SECONDS = 20.0
 
 def tell_who_waits(grid: Grid, run: str, nodes: Sequence[int], awaited: str) -> None:
     """Let sites that wait know for whom, in their own logs; nobody waits for their answers."""
-    content = encode_roll_call(RollCall(run, awaited), flwr.app)
+    content = encode_join(JoinRequest(run, awaited), flwr.app)
     if notices := [Message(content, node, MessageType.QUERY) for node in nodes]:
         grid.push_messages(notices)
 
@@ -106,7 +106,7 @@ class Roll:
             waited = time.monotonic() - started
             missing = self.roster.missing
             if not missing or self._can_do_without(waited):
-                check_cards(self.roster.cards, self.expected)
+                check_sites(self.roster.cards, self.expected)
                 return self.roster
             self._check_patience(missing, waited)
             if waited - said >= SAY_SECONDS:
@@ -155,7 +155,7 @@ class Roll:
             and not self.nodes[number].answered
             and self.nodes[number].due <= now
         ]
-        content = encode_roll_call(RollCall(self.run), flwr.app)
+        content = encode_join(JoinRequest(self.run), flwr.app)
         questions = [Message(content, number, MessageType.QUERY) for number in new]
         if not questions:
             return
@@ -177,12 +177,12 @@ class Roll:
             return
         node.answered = True
         try:
-            card = decode_card(reply.content)
+            card = decode_site_info(reply.content)
         except ReplyError as error:
             raise RunError(f"Node {number} answers the roll call strangely: {error}") from error
         self._take_in(number, node, card)
 
-    def _take_in(self, number: int, node: _Node, card: SiteCard) -> None:
+    def _take_in(self, number: int, node: _Node, card: SiteInfo) -> None:
         _check_card(number, card, self.config)
         if node.name and node.name != card.site:
             raise RunError(
@@ -196,7 +196,7 @@ class Roll:
                 "one that is not, or give it its own name."
             )
         if self.config.min_sites:
-            check_cards({card.site: card}, self.expected)
+            check_sites({card.site: card}, self.expected)
         self.roster.add(number, card)
 
     def _can_do_without(self, waited: float) -> bool:
@@ -234,7 +234,7 @@ class Roll:
         return sum(node.due > 0 for node in self.nodes.values())
 
 
-def _check_card(number: int, card: SiteCard, config: Config) -> None:
+def _check_card(number: int, card: SiteInfo, config: Config) -> None:
     """Check that a card is of a site of the run and says nothing that cannot be."""
     if card.site not in config.site_names:
         raise RunError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from common.errors import RunError
-from common.exchange.messages import SiteCard
+from common.exchange.messages import SiteInfo
 
 AWAY = {3, 4, 5, 8}
 """Flower's codes for a node, or a site's process, that went away before it answered."""
@@ -20,15 +20,15 @@ class Roster:
         The configuration's sites, in whose order they are averaged.
     nodes : dict of str to int
         Flower's number of each site's node.
-    cards : dict of str to SiteCard
+    cards : dict of str to SiteInfo
         What each site said of itself.
     """
 
     order: Sequence[str]
     nodes: dict[str, int] = field(default_factory=dict)
-    cards: dict[str, SiteCard] = field(default_factory=dict)
+    cards: dict[str, SiteInfo] = field(default_factory=dict)
 
-    def add(self, node: int, card: SiteCard) -> None:
+    def add(self, node: int, card: SiteInfo) -> None:
         """Take a site in, or its new node in place of the old one."""
         nodes = {**self.nodes, card.site: node}
         cards = {**self.cards, card.site: card}
@@ -54,7 +54,7 @@ class Expected:
     layout: str
 
 
-def check_cards(cards: Mapping[str, SiteCard], expected: Expected) -> None:
+def check_sites(cards: Mapping[str, SiteInfo], expected: Expected) -> None:
     """Check that every site runs what the server runs.
 
     Raises

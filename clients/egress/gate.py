@@ -26,15 +26,15 @@ from clients.egress.policy import Policy, may_leave
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError
 from common.exchange.codecs.half_deltas import HALF, add_delta
-from common.exchange.messages import RoundReply, SiteCard, SiteReply
+from common.exchange.messages import RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import (
     CARD,
     FLAT,
     SHARED,
     count_bytes,
-    decode_card,
     decode_evaluation,
     decode_reply,
+    decode_site_info,
 )
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
@@ -150,7 +150,7 @@ def judge(content: RecordDict, expected: Expected, policy: Policy) -> Noise | No
         If it is no message of a site at all.
     """
     if CARD in content:
-        _judge_card(decode_card(content), expected)
+        _judge_card(decode_site_info(content), expected)
     elif SHARED in content:
         reply = decode_reply(content)
         _judge_header(reply, expected, policy)
@@ -213,7 +213,7 @@ def _value(record: str, name: str, value: Any) -> Part:
     return Part(record, name, (), kind, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _judge_card(card: SiteCard, expected: Expected) -> None:
+def _judge_card(card: SiteInfo, expected: Expected) -> None:
     _same("site", card.site, expected.site)
     _same("site of the split", card.leakage.site, expected.site)
     _same("layout", card.layout, expected.layout.digest())

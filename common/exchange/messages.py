@@ -25,7 +25,7 @@ AWAITS_APPROVAL = 112
 
 
 @dataclass(frozen=True)
-class RollCall:
+class JoinRequest:
     """The server's first question: who are you? ``run`` is the run's name.
 
     It is asked again of sites that wait; ``awaited`` then says for whom, and is "" otherwise.
@@ -36,7 +36,7 @@ class RollCall:
 
 
 @dataclass(frozen=True)
-class SiteCard:
+class SiteInfo:
     """A site's answer to the roll call.
 
     Attributes

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from common.config.schema import SITE_NAME
 from common.errors import ReplyError
 from common.exchange.messages import (
+    JoinRequest,
     Purpose,
-    RollCall,
     RoundOrder,
     RoundReply,
-    SiteCard,
+    SiteInfo,
     SiteReply,
     fault_of,
 )
@@ -28,7 +28,7 @@ from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 
 # Names of records
-ROLL_CALL, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"
+JOIN, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"
 SHARED, PROTOTYPES, METRICS = "shared", "prototypes", "metrics"
 # Keys in them
 RUN, ROUND, SITE, FINGERPRINT, AWAITED = "run", "round", "site", "fingerprint", "awaited"
@@ -54,30 +54,30 @@ class Records(Protocol):
     def RecordDict(self) -> Callable[..., Any]: ...  # noqa: D102, N802
 
 
-def encode_roll_call(call: RollCall, records: Records) -> Any:
+def encode_join(call: JoinRequest, records: Records) -> Any:
     """Return a roll call as a RecordDict."""
     about = records.ConfigRecord({RUN: call.run, AWAITED: call.awaited})
-    return records.RecordDict({ROLL_CALL: about})
+    return records.RecordDict({JOIN: about})
 
 
-def decode_roll_call(content: Mapping[str, Any]) -> RollCall:
-    """Read what :func:`encode_roll_call` made; ReplyError if it is nothing of the kind."""
-    _only(content, (ROLL_CALL,))
-    _only(content[ROLL_CALL], (RUN, AWAITED))
-    return RollCall(_text(content[ROLL_CALL], RUN), _text(content[ROLL_CALL], AWAITED))
+def decode_join(content: Mapping[str, Any]) -> JoinRequest:
+    """Read what :func:`encode_join` made; ReplyError if it is nothing of the kind."""
+    _only(content, (JOIN,))
+    _only(content[JOIN], (RUN, AWAITED))
+    return JoinRequest(_text(content[JOIN], RUN), _text(content[JOIN], AWAITED))
 
 
-def encode_card(card: SiteCard, records: Records) -> Any:
+def encode_site_info(card: SiteInfo, records: Records) -> Any:
     """Return a site's card as a RecordDict."""
     return records.RecordDict({CARD: records.ConfigRecord({CARD: json.dumps(asdict(card))})})
 
 
-def decode_card(content: Mapping[str, Any]) -> SiteCard:
-    """Read what :func:`encode_card` made; ReplyError if it is nothing of the kind."""
+def decode_site_info(content: Mapping[str, Any]) -> SiteInfo:
+    """Read what :func:`encode_site_info` made; ReplyError if it is nothing of the kind."""
     _only(content, (CARD,))
     _only(content[CARD], (CARD,))
     try:
-        card = checked(SiteCard, _text(content[CARD], CARD))
+        card = checked(SiteInfo, _text(content[CARD], CARD))
     except ValueError as error:
         raise _strange("a site's card") from error
     leakage = card.leakage

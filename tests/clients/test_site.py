@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clients.identity import identify
-from clients.site import make_card, note, open_identity, progress_writer
+from clients.site import make_site_info, note, open_identity, progress_writer
 from common.data.folds import Leakage
 from common.errors import SiteError, StoreError
 from common.exchange.fingerprint import code_fingerprint
@@ -24,7 +24,7 @@ def report(step: int, total: int = 9) -> StepReport:
 def test_a_card_holds_counts_and_digests_and_nothing_else(tmp_path: Path) -> None:
     """12 images of each class, one a patient, in two folds: 6 of each for training."""
     config = tiny_config(tmp_path)
-    card = make_card(opened(config))
+    card = make_site_info(opened(config))
     assert (card.site, card.nodes, card.fingerprint) == ("north", 2, code_fingerprint())
     assert (card.class_counts, card.train_images) == ((6, 6), 12)
     assert card.leakage == Leakage("north", "patient", 24, 0, 0, 0)
@@ -35,7 +35,7 @@ def test_a_card_holds_counts_and_digests_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_hospital_s_card_has_the_same_digests_and_no_nodes(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    simulated, deployed = (make_card(opened(config, nodes=nodes)) for nodes in (2, 0))
+    simulated, deployed = (make_site_info(opened(config, nodes=nodes)) for nodes in (2, 0))
     assert deployed == replace(simulated, nodes=0)
 
 
@@ -52,7 +52,7 @@ def test_warnings_of_the_folder_stay_in_the_site_s_log(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     site = opened(config)
     warned = replace(site, data=replace(site.data, warnings=("jane-roe.png is blank",)))
-    card = make_card(warned)
+    card = make_site_info(warned)
     assert "jane" not in repr(card)
     assert "jane-roe.png is blank" in (site.own / "log.txt").read_text()
 

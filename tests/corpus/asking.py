@@ -10,8 +10,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app
 from common.config.schema import Config
-from common.exchange.messages import RollCall
-from common.exchange.wire import encode_roll_call
+from common.exchange.messages import JoinRequest
+from common.exchange.wire import encode_join
 from tests.federation.hospitals import tiny_config
 
 
@@ -42,7 +42,7 @@ def ask_for_card(tmp_path: Path, **node: Any) -> tuple[Message, str]:
     logger = logging.getLogger("xsite.site")
     logger.addHandler(kept)
     try:
-        call = encode_roll_call(RollCall("run"), flwr.app)
+        call = encode_join(JoinRequest("run"), flwr.app)
         answer = ask(config, call, hospital(tmp_path, config, **node))
     finally:
         logger.removeHandler(kept)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as stn
 from common.data.folds import Leakage
 from common.errors import ReplyError, is_plain
 from common.exchange import wire
-from common.exchange.messages import RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
+from common.exchange.messages import JoinRequest, RoundOrder, RoundReply, SiteInfo, SiteReply
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 from server.checks import Weights, check_weights
@@ -42,11 +42,11 @@ def prototypes(draw: st.DrawFn, site: str, classes: int = 4) -> Prototypes:
 
 
 @st.composite
-def cards(draw: st.DrawFn) -> SiteCard:
+def cards(draw: st.DrawFn) -> SiteInfo:
     site = draw(SITES)
     leakage = Leakage(site, draw(st.sampled_from(("patient", "image"))), *[draw(COUNTS)] * 4)
     counts = draw(st.lists(COUNTS, max_size=4).map(tuple))
-    return SiteCard(site, draw(WORDS), draw(WORDS), draw(WORDS), counts, draw(COUNTS), leakage)
+    return SiteInfo(site, draw(WORDS), draw(WORDS), draw(WORDS), counts, draw(COUNTS), leakage)
 
 
 @st.composite
@@ -94,8 +94,8 @@ evaluations = st.builds(
     SiteReply, WORDS, COUNTS, WORDS, WORDS, st.dictionaries(WORDS, st.floats(), max_size=3)
 )
 SOUND: dict[str, tuple[st.SearchStrategy[Any], Callable[..., Any], Callable[..., Any]]] = {
-    "roll call": (st.builds(RollCall, WORDS), wire.encode_roll_call, wire.decode_roll_call),
-    "card": (cards(), wire.encode_card, wire.decode_card),
+    "roll call": (st.builds(JoinRequest, WORDS), wire.encode_join, wire.decode_join),
+    "card": (cards(), wire.encode_site_info, wire.decode_site_info),
     "order": (orders(), wire.encode_order, wire.decode_order),
     "evaluation": (evaluations, wire.encode_reply, wire.decode_evaluation),
     "reply": (replies(), wire.encode_reply, wire.decode_reply),
@@ -232,8 +232,8 @@ def values(record: Any) -> st.SearchStrategy[Any]:
 
 @tried(80)
 @given(cards(), JSON, st.data())
-def test_fuzz_a_card_s_text(card: SiteCard, other: object, data: st.DataObject) -> None:
-    text = str(wire.encode_card(card, flwr.app)["card"]["card"])
+def test_fuzz_a_card_s_text(card: SiteInfo, other: object, data: st.DataObject) -> None:
+    text = str(wire.encode_site_info(card, flwr.app)["card"]["card"])
     told = json.loads(text)
     key = data.draw(st.sampled_from(sorted(told)))
     inner = data.draw(st.sampled_from(sorted(told["leakage"])))
@@ -244,7 +244,7 @@ def test_fuzz_a_card_s_text(card: SiteCard, other: object, data: st.DataObject) 
         json.dumps(other),
     ):
         try:
-            found = wire.decode_card({"card": {"card": changed}})
+            found = wire.decode_site_info({"card": {"card": changed}})
         except ReplyError as error:
             assert is_plain(str(error))
         else:

@@ -6,7 +6,7 @@ import numpy as np
 
 from common.config.schema import Config
 from common.data.folds import Leakage
-from common.exchange.messages import RoundReply, SiteCard
+from common.exchange.messages import RoundReply, SiteInfo
 from common.learning.prototypes import Prototypes
 from common.learning.schedule import Plan
 from common.models.sharing import Layout
@@ -16,7 +16,7 @@ from server.participants import Roster
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
 
 
-def card(site: str, **values: Any) -> SiteCard:
+def card(site: str, **values: Any) -> SiteInfo:
     """Return a card of a site with 6 and 4 training images."""
     own: dict[str, Any] = {
         "site": site,
@@ -27,7 +27,7 @@ def card(site: str, **values: Any) -> SiteCard:
         "nodes": 0,
         "leakage": Leakage(site, "patient", 20, 0, 0, 0),
     }
-    return SiteCard(**own | values)
+    return SiteInfo(**own | values)
 
 
 def prototypes(site: str, **values: Any) -> Prototypes:

@@ -15,12 +15,12 @@ from clients.egress.approval import approve
 from common.config.schema import Config
 from common.errors import RunError
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import SiteCard
-from common.exchange.wire import decode_card, encode_card
+from common.exchange.messages import SiteInfo
+from common.exchange.wire import decode_site_info, encode_site_info
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.join import Roll
-from server.participants import Expected, Roster, check_cards
+from server.participants import Expected, Roster, check_sites
 from simulations.runtime.in_process import InProcessGrid, Tamper
 from tests.federation.hospitals import make_grid, tiny_config
 from tests.server.answers import card
@@ -73,12 +73,12 @@ def deployed(config: Config, sites: Mapping[int, str], **options: Any) -> InProc
     return InProcessGrid(client, nodes, config.to_run_config(), **options)
 
 
-def saying(change: Callable[[SiteCard], SiteCard], node: int = 101) -> Tamper:
+def saying(change: Callable[[SiteInfo], SiteInfo], node: int = 101) -> Tamper:
     """Let a node answer the roll call with a changed card."""
 
     def tamper(question: Message, reply: Message) -> list[Message]:
         if question.metadata.dst_node_id == node:
-            reply.content = encode_card(change(decode_card(reply.content)), flwr.app)
+            reply.content = encode_site_info(change(decode_site_info(reply.content)), flwr.app)
         return [reply]
 
     return tamper
@@ -217,7 +217,7 @@ def test_a_site_that_cannot_take_part_ends_the_call_in_its_own_words(
         call(config, grid)
 
 
-FAULTS: dict[str, tuple[Callable[[SiteCard], SiteCard], str]] = {
+FAULTS: dict[str, tuple[Callable[[SiteInfo], SiteInfo], str]] = {
     "code": (lambda said: replace(said, fingerprint="0" * 64), "install the same version there"),
     "configuration": (lambda said: replace(said, config="0" * 64), "read the same run-config"),
     "network": (lambda said: replace(said, layout="0" * 64), "the same libraries installed"),
@@ -242,14 +242,14 @@ def test_a_site_that_runs_something_else_is_named_with_what_to_do(
 
 def test_every_site_that_differs_is_named_with_the_first_difference() -> None:
     own = Expected("f" * 64, "c" * 64, "1" * 64)
-    check_cards({"north": card("north")}, own)
+    check_sites({"north": card("north")}, own)
     cards = {
         "north": card("north", fingerprint="0" * 64, config="0" * 64),
         "south": card("south"),
         "east": card("east", layout="0" * 64),
     }
     with pytest.raises(RunError) as caught:
-        check_cards(cards, own)
+        check_sites(cards, own)
     told = str(caught.value)
     assert "north runs another code" in told
     assert "east runs another network" in told

@@ -17,11 +17,11 @@ from clients.egress.ledger import entries, verify
 from clients.egress.ledger_entry import Entry
 from clients.egress.policy import Policy, reduced
 from clients.round import train_round
-from clients.site import make_card
+from clients.site import make_site_info
 from common.errors import LedgerError, PolicyError, RunError
 from common.exchange.codecs.half_deltas import half_delta
-from common.exchange.messages import RoundReply, SiteCard, SiteReply
-from common.exchange.wire import count_bytes, encode_card, encode_reply
+from common.exchange.messages import RoundReply, SiteInfo, SiteReply
+from common.exchange.wire import count_bytes, encode_reply, encode_site_info
 from common.learning.prototypes import Prototypes
 from common.models.network import layout_of
 from common.models.sharing import shared_layout
@@ -31,7 +31,7 @@ from tests.federation.hospitals import deploy, run_of, server, tiny_config
 
 
 @pytest.fixture(scope="module")
-def answer(tmp_path_factory: pytest.TempPathFactory) -> tuple[RoundReply, SiteCard, Expected]:
+def answer(tmp_path_factory: pytest.TempPathFactory) -> tuple[RoundReply, SiteInfo, Expected]:
     """Return a real reply, a real card, and what they answer."""
     site = opened(tiny_config(tmp_path_factory.mktemp("gate"), validation_fraction=0.3))
     asked = order(site)
@@ -45,14 +45,14 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> tuple[RoundReply, SiteCa
         received=asked.shared,
     )
     assert expected.layout == shared_layout(site.network())
-    return train_round(site, asked), make_card(site), expected
+    return train_round(site, asked), make_site_info(site), expected
 
 
-Answer = tuple[RoundReply, SiteCard, Expected]
+Answer = tuple[RoundReply, SiteInfo, Expected]
 
 
-def encoded(message: SiteReply | SiteCard) -> RecordDict:
-    encode: Callable[..., Any] = encode_card if isinstance(message, SiteCard) else encode_reply
+def encoded(message: SiteReply | SiteInfo) -> RecordDict:
+    encode: Callable[..., Any] = encode_site_info if isinstance(message, SiteInfo) else encode_reply
     content: RecordDict = encode(message, flwr.app)
     return content
 

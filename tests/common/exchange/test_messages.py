@@ -1,7 +1,7 @@
 import pytest
 
 from common.data.folds import Leakage
-from common.exchange.messages import Purpose, RoundOrder, SiteCard
+from common.exchange.messages import Purpose, RoundOrder, SiteInfo
 from tests.common.small_training import normal
 
 
@@ -15,4 +15,4 @@ def test_training_begins_with_the_average_before_and_an_evaluation_with_its_own(
 
 def test_a_card_s_images_are_those_of_all_classes() -> None:
     leakage = Leakage("north", "patient", 9, 0, 0, 0)
-    assert SiteCard("north", "f", "c", "1", (3, 0, 4), 0, leakage).train_images == 7
+    assert SiteInfo("north", "f", "c", "1", (3, 0, 4), 0, leakage).train_images == 7

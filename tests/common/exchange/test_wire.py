@@ -17,7 +17,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from common.data.folds import Leakage
 from common.errors import ReplyError
 from common.exchange import wire
-from common.exchange.messages import RollCall, RoundOrder, RoundReply, SiteCard, SiteReply
+from common.exchange.messages import JoinRequest, RoundOrder, RoundReply, SiteInfo, SiteReply
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 
@@ -27,7 +27,7 @@ NORTH = Prototypes("north", np.array([1]), np.array([[0.6, 0.8]], np.float32), n
 NONE = Prototypes(
     "east", np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.int64)
 )
-CARD = SiteCard("north", "f", "c", "1", (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
+CARD = SiteInfo("north", "f", "c", "1", (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
 ORDER = RoundOrder(
     run="a-run",
     purpose="train",
@@ -72,8 +72,8 @@ def same(one: Any, other: Any) -> bool:
 
 
 MESSAGES: dict[str, tuple[Any, Callable[..., Any], Callable[..., Any]]] = {
-    "roll call": (RollCall("a-run"), wire.encode_roll_call, wire.decode_roll_call),
-    "card": (CARD, wire.encode_card, wire.decode_card),
+    "roll call": (JoinRequest("a-run"), wire.encode_join, wire.decode_join),
+    "card": (CARD, wire.encode_site_info, wire.decode_site_info),
     "order": (ORDER, wire.encode_order, wire.decode_order),
     "first order": (
         replace(ORDER, prototypes=(), class_counts={}),
@@ -181,11 +181,11 @@ CARDS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fault", CARDS)
 def test_a_card_that_holds_anything_else_is_refused(fault: str) -> None:
-    content = wire.encode_card(CARD, flwr.app)
+    content = wire.encode_site_info(CARD, flwr.app)
     said = json.loads(str(content["card"]["card"])) | CARDS[fault]
     content["card"] = ConfigRecord({"card": json.dumps(said)})
     with pytest.raises(ReplyError, match=r"The message (does not hold a site's card|holds)"):
-        wire.decode_card(carried(content))
+        wire.decode_site_info(carried(content))
 
 
 def test_prototypes_under_another_site_s_name_are_refused() -> None:
