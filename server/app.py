@@ -26,7 +26,7 @@ from server.checkpoints import load_checkpoint
 from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
 from server.join import Roll
 from server.journal import Journal, say_final, say_round
-from server.participants import Expected
+from server.participants import ExpectedSite
 from server.retry import RetryingGrid
 from server.state import RunState, choose
 from server.strategy import SiteAverage
@@ -68,17 +68,17 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
 
     network = build_network(config, config.site_names)
     layout, fingerprint = shared_layout(network), code_fingerprint()
-    expected = Expected(fingerprint, config.digest(), layout.digest())
+    expected = ExpectedSite(fingerprint, config.digest(), layout.digest())
     roll = Roll(grid, folder.path.name, config, expected, say)
-    roster = roll.call()
-    images = {site: card.train_images for site, card in roster.cards.items()}
+    participants = roll.call()
+    images = {site: card.train_images for site, card in participants.cards.items()}
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
     state = state or RunState(0, pack(network), images)
     plan = make_plan(config, state.began_with.values())
-    course = Course(folder.path.name, config, roster, plan, layout, fingerprint)
+    course = Course(folder.path.name, config, participants, plan, layout, fingerprint)
     say(_opening(course, state.round, network.description))
     enough = config.min_sites or len(config.site_names)
-    grid = RetryingGrid(grid, folder.path.name, roster, enough, say)
+    grid = RetryingGrid(grid, folder.path.name, participants, enough, say)
     journal = Journal(folder, course, network)
     strategy = SiteAverage(course, state, _noting(journal, state.round, say), roll.call_late)
     if (rounds := course.plan.rounds - state.round) > 0:
@@ -91,7 +91,7 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
 def _opening(course: Course, after: int, network: str) -> str:
     sites = ", ".join(
         f"{site} ({card.train_images} training images)"
-        for site, card in course.roster.cards.items()
+        for site, card in course.participants.cards.items()
     )
     begin = f"going on after round {after}" if after else "starting"
     return (

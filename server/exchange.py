@@ -14,7 +14,7 @@ from common.exchange.wire import count_bytes, encode_order, encode_shared
 from common.learning.schedule import Plan
 from common.models.sharing import Layout
 from server.checks import Asked, check_header
-from server.participants import Roster
+from server.participants import Participants
 from server.state import RunState
 
 Reply = TypeVar("Reply", bound=SiteReply)
@@ -30,7 +30,7 @@ class Course:
         Its name.
     config : Config
         Its configuration.
-    roster : Roster
+    participants : Participants
         Its sites.
     plan : Plan
         Its length.
@@ -42,7 +42,7 @@ class Course:
 
     run: str
     config: Config
-    roster: Roster
+    participants: Participants
     plan: Plan
     layout: Layout
     fingerprint: str
@@ -100,13 +100,13 @@ def make_orders(
     # Encoded once for all: the sites' messages hold the same bytes.
     shared = encode_shared(state.shared, flwr.app)
     messages = {}
-    for site, node in course.roster.nodes.items():
-        others = [s for s in course.roster.nodes if _meets(course.config, site, s, state)]
+    for site, node in course.participants.nodes.items():
+        others = [s for s in course.participants.nodes if _meets(course.config, site, s, state)]
         order = replace(
             common,
             previous=state.completed.get(site, 0),
             prototypes=tuple(state.prototypes[other] for other in others),
-            class_counts={other: course.roster.cards[other].class_counts for other in others},
+            class_counts={other: course.participants.cards[other].class_counts for other in others},
         )
         content = encode_order(order, flwr.app, shared)
         messages[site] = Message(content, node, message_type, group_id=str(asked))
@@ -154,7 +154,7 @@ def sort_replies(
     strangers: list[str] = []
     up = dict.fromkeys(sent, 0)
     for message in replies:
-        site = course.roster.site_of(message.metadata.src_node_id)
+        site = course.participants.site_of(message.metadata.src_node_id)
         if site is None:
             strangers.append(_reason(message) if message.has_error() else "a node without a name")
             continue

@@ -16,7 +16,7 @@ from common.config.schema import Config
 from common.errors import ReplyError, RunError
 from common.exchange.messages import AWAITS_APPROVAL, NOT_A_SITE, JoinRequest, SiteInfo
 from common.exchange.wire import decode_site_info, encode_join
-from server.participants import AWAY, Expected, Roster, check_sites
+from server.participants import AWAY, ExpectedSite, Participants, check_sites
 
 POLL_SECONDS = 0.5
 SAY_SECONDS, FIRST_SAY_SECONDS = 10.0, 3.0
@@ -60,11 +60,11 @@ class Roll:
     config : Config
         The sites. A node has ``join-timeout`` to connect; one that has connected then has
         ``round-timeout`` to decode its images.
-    expected : Expected
+    expected : ExpectedSite
         What the cards must say.
     say : callable
         Told who is awaited, and who comes late.
-    roster : Roster
+    participants : Participants
         Who has come.
     nodes : dict of int to _Node
         The nodes that were ever there.
@@ -75,22 +75,22 @@ class Roll:
     grid: Grid
     run: str
     config: Config
-    expected: Expected
+    expected: ExpectedSite
     say: Callable[[str], None]
-    roster: Roster = field(init=False)
+    participants: Participants = field(init=False)
     nodes: dict[int, _Node] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begin with nobody."""
-        self.roster = Roster(self.config.site_names)
+        self.participants = Participants(self.config.site_names)
 
-    def call(self) -> Roster:
+    def call(self) -> Participants:
         """Wait until every site that the run needs has joined and said who it is.
 
         Returns
         -------
-        Roster
+        Participants
             Which grows where :meth:`call_late` finds somebody.
 
         Raises
@@ -104,28 +104,28 @@ class Roll:
             self._ask()
             self._hear_all()
             waited = time.monotonic() - started
-            missing = self.roster.missing
+            missing = self.participants.missing
             if not missing or self._can_do_without(waited):
-                check_sites(self.roster.cards, self.expected)
-                return self.roster
+                check_sites(self.participants.cards, self.expected)
+                return self.participants
             self._check_patience(missing, waited)
             if waited - said >= SAY_SECONDS:
                 said = waited
                 self.say(f"waiting for {self._awaited(missing)}, {waited:.0f} s so far")
             if not told and waited >= TELL_SECONDS:
                 told = True
-                nodes = list(self.roster.nodes.values())
+                nodes = list(self.participants.nodes.values())
                 tell_who_waits(self.grid, self.run, nodes, self._awaited(missing))
             time.sleep(min(POLL_SECONDS, self.config.join_timeout / 10))
 
     def call_late(self) -> None:
         """Take in who has come since, and ask who is new; waits for nobody."""
-        missing = self.roster.missing
+        missing = self.participants.missing
         if not missing:
             return
         self._hear_all()
-        for site in set(missing) & self.roster.cards.keys():
-            self.say(f"{site} joins late, with {self.roster.cards[site].train_images} images")
+        for site in set(missing) & self.participants.cards.keys():
+            self.say(f"{site} joins late, with {self.participants.cards[site].train_images} images")
         self._ask()
 
     def _hear_all(self) -> None:
@@ -145,7 +145,7 @@ class Roll:
             known = self.nodes.get(number)
             if known is None or known.since != info.last_activated_at:
                 self.nodes[number] = _Node(info.last_activated_at, info.name)
-                self.nodes[number].answered = self.roster.site_of(number) is not None
+                self.nodes[number].answered = self.participants.site_of(number) is not None
                 self.asked = {key: node for key, node in self.asked.items() if node != number}
         now, open_questions = time.monotonic(), set(self.asked.values())
         new = [
@@ -189,7 +189,7 @@ class Roll:
                 f"Node {number} says that it is '{card.site}', but its key was registered for "
                 f"'{node.name}'. Register it under the site's own name."
             )
-        other = self.roster.nodes.get(card.site, number)
+        other = self.participants.nodes.get(card.site, number)
         if other != number:
             raise RunError(
                 f"Two nodes, {other} and {number}, say that they are site '{card.site}'. Stop the "
@@ -197,15 +197,15 @@ class Roll:
             )
         if self.config.min_sites:
             check_sites({card.site: card}, self.expected)
-        self.roster.add(number, card)
+        self.participants.add(number, card)
 
     def _can_do_without(self, waited: float) -> bool:
         needed = self.config.min_sites
-        return 0 < needed <= len(self.roster.cards) and waited >= self.config.join_timeout
+        return 0 < needed <= len(self.participants.cards) and waited >= self.config.join_timeout
 
     def _check_patience(self, missing: list[str], waited: float) -> None:
         config = self.config
-        simulated = max((card.nodes for card in self.roster.cards.values()), default=0)
+        simulated = max((card.nodes for card in self.participants.cards.values()), default=0)
         if 0 < simulated < len(config.site_names):
             raise RunError(
                 f"The run has {len(config.site_names)} sites, but {simulated} nodes are simulated. "

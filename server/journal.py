@@ -93,7 +93,7 @@ class Journal:
         self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
     ) -> TrainingResult:
         course = self.course
-        cards = course.roster.cards
+        cards = course.participants.cards
         chosen = {"round": state.best_round, "validation_auc": state.best_auc}
         return TrainingResult(
             metrics={site: by_subset(reply.metrics) for site, reply in final.items()},

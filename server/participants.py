@@ -11,7 +11,7 @@ AWAY = {3, 4, 5, 8}
 
 
 @dataclass
-class Roster:
+class Participants:
     """The sites that have come so far; a run that can do without some goes on meanwhile.
 
     Attributes
@@ -46,7 +46,7 @@ class Roster:
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedSite:
     """What every site's card must say: digests of code, configuration and layout."""
 
     fingerprint: str
@@ -54,7 +54,7 @@ class Expected:
     layout: str
 
 
-def check_sites(cards: Mapping[str, SiteInfo], expected: Expected) -> None:
+def check_sites(cards: Mapping[str, SiteInfo], expected: ExpectedSite) -> None:
     """Check that every site runs what the server runs.
 
     Raises

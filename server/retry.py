@@ -15,7 +15,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from server.join import tell_who_waits
-from server.participants import AWAY, Roster
+from server.participants import AWAY, Participants
 
 POLL_SECONDS = 0.25
 SECONDS_BETWEEN_CALLS = 2.0
@@ -33,7 +33,7 @@ class RetryingGrid(Grid):
         Flower's own.
     run_name : str
         The run's name.
-    roster : Roster
+    participants : Participants
         Who is asked.
     enough : int
         Good answers that suffice: with so many, nobody who is away is awaited.
@@ -43,7 +43,7 @@ class RetryingGrid(Grid):
 
     grid: Grid
     run_name: str
-    roster: Roster
+    participants: Participants
     enough: int
     say: Callable[[str], None]
 
@@ -189,7 +189,7 @@ class _Asking:
             self._say(f"asking {', '.join(self._name(node) for node in back)} again")
 
     def _name(self, node: int) -> str:
-        return self.grid.roster.site_of(node) or f"node {node}"
+        return self.grid.participants.site_of(node) or f"node {node}"
 
     def _say(self, text: str) -> None:
         self.grid.say(f"waiting: {text}")

@@ -52,7 +52,7 @@ class SiteAverage(FedAvg):
 
     def summary(self) -> None:
         """Log who takes part."""
-        for site, card in self.course.roster.cards.items():
+        for site, card in self.course.participants.cards.items():
             log(INFO, "\t├──> %s: %d training images", site, card.train_images)
 
     def configure_train(
@@ -90,7 +90,7 @@ class SiteAverage(FedAvg):
             return replace(reply, shared=add_delta(before.shared, reply.shared))
 
         def check(reply: RoundReply) -> None:
-            check_weights(reply, course.roster.cards[reply.site].class_counts, expected)
+            check_weights(reply, course.participants.cards[reply.site].class_counts, expected)
 
         exchange = sort_replies(course, round, self.sent, replies, decode, check)
         self.sent = {}

@@ -11,7 +11,7 @@ from common.learning.prototypes import Prototypes
 from common.learning.schedule import Plan
 from common.models.sharing import Layout
 from server.exchange import Course
-from server.participants import Roster
+from server.participants import Participants
 
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
 
@@ -59,7 +59,7 @@ def reply(site: str, **values: Any) -> RoundReply:
 def course(*sites: str, **values: Any) -> Course:
     """Return the course of a run over sites at the nodes 100, 101, …"""
     config = Config().changed(sites=",".join(sites), **values)
-    roster = Roster(sites)
+    participants = Participants(sites)
     for number, site in enumerate(sites):
-        roster.add(100 + number, card(site))
-    return Course("run", config, roster, Plan(10, 4, 4), LAYOUT, "f" * 64)
+        participants.add(100 + number, card(site))
+    return Course("run", config, participants, Plan(10, 4, 4), LAYOUT, "f" * 64)

@@ -20,7 +20,7 @@ from common.exchange.wire import decode_site_info, encode_site_info
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.join import Roll
-from server.participants import Expected, Roster, check_sites
+from server.participants import ExpectedSite, Participants, check_sites
 from simulations.runtime.in_process import InProcessGrid, Tamper
 from tests.federation.hospitals import make_grid, tiny_config
 from tests.server.answers import card
@@ -49,12 +49,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def expected_of(config: Config) -> Expected:
+def expected_of(config: Config) -> ExpectedSite:
     layout = shared_layout(build_network(config, config.site_names))
-    return Expected(code_fingerprint(), config.digest(), layout.digest())
+    return ExpectedSite(code_fingerprint(), config.digest(), layout.digest())
 
 
-def call(config: Config, grid: InProcessGrid, said: list[str] | None = None) -> Roster:
+def call(config: Config, grid: InProcessGrid, said: list[str] | None = None) -> Participants:
     heard = [] if said is None else said
     return Roll(grid, "run", config, expected_of(config), heard.append).call()
 
@@ -87,11 +87,18 @@ def saying(change: Callable[[SiteInfo], SiteInfo], node: int = 101) -> Tamper:
 def test_the_roster_is_in_the_configuration_s_order(tmp_path: Path, clock: Clock) -> None:
     config = patient_config(tmp_path)
     grid = deployed(config, {7: "south", 9: "north"})
-    roster = call(config, grid)
-    assert list(roster.nodes.items()) == [("north", 9), ("south", 7)]
-    assert list(roster.cards) == ["north", "south"]
-    assert (roster.site_of(7), roster.site_of(9), roster.site_of(8)) == ("south", "north", None)
-    assert (roster.cards["north"].nodes, roster.cards["north"].class_counts) == (0, (6, 6))
+    participants = call(config, grid)
+    assert list(participants.nodes.items()) == [("north", 9), ("south", 7)]
+    assert list(participants.cards) == ["north", "south"]
+    assert (participants.site_of(7), participants.site_of(9), participants.site_of(8)) == (
+        "south",
+        "north",
+        None,
+    )
+    assert (participants.cards["north"].nodes, participants.cards["north"].class_counts) == (
+        0,
+        (6, 6),
+    )
     assert clock.now == 1000.0
 
 
@@ -241,7 +248,7 @@ def test_a_site_that_runs_something_else_is_named_with_what_to_do(
 
 
 def test_every_site_that_differs_is_named_with_the_first_difference() -> None:
-    own = Expected("f" * 64, "c" * 64, "1" * 64)
+    own = ExpectedSite("f" * 64, "c" * 64, "1" * 64)
     check_sites({"north": card("north")}, own)
     cards = {
         "north": card("north", fingerprint="0" * 64, config="0" * 64),
@@ -279,8 +286,11 @@ def test_more_simulated_nodes_than_sites_are_done_without(tmp_path: Path, clock:
     config = patient_config(tmp_path)
     grid = make_grid(config)
     grid.nodes = {100 + k: {"partition-id": k, "num-partitions": 4} for k in range(4)}
-    roster = call(config, grid)
-    assert (roster.nodes, roster.cards["north"].nodes) == ({"north": 100, "south": 101}, 4)
+    participants = call(config, grid)
+    assert (participants.nodes, participants.cards["north"].nodes) == (
+        {"north": 100, "south": 101},
+        4,
+    )
 
 
 def named(grid: InProcessGrid, names: Mapping[int, str]) -> InProcessGrid:
