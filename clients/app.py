@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 
 from clients.client_errors import refuse
 from clients.egress.approval import require_approval
-from clients.egress.gate import Expected, enter_refusal, release
+from clients.egress.gate import ExpectedMessage, enter_refusal, release
 from clients.egress.noise import noised
 from clients.egress.policy import Policy, kept_back, reduced
 from clients.final import evaluate_last
@@ -23,7 +23,7 @@ from common.exchange.wire import decode_join, decode_order, encode_reply, encode
 from common.files import locked
 from common.models.network import layout_of
 
-Asked = TypeVar("Asked", JoinRequest, RoundOrder)
+Request = TypeVar("Asked", JoinRequest, RoundOrder)
 
 app = ClientApp()
 
@@ -66,8 +66,8 @@ def _follow(site: OpenSite, order: RoundOrder, policy: Policy) -> RecordDict:
 def _answer(
     message: Message,
     context: Context,
-    decode: Callable[[Mapping[str, Any]], Asked],
-    act: Callable[[OpenSite, Asked, Policy], RecordDict],
+    decode: Callable[[Mapping[str, Any]], Request],
+    act: Callable[[OpenSite, Request, Policy], RecordDict],
 ) -> Message:
     """Answer a message with what :mod:`clients.egress.gate` lets pass.
 
@@ -100,9 +100,9 @@ def _answer(
             torch.cuda.empty_cache()
 
 
-def _expected(site: OpenSite, asked: JoinRequest | RoundOrder) -> Expected:
+def _expected(site: OpenSite, asked: JoinRequest | RoundOrder) -> ExpectedMessage:
     order = asked if isinstance(asked, RoundOrder) else None
-    return Expected(
+    return ExpectedMessage(
         site=site.name,
         run=site.run,
         round=order.round if order else 0,

@@ -29,7 +29,7 @@ FEWEST_TO_COMPARE = 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExpectedHeader:
     """What a site was asked, and so what its reply must say.
 
     Attributes
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Weights:
+class ExpectedWeights:
     """What the weights of a round's replies must look like.
 
     Attributes
@@ -69,7 +69,7 @@ class Weights:
     min_count: int
 
 
-def check_header(reply: SiteReply, asked: Asked) -> None:
+def check_header(reply: SiteReply, asked: ExpectedHeader) -> None:
     """Check who replies, to what, with which code.
 
     Raises
@@ -89,7 +89,9 @@ def check_header(reply: SiteReply, asked: Asked) -> None:
         raise ReplyError(f"it answers for round {reply.round}, not {asked.round}")
 
 
-def check_weights(reply: RoundReply, class_counts: Sequence[int], expected: Weights) -> None:
+def check_weights(
+    reply: RoundReply, class_counts: Sequence[int], expected: ExpectedWeights
+) -> None:
     """Check what a round of training returned.
 
     Parameters
@@ -98,7 +100,7 @@ def check_weights(reply: RoundReply, class_counts: Sequence[int], expected: Weig
         A site's reply.
     class_counts : sequence of int
         Training images of each class that the site had at the roll call.
-    expected : Weights
+    expected : ExpectedWeights
         What its weights must look like.
 
     Raises
@@ -149,7 +151,7 @@ def check_layout(found: Layout, expected: Layout) -> None:
     )
 
 
-def _check_values(shared: NDArray[Any], expected: Weights) -> None:
+def _check_values(shared: NDArray[Any], expected: ExpectedWeights) -> None:
     layout = expected.layout
     if shared.shape != (layout.size,) or shared.dtype != np.dtype(layout.dtype):
         raise ReplyError(
@@ -172,7 +174,9 @@ def _check_values(shared: NDArray[Any], expected: Weights) -> None:
         )
 
 
-def _check_prototypes(found: Prototypes, class_counts: Sequence[int], expected: Weights) -> None:
+def _check_prototypes(
+    found: Prototypes, class_counts: Sequence[int], expected: ExpectedWeights
+) -> None:
     classes, vectors, counts = found.classes, found.vectors, found.counts
     count, size = classes.size, expected.projection_size
     if (classes.shape, vectors.shape, counts.shape) != ((count,), (count, size), (count,)):

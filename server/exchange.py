@@ -13,7 +13,7 @@ from common.exchange.messages import Purpose, RoundOrder, SiteReply
 from common.exchange.wire import count_bytes, encode_order, encode_shared
 from common.learning.schedule import Plan
 from common.models.sharing import Layout
-from server.checks import Asked, check_header
+from server.checks import ExpectedHeader, check_header
 from server.participants import Participants
 from server.state import RunState
 
@@ -171,7 +171,7 @@ def sort_replies(
             # Flower holds on to the message for another round; its bytes are as large as the
             # weights that were just read from them.
             message.content.clear()
-            check_header(reply, Asked(course.run, site, course.fingerprint, round))
+            check_header(reply, ExpectedHeader(course.run, site, course.fingerprint, round))
             if check is not None:
                 check(reply)
             good[site] = reply

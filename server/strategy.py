@@ -19,7 +19,7 @@ from flwr.supercore import log
 from common.exchange.codecs.half_deltas import add_delta
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_reply
-from server.checks import Weights, check_weights, far_from_the_others, norm_of
+from server.checks import ExpectedWeights, check_weights, far_from_the_others, norm_of
 from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies, without
 from server.state import RunState, advance, choose
 
@@ -75,7 +75,7 @@ class SiteAverage(FedAvg):
         """
         course, before = self.course, self.state
         config, round = course.config, before.round + 1
-        expected = Weights(
+        expected = ExpectedWeights(
             course.layout,
             norm_of(before.shared),
             len(config.class_names),

@@ -14,7 +14,7 @@ from common.console.options import PlainCommand, find_run
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
 
 
-class Weights(enum.StrEnum):
+class WhichWeights(enum.StrEnum):
     """Which weights of a run."""
 
     FINAL = "final"
@@ -40,8 +40,8 @@ def predict(
         Path | None, typer.Option("--output", metavar="CSV", help="Write a table to this file.")
     ] = None,
     weights: Annotated[
-        Weights, typer.Option("--weights", help="Of the last step, or best by validation.")
-    ] = Weights.FINAL,
+        WhichWeights, typer.Option("--weights", help="Of the last step, or best by validation.")
+    ] = WhichWeights.FINAL,
     runs: options.RunsFolder = None,
     device: options.Device = None,
 ) -> None:

@@ -44,7 +44,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedMessage:
     """What an answer can be.
 
     Attributes
@@ -73,14 +73,14 @@ class Expected:
     halved: bool = False
 
 
-def release(content: RecordDict, expected: Expected, policy: Policy, ledger: Path) -> None:
+def release(content: RecordDict, expected: ExpectedMessage, policy: Policy, ledger: Path) -> None:
     """Judge a message and enter it; when this returns, it may leave.
 
     Parameters
     ----------
     content : RecordDict
         What is about to leave.
-    expected : Expected
+    expected : ExpectedMessage
         What it can be.
     policy : Policy
         The site's.
@@ -134,7 +134,7 @@ def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
         note(own, f"not in the ledger: {reason} ({error})")
 
 
-def judge(content: RecordDict, expected: Expected, policy: Policy) -> Noise | None:
+def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noise | None:
     """Refuse a message that holds anything but what may leave.
 
     Returns
@@ -213,7 +213,7 @@ def _value(record: str, name: str, value: Any) -> Part:
     return Part(record, name, (), kind, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _judge_card(card: SiteInfo, expected: Expected) -> None:
+def _judge_card(card: SiteInfo, expected: ExpectedMessage) -> None:
     _same("site", card.site, expected.site)
     _same("site of the split", card.leakage.site, expected.site)
     _same("layout", card.layout, expected.layout.digest())
@@ -223,7 +223,7 @@ def _judge_card(card: SiteInfo, expected: Expected) -> None:
     _same("number of classes", len(card.class_counts), expected.classes)
 
 
-def _judge_header(reply: SiteReply, expected: Expected, policy: Policy) -> None:
+def _judge_header(reply: SiteReply, expected: ExpectedMessage, policy: Policy) -> None:
     _same("site", reply.site, expected.site)
     _same("run", reply.run, expected.run)
     _same("round", reply.round, expected.round)
@@ -235,7 +235,7 @@ def _judge_header(reply: SiteReply, expected: Expected, policy: Policy) -> None:
         )
 
 
-def _judge_weights(reply: RoundReply, expected: Expected, policy: Policy) -> None:
+def _judge_weights(reply: RoundReply, expected: ExpectedMessage, policy: Policy) -> None:
     if "weights" not in policy.may_leave:
         raise PolicyError("weights may not leave (policy: may-leave)")
     _same("layout of the weights", reply.layout, expected.layout)
@@ -279,7 +279,7 @@ def _limits(received: NDArray[Any], policy: Policy) -> Mapping[str, tuple[float,
     return limits
 
 
-def _judge_prototypes(found: Prototypes, expected: Expected, policy: Policy) -> None:
+def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Policy) -> None:
     count = len(found.classes)
     for name, array, shape, kind in (
         ("classes", found.classes, (count,), np.int64),

@@ -64,7 +64,7 @@ Device = Annotated[
 
 
 @dataclass(frozen=True)
-class Asked:
+class CliOptions:
     """What a person asked for on the command line, before it is a configuration.
 
     ``mode`` is the training mode of the command, which a ``method`` must be made for.
@@ -91,16 +91,16 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
     Parameters
     ----------
     *without : str
-        Attributes of :class:`Asked` that this command has no option for.
+        Attributes of :class:`CliOptions` that this command has no option for.
 
     Returns
     -------
     callable
-        A decorator. What is given on the command line reaches the command as one ``Asked``.
+        A decorator. What is given on the command line reaches the command as one ``CliOptions``.
     """
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in get_type_hints(Asked, include_extras=True).items()
+        for name, option in get_type_hints(CliOptions, include_extras=True).items()
         if name not in ("mode", *without)
     ]
 
@@ -112,7 +112,9 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
 
         @functools.wraps(command)
         def wrapper(**given: Any) -> None:
-            asked = Asked(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+            asked = CliOptions(
+                **{parameter.name: given.pop(parameter.name) for parameter in shared}
+            )
             command(asked=asked, **given)
 
         # What Typer makes options of.
@@ -123,12 +125,12 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
     return decorate
 
 
-def gather_config(asked: Asked) -> Config:
+def gather_config(asked: CliOptions) -> Config:
     """Make a configuration of a file, a method, ``--set`` and the options, the later winning.
 
     Parameters
     ----------
-    asked : Asked
+    asked : CliOptions
         With ``resume``, the resumed run's own configuration is the ground of it all.
 
     Returns
@@ -183,7 +185,7 @@ def _from_method(name: str, mode: str) -> dict[str, Scalar]:
     return method.values
 
 
-def _from_options(asked: Asked) -> dict[str, Scalar]:
+def _from_options(asked: CliOptions) -> dict[str, Scalar]:
     from common.errors import ConfigError
 
     values: dict[str, Scalar] = {}

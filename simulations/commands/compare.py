@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 @options.of_a_run("resume", "seed", "method")
 def compare(
-    asked: options.Asked,
+    asked: options.CliOptions,
     seeds: Annotated[str, typer.Option(metavar="0,1", help="Seeds; a run for each.")] = "0",
     folds: Annotated[str, typer.Option(metavar="0,1", help="Folds; a run for each.")] = "0",
     modes: Annotated[

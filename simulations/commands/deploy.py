@@ -58,7 +58,7 @@ def up(
         bool, typer.Option("--local", help="On this machine, on its loopback: the only way yet.")
     ] = False,
     *,
-    asked: options.Asked,
+    asked: options.CliOptions,
 ) -> None:
     """Train federated over real servers, with TLS and authenticated sites, on this machine.
 
@@ -97,7 +97,7 @@ def run(
     consortium: Annotated[
         Path, typer.Argument(metavar="TOML", help="The one of xsite deploy init.")
     ],
-    asked: options.Asked,
+    asked: options.CliOptions,
 ) -> None:
     """Train federated over a consortium that stands; give this on the coordinator's machine.
 

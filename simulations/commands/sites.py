@@ -41,7 +41,7 @@ def check_site(
     place = folder.expanduser().absolute()
     # Any folder can be looked at, also one whose name could not be a site's.
     site = name or re.sub(r"[^a-z0-9_-]+", "-", place.name.lower()).strip("-_") or "site"
-    asked = options.Asked(config, set_, site_folders=[f"{site}={place}"])
+    asked = options.CliOptions(config, set_, site_folders=[f"{site}={place}"])
     found = check(site, place, options.gather_config(asked))
     print_check(Console(), found)
     if not found.fit:

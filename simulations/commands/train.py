@@ -31,7 +31,7 @@ app = typer.Typer(
 @options.of_a_run()
 def federated(
     context: typer.Context,
-    asked: options.Asked,
+    asked: options.CliOptions,
     cpus_per_site: Annotated[
         int | None,
         typer.Option(metavar="N", help="CPUs that one site takes. [default: a fair share]"),
@@ -70,7 +70,7 @@ def federated(
 
 @app.command(cls=PlainCommand, short_help="One network on the images of all sites.")
 @options.of_a_run()
-def pooled(context: typer.Context, asked: options.Asked) -> None:
+def pooled(context: typer.Context, asked: options.CliOptions) -> None:
     """Train one network on the images of all sites: the reference for federated training.
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
@@ -86,7 +86,7 @@ def pooled(context: typer.Context, asked: options.Asked) -> None:
 
 @app.command(cls=PlainCommand, short_help="A network for every site.")
 @options.of_a_run()
-def single(context: typer.Context, asked: options.Asked) -> None:
+def single(context: typer.Context, asked: options.CliOptions) -> None:
     """Train a network for every site on its own images, with as many steps as the others get.
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
@@ -101,7 +101,11 @@ def single(context: typer.Context, asked: options.Asked) -> None:
 
 
 def run_training(
-    context: typer.Context, mode: str, asked: options.Asked, training: Training, command: str = ""
+    context: typer.Context,
+    mode: str,
+    asked: options.CliOptions,
+    training: Training,
+    command: str = "",
 ) -> Path:
     """Train, print what came out, and return the run's folder.
 

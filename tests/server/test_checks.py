@@ -10,8 +10,8 @@ from common.errors import ReplyError
 from common.exchange.messages import RoundReply
 from common.models.sharing import Layout
 from server.checks import (
-    Asked,
-    Weights,
+    ExpectedHeader,
+    ExpectedWeights,
     check_header,
     check_layout,
     check_weights,
@@ -20,18 +20,18 @@ from server.checks import (
 )
 from tests.server.answers import LAYOUT, prototypes, reply
 
-EXPECTED = Weights(LAYOUT, sent_norm=10.0, classes=2, projection_size=2, min_count=4)
+EXPECTED = ExpectedWeights(LAYOUT, sent_norm=10.0, classes=2, projection_size=2, min_count=4)
 COUNTS = (6, 4)
 
 
-def said(answer: RoundReply, expected: Weights = EXPECTED) -> str:
+def said(answer: RoundReply, expected: ExpectedWeights = EXPECTED) -> str:
     with pytest.raises(ReplyError) as caught:
         check_weights(answer, COUNTS, expected)
     return str(caught.value)
 
 
 def test_a_good_reply_passes() -> None:
-    check_header(reply("north"), Asked("run", "north", "f" * 64, 1))
+    check_header(reply("north"), ExpectedHeader("run", "north", "f" * 64, 1))
     check_weights(reply("north"), COUNTS, EXPECTED)
 
 
@@ -181,7 +181,7 @@ def test_another_number_of_images_is_refused(images: int) -> None:
 
 
 def test_who_answers_is_asked_before_what_it_ran() -> None:
-    asked = Asked("run", "south", "0" * 64, 2)
+    asked = ExpectedHeader("run", "south", "0" * 64, 2)
     with pytest.raises(ReplyError, match="site 'south' says that it is 'north'"):
         check_header(reply("north"), asked)
     with pytest.raises(ReplyError, match=r"other code \(f{12}…, here 0{12}…\)"):

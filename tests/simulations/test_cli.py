@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from common.config.load import describe, keys
-from common.console.options import Asked, gather_config
+from common.console.options import CliOptions, gather_config
 from common.errors import ConfigError, RunError
 from common.methods.registry import METHODS
 from common.runs.folder import RunFolder, read_run_config
@@ -42,7 +42,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("epochs = 3\nalpha = 0.5\nseed = 7\n")
-    asked = Asked(file=file, settings=["alpha=0.25", "seed=8"], seed=9)
+    asked = CliOptions(file=file, settings=["alpha=0.25", "seed=8"], seed=9)
     config = gather_config(asked)
     assert (config.epochs, config.alpha, config.seed) == (3, 0.25, 9)
 
@@ -50,11 +50,11 @@ def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
 def test_a_method_wins_over_the_file_and_set_over_the_method(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("alpha = 0.5\nproximal = 3.0\nadapters = 'series'\n")
-    asked = Asked(file=file, method="fedprox", mode="federated", settings=["proximal=0.25"])
+    asked = CliOptions(file=file, method="fedprox", mode="federated", settings=["proximal=0.25"])
     config = gather_config(asked)
     assert (config.alpha, config.proximal, config.normalisation) == (0, 0.25, "shared")
     # What belongs to another method is unset; the weight of xsite's own term is the file's.
-    config = gather_config(Asked(file=file, method="xsite", mode="federated"))
+    config = gather_config(CliOptions(file=file, method="xsite", mode="federated"))
     assert (config.alpha, config.proximal, config.adapters) == (0.5, 0, "none")
 
 
@@ -69,14 +69,14 @@ def test_a_method_that_is_not_there_or_not_of_this_mode(
     name: str, mode: str, sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        gather_config(Asked(method=name, mode=mode))
+        gather_config(CliOptions(method=name, mode=mode))
 
 
 def test_every_method_makes_a_configuration_and_is_listed() -> None:
     listed = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "200"}).output
     made = {}
     for method in METHODS.values():
-        config = gather_config(Asked(method=method.name, mode=method.mode))
+        config = gather_config(CliOptions(method=method.name, mode=method.mode))
         made[method.mode, config.digest()] = method.name
         assert f"{method.name}  {method.label} ({method.mode})" in listed
     # Two methods that are one would be compared with each other.
@@ -87,12 +87,12 @@ def test_the_folders_below_data_are_the_sites_unless_some_are_named(tmp_path: Pa
     for name in ("north", "south", ".cache", "_old"):
         (tmp_path / "data" / name).mkdir(parents=True)
     (tmp_path / "data" / "README.md").write_text("")
-    found = gather_config(Asked(data=Path("data")))
+    found = gather_config(CliOptions(data=Path("data")))
     assert found.site_names == ("north", "south")
     assert found.data == str(tmp_path / "data")
-    assert gather_config(Asked(data=Path("data"), sites="south")).site_names == ("south",)
-    assert gather_config(Asked(settings=["data=data"])).site_names == ("north", "south")
-    assert gather_config(Asked(data=Path("data"), settings=["sites="])).site_names == (
+    assert gather_config(CliOptions(data=Path("data"), sites="south")).site_names == ("south",)
+    assert gather_config(CliOptions(settings=["data=data"])).site_names == ("north", "south")
+    assert gather_config(CliOptions(data=Path("data"), settings=["sites="])).site_names == (
         "north",
         "south",
     )
@@ -103,12 +103,12 @@ def test_data_may_come_from_the_environment(
 ) -> None:
     (tmp_path / "data" / "north").mkdir(parents=True)
     monkeypatch.setenv("XSITE_DATA", str(tmp_path / "data"))
-    config = gather_config(Asked(settings=['data=""']))
+    config = gather_config(CliOptions(settings=['data=""']))
     assert (config.data, config.site_names) == (str(tmp_path / "data"), ("north",))
 
 
 def test_paths_become_absolute(tmp_path: Path) -> None:
-    asked = Asked(
+    asked = CliOptions(
         site_folders=["a=one", "b=~/two"],
         runs=Path("here"),
         settings=["pretrained=w.safetensors", "cache-dir=cache"],
@@ -119,23 +119,23 @@ def test_paths_become_absolute(tmp_path: Path) -> None:
     assert config.runs_dir == str(tmp_path / "here")
     assert config.pretrained == str(tmp_path / "w.safetensors")
     assert config.cache_dir == str(tmp_path / "cache")
-    assert gather_config(Asked()).data == "synthetic"
+    assert gather_config(CliOptions()).data == "synthetic"
 
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        (Asked(sites="a", site_folders=["a=x"]), "either --sites or --site"),
-        (Asked(site_folders=["a"]), "not name=folder"),
-        (Asked(site_folders=["a=x,y"]), "comma"),
-        (Asked(resume="x", name="y"), "either --resume or --name"),
-        (Asked(data=Path("empty")), "holds no folders"),
-        (Asked(data=Path("absent")), "Cannot read the data folder"),
-        (Asked(data=Path("spaced")), "North Hospital"),
-        (Asked(settings=["epochs"]), "not key=value"),
+        (CliOptions(sites="a", site_folders=["a=x"]), "either --sites or --site"),
+        (CliOptions(site_folders=["a"]), "not name=folder"),
+        (CliOptions(site_folders=["a=x,y"]), "comma"),
+        (CliOptions(resume="x", name="y"), "either --resume or --name"),
+        (CliOptions(data=Path("empty")), "holds no folders"),
+        (CliOptions(data=Path("absent")), "Cannot read the data folder"),
+        (CliOptions(data=Path("spaced")), "North Hospital"),
+        (CliOptions(settings=["epochs"]), "not key=value"),
     ],
 )
-def test_contradictions_are_told(tmp_path: Path, asked: Asked, sentence: str) -> None:
+def test_contradictions_are_told(tmp_path: Path, asked: CliOptions, sentence: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "spaced" / "North Hospital").mkdir(parents=True)
     with pytest.raises(ConfigError, match=sentence):
@@ -146,13 +146,15 @@ def test_a_resumed_run_brings_its_configuration(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="first", alpha=0.125)
     RunFolder.create(config, "pooled", tmp_path / "runs")
     for named in ("first", "runs/first", str(tmp_path / "runs" / "first")):
-        resumed = gather_config(Asked(resume=named))
+        resumed = gather_config(CliOptions(resume=named))
         assert resumed.resume and resumed.run_name == "first" and resumed.alpha == 0.125
         assert resumed.runs_dir == str(tmp_path / "runs")
         assert resumed.digest() == config.digest()
-    assert gather_config(Asked(resume="first", settings=["alpha=1"])).digest() != config.digest()
+    assert (
+        gather_config(CliOptions(resume="first", settings=["alpha=1"])).digest() != config.digest()
+    )
     with pytest.raises(RunError, match="no run 'second'"):
-        gather_config(Asked(resume="second"))
+        gather_config(CliOptions(resume="second"))
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -244,7 +246,7 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path: Path) -> None:
     assert "Traceback" not in told.decode()
     # The sentence is a command: with the last step reached, it ends at once.
     arguments = shlex.split(sentence.partition("xsite ")[2])
-    resumed = gather_config(Asked(resume=arguments[-1]))
+    resumed = gather_config(CliOptions(resume=arguments[-1]))
     assert resumed.resume and resumed.epochs == 500
     assert json.loads((folder / "result.json").read_text())["status"] == "interrupted"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from clients.egress.gate import Expected, enter_refusal, parts_of, release
+from clients.egress.gate import ExpectedMessage, enter_refusal, parts_of, release
 from clients.egress.ledger import entries, verify
 from clients.egress.ledger_entry import Entry
 from clients.egress.policy import Policy, reduced
@@ -31,11 +31,13 @@ from tests.federation.hospitals import deploy, run_of, server, tiny_config
 
 
 @pytest.fixture(scope="module")
-def answer(tmp_path_factory: pytest.TempPathFactory) -> tuple[RoundReply, SiteInfo, Expected]:
+def answer(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[RoundReply, SiteInfo, ExpectedMessage]:
     """Return a real reply, a real card, and what they answer."""
     site = opened(tiny_config(tmp_path_factory.mktemp("gate"), validation_fraction=0.3))
     asked = order(site)
-    expected = Expected(
+    expected = ExpectedMessage(
         site="north",
         run="run",
         round=1,
@@ -48,7 +50,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> tuple[RoundReply, SiteIn
     return train_round(site, asked), make_site_info(site), expected
 
 
-Answer = tuple[RoundReply, SiteInfo, Expected]
+Answer = tuple[RoundReply, SiteInfo, ExpectedMessage]
 
 
 def encoded(message: SiteReply | SiteInfo) -> RecordDict:
