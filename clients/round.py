@@ -19,7 +19,12 @@ from common.exchange.messages import RoundOrder, RoundReply
 from common.learning.evaluation import Metrics, estimate_statistics, evaluate_site, predict
 from common.learning.loop import TrainSummary, make_optimizer, train
 from common.learning.optimiser import load_moments, moments_of
-from common.learning.prototypes import Anchors, Prototypes, anchors_for, make_prototypes
+from common.learning.prototypes import (
+    Prototypes,
+    RemotePrototypes,
+    make_prototypes,
+    remote_prototypes,
+)
 from common.methods.fedprox import proximal
 from common.methods.moon import model_contrast
 from common.methods.term import Term
@@ -133,7 +138,7 @@ def flatten(metrics: Mapping[str, Metrics]) -> dict[str, float]:
     }
 
 
-def _anchors(site: OpenSite, order: RoundOrder) -> Anchors | None:
+def _anchors(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
     if not site.config.meets_prototypes:
         return None
     size = site.config.projection_size
@@ -142,7 +147,7 @@ def _anchors(site: OpenSite, order: RoundOrder) -> Anchors | None:
             raise ReplyError(
                 f"The prototypes of {one.site} have {one.vectors.shape[1]} values, not {size}."
             )
-    return anchors_for(
+    return remote_prototypes(
         site.name,
         order.prototypes,
         order.class_counts,

@@ -26,7 +26,7 @@ from common.device import Device
 from common.errors import RunError
 from common.learning.objective import Loss, objective
 from common.learning.optimiser import contrastive_weight, learning_rate, make_optimizer
-from common.learning.prototypes import Anchors
+from common.learning.prototypes import RemotePrototypes
 from common.methods.term import Batch, Term
 from common.models.network import Network
 from common.randomness import seeded_torch, torch_generator
@@ -152,7 +152,7 @@ def train(
     device: Device,
     steps: range,
     total_steps: int,
-    constants: Anchors | None = None,
+    constants: RemotePrototypes | None = None,
     terms: Sequence[Term] = (),
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -179,7 +179,7 @@ def train(
         Global steps to take, for example ``range(120, 240)``.
     total_steps : int
         Steps of the whole run, over which the learning rate falls.
-    constants : Anchors, optional
+    constants : RemotePrototypes, optional
         The other sites' prototypes.
     terms : sequence of Term
         What a compared method adds to the objective.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.device import at_least_float32
-from common.learning.prototypes import Anchors
+from common.learning.prototypes import RemotePrototypes
 from common.methods import fedproto
 from common.models import ms_net
 from common.models.network import Output
@@ -47,7 +47,7 @@ def contrastive(
     labels: Tensor,
     temperature: float,
     denominator: Literal["nt-xent", "eq4"] = "nt-xent",
-    constants: Anchors | None = None,
+    constants: RemotePrototypes | None = None,
 ) -> Tensor:
     """Mean over ordered positive pairs (i, p) of −log(e⁺ / D), with e = exp(cos / τ).
 
@@ -67,7 +67,7 @@ def contrastive(
         τ, positive.
     denominator : {'nt-xent', 'eq4'}
         What a pair is held against.
-    constants : Anchors, optional
+    constants : RemotePrototypes, optional
         Prototypes of the other sites.
 
     Returns
@@ -119,7 +119,7 @@ def objective(
     labels: Tensor,
     config: Config,
     weight: float,
-    constants: Anchors | None = None,
+    constants: RemotePrototypes | None = None,
     terms: Sequence[Tensor] = (),
 ) -> Loss:
     """Return cross entropy + weight · contrastive for one batch, and what a compared method adds.
@@ -134,7 +134,7 @@ def objective(
         Temperature and denominator.
     weight : float
         The contrastive term's weight at this step; 0 leaves it out.
-    constants : Anchors, optional
+    constants : RemotePrototypes, optional
         The other sites' prototypes.
     terms : sequence of Tensor, shape ()
         What is added as it is.

@@ -38,7 +38,7 @@ class Prototypes:
 
 
 @dataclass(frozen=True)
-class Anchors:
+class RemotePrototypes:
     """Prototypes as the objective meets them: constants on the training device.
 
     Attributes
@@ -93,7 +93,7 @@ def make_prototypes(site: str, projections: Tensor, labels: Tensor, min_count: i
     )
 
 
-def anchors_for(
+def remote_prototypes(
     site: str,
     prototypes: Sequence[Prototypes],
     class_counts: Mapping[str, Sequence[int]],
@@ -102,7 +102,7 @@ def anchors_for(
     dtype: torch.dtype = torch.float32,
     average: bool = False,
     multiplicity: bool = True,
-) -> Anchors | None:
+) -> RemotePrototypes | None:
     """Turn the other sites' prototypes into constants of the objective.
 
     A prototype's multiplicity is the number of images that the pooled batch would hold of that
@@ -129,7 +129,7 @@ def anchors_for(
 
     Returns
     -------
-    Anchors or None
+    RemotePrototypes or None
         None where no other site sent a prototype.
 
     Raises
@@ -155,7 +155,7 @@ def anchors_for(
         labels = met
     if not multiplicity:
         weights = np.ones_like(weights)
-    return Anchors(
+    return RemotePrototypes(
         torch.tensor(vectors, dtype=dtype).to(device),
         torch.tensor(labels).to(device),
         torch.tensor(weights, dtype=dtype).to(device),

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.device import at_least_float32
-from common.learning.prototypes import Anchors
+from common.learning.prototypes import RemotePrototypes
 
 
-def pull(projections: Tensor, labels: Tensor, constants: Anchors) -> Tensor:
+def pull(projections: Tensor, labels: Tensor, constants: RemotePrototypes) -> Tensor:
     """Mean squared distance of normalised projections from the prototypes of their class.
 
     Parameters
@@ -23,7 +23,7 @@ def pull(projections: Tensor, labels: Tensor, constants: Anchors) -> Tensor:
         Not normalised.
     labels : Tensor, shape (batch,)
         Classes.
-    constants : Anchors
+    constants : RemotePrototypes
         Prototypes; several of a class count by their multiplicity.
 
     Returns

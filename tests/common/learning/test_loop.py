@@ -24,7 +24,7 @@ from common.learning.loop import (
     training_site,
 )
 from common.learning.objective import objective
-from common.learning.prototypes import Anchors
+from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
 from common.randomness import torch_generator
@@ -63,7 +63,9 @@ def test_a_step_is_what_its_parts_say() -> None:
     places = [site("a", balance=0.25), site("b", 23)]
     made = network("a", "b", dtype=torch.float64)
     before = state(made)
-    remote = Anchors(torch.eye(4)[:2].double(), torch.tensor([0, 1]), torch.ones(2).double())
+    remote = RemotePrototypes(
+        torch.eye(4)[:2].double(), torch.tensor([0, 1]), torch.ones(2).double()
+    )
     summary = train(
         made, make_optimizer(made, values), places, values, CPU64, range(3, 4), 8, remote
     )
@@ -156,13 +158,13 @@ def test_global_randomness_is_neither_used_nor_touched() -> None:
 
 
 def test_constants_and_alpha_reach_the_loss() -> None:
-    def run(constants: Anchors | None, **values: float) -> TrainSummary:
+    def run(constants: RemotePrototypes | None, **values: float) -> TrainSummary:
         settings = config(**values)
         made = network("a")
         optimizer = make_optimizer(made, settings)
         return train(made, optimizer, [site("a")], settings, CPU, range(2), 4, constants=constants)
 
-    remote = Anchors(torch.eye(4)[:2], torch.tensor([0, 1]), torch.tensor([4.0, 4.0]))
+    remote = RemotePrototypes(torch.eye(4)[:2], torch.tensor([0, 1]), torch.tensor([4.0, 4.0]))
     assert run(None).contrastive != run(remote).contrastive
     off = run(remote, alpha=0.0)
     assert off.contrastive == 0 and off.loss == off.cross_entropy

@@ -11,7 +11,7 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
 from common.learning.objective import contrastive, objective
-from common.learning.prototypes import Anchors, anchors_for, make_prototypes
+from common.learning.prototypes import RemotePrototypes, make_prototypes, remote_prototypes
 from common.models.network import Output
 from tests.common.small_training import config, normal
 
@@ -28,14 +28,14 @@ def batch(images: int, classes: int, seed: int, size: int = 5) -> tuple[Tensor, 
     )
 
 
-def constants(images: int, classes: int, seed: int, size: int = 5) -> Anchors:
+def constants(images: int, classes: int, seed: int, size: int = 5) -> RemotePrototypes:
     x, labels = batch(images, classes, seed + 1000, size)
     counts = torch.from_numpy(np.random.default_rng(seed).uniform(0.2, 9, images))
-    return Anchors(x.detach(), labels, counts)
+    return RemotePrototypes(x.detach(), labels, counts)
 
 
 def oracle(
-    x: Tensor, labels: Tensor, tau: float, denominator: str, others: Anchors | None
+    x: Tensor, labels: Tensor, tau: float, denominator: str, others: RemotePrototypes | None
 ) -> Tensor:
     """The definition, pair by pair: no matrix, no logarithm of a sum in disguise."""
     vectors, classes, weights = list(x), labels.tolist(), [1.0] * len(x)
@@ -79,7 +79,7 @@ def test_numbers_by_hand() -> None:
     assert contrastive(x, labels, 0.5, "eq4").item() == pytest.approx(-2, rel=1e-14)
     # One image, a prototype beside it that counts twice and one of class 1 across that counts
     # three times: two pairs, each −log(e² / (e² + 3)).
-    others = Anchors(x[1:], labels[1:], torch.tensor([2.0, 3.0], dtype=torch.float64))
+    others = RemotePrototypes(x[1:], labels[1:], torch.tensor([2.0, 3.0], dtype=torch.float64))
     expected = math.log(1 + 3 * math.exp(-2))
     assert contrastive(x[:1], labels[:1], 0.5, constants=others).item() == pytest.approx(expected)
 
@@ -111,9 +111,9 @@ def test_the_public_library_agrees() -> None:
 def test_a_multiplicity_is_that_many_images() -> None:
     x, labels = batch(5, 2, 3)
     once = constants(2, 2, 3)
-    once = Anchors(once.vectors, torch.tensor([0, 1]), torch.tensor([3.0, 2.0]).double())
+    once = RemotePrototypes(once.vectors, torch.tensor([0, 1]), torch.tensor([3.0, 2.0]).double())
     many = torch.tensor([0, 0, 0, 1, 1])
-    repeated = Anchors(once.vectors[many], once.labels[many], torch.ones(5).double())
+    repeated = RemotePrototypes(once.vectors[many], once.labels[many], torch.ones(5).double())
     for denominator in BOTH:
         got = contrastive(x, labels, 0.1, denominator, once)
         expected = contrastive(x, labels, 0.1, denominator, repeated)
@@ -136,7 +136,7 @@ def sites_at_their_prototypes(balance: list[list[int]]) -> list[tuple[Tensor, Te
 
 
 def site_terms(
-    sites: list[tuple[Tensor, Tensor]], others: list[Anchors], denominator: Denominator
+    sites: list[tuple[Tensor, Tensor]], others: list[RemotePrototypes], denominator: Denominator
 ) -> float:
     """The sites' federated terms, averaged by their positive pairs."""
     terms, pairs = [], []
@@ -166,7 +166,7 @@ def test_federated_equals_pooled_where_projections_coincide_with_prototypes(
         remote = [site for other, site in enumerate(sites) if other != number]
         classes = [labels.unique() for _, labels in remote]
         others.append(
-            Anchors(
+            RemotePrototypes(
                 torch.cat(
                     [
                         torch.stack([F.normalize(x, dim=1)[labels == c].mean(0) for c in present])
@@ -188,7 +188,7 @@ def test_federated_equals_pooled_on_the_way_that_prototypes_really_go() -> None:
     counts = dict(zip(names, balance, strict=True))
     others = []
     for name in names:
-        found = anchors_for(name, made, counts, 16, torch.device("cpu"), torch.float64)
+        found = remote_prototypes(name, made, counts, 16, torch.device("cpu"), torch.float64)
         assert found is not None
         others.append(found)
     pooled = contrastive(
@@ -254,7 +254,7 @@ def test_without_a_negative_there_is_nothing_to_learn(
     x, _ = batch(3, 2, 0)
     vectors = torch.ones(2, 5, dtype=torch.float64)
     # A prototype that stands for no image is no negative either.
-    others = Anchors(vectors, torch.tensor([1, 0]), torch.tensor([4.0, 0.0]).double())
+    others = RemotePrototypes(vectors, torch.tensor([1, 0]), torch.tensor([4.0, 0.0]).double())
     labels = torch.ones(3, dtype=torch.int64)
     loss = contrastive(x, labels, 0.05, denominator, others if remote else None)
     loss.backward()
