@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.config.schema import Config
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.errors import RunError, XsiteError
 from common.formatting.numbers import duration, listed
 from common.runs.folder import clear_unbegun
@@ -23,7 +23,7 @@ from simulations.comparison import (
 from simulations.report.records import LABELS
 from simulations.runtime.locks import alone_in
 
-Train = Callable[[Config, Path, Report], Path]
+Train = Callable[[Config, Path, ProgressListener], Path]
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     seeds: Sequence[int],
     folds: Sequence[int],
     modes: Sequence[str],
-    report: Report,
+    listener: ProgressListener,
 ) -> Path:
     """Train every mode on every fold with every seed, and write what came out.
 
@@ -52,7 +52,7 @@ def compare(
         Which.
     modes : sequence of str
         ``"pooled"``, ``"federated"`` and ``"single"``, or some of them.
-    report : Report
+    listener : ProgressListener
         Told of progress.
 
     Returns
@@ -76,14 +76,14 @@ def compare(
         settle_settings(ongoing)
         todo = [cell for cell in cells if not is_done(ongoing, cell)]
         if len(todo) < len(cells):
-            report.message(f"{len(cells) - len(todo)} of {len(cells)} runs are complete already.")
+            listener.message(f"{len(cells) - len(todo)} of {len(cells)} runs are complete already.")
         try:
             for cell in todo:
-                _run(ongoing, cell, report)
+                _run(ongoing, cell, listener)
                 publish(ongoing)
         except KeyboardInterrupt:
             page = publish(ongoing)
-            report.message(f"The same command goes on with the comparison. So far: {page}")
+            listener.message(f"The same command goes on with the comparison. So far: {page}")
             raise
         page = publish(ongoing)
     if ongoing.failures:
@@ -95,12 +95,12 @@ def compare(
     return page
 
 
-def _run(ongoing: OngoingComparison, cell: Cell, report: Report) -> None:
+def _run(ongoing: OngoingComparison, cell: Cell, listener: ProgressListener) -> None:
     """Do one run; a failure is noted, and the others go on."""
     number = ongoing.cells.index(cell) + 1
     left = time_left(ongoing, cell)
     told = f", about {duration(left)} left in all" if math.isfinite(left) else ""
-    report.message(
+    listener.message(
         f"Run {number} of {len(ongoing.cells)}: {LABELS[cell.mode].lower()} training, "
         f"fold {cell.fold}, seed {cell.seed}{told}"
     )
@@ -110,16 +110,16 @@ def _run(ongoing: OngoingComparison, cell: Cell, report: Report) -> None:
     )
     started = time.monotonic()
     try:
-        trainer(cell.mode)(config, ongoing.folder, report)
+        trainer(cell.mode)(config, ongoing.folder, listener)
     except Exception as error:
         # Whatever one run died of, the others may live.
         reason = str(error) if isinstance(error, XsiteError) else f"{type(error).__name__}: {error}"
         ongoing.failures[cell] = reason
-        report.message(f"{cell.name} failed: {reason}")
+        listener.message(f"{cell.name} failed: {reason}")
     else:
         ongoing.seconds[cell] = time.monotonic() - started
     finally:
-        report.close()
+        listener.close()
 
 
 def trainer(mode: str) -> Train:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from common.config.load import load_config
-from common.console.progress import make_report
+from common.console.progress import make_listener
 from common.console.tables import say
 from simulations.compare import compare
 from simulations.comparison import print_comparison, read_comparison
@@ -36,11 +36,11 @@ def demo(runs: Path | None = None, name: str | None = None) -> Path:
     """
     base = runs or Path("runs")
     config = load_config(SETTINGS, {"run-name": name or "demo"})
-    report = make_report()
+    listener = make_listener()
     try:
-        page = compare(config, base, (0,), (0,), ("pooled", "federated", "single"), report)
+        page = compare(config, base, (0,), (0,), ("pooled", "federated", "single"), listener)
     finally:
-        report.close()
+        listener.close()
     console = Console()
     print_comparison(console, read_comparison(page.parent))
     say(console, f"Report: {page}")

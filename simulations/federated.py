@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config.schema import Config
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.errors import RunError, XsiteError
 from common.runs.folder import RunFolder, read_run_config, refuse_taken
 from common.runs.result import differing_keys, read_result
@@ -34,7 +34,7 @@ NO_HEARTBEAT = "No heartbeat received from the task"
 def train_federated(
     config: Config,
     base: Path,
-    report: Report,
+    listener: ProgressListener,
     placement: Placement | None = None,
     ground: Ground | None = None,
 ) -> Path:
@@ -46,7 +46,7 @@ def train_federated(
         The configuration; ``resume`` goes on with the run ``run-name`` bit for bit.
     base : Path
         The folder of all runs.
-    report : Report
+    listener : ProgressListener
         Told of progress.
     placement : Placement, optional
         Threads, CPUs and GPUs of the sites; without it the machine is dealt out evenly.
@@ -74,13 +74,13 @@ def train_federated(
     with ExitStack() as held:
         before = _open_again(run, config, held) if config.resume else {}
         if before.get("status") == "completed":
-            report.message(f"The run {run} is complete already.")
+            listener.message(f"The run {run} is complete already.")
             return run
-        report.message(f"{run}: starting {ground.name} for {len(sites)} sites")
+        listener.message(f"{run}: starting {ground.name} for {len(sites)} sites")
         folder = held.enter_context(_private_folder(config))
         held.enter_context(terminable())
         try:
-            launch = Launch(config, placement, folder, run, sites, report)
+            launch = Launch(config, placement, folder, run, sites, listener)
             ending = ground.carry_out(launch, held)
         except KeyboardInterrupt:
             _note_end(run, before, "interrupted", "stopped by hand")
@@ -91,7 +91,7 @@ def train_federated(
             _note_end(run, before, "failed", str(error))
             raise
         finally:
-            report.close()
+            listener.close()
         return _conclude(run, sites, before, ending)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from common.config.schema import Config
 from common.config.toml_model import kebab
-from common.console.progress import Report, StepCounter
+from common.console.progress import ProgressListener, StepCounter
 from common.data.folds import leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
@@ -50,7 +50,7 @@ class Outcome:
     seconds: float
 
 
-def train_pooled(config: Config, base: Path, report: Report) -> Path:
+def train_pooled(config: Config, base: Path, listener: ProgressListener) -> Path:
     """Train one network on the images of all sites: the reference for everything else.
 
     Parameters
@@ -59,7 +59,7 @@ def train_pooled(config: Config, base: Path, report: Report) -> Path:
         The configuration; ``resume`` goes on with the run ``run-name`` bit for bit.
     base : Path
         The folder of all runs.
-    report : Report
+    listener : ProgressListener
         Told of progress.
 
     Returns
@@ -74,18 +74,18 @@ def train_pooled(config: Config, base: Path, report: Report) -> Path:
     KeyboardInterrupt
         If it was stopped; the run can be resumed from after the step of that moment.
     """
-    return _train(config, "pooled", base, report)
+    return _train(config, "pooled", base, listener)
 
 
-def train_single(config: Config, base: Path, report: Report) -> Path:
+def train_single(config: Config, base: Path, listener: ProgressListener) -> Path:
     """Train a network of its own for every site, each with the steps of a run of all sites.
 
     Parameters, result and errors are those of :func:`train_pooled`.
     """
-    return _train(config, "single", base, report)
+    return _train(config, "single", base, listener)
 
 
-def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
+def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -> Path:
     _refuse_federated_parts(config, mode)
     refuse_taken(config, base)
     config = _with_threads(config, base)
@@ -95,17 +95,17 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
     with limited_threads(config):
         # Built first: a network that cannot be is told before an hour of decoding.
         network = build_network(config, groups[0])
-        sites = {name: open_local_site(config, name, device, report) for name in names}
+        sites = {name: open_local_site(config, name, device, listener) for name in names}
         folder = RunFolder.create(config, mode, base)
         if folder.result.get("status") == "completed":
-            report.message(f"The run {folder.path} is complete already.")
+            listener.message(f"The run {folder.path} is complete already.")
             return folder.path
         with (
             alone_in(folder.path),
             ending_told(folder, "stopped by hand"),
             stop_between_steps() as should_stop,
         ):
-            report.message(f"{folder.path}: {network.description}, on {device.describe()}")
+            listener.message(f"{folder.path}: {network.description}, on {device.describe()}")
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
             # Nothing is exchanged: a round is what lies between two evaluations.
             plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
@@ -122,7 +122,7 @@ def _train(config: Config, mode: Mode, base: Path, report: Report) -> Path:
                     sites={name: sites[name] for name in group},
                     owner=group[0] if mode == "single" else None,
                 )
-                outcomes.append(_train_network(course, report, should_stop))
+                outcomes.append(_train_network(course, listener, should_stop))
             result = _result(folder.config, device, plan, sites, network, outcomes)
             folder.finish(result.as_dict())
             shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
@@ -153,7 +153,9 @@ def _with_threads(config: Config, base: Path) -> Config:
     return config.changed(threads=len(os.sched_getaffinity(0)))
 
 
-def open_local_site(config: Config, name: str, device: Device, report: Report) -> LocalSite:
+def open_local_site(
+    config: Config, name: str, device: Device, listener: ProgressListener
+) -> LocalSite:
     """Decode a site's images, or find them decoded, and split them.
 
     Raises
@@ -161,21 +163,25 @@ def open_local_site(config: Config, name: str, device: Device, report: Report) -
     SiteError
         If the site is not fit for training.
     """
-    data = open_site(config, name, progress=StepCounter(report, f"preparing the images of {name}"))
-    report.close()
+    data = open_site(
+        config, name, progress=StepCounter(listener, f"preparing the images of {name}")
+    )
+    listener.close()
     split = split_site(data, config)
     leaks = leakage(data, split)
-    report.message(
+    listener.message(
         f"{name}: {len(data)} images, {len(split.train)} for training, {len(split.test)} for "
         f"testing{f', {len(split.validation)} for validation' if len(split.validation) else ''}"
     )
-    report.message(f"  {leaks.sentence()}")
+    listener.message(f"  {leaks.sentence()}")
     return LocalSite(data, split, training_site(data, split, device), leaks)
 
 
-def _train_network(course: Course, report: Report, should_stop: Callable[[], bool]) -> Outcome:
+def _train_network(
+    course: Course, listener: ProgressListener, should_stop: Callable[[], bool]
+) -> Outcome:
     """Train one network, write its weights and predictions, and say how good it is."""
-    position, figures = run_rounds(course, report, should_stop)
+    position, figures = run_rounds(course, listener, should_stop)
     save_weights(course, "final")
     digest = weights_digest(course.network)
     metrics = _told(course, figures, "predictions.csv")
@@ -186,7 +192,7 @@ def _train_network(course: Course, report: Report, should_stop: Callable[[], boo
         chosen = {"round": position.best_round, "validation_auc": position.best_auc}
         best = {name: chosen | by_subset for name, by_subset in told.items()}
     elif course.config.validation_fraction:
-        report.message(
+        listener.message(
             "No site's validation images hold every class, so validation chose no weights."
         )
     return Outcome(

@@ -13,7 +13,7 @@ import numpy as np
 from torch.optim import Optimizer
 
 from common.config.schema import Config
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.data.cache import SiteData
 from common.data.folds import Leakage, Split
 from common.device import Device
@@ -107,7 +107,7 @@ def evaluate(course: Course) -> Figures:
 
 
 def run_rounds(
-    course: Course, report: Report, should_stop: Callable[[], bool]
+    course: Course, listener: ProgressListener, should_stop: Callable[[], bool]
 ) -> tuple[Position, Figures]:
     """Train a network to its last step, from its newest checkpoint if it has one.
 
@@ -115,7 +115,7 @@ def run_rounds(
     ----------
     course : Course
         Its network is trained in place.
-    report : Report
+    listener : ProgressListener
         Told of progress.
     should_stop : callable
         Asked before each step.
@@ -135,11 +135,11 @@ def run_rounds(
     digest = course.config.digest()
     optimizer = make_optimizer(course.network, course.config)
     position = load_checkpoint(course.checkpoints, course.network, optimizer, digest)
-    report.start(course.title, course.plan.total_steps)
+    listener.start(course.title, course.plan.total_steps)
     try:
         while True:
             # Saved before the evaluation, which can take long and repeats itself if interrupted.
-            position = _train_round(course, optimizer, position, report, should_stop)
+            position = _train_round(course, optimizer, position, listener, should_stop)
             if should_stop():
                 raise KeyboardInterrupt
             started = time.monotonic()
@@ -147,26 +147,26 @@ def run_rounds(
             seconds = position.seconds + time.monotonic() - started
             position = _note_round(course, replace(position, seconds=seconds), figures)
             told = f"round {position.evaluated}: {_sentence(figures)}"
-            report.message(told)
+            listener.message(told)
             course.folder.log(told)
             if position.evaluated == course.plan.rounds:
                 return position, figures
     finally:
-        report.close()
+        listener.close()
 
 
 def _train_round(
     course: Course,
     optimizer: Optimizer,
     position: Position,
-    report: Report,
+    listener: ProgressListener,
     should_stop: Callable[[], bool],
 ) -> Position:
     """Take the rest of a round's steps and write a checkpoint."""
     steps = range(position.next_step, course.plan.end(position.evaluated + 1))
 
     def tell(step: StepReport) -> None:
-        report.step(step.step + 1, step.loss, step.images / max(step.seconds, 1e-9))
+        listener.step(step.step + 1, step.loss, step.images / max(step.seconds, 1e-9))
 
     summary = train(
         course.network,

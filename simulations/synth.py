@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.config.schema import SITE_NAME, Config
-from common.console.progress import Report, StepCounter
+from common.console.progress import ProgressListener, StepCounter
 from common.data.synthetic import write_hospital
 from common.errors import ConfigError, RunError
 
@@ -37,7 +37,12 @@ def hospital_names(text: str) -> tuple[str, ...]:
 
 
 def write_hospitals(
-    folder: Path, names: Sequence[str], patients: int, seed: int, size: int, report: Report
+    folder: Path,
+    names: Sequence[str],
+    patients: int,
+    seed: int,
+    size: int,
+    listener: ProgressListener,
 ) -> None:
     """Write one site folder for each name.
 
@@ -53,7 +58,7 @@ def write_hospitals(
         Seed of everything random.
     size : int
         Height and width in pixels.
-    report : Report
+    listener : ProgressListener
         Told of progress.
 
     Raises
@@ -73,17 +78,23 @@ def write_hospitals(
         if any(folder.iterdir()):
             raise RunError(f"{folder} is not empty; name a new folder, so that nothing mixes.")
         for index, name in enumerate(names):
-            _write(folder, name, index, patients, seed, size, report)
+            _write(folder, name, index, patients, seed, size, listener)
     except OSError as error:
         raise RunError(f"Cannot write to {folder}: {error.strerror}.") from error
 
 
 def _write(
-    folder: Path, name: str, index: int, patients: int, seed: int, size: int, report: Report
+    folder: Path,
+    name: str,
+    index: int,
+    patients: int,
+    seed: int,
+    size: int,
+    listener: ProgressListener,
 ) -> None:
     """Write one hospital under a hidden name first, so that a site folder is always whole."""
     unfinished = folder / f".{name}.part"
-    counter = StepCounter(report, f"{name}: drawing {patients} patients")
+    counter = StepCounter(listener, f"{name}: drawing {patients} patients")
     try:
         write_hospital(
             unfinished, name, index, patients, Config().class_names, seed, size, progress=counter
@@ -91,4 +102,4 @@ def _write(
         unfinished.rename(folder / name)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    report.close()
+    listener.close()

@@ -65,19 +65,19 @@ def onboard(
     from rich.console import Console
 
     from clients.onboarding import onboard as take_in
-    from common.console.progress import StepCounter, make_report
+    from common.console.progress import StepCounter, make_listener
     from common.console.tables import say
 
     found_run = find_run(run, runs or Path("runs"))
     name, folder = _name_and_folder(site, data)
-    report = make_report()
-    counter = StepCounter(report, f"reading the images of {name}")
+    listener = make_listener()
+    counter = StepCounter(listener, f"reading the images of {name}")
     try:
         found = take_in(
             found_run, name, folder, adaptation.value, evaluate, device or "auto", counter
         )
     finally:
-        report.close()
+        listener.close()
     console = Console()
     _print_table(console, found)
     for sentence in found.advice:

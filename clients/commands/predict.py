@@ -54,18 +54,18 @@ def predict(
     from rich.console import Console
 
     from clients.prediction import find_images, predict_images, write_csv
-    from common.console.progress import StepCounter, make_report
+    from common.console.progress import StepCounter, make_listener
     from common.console.tables import print_rows, say
 
     console, complaints = Console(), Console(stderr=True)
     folder = find_run(run, runs or Path("runs"))
     files = find_images(paths)
-    report = make_report()
-    counter = StepCounter(report, f"Classifying {len(files)} images")
+    listener = make_listener()
+    counter = StepCounter(listener, f"Classifying {len(files)} images")
     try:
         found = predict_images(folder, site, files, weights.value, device or "auto", counter)
     finally:
-        report.close()
+        listener.close()
     if output is not None:
         write_csv(output, found)
         say(console, f"{len(found.files)} predictions in {output}")

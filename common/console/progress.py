@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Report(Protocol):
+class ProgressListener(Protocol):
     """Takes what a run tells while it goes on.
 
     ``start`` opens a stretch of ``total_steps`` (it closes the one before), ``step`` says how much
@@ -31,7 +31,7 @@ class Report(Protocol):
         """End the stretch; may be called more than once."""
 
 
-class SilentReport:
+class SilentListener:
     """A report that nobody reads."""
 
     def start(self, title: str, total_steps: int) -> None:
@@ -47,7 +47,7 @@ class SilentReport:
         """Do nothing."""
 
 
-class BarReport:
+class BarListener:
     """A progress bar with loss, speed and time left, which fits a terminal of 60 columns.
 
     Parameters
@@ -145,14 +145,14 @@ class StepCounter:
 
     Parameters
     ----------
-    report : Report
+    listener : ProgressListener
         Told, from the first call on.
     title : str
         Title of the stretch.
     """
 
-    def __init__(self, report: Report, title: str) -> None:
-        self._report, self._title = report, title
+    def __init__(self, listener: ProgressListener, title: str) -> None:
+        self._report, self._title = listener, title
         self._total = 0
 
     def __call__(self, done: int, total: int) -> None:
@@ -163,10 +163,10 @@ class StepCounter:
         self._report.step(done, math.nan, math.nan)
 
 
-def make_report() -> Report:
+def make_listener() -> ProgressListener:
     """Return a bar where standard output is a terminal, plain lines where it is not."""
     if sys.stdout.isatty():
-        return BarReport(Console())
+        return BarListener(Console())
     return LineReport(sys.stdout)
 
 

@@ -40,10 +40,10 @@ def compare(
     from simulations.comparison import print_comparison, read_comparison
 
     chosen = options.gather_config(asked)
-    from common.console.progress import make_report
+    from common.console.progress import make_listener
     from common.runs.folder import runs_base
 
-    report = make_report()
+    listener = make_listener()
     try:
         page = run_comparison(
             chosen,
@@ -51,10 +51,10 @@ def compare(
             numbers("--seeds", seeds),
             numbers("--folds", folds),
             tuple(part.strip() for part in modes.split(",") if part.strip()),
-            report,
+            listener,
         )
     finally:
-        report.close()
+        listener.close()
     console = Console()
     print_comparison(console, read_comparison(page.parent))
     say(console, f"Report: {page}")

@@ -13,7 +13,7 @@ from common.console.options import PlainCommand
 
 if TYPE_CHECKING:
     from common.config.schema import Config
-    from common.console.progress import Report
+    from common.console.progress import ProgressListener
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,11 +78,11 @@ def up(
             "own part: xsite deploy init makes what they need."
         )
 
-    def training(config: Config, base: Path, report: Report) -> Path:
+    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from simulations.federated import train_federated
         from simulations.rehearsal import DEPLOYMENT
 
-        return train_federated(config, base, report, ground=DEPLOYMENT)
+        return train_federated(config, base, listener, ground=DEPLOYMENT)
 
     run = run_training(context, "federated", asked, training, "xsite deploy up --local")
     for part, digest in read_result(run)["weights_digest"].items():
@@ -118,9 +118,9 @@ def run(
         runs=runs_of(plan),
     )
 
-    def training(config: Config, base: Path, report: Report) -> Path:
+    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from simulations.federated import train_federated
 
-        return train_federated(config, base, report, ground=ground_of(plan))
+        return train_federated(config, base, listener, ground=ground_of(plan))
 
     run_training(context, "federated", asked, training, f"xsite deploy run {consortium}")

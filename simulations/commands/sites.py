@@ -70,16 +70,16 @@ def synth(
     """
     from rich.console import Console
 
-    from common.console.progress import make_report
+    from common.console.progress import make_listener
     from common.console.tables import say
     from simulations.synth import hospital_names, write_hospitals
 
-    report = make_report()
+    listener = make_listener()
     try:
         names = hospital_names(sites)
-        write_hospitals(folder.expanduser().absolute(), names, patients, seed, size, report)
+        write_hospitals(folder.expanduser().absolute(), names, patients, seed, size, listener)
     finally:
-        report.close()
+        listener.close()
     console = Console()
     say(console, f"{len(names)} hospitals in {folder}: {', '.join(names)}")
     say(console, f"Train on them: xsite train pooled --data {folder}")

@@ -41,7 +41,7 @@ def study(
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Cells at once. [default: what the machine allows]")
     ] = 0,
-    report: Annotated[
+    listener: Annotated[
         bool, typer.Option("--report", help="Write the report of what there is; train nothing.")
     ] = False,
 ) -> None:
@@ -57,19 +57,19 @@ def study(
         raise ConfigError("--jobs is 1 or more.")
     from rich.console import Console
 
-    from common.console.progress import make_report
+    from common.console.progress import make_listener
     from common.console.tables import say
     from simulations.study.progress import make_progress
     from simulations.study.publish import publish
     from simulations.study.run import open_study, refuse_failures, run_study
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
-    told = make_report()
+    told = make_listener()
     try:
         opened = open_study(plan, folder, told)
     finally:
         told.close()
-    if not report:
+    if not listener:
         try:
             run_study(opened, jobs, make_progress())
         except KeyboardInterrupt:

@@ -15,9 +15,9 @@ from simulations.commands.resume_hint import Trail
 
 if TYPE_CHECKING:
     from common.config.schema import Config
-    from common.console.progress import Report
+    from common.console.progress import ProgressListener
 
-    Training = Callable[[Config, Path, Report], Path]
+    Training = Callable[[Config, Path, ProgressListener], Path]
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -50,7 +50,7 @@ def federated(
     SuperLink and SuperNodes instead: see README.md.
     """
 
-    def training(config: Config, base: Path, report: Report) -> Path:
+    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from common.errors import ConfigError
         from simulations.federated import train_federated
         from simulations.runtime.placement import place
@@ -63,7 +63,7 @@ def federated(
             gpus_per_site=gpus_per_site,
             ray_address=ray_address,
         )
-        return train_federated(config, base, report, placement)
+        return train_federated(config, base, listener, placement)
 
     run_training(context, "federated", asked, training)
 
@@ -76,10 +76,10 @@ def pooled(context: typer.Context, asked: options.CliOptions) -> None:
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
 
-    def training(config: Config, base: Path, report: Report) -> Path:
+    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from simulations.local import train_pooled
 
-        return train_pooled(config, base, report)
+        return train_pooled(config, base, listener)
 
     run_training(context, "pooled", asked, training)
 
@@ -92,10 +92,10 @@ def single(context: typer.Context, asked: options.CliOptions) -> None:
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
 
-    def training(config: Config, base: Path, report: Report) -> Path:
+    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from simulations.local import train_single
 
-        return train_single(config, base, report)
+        return train_single(config, base, listener)
 
     run_training(context, "single", asked, training)
 
@@ -122,13 +122,13 @@ def run_training(
         trail.run, trail.command = base / config.run_name, command or f"xsite train {mode}"
     from rich.console import Console
 
-    from common.console.progress import make_report
+    from common.console.progress import make_listener
     from common.console.tables import print_result
 
-    report = make_report()
+    listener = make_listener()
     try:
-        run = training(config, base, report)
+        run = training(config, base, listener)
     finally:
-        report.close()
+        listener.close()
     print_result(Console(), run)
     return run

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.config.schema import Config
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.runs.result import read_result
 from simulations.runtime.following import OutputCopy, RunWatch
 from simulations.runtime.locks import alone_in
@@ -31,7 +31,7 @@ class Launch:
     """A run to be.
 
     ``placement``: its place; ``folder``: a private one; ``run``: the run's; ``sites``: the sites'
-    own, in the configuration's order; ``report``: who is told.
+    own, in the configuration's order; ``listener``: who is told.
     """
 
     config: Config
@@ -39,7 +39,7 @@ class Launch:
     folder: Path
     run: Path
     sites: tuple[Path, ...]
-    report: Report
+    listener: ProgressListener
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 
 SERVER_OUTPUT = "flower.txt"
 """File in a run's folder that takes the output of Flower, Ray, server and sites."""
@@ -126,13 +126,13 @@ class RunWatch:
         The run's folder, which may not exist yet.
     folders : sequence of Path
         The sites' own, of the sites' names.
-    report : Report
+    listener : ProgressListener
         Who is told.
     """
 
-    def __init__(self, run: Path, folders: Sequence[Path], report: Report) -> None:
+    def __init__(self, run: Path, folders: Sequence[Path], listener: ProgressListener) -> None:
         self._files = [folder / "progress.json" for folder in folders]
-        self._report = report
+        self._report = listener
         # What was said before a resumption is no news.
         self._said = Tail(run / "log.txt", skip=True)
         self._stale = {file: _modified(file) for file in self._files}

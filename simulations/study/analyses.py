@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from clients.adapt.adapt import ADAPTATIONS
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.data.masks import has_masks
 from common.data.open import site_root
 from common.device import choose_device, limited_threads
@@ -40,7 +40,7 @@ UNSEEN = "unseen.json"
 
 
 def look_further(
-    study: Study, results: StudyResults, left_out: Sequence[Cell], report: Report
+    study: Study, results: StudyResults, left_out: Sequence[Cell], listener: ProgressListener
 ) -> Extras:
     """Compute what a study shows beside its figures.
 
@@ -52,7 +52,7 @@ def look_further(
         Its cells that are done and saw all sites.
     left_out : sequence of Cell
         Its cells that are done and were trained without a site.
-    report : Report
+    listener : ProgressListener
         Told what is being computed.
 
     Returns
@@ -66,22 +66,24 @@ def look_further(
         If a picture cannot be written.
     """
     with limited_threads(study.plan.config):
-        return _look(study, results, left_out, report)
+        return _look(study, results, left_out, listener)
 
 
-def _look(study: Study, results: StudyResults, left_out: Sequence[Cell], report: Report) -> Extras:
+def _look(
+    study: Study, results: StudyResults, left_out: Sequence[Cell], listener: ProgressListener
+) -> Extras:
     folder = study.folder / FOLDER
     shown = _shown(study, results)
     tables: dict[str, tuple[Table, ...]] = {}
     panels = []
-    aucs = _unseen(study, left_out, report)
+    aucs = _unseen(study, left_out, listener)
     labels = {method.name: method.label for method in study.plan.unseen}
     if table := unseen_table(results, labels, aucs):
         tables["The unseen hospital"] = (table,)
-    maps = _projections(study, shown, report)
+    maps = _projections(study, shown, listener)
     silhouettes = silhouette_table(maps)
     found = (
-        *lesion_tables(_lesions(study, shown, report)),
+        *lesion_tables(_lesions(study, shown, listener)),
         *([silhouettes] if silhouettes else ()),
     )
     if found:
@@ -90,7 +92,7 @@ def _look(study: Study, results: StudyResults, left_out: Sequence[Cell], report:
         panels.append(_projection_panels(maps, folder))
     first = (results.reference, study.plan.folds[0], study.plan.seeds[0])
     if first in results.records:
-        panels += _activation_panels(study, results.records[first], folder, report)
+        panels += _activation_panels(study, results.records[first], folder, listener)
     return Extras(tables, panels, {"unseen": _plain(aucs)})
 
 
@@ -105,12 +107,12 @@ def _shown(study: Study, results: StudyResults) -> list[tuple[str, str, RunRecor
 
 
 def _unseen(
-    study: Study, left_out: Sequence[Cell], report: Report
+    study: Study, left_out: Sequence[Cell], listener: ProgressListener
 ) -> dict[UnseenKey, dict[Pair, float]]:
     """Return the AUC at sites left out, by method, site and adaptation, then by fold and seed."""
     aucs: dict[UnseenKey, dict[Pair, float]] = {}
     for cell in left_out:
-        figures = _visited(study, cell, report)
+        figures = _visited(study, cell, listener)
         for adaptation in ADAPTATIONS:
             key = (cell.method.name, cell.without, adaptation)
             value = figures[adaptation]["auc"]
@@ -119,14 +121,16 @@ def _unseen(
     return aucs
 
 
-def _visited(study: Study, cell: Cell, report: Report) -> Mapping[str, Mapping[str, Any]]:
+def _visited(
+    study: Study, cell: Cell, listener: ProgressListener
+) -> Mapping[str, Mapping[str, Any]]:
     """Let a cell's network meet the site that it was trained without, once."""
     path = study.path(cell) / UNSEEN
     try:
         held: Mapping[str, Mapping[str, Any]] = read_json(path)
         return held
     except CheckpointError:
-        report.message(f"{cell.without} meets {cell}")
+        listener.message(f"{cell.without} meets {cell}")
     config = study.plan.config_of(cell)
     figures = evaluate_unseen(
         study.path(cell), study.sites[cell.without], config, choose_device(config)
@@ -137,7 +141,7 @@ def _visited(study: Study, cell: Cell, report: Report) -> Mapping[str, Mapping[s
 
 
 def _lesions(
-    study: Study, shown: list[tuple[str, str, RunRecord]], report: Report
+    study: Study, shown: list[tuple[str, str, RunRecord]], listener: ProgressListener
 ) -> list[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]]:
     """Measure each method's activation in the lesions, of hospitals whose lesions are known."""
     roots = {name: site_root(study.plan.config, name) for name in study.sites}
@@ -150,7 +154,7 @@ def _lesions(
     }
     measured.append((f"{shown[-1][0]}, before training", shown[-1][1], untrained))
     for label, mode, record in shown:
-        report.message(f"Measuring how much of what it looks at is lesion: {label}")
+        listener.message(f"Measuring how much of what it looks at is lesion: {label}")
         by_site = {
             name: measure_lesions(record, data, roots[name]) for name, data in study.sites.items()
         }
@@ -159,7 +163,7 @@ def _lesions(
 
 
 def _projections(
-    study: Study, shown: list[tuple[str, str, RunRecord]], report: Report
+    study: Study, shown: list[tuple[str, str, RunRecord]], listener: ProgressListener
 ) -> list[tuple[str, str, ProjectionMap]]:
     """Map the projections of the methods whose sites share a space and train for it."""
     fit = [
@@ -171,7 +175,7 @@ def _projections(
     ]
     maps = []
     for label, mode, record in fit:
-        report.message(f"Mapping the projections before and after training: {label}")
+        listener.message(f"Mapping the projections before and after training: {label}")
         maps.append((label, mode, projection_map(record, list(study.sites.values()))))
     return maps
 
@@ -192,17 +196,17 @@ def _projection_panels(maps: list[tuple[str, str, ProjectionMap]], folder: Path)
 
 
 def _activation_panels(
-    study: Study, record: RunRecord, folder: Path, report: Report
+    study: Study, record: RunRecord, folder: Path, listener: ProgressListener
 ) -> list[Panels]:
     """Draw what the reference looked at; patients' images stay out of the page."""
     panels, real = [], []
     for name, data in study.sites.items():
-        report.message(f"Drawing what the network looks at in images of {name}")
+        listener.message(f"Drawing what the network looks at in images of {name}")
         root = site_root(study.plan.config, name)
         try:
             examples = activation_examples(record, data, root)
         except XsiteError as error:
-            report.message(f"No activation maps for {name}: {error}")
+            listener.message(f"No activation maps for {name}: {error}")
             continue
         png, _ = save_figure(draw_examples(examples, name), folder, f"activation-{name}")
         if study.plan.config.site_folder(name) is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.formatting.numbers import duration, size
 from simulations.report.records import RunRecord, read_record, with_chosen_weights
 from simulations.report.study.page import write_study
@@ -16,14 +16,14 @@ from simulations.study.run import Study
 from simulations.study.sessions import read_sittings
 
 
-def publish(study: Study, report: Report) -> Path:
+def publish(study: Study, listener: ProgressListener) -> Path:
     """Write the report of the cells that are done.
 
     Parameters
     ----------
     study : Study
         As :func:`simulations.study.run.open_study` returns it.
-    report : Report
+    listener : ProgressListener
         Told what is being computed.
 
     Returns
@@ -39,7 +39,7 @@ def publish(study: Study, report: Report) -> Path:
     done, missing = _done_cells(study)
     results = _results(study, done, missing)
     left_out = [cell for cell in done if cell.without]
-    further = look_further(study, results, left_out, report)
+    further = look_further(study, results, left_out, listener)
     extras = replace(further, facts=_took(study.folder))
     return write_study(results, study.folder, extras)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.config.schema import Config
-from common.console.progress import Report, StepCounter
+from common.console.progress import ProgressListener, StepCounter
 from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.open import open_site
@@ -76,7 +76,7 @@ class Study:
         return tuple(self.keys)
 
 
-def open_study(plan: Plan, folder: Path, report: Report) -> Study:
+def open_study(plan: Plan, folder: Path, listener: ProgressListener) -> Study:
     """Read the sites, so that every cell has its key, and refuse folds that no cell could use.
 
     Parameters
@@ -85,7 +85,7 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
         The study.
     folder : Path
         Where it lies, or shall lie.
-    report : Report
+    listener : ProgressListener
         Told of the decoding.
 
     Raises
@@ -99,9 +99,9 @@ def open_study(plan: Plan, folder: Path, report: Report) -> Study:
         raise RunError(f"{folder} holds a run or a comparison; choose another name (--name).")
     digests, sites = {}, {}
     for name in plan.config.site_names:
-        counter = StepCounter(report, f"preparing the images of {name}")
+        counter = StepCounter(listener, f"preparing the images of {name}")
         site = open_site(plan.config, name, progress=counter)
-        report.close()
+        listener.close()
         sites[name], digests[name] = site, site_digest(site)
         for fold in plan.folds:
             split_site(site, plan.config.changed(fold=fold))

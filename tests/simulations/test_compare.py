@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.config.schema import Config
-from common.console.progress import Report, SilentReport
+from common.console.progress import ProgressListener, SilentListener
 from common.errors import ConfigError, RunError, SiteError
 from common.runs.folder import RunFolder
 from common.runs.tables import MetricsRow
@@ -24,7 +24,7 @@ CONFIG = Config(run_name="study")
 MODES = ("pooled", "federated", "single")
 
 
-class Listener(SilentReport):
+class Listener(SilentListener):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Listener(SilentReport):
         self.messages.append(text)
 
 
-class StopAt(SilentReport):
+class StopAt(SilentListener):
     """Presses Ctrl-C at a step."""
 
     def __init__(self, step: int) -> None:
@@ -54,7 +54,7 @@ class Trainers:
         self.before: dict[str, Callable[[], None]] = {}
 
     def __call__(self, mode: str) -> room.Train:
-        def train(config: Config, base: Path, report: Report) -> Path:
+        def train(config: Config, base: Path, listener: ProgressListener) -> Path:
             folder = RunFolder.create(config, mode, base)
             self.done.append((config.run_name, config.resume))
             self.before.pop(config.run_name, lambda: None)()
@@ -84,7 +84,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 def test_every_mode_runs_on_every_fold_with_every_seed(tmp_path: Path, trainers: Trainers) -> None:
-    page = room.compare(CONFIG, tmp_path, (0, 1), (0, 3), MODES, SilentReport())
+    page = room.compare(CONFIG, tmp_path, (0, 1), (0, 3), MODES, SilentListener())
     assert page == tmp_path / "study" / "report.html"
     names = [name for name, _ in trainers.done]
     assert names[:4] == [
@@ -105,7 +105,7 @@ def test_every_mode_runs_on_every_fold_with_every_seed(tmp_path: Path, trainers:
 
 
 def test_what_is_complete_is_kept_and_more_can_be_added(tmp_path: Path, trainers: Trainers) -> None:
-    room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     before = (tmp_path / "study" / "pooled-fold0-seed0" / "result.json").stat().st_mtime_ns
     listener = Listener()
     page = room.compare(CONFIG, tmp_path, (1,), (0,), ("pooled", "single"), listener)
@@ -130,19 +130,19 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path: Path, trainers: Tra
     assert "single-fold1-seed0 failed: ZeroDivisionError: oh" in listener.messages
     assert "4 completed of 6" in (tmp_path / "study" / "report.html").read_text()
     # Tried again, from where they stood; the others are kept.
-    room.compare(CONFIG, tmp_path, (0,), (0, 1), MODES, SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0, 1), MODES, SilentListener())
     assert trainers.done[6:] == [("federated-fold0-seed0", True), ("single-fold1-seed0", True)]
 
 
 def test_a_run_that_failed_before_its_folder_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(config: Config, base: Path, report: Report) -> Path:
+    def refuse(config: Config, base: Path, listener: ProgressListener) -> Path:
         raise SiteError("hospital-a has no images")
 
     monkeypatch.setattr(room, "trainer", lambda mode: refuse)
     with pytest.raises(RunError, match="1 of 1 runs failed"):
-        room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+        room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     page = (tmp_path / "study" / "report.html").read_text()
     assert "failed: hospital-a has no images" in page
 
@@ -154,7 +154,7 @@ def test_after_an_interruption_the_same_command_goes_on(tmp_path: Path, trainers
         room.compare(CONFIG, tmp_path, (0,), (0,), MODES, listener)
     assert "1 completed of 3" in (tmp_path / "study" / "report.html").read_text()
     assert listener.messages[-1].startswith("The same command goes on with the comparison.")
-    room.compare(CONFIG, tmp_path, (0,), (0,), MODES, SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0,), MODES, SilentListener())
     assert trainers.done[2:] == [("federated-fold0-seed0", True), ("single-fold0-seed0", False)]
 
 
@@ -162,7 +162,7 @@ def test_the_report_is_there_after_every_run(tmp_path: Path, trainers: Trainers)
     seen: list[str] = []
     page = tmp_path / "study" / "report.html"
     trainers.before["federated-fold0-seed0"] = lambda: seen.append(page.read_text())
-    room.compare(CONFIG, tmp_path, (0,), (0,), MODES, SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0,), MODES, SilentListener())
     assert "1 completed of 3" in seen[0]
     assert "not begun" in seen[0]
     assert "3 completed of 3" in page.read_text()
@@ -174,18 +174,18 @@ def test_a_folder_that_a_kill_left_half_made_is_made_again(
     half = tmp_path / "study" / "pooled-fold0-seed0"
     half.mkdir(parents=True)
     (half / "environment.json").write_text("{}")
-    room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     assert trainers.done == [("pooled-fold0-seed0", False)]
 
 
 def test_another_configuration_is_refused_with_the_keys(tmp_path: Path, trainers: Trainers) -> None:
-    room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     other = CONFIG.changed(epochs=7, alpha=0.0)
     with pytest.raises(RunError, match=r"alpha \(1.0 there, 0.0 here\); epochs \(10 there, 7 h"):
-        room.compare(other, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+        room.compare(other, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     # Fold and seed are the comparison's own, and where a run lives does not matter.
     same = CONFIG.changed(fold=2, seed=9, cache_dir="/elsewhere", runs_dir=str(tmp_path))
-    room.compare(same, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    room.compare(same, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     assert len(trainers.done) == 1
 
 
@@ -195,7 +195,7 @@ def test_a_run_of_another_configuration_in_the_folder_is_refused(
     name = "pooled-fold0-seed0"
     RunFolder.create(Config(run_name=name, epochs=7), "pooled", tmp_path / "study")
     with pytest.raises(RunError, match=rf"{name} was made with another configuration: epochs \(7"):
-        room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+        room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     assert trainers.done == []
 
 
@@ -205,7 +205,7 @@ def test_threads_that_a_run_chose_itself_are_no_other_configuration(
     name = "federated-fold0-seed0"
     settled = Config(run_name=name, threads=3)
     RunFolder.create(settled, "federated", tmp_path / "study").finish({"metrics": {}})
-    room.compare(CONFIG, tmp_path, (0,), (0,), ("federated",), SilentReport())
+    room.compare(CONFIG, tmp_path, (0,), (0,), ("federated",), SilentListener())
     assert trainers.done == []
     with pytest.raises(RunError, match=r"threads \(3 there, 2 here\)"):
         room.compare(
@@ -214,7 +214,7 @@ def test_threads_that_a_run_chose_itself_are_no_other_configuration(
             (0,),
             (0,),
             ("federated",),
-            SilentReport(),
+            SilentListener(),
         )
 
 
@@ -228,15 +228,15 @@ def _moved(base: Path, name: str) -> Path:
 def test_a_run_s_folder_is_no_comparison(tmp_path: Path, trainers: Trainers) -> None:
     RunFolder.create(Config(run_name="study"), "pooled", tmp_path)
     with pytest.raises(RunError, match="the folder of a run, not of a comparison"):
-        room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+        room.compare(CONFIG, tmp_path, (0,), (0,), ("pooled",), SilentListener())
 
 
 def test_without_a_name_the_configuration_names_the_folder(
     tmp_path: Path, trainers: Trainers
 ) -> None:
-    one = room.compare(Config(), tmp_path, (0,), (0,), ("pooled",), SilentReport())
-    same = room.compare(Config(seed=5, fold=1), tmp_path, (1,), (0,), ("pooled",), SilentReport())
-    other = room.compare(Config(epochs=7), tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    one = room.compare(Config(), tmp_path, (0,), (0,), ("pooled",), SilentListener())
+    same = room.compare(Config(seed=5, fold=1), tmp_path, (1,), (0,), ("pooled",), SilentListener())
+    other = room.compare(Config(epochs=7), tmp_path, (0,), (0,), ("pooled",), SilentListener())
     assert one == same
     assert one.parent.name.startswith("compare-")
     assert other != one
@@ -250,7 +250,7 @@ def test_what_does_not_exist_is_refused_at_once(
     tmp_path: Path, folds: tuple[int, ...], modes: tuple[str, ...], what: str
 ) -> None:
     with pytest.raises(ConfigError, match=what):
-        room.compare(CONFIG, tmp_path, (0,), folds, modes, SilentReport())
+        room.compare(CONFIG, tmp_path, (0,), folds, modes, SilentListener())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -275,7 +275,7 @@ def test_time_left_goes_by_mode(tmp_path: Path) -> None:
 
 def test_real_runs_on_the_same_folds(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="real")
-    page = room.compare(config, tmp_path, (0,), (0, 1), ("pooled", "single"), SilentReport())
+    page = room.compare(config, tmp_path, (0,), (0, 1), ("pooled", "single"), SilentListener())
     names = [f"{mode}-fold{fold}-seed0" for mode in ("pooled", "single") for fold in (0, 1)]
     runs = {name: read_record(page.parent / name) for name in names}
     for fold in (0, 1):
@@ -302,9 +302,9 @@ def test_a_real_run_that_is_interrupted_goes_on_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         room.compare(config, tmp_path, (0,), (0,), ("pooled",), StopAt(3))
     assert read_record(tmp_path / "real" / "pooled-fold0-seed0").status == "interrupted"
-    room.compare(config, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    room.compare(config, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     whole = config.changed(run_name="whole")
-    room.compare(whole, tmp_path, (0,), (0,), ("pooled",), SilentReport())
+    room.compare(whole, tmp_path, (0,), (0,), ("pooled",), SilentListener())
     digests = [
         read_record(tmp_path / name / "pooled-fold0-seed0").result["weights_digest"]
         for name in ("real", "whole")

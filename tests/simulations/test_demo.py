@@ -10,7 +10,7 @@ from rich.console import Console
 
 from common.config.load import load_config
 from common.config.schema import SYNTHETIC, Config
-from common.console.progress import Report, SilentReport
+from common.console.progress import ProgressListener, SilentListener
 from common.runs.folder import RunFolder
 from common.runs.tables import MetricsRow
 from simulations import compare, demo
@@ -20,7 +20,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "demo.toml"
 
 
 def stand_in(mode: str) -> compare.Train:
-    def train(config: Config, base: Path, report: Report) -> Path:
+    def train(config: Config, base: Path, listener: ProgressListener) -> Path:
         folder = RunFolder.create(config, mode, base)
         figures = {"auc": 0.9123, "accuracy": 0.8, "auc_low": 0.85, "auc_high": 0.95, "images": 9}
         metrics = {site: {"test": figures} for site in config.site_names}
@@ -67,7 +67,7 @@ def test_the_table_of_several_runs_fits_the_screen(width: int, told: int, tmp_pa
     for fold in (0, 1):
         name = f"federated-fold{fold}-seed0"
         config = Config(run_name=name, fold=fold, sites="a-rather-long-hospital-s-name,b")
-        stand_in("federated")(config, tmp_path, SilentReport())
+        stand_in("federated")(config, tmp_path, SilentListener())
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     print_comparison(console, read_comparison(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]

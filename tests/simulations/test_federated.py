@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common.config.schema import Config
-from common.console.progress import SilentReport
+from common.console.progress import SilentListener
 from common.errors import RunError
 from common.files import load_tensors
 from common.runs.result import read_result
@@ -153,15 +153,15 @@ def test_a_resumption_that_cannot_be_is_refused_before_anything_starts(
     make_run(tmp_path, Config(run_name="one", threads=1), status="interrupted")
     config = Config(run_name="one", resume=True).changed(**change)
     with pytest.raises(RunError, match=said):
-        train_federated(config, tmp_path, SilentReport())
+        train_federated(config, tmp_path, SilentListener())
 
 
 def test_a_completed_run_is_not_run_again_and_a_name_is_not_taken_twice(tmp_path: Path) -> None:
     run = make_run(tmp_path, Config(run_name="one", threads=1), status="completed")
     resumed = Config(run_name="one", resume=True)
-    assert train_federated(resumed, tmp_path, SilentReport()) == run
+    assert train_federated(resumed, tmp_path, SilentListener()) == run
     with pytest.raises(RunError, match="exists already"):
-        train_federated(Config(run_name="one"), tmp_path, SilentReport())
+        train_federated(Config(run_name="one"), tmp_path, SilentListener())
 
 
 def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None
     with ExitStack() as other:
         other.enter_context(alone_in(run))
         with pytest.raises(RunError, match="Another process"):
-            train_federated(Config(run_name="one", resume=True), tmp_path, SilentReport())
+            train_federated(Config(run_name="one", resume=True), tmp_path, SilentListener())
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
 
     resumed = config.changed(run_name="cut", resume=True)
     one_worker = Placement(threads=1, cpus=1, cpus_per_site=1)
-    assert train_federated(resumed, runs, SilentReport(), one_worker) == runs / "cut"
+    assert train_federated(resumed, runs, SilentListener(), one_worker) == runs / "cut"
     assert left_behind(scratch) == []
     whole, cut = weights(runs / "whole"), weights(runs / "cut")
     assert whole.keys() == cut.keys()

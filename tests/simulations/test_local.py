@@ -14,7 +14,7 @@ import torch
 
 from clients.prediction import predict_images
 from common.config.schema import Config
-from common.console.progress import Report, SilentReport
+from common.console.progress import ProgressListener, SilentListener
 from common.errors import ConfigError, RunError, SiteError
 from common.files import load_tensors
 from common.methods.registry import METHODS
@@ -24,10 +24,10 @@ from common.runs.tables import read_rows
 from simulations.local import train_pooled, train_single
 from tests.simulations.tiny import tiny_config
 
-Training = Callable[[Config, Path, Report], Path]
+Training = Callable[[Config, Path, ProgressListener], Path]
 
 
-class StopAt(SilentReport):
+class StopAt(SilentListener):
     """Presses Ctrl-C when a step is reported, as often as told."""
 
     def __init__(self, step: int, presses: int = 1) -> None:
@@ -69,7 +69,7 @@ STEPS, EPOCH = 8, 4
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
     config = tiny_config(tmp_path, run_name="run", validation_fraction=0.3)
-    whole = train_pooled(config, tmp_path / "whole", SilentReport())
+    whole = train_pooled(config, tmp_path / "whole", SilentListener())
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(step))
@@ -93,16 +93,16 @@ def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
 def test_a_compared_method_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
     values = {key.replace("-", "_"): value for key, value in METHODS[method].values.items()}
     config = tiny_config(tmp_path, run_name="run", **values)
-    whole = train_pooled(config, tmp_path / "whole", SilentReport())
+    whole = train_pooled(config, tmp_path / "whole", SilentListener())
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, tmp_path / "cut", StopAt(EPOCH + 1))
-    train_pooled(config.changed(resume=True), tmp_path / "cut", SilentReport())
+    train_pooled(config.changed(resume=True), tmp_path / "cut", SilentListener())
     assert_same_weights(whole, tmp_path / "cut" / "run")
 
 
 def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", local_steps=6)
-    whole = train_single(config, tmp_path / "whole", SilentReport())
+    whole = train_single(config, tmp_path / "whole", SilentListener())
 
     class InSecond(StopAt):
         def start(self, title: str, total_steps: int) -> None:
@@ -110,7 +110,7 @@ def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_single(config, tmp_path / "cut", InSecond(-1))
-    train_single(config.changed(resume=True), tmp_path / "cut", SilentReport())
+    train_single(config.changed(resume=True), tmp_path / "cut", SilentListener())
     assert_same_weights(whole, tmp_path / "cut" / "run")
     rows = read_rows(tmp_path / "cut" / "run" / "metrics.csv")
     # 8 steps in rounds of 6: after 6 and 8 steps, at both sites.
@@ -121,35 +121,35 @@ def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_does_not_wait_and_loses_no_more_than_a_round(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
-    whole = train_pooled(config, tmp_path / "whole", SilentReport())
+    whole = train_pooled(config, tmp_path / "whole", SilentListener())
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(EPOCH + 2, presses=2))
     assert [file.name for file in (cut / "run" / "checkpoint").iterdir()] == [
         "step-0000004.safetensors"
     ]
-    train_pooled(config.changed(resume=True), cut, SilentReport())
+    train_pooled(config.changed(resume=True), cut, SilentListener())
     assert_same_weights(whole, cut / "run")
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     # More exchanges an epoch than one change nothing where nothing is exchanged.
     config = tiny_config(tmp_path, run_name="run", local_steps=2)
-    whole = train_pooled(config, tmp_path / "whole", SilentReport())
+    whole = train_pooled(config, tmp_path / "whole", SilentListener())
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(7))
     kept = sorted((cut / "run" / "checkpoint").iterdir())
     assert [file.name for file in kept] == ["step-0000004.safetensors", "step-0000007.safetensors"]
     kept[1].write_bytes(kept[1].read_bytes()[:1000])
-    train_pooled(config.changed(resume=True), cut, SilentReport())
+    train_pooled(config.changed(resume=True), cut, SilentListener())
     assert_same_weights(whole, cut / "run")
 
 
 def test_all_modes_have_one_budget(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    pooled = train_pooled(config.changed(run_name="p"), tmp_path, SilentReport())
-    single = train_single(config.changed(run_name="s"), tmp_path, SilentReport())
+    pooled = train_pooled(config.changed(run_name="p"), tmp_path, SilentListener())
+    single = train_single(config.changed(run_name="s"), tmp_path, SilentListener())
     for run in (pooled, single):
         result = read_result(run)
         assert result["status"] == "completed"
@@ -168,10 +168,10 @@ def test_all_modes_have_one_budget(tmp_path: Path) -> None:
 
 def test_single_does_not_depend_on_who_else_takes_part(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    both = train_single(config.changed(run_name="both"), tmp_path, SilentReport())
+    both = train_single(config.changed(run_name="both"), tmp_path, SilentListener())
     # b is the larger site: alone it takes the same number of steps.
-    alone = train_single(config.changed(run_name="b", sites="b"), tmp_path, SilentReport())
-    pooled = train_pooled(config.changed(run_name="p", sites="b"), tmp_path, SilentReport())
+    alone = train_single(config.changed(run_name="b", sites="b"), tmp_path, SilentListener())
+    pooled = train_pooled(config.changed(run_name="p", sites="b"), tmp_path, SilentListener())
     first = load_tensors(both / "sites" / "b" / "shared.safetensors")[0]
     second = load_tensors(alone / "sites" / "b" / "shared.safetensors")[0]
     third = load_tensors(pooled / "shared.safetensors")[0]
@@ -181,7 +181,7 @@ def test_single_does_not_depend_on_who_else_takes_part(tmp_path: Path) -> None:
 
 def test_validation_chooses_the_best_round(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="v", validation_fraction=0.3, epochs=4, local_steps=2)
-    run = train_pooled(config, tmp_path, SilentReport())
+    run = train_pooled(config, tmp_path, SilentListener())
     rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "validation"]
     means: dict[int, float] = {}
     for row in rows:
@@ -202,7 +202,7 @@ def test_validation_chooses_the_best_round(tmp_path: Path) -> None:
 def test_the_written_network_predicts_what_was_written(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
     for training in (train_pooled, train_single):
-        run = training(config.changed(run_name=training.__name__), tmp_path, SilentReport())
+        run = training(config.changed(run_name=training.__name__), tmp_path, SilentListener())
         with (run / "sites" / "b" / "predictions.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["subset"] == "test"]
         files = [tmp_path / "data" / "b" / row["file"] for row in rows]
@@ -213,25 +213,25 @@ def test_the_written_network_predicts_what_was_written(tmp_path: Path) -> None:
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
-    train_pooled(config, tmp_path, SilentReport())
+    train_pooled(config, tmp_path, SilentListener())
     before = weights(tmp_path / "run")
     with pytest.raises(RunError, match="exists already"):
-        train_pooled(config.changed(seed=1), tmp_path, SilentReport())
+        train_pooled(config.changed(seed=1), tmp_path, SilentListener())
     with pytest.raises(RunError, match=r"seed \(0 there, 1 here\)"):
-        train_pooled(config.changed(seed=1, resume=True), tmp_path, SilentReport())
+        train_pooled(config.changed(seed=1, resume=True), tmp_path, SilentListener())
     with pytest.raises(RunError, match="is pooled training, not single"):
-        train_single(config.changed(resume=True), tmp_path, SilentReport())
+        train_single(config.changed(resume=True), tmp_path, SilentListener())
     # A run that is complete stays as it is.
-    train_pooled(config.changed(resume=True), tmp_path, SilentReport())
+    train_pooled(config.changed(resume=True), tmp_path, SilentListener())
     assert all(torch.equal(t, before[name]) for name, t in weights(tmp_path / "run").items())
 
 
 def test_data_and_network_are_checked_before_a_folder_is_made(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
     with pytest.raises(SiteError, match="nowhere"):
-        train_pooled(config.changed(sites="a,nowhere"), tmp_path, SilentReport())
+        train_pooled(config.changed(sites="a,nowhere"), tmp_path, SilentListener())
     with pytest.raises(ConfigError, match="backbone"):
-        train_pooled(config.changed(backbone="alexnet"), tmp_path, SilentReport())
+        train_pooled(config.changed(backbone="alexnet"), tmp_path, SilentListener())
     assert not (tmp_path / "run").exists()
 
 
@@ -248,7 +248,7 @@ def test_what_needs_an_exchange_is_refused(tmp_path: Path, part: dict[str, float
     key = next(iter(part)).replace("_", "-")
     for training, mode in ((train_pooled, "pooled"), (train_single, "single")):
         with pytest.raises(ConfigError, match=f"^{key} is .*{mode} training"):
-            training(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentReport())
+            training(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentListener())
     assert not (tmp_path / "run").exists()
 
 
@@ -256,7 +256,7 @@ def test_what_needs_an_exchange_is_refused(tmp_path: Path, part: dict[str, float
 def test_a_network_with_a_site_s_own_modules_predicts_what_was_written(
     tmp_path: Path, part: dict[str, str | bool]
 ) -> None:
-    run = train_pooled(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentReport())
+    run = train_pooled(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentListener())
     with (run / "sites" / "b" / "predictions.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["subset"] == "test"]
     found = predict_images(
@@ -269,7 +269,7 @@ def test_a_network_with_a_site_s_own_modules_predicts_what_was_written(
 def test_a_run_that_fails_says_so(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", learning_rate=1e30, optimizer="sgd", clip_norm=0)
     with pytest.raises(RunError, match="no longer finite"):
-        train_pooled(config, tmp_path, SilentReport())
+        train_pooled(config, tmp_path, SilentListener())
     result = read_result(tmp_path / "run")
     assert result["status"] == "failed" and "no longer finite" in result["reason"]
 
@@ -281,4 +281,4 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     with (tmp_path / "run" / ".lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="Another process"):
-            train_pooled(config.changed(resume=True), tmp_path, SilentReport())
+            train_pooled(config.changed(resume=True), tmp_path, SilentListener())

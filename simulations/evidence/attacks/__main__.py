@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from common.config.schema import Config
-from common.console.progress import Report, StepCounter, make_report
+from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.console.tables import print_rows, say
 from common.device import limited_threads
 from common.files import write_atomic
@@ -40,7 +40,12 @@ OVERFITTED = "many"
 
 
 def attack(
-    names: Sequence[str], folder: Path, size: Size, seed: int, picture: Path | None, report: Report
+    names: Sequence[str],
+    folder: Path,
+    size: Size,
+    seed: int,
+    picture: Path | None,
+    listener: ProgressListener,
 ) -> Iterator[Findings]:
     """Run attacks, and yield what each found as soon as it did.
 
@@ -56,28 +61,28 @@ def attack(
         Of hospitals, training and attacks; poisoning has seeds of its own, from 0.
     picture : Path, optional
         Where to draw what gradient inversion finds.
-    report : Report
+    listener : ProgressListener
         Told of progress.
     """
     if {"membership", "inversion"} & set(names):
-        sites = make_hospitals(folder, SITES, size.patients, seed, report)
+        sites = make_hospitals(folder, SITES, size.patients, seed, listener)
         wanted = list(ways_to_train(size)) if "membership" in names else [OVERFITTED]
-        made = [release(way, folder, sites, size, seed, report.message) for way in wanted]
+        made = [release(way, folder, sites, size, seed, listener.message) for way in wanted]
         if "membership" in names:
-            yield run_membership(made, size, StepCounter(report, "shadow networks"))
+            yield run_membership(made, size, StepCounter(listener, "shadow networks"))
         if "inversion" in names:
             victim = make_victim(folder, SITES[0], sites[SITES[0]], seed)
-            counter = StepCounter(report, "gradient inversion")
+            counter = StepCounter(listener, "gradient inversion")
             yield run_updates(victim, SETTINGS, size.attempts, size.steps, picture, counter)
-            yield _of_prototypes(made[0], size, report)
+            yield _of_prototypes(made[0], size, listener)
     if "poisoning" in names:
-        yield told_of_poisoning([run_poisoning(plan, folder, report) for plan in size.poisoning])
+        yield told_of_poisoning([run_poisoning(plan, folder, listener) for plan in size.poisoning])
 
 
-def _of_prototypes(made: Release, size: Size, report: Report) -> Findings:
+def _of_prototypes(made: Release, size: Size, listener: ProgressListener) -> Findings:
     target = open_target(made.config, SITES[0])
     network = with_own_normalisation(made.run, target)
-    progress = StepCounter(report, "prototype inversion")
+    progress = StepCounter(listener, "prototype inversion")
     table = run_prototypes(
         network, target, made.config, size.searches, size.prototype_steps, progress
     )
@@ -125,14 +130,14 @@ def main(
     """Attack federations of synthetic hospitals: poisoning, membership inference, inversion."""
     names = parse_names(attacks, ATTACKS, "attack")
     size = QUICK if quick else Size()
-    started, report = time.monotonic(), make_report()
+    started, listener = time.monotonic(), make_listener()
     picture = output.with_suffix(".png") if output is not None else None
     found: list[Findings] = []
     # On one thread: the networks are small, and a second thread would wait for the first.
     one_thread = limited_threads(Config().changed(threads=1))
-    with kept(keep) as folder, closing(report), one_thread:
-        for one in attack(names, folder, size, seed, picture, report):
-            report.close()
+    with kept(keep) as folder, closing(listener), one_thread:
+        for one in attack(names, folder, size, seed, picture, listener):
+            listener.close()
             found.append(one)
             for table in one.tables:
                 print_rows(Console(), table.title, table.headings, table.rows)

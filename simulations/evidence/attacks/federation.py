@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from clients.app import app as client
 from common.config.schema import Config
-from common.console.progress import Report
+from common.console.progress import ProgressListener
 from common.errors import RunError
 from common.runs.folder import read_run_config
 from common.runs.result import read_result
@@ -63,7 +63,7 @@ def attack_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: 
 
 
 def make_hospitals(
-    folder: Path, names: tuple[str, ...], patients: int, seed: int, report: Report
+    folder: Path, names: tuple[str, ...], patients: int, seed: int, listener: ProgressListener
 ) -> dict[str, Path]:
     """Write hospitals, or find them written, and return their folders by name."""
     folder = folder / f"hospitals-{patients}-{seed}"
@@ -71,7 +71,7 @@ def make_hospitals(
     if missing:
         # A hospital's place among the names decides how its images look: all or none are kept.
         shutil.rmtree(folder, ignore_errors=True)
-        write_hospitals(folder, names, patients, seed, SIZE, report)
+        write_hospitals(folder, names, patients, seed, SIZE, listener)
     return {name: folder / name for name in names}
 
 

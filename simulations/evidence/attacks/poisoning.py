@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from common.console.progress import Report, StepCounter, make_report
+from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.console.tables import print_rows
 from common.formatting.numbers import NOT_DEFINED, percent, points
 from common.runs.result import read_result
@@ -110,7 +110,7 @@ class Outcome:
     digest: str = ""
 
 
-def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> Outcome:
+def run_case(case: Case, plan: Plan, folder: Path, listener: ProgressListener) -> Outcome:
     """Train one federation.
 
     Parameters
@@ -121,14 +121,14 @@ def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> Outcome:
         Of what size.
     folder : Path
         Of all files; a federation that is complete there is not trained again.
-    report : Report
+    listener : ProgressListener
         Told of the hospitals being made.
 
     Returns
     -------
     Outcome
     """
-    sites = make_hospitals(folder, SITES, plan.patients, case.seed, report)
+    sites = make_hospitals(folder, SITES, plan.patients, case.seed, listener)
     if case.lie == ALONE:
         sites = {site: sites[site] for site in HONEST}
     if case.lie == "swapped":
@@ -145,7 +145,7 @@ def run_case(case: Case, plan: Plan, folder: Path, report: Report) -> Outcome:
     return Outcome(auc, result["weights_digest"]["shared"])
 
 
-def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
+def run_poisoning(plan: Plan, folder: Path, listener: ProgressListener) -> Table:
     """Train federations, telling each one's figure as it comes.
 
     Parameters
@@ -154,15 +154,15 @@ def run_poisoning(plan: Plan, folder: Path, report: Report) -> Table:
         Which.
     folder : Path
         Of all files.
-    report : Report
+    listener : ProgressListener
         Told of progress.
     """
     found: dict[Case, Outcome] = {}
-    counter = StepCounter(report, "federations")
+    counter = StepCounter(listener, "federations")
     for case in plan.cases:
-        found[case] = run_case(case, plan, folder, report)
+        found[case] = run_case(case, plan, folder, listener)
         told = f"AUC {percent(found[case].auc)}" if found[case].digest else "ended early"
-        report.message(f"{case.name}: {told}")
+        listener.message(f"{case.name}: {told}")
         counter(len(found), len(plan.cases))
     title = (
         f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent, and its difference in "
@@ -286,9 +286,9 @@ def main(
         parse_names(defences, DEFENCES, "defence"),
         seeds,
     )
-    report = make_report()
-    with kept(keep) as folder, closing(report):
-        table = run_poisoning(plan, folder, report)
+    listener = make_listener()
+    with kept(keep) as folder, closing(listener):
+        table = run_poisoning(plan, folder, listener)
     print_rows(Console(), table.title, table.headings, table.rows)
 
 

@@ -33,7 +33,7 @@ from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from clients.egress.ledger import entries
 from clients.flower_host.prefork import CLIENT, STANDBY
 from common.config.schema import Config
-from common.console.progress import SilentReport
+from common.console.progress import SilentListener
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.environment import describe_environment
@@ -147,7 +147,7 @@ def deploy(config: Config, base: Path) -> Deployed:
     """Deploy once."""
     run = base / config.run_name
     with watched(run) as watch:
-        train_federated(config, base, SilentReport(), ground=DEPLOYMENT)
+        train_federated(config, base, SilentListener(), ground=DEPLOYMENT)
     rounds = sorted(watch.checkpoints)
     released = [_released(run, site) for site in SITES]
     logs = [(own_folder(run, site) / "log.txt").read_text() for site in SITES]

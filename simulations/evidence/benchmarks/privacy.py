@@ -22,7 +22,7 @@ from clients.app import app as client
 from clients.egress.budget import spent, upper
 from clients.egress.ledger import entries
 from common.config.schema import Config
-from common.console.progress import SilentReport, StepCounter, make_report
+from common.console.progress import SilentListener, StepCounter, make_listener
 from common.console.tables import print_rows
 from common.errors import RunError
 from common.formatting.numbers import percent, points
@@ -118,7 +118,7 @@ def measure(
     list of tuple of str
         (noise multiplier, ε, mean AUC, its difference from training without a policy).
     """
-    write_hospitals(folder / "data", SITES, patients, seed, 64, SilentReport())
+    write_hospitals(folder / "data", SITES, patients, seed, 64, SilentListener())
     folders = {site: folder / "data" / site for site in SITES}
     base = Config().changed(
         **SETTINGS,
@@ -132,8 +132,8 @@ def measure(
         policies[f"{level:g}"] = policy_text(clip, level, len(base.class_names))
     rows: list[tuple[str, ...]] = []
     plain = 0.0
-    report = make_report()
-    counter = StepCounter(report, "federations")
+    listener = make_listener()
+    counter = StepCounter(listener, "federations")
     try:
         for name, policy in policies.items():
             found = federate(base.changed(run_name=f"{len(rows):02d}"), folders, policy)
@@ -143,7 +143,7 @@ def measure(
             rows.append((name, *(told if found else ("", "ended early", ""))))
             counter(len(rows), len(policies))
     finally:
-        report.close()
+        listener.close()
     return rows
 
 

@@ -29,7 +29,7 @@ import psutil
 import typer
 
 from common.config.schema import Config
-from common.console.progress import SilentReport
+from common.console.progress import SilentListener
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.data.sampling import steps_per_epoch
@@ -68,7 +68,7 @@ class Memory:
 
 
 @dataclass
-class FirstStep(SilentReport):
+class FirstStep(SilentListener):
     """Notes when the first step of training was done."""
 
     began: float = field(default_factory=time.monotonic)
@@ -120,8 +120,8 @@ def in_turns(config: Config) -> bool:
 
 def run_federated(config: Config, base: Path) -> Federated:
     """Train federated and read what the run wrote down."""
-    report = FirstStep()
-    run = train_federated(config, base, report)
+    listener = FirstStep()
+    run = train_federated(config, base, listener)
     rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "test"]
     ends = [0.0, *sorted({row.seconds for row in rows})]
     combine = sum if in_turns(config) else max
@@ -131,7 +131,7 @@ def run_federated(config: Config, base: Path) -> Federated:
     return Federated(
         [after - before for before, after in pairwise(ends)],
         [combine(seconds) for seconds in zip(*each, strict=True)],
-        report.seconds,
+        listener.seconds,
         sum(row.bytes_down for row in last),
         sum(row.bytes_up for row in last),
     )

@@ -25,7 +25,7 @@ import psutil
 import typer
 
 from common.config.schema import Config
-from common.console.progress import SilentReport
+from common.console.progress import SilentListener
 from simulations.evidence.benchmarks.round import SITES
 from simulations.evidence.benchmarks.training import CLASSES, write_site
 from simulations.federated import SIMULATION, train_federated
@@ -259,7 +259,7 @@ def soak_once(folder: Path, run: Path, ground: str, rounds: int, width: float) -
     }
     config = Config().changed(**values)
     on = DEPLOYMENT if ground == "deployment" else SIMULATION
-    train_federated(config, run.parent, SilentReport(), ground=on)
+    train_federated(config, run.parent, SilentListener(), ground=on)
 
 
 @contextmanager

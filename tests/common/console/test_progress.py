@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from common.console import progress
-from common.console.progress import BarReport, LineReport, StepCounter
+from common.console.progress import BarListener, LineReport, StepCounter
 
 
 @pytest.fixture
@@ -20,15 +20,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_lines_are_rare_and_tell_the_time_left(clock: list[float]) -> None:
     stream = io.StringIO()
-    report = LineReport(stream)
-    report.start("pooled training", 100)
+    listener = LineReport(stream)
+    listener.start("pooled training", 100)
     # A resumed run begins at step 50; two steps a second from there on.
     for number in range(50, 101):
-        report.step(number, 0.5, 320.4)
+        listener.step(number, 0.5, 320.4)
         clock[0] += 0.5
     clock[0] += 60
-    report.step(100, 0.5, 320.4)
-    report.close()
+    listener.step(100, 0.5, 320.4)
+    listener.close()
     assert stream.getvalue().splitlines() == [
         "pooled training",
         "70/100  loss 0.5000  320 images/s  15 s left",
@@ -48,12 +48,12 @@ def test_time_left_is_told_in_its_unit(seconds: float, told: str) -> None:
 def test_the_bar_fits_sixty_columns() -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=60, force_terminal=True, color_system=None)
-    report = BarReport(console)
-    report.start("single-site training of [b]", 2000)
-    report.step(1234, 0.1234, 1234.0)
-    report.message("round 3: [b] accuracy 0.5")
-    report.close()
-    report.close()
+    listener = BarListener(console)
+    listener.start("single-site training of [b]", 2000)
+    listener.step(1234, 0.1234, 1234.0)
+    listener.message("round 3: [b] accuracy 0.5")
+    listener.close()
+    listener.close()
     text = stream.getvalue()
     assert "single-site training of [b]" in text and "round 3: [b] accuracy 0.5" in text
     line = next(part for part in text.split("\n") if "1234/2000" in part)
@@ -69,7 +69,7 @@ def test_counting_starts_a_stretch_at_the_first_call_and_at_another_total() -> N
     """A synthetic hospital's patients are drawn first, then its images are decoded."""
     told: list[tuple[object, ...]] = []
 
-    class Noted(progress.SilentReport):
+    class Noted(progress.SilentListener):
         def start(self, title: str, total_steps: int) -> None:
             told.append((title, total_steps))
 

@@ -19,7 +19,7 @@ from clients.egress.audit import FILES
 from clients.egress.gate import parts_of
 from clients.egress.ledger import entries
 from common.config.schema import Config
-from common.console.progress import SilentReport
+from common.console.progress import SilentListener
 from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.messages import RoundReply
@@ -88,7 +88,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
 
     recorder = Recorder(before=collect, prepare=in_small_chunks)
     run = train_federated(
-        config, Path(config.runs_dir), SilentReport(), ground=deployment(recorder)
+        config, Path(config.runs_dir), SilentListener(), ground=deployment(recorder)
     )
     capture = recorder.capture()
     replies = {site: [decode_round(m) for m in capture.sent_by(site)] for site in config.site_names}
@@ -247,7 +247,9 @@ def break_image(config: Config, site: str) -> None:
 def fail(config: Config, before: Callable[[str, str], None] | None = None) -> Capture:
     recorder = Recorder(before=before) if before else Recorder()
     with pytest.raises(RunError):
-        train_federated(config, Path(config.runs_dir), SilentReport(), ground=deployment(recorder))
+        train_federated(
+            config, Path(config.runs_dir), SilentListener(), ground=deployment(recorder)
+        )
     return recorder.capture()
 
 
