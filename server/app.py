@@ -23,7 +23,14 @@ from common.models.network import build_network
 from common.models.sharing import pack, shared_layout
 from common.runs.folder import RunFolder, ending_told, runs_base
 from server.checkpoints import load_checkpoint
-from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
+from server.exchange import (
+    Exchange,
+    RunContext,
+    make_orders,
+    require_enough,
+    round_of,
+    sort_replies,
+)
 from server.join import Roll
 from server.journal import Journal, say_final, say_round
 from server.participants import ExpectedSite
@@ -75,27 +82,27 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
     state = state or RunState(0, pack(network), images)
     plan = make_plan(config, state.began_with.values())
-    course = Course(folder.path.name, config, participants, plan, layout, fingerprint)
-    say(_opening(course, state.round, network.description))
+    context = RunContext(folder.path.name, config, participants, plan, layout, fingerprint)
+    say(_opening(context, state.round, network.description))
     enough = config.min_sites or len(config.site_names)
     grid = RetryingGrid(grid, folder.path.name, participants, enough, say)
-    journal = Journal(folder, course, network)
-    strategy = SiteAverage(course, state, _noting(journal, state.round, say), roll.call_late)
-    if (rounds := course.plan.rounds - state.round) > 0:
+    journal = Journal(folder, context, network)
+    strategy = SiteAverage(context, state, _noting(journal, state.round, say), roll.call_late)
+    if (rounds := context.plan.rounds - state.round) > 0:
         # The weights are the strategy's own: Flower's loop would hold on to those of the start.
         del state
         strategy.start(grid, ArrayRecord(), rounds, timeout=config.round_timeout)
     _conclude(grid, journal, strategy.state, say)
 
 
-def _opening(course: Course, after: int, network: str) -> str:
+def _opening(context: RunContext, after: int, network: str) -> str:
     sites = ", ".join(
         f"{site} ({card.train_images} training images)"
-        for site, card in course.participants.cards.items()
+        for site, card in context.participants.cards.items()
     )
     begin = f"going on after round {after}" if after else "starting"
     return (
-        f"{begin}: {network}; {sites}; {course.plan.total_steps} steps in {course.plan.rounds} "
+        f"{begin}: {network}; {sites}; {context.plan.total_steps} steps in {context.plan.rounds} "
         f"rounds"
     )
 
@@ -114,8 +121,8 @@ def _noting(
         journal.note_best(before, after)
         journal.checkpoint(after)
         speed = (monotonic() - started) / (after.round - begun)
-        left = speed * (journal.course.plan.rounds - after.round)
-        say(say_round(journal.course, after, exchange, left))
+        left = speed * (journal.context.plan.rounds - after.round)
+        say(say_round(journal.context, after, exchange, left))
 
     return note
 
@@ -123,7 +130,7 @@ def _noting(
 def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str], None]) -> None:
     """Ask for the figures of the last weights, and of the chosen ones, and write the result."""
     started = monotonic()
-    final = _evaluate(grid, journal.course, state, "final")
+    final = _evaluate(grid, journal.context, state, "final")
     journal.note_figures(state, final.good)
     say(say_final(final.good, "final weights"))
     chosen = choose(state, final.good)
@@ -132,7 +139,7 @@ def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str]
     best: Mapping[str, SiteReply] = {}
     if state.best_round:
         asked = replace(state, shared=journal.chosen())
-        exchange = _evaluate(grid, journal.course, asked, "best")
+        exchange = _evaluate(grid, journal.context, asked, "best")
         best, state = exchange.good, _with_traffic(state, exchange)
         say(say_final(best, f"weights of round {state.best_round}, chosen by validation"))
     state = replace(state, seconds=state.seconds + monotonic() - started)
@@ -140,11 +147,13 @@ def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str]
     rmtree(journal.folder.path / "checkpoint", ignore_errors=True)
 
 
-def _evaluate(grid: Grid, course: Course, state: RunState, purpose: Purpose) -> Exchange[SiteReply]:
-    sent = make_orders(course, state, purpose, MessageType.EVALUATE)
-    replies = grid.send_and_receive(list(sent.values()), timeout=course.config.round_timeout)
-    exchange = sort_replies(course, round_of(state, purpose), sent, replies, decode_evaluation)
-    require_enough(course, f"Evaluation of the {purpose} weights", exchange)
+def _evaluate(
+    grid: Grid, context: RunContext, state: RunState, purpose: Purpose
+) -> Exchange[SiteReply]:
+    sent = make_orders(context, state, purpose, MessageType.EVALUATE)
+    replies = grid.send_and_receive(list(sent.values()), timeout=context.config.round_timeout)
+    exchange = sort_replies(context, round_of(state, purpose), sent, replies, decode_evaluation)
+    require_enough(context, f"Evaluation of the {purpose} weights", exchange)
     return exchange
 
 

@@ -21,7 +21,7 @@ Reply = TypeVar("Reply", bound=SiteReply)
 
 
 @dataclass(frozen=True)
-class Course:
+class RunContext:
     """What stays the same over a run.
 
     Attributes
@@ -68,13 +68,13 @@ class Exchange(Generic[Reply]):
 
 
 def make_orders(
-    course: Course, state: RunState, purpose: Purpose, message_type: str
+    context: RunContext, state: RunState, purpose: Purpose, message_type: str
 ) -> dict[str, Message]:
     """Return a message for every site.
 
     Parameters
     ----------
-    course : Course
+    context : RunContext
         The run.
     state : RunState
         Where it stands; its ``best_round`` and weights are asked about if the purpose is "best".
@@ -85,14 +85,14 @@ def make_orders(
     """
     asked = round_of(state, purpose)
     common = RoundOrder(
-        run=course.run,
+        run=context.run,
         purpose=purpose,
         round=asked,
         previous=0,
         best=state.best_round,
-        steps=course.plan.steps(asked) if purpose == "train" else range(0),
-        total_steps=course.plan.total_steps,
-        evaluate=purpose != "train" or (asked > 1 and course.plan.evaluated(asked - 1)),
+        steps=context.plan.steps(asked) if purpose == "train" else range(0),
+        total_steps=context.plan.total_steps,
+        evaluate=purpose != "train" or (asked > 1 and context.plan.evaluated(asked - 1)),
         shared=state.shared,
         prototypes=(),
         class_counts={},
@@ -100,13 +100,15 @@ def make_orders(
     # Encoded once for all: the sites' messages hold the same bytes.
     shared = encode_shared(state.shared, flwr.app)
     messages = {}
-    for site, node in course.participants.nodes.items():
-        others = [s for s in course.participants.nodes if _meets(course.config, site, s, state)]
+    for site, node in context.participants.nodes.items():
+        others = [s for s in context.participants.nodes if _meets(context.config, site, s, state)]
         order = replace(
             common,
             previous=state.completed.get(site, 0),
             prototypes=tuple(state.prototypes[other] for other in others),
-            class_counts={other: course.participants.cards[other].class_counts for other in others},
+            class_counts={
+                other: context.participants.cards[other].class_counts for other in others
+            },
         )
         content = encode_order(order, flwr.app, shared)
         messages[site] = Message(content, node, message_type, group_id=str(asked))
@@ -125,7 +127,7 @@ def round_of(state: RunState, purpose: Purpose) -> int:
 
 
 def sort_replies(
-    course: Course,
+    context: RunContext,
     round: int,
     sent: Mapping[str, Message],
     replies: Iterable[Message],
@@ -136,7 +138,7 @@ def sort_replies(
 
     Parameters
     ----------
-    course : Course
+    context : RunContext
         The run.
     round : int
         The round that the sites were asked about.
@@ -154,7 +156,7 @@ def sort_replies(
     strangers: list[str] = []
     up = dict.fromkeys(sent, 0)
     for message in replies:
-        site = course.participants.site_of(message.metadata.src_node_id)
+        site = context.participants.site_of(message.metadata.src_node_id)
         if site is None:
             strangers.append(_reason(message) if message.has_error() else "a node without a name")
             continue
@@ -171,13 +173,13 @@ def sort_replies(
             # Flower holds on to the message for another round; its bytes are as large as the
             # weights that were just read from them.
             message.content.clear()
-            check_header(reply, ExpectedHeader(course.run, site, course.fingerprint, round))
+            check_header(reply, ExpectedHeader(context.run, site, context.fingerprint, round))
             if check is not None:
                 check(reply)
             good[site] = reply
         except ReplyError as error:
             faults[site] = str(error)
-    silence = f"no answer within round-timeout = {course.config.round_timeout:g} s"
+    silence = f"no answer within round-timeout = {context.config.round_timeout:g} s"
     unnamed = f", but from an unnamed node: {'; '.join(strangers)}" if strangers else ""
     for site in sent:
         if site not in good and site not in faults:
@@ -196,7 +198,7 @@ def without(exchange: Exchange[Reply], faults: Mapping[str, str]) -> Exchange[Re
     return replace(exchange, good=good, faults={**exchange.faults, **faults})
 
 
-def require_enough(course: Course, what: str, exchange: Exchange[Any]) -> None:
+def require_enough(context: RunContext, what: str, exchange: Exchange[Any]) -> None:
     """Check that enough sites gave a good reply.
 
     Raises
@@ -204,14 +206,14 @@ def require_enough(course: Course, what: str, exchange: Exchange[Any]) -> None:
     RunError
         Naming every other site and why it is left out.
     """
-    names = course.config.site_names
-    needed = course.config.min_sites or len(names)
+    names = context.config.site_names
+    needed = context.config.min_sites or len(names)
     if len(exchange.good) < needed:
         why = "; ".join(f"{site}: {fault}" for site, fault in exchange.faults.items())
         raise RunError(
             f"{what}: {len(exchange.good)} of {len(names)} sites gave a good reply, {needed} are "
-            f"needed (min-sites = {course.config.min_sites}). {why}. When that is mended, go on "
-            f"with the run: run-name = '{course.run}', resume = true."
+            f"needed (min-sites = {context.config.min_sites}). {why}. When that is mended, go on "
+            f"with the run: run-name = '{context.run}', resume = true."
         )
 
 

@@ -16,7 +16,7 @@ from common.runs.folder import MetricsRow, RunFolder
 from common.runs.result import TrainingResult
 from common.runs.weights import Which, load_shared, weights_name
 from server.checkpoints import save_checkpoint
-from server.exchange import Course, Exchange
+from server.exchange import Exchange, RunContext
 from server.state import RunState
 
 FIGURES = ("accuracy", "f1", "sensitivity", "precision", "auc", "loss")
@@ -31,14 +31,14 @@ class Journal:
     ----------
     folder : RunFolder
         Where everything goes.
-    course : Course
+    context : RunContext
         The run.
     network : Network
         Of all sites. Put on the meta device: it takes memory only while weights are written.
     """
 
     folder: RunFolder
-    course: Course
+    context: RunContext
     network: Network
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Journal:
 
     def note_figures(self, state: RunState, replies: Mapping[str, SiteReply]) -> None:
         """Write what the sites say of a round's average: the rows of that round."""
-        rows = rows_of(self.course, state, replies)
+        rows = rows_of(self.context, state, replies)
         if state.round and rows:
             self.folder.add_metrics(rows, state.round)
 
@@ -64,7 +64,7 @@ class Journal:
 
     def checkpoint(self, state: RunState) -> None:
         """Write what a resumed server needs."""
-        save_checkpoint(self.folder.path / "checkpoint", state, self.course.config.digest())
+        save_checkpoint(self.folder.path / "checkpoint", state, self.context.config.digest())
 
     def finish(
         self,
@@ -92,13 +92,13 @@ class Journal:
     def _result(
         self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
     ) -> TrainingResult:
-        course = self.course
-        cards = course.participants.cards
+        context = self.context
+        cards = context.participants.cards
         chosen = {"round": state.best_round, "validation_auc": state.best_auc}
         return TrainingResult(
             metrics={site: by_subset(reply.metrics) for site, reply in final.items()},
             best={site: chosen | by_subset(reply.metrics) for site, reply in best.items()},
-            budget=course.plan.budget(course.config.batch_size),
+            budget=context.plan.budget(context.config.batch_size),
             images_seen=dict(state.images_seen),
             train_images={site: card.train_images for site, card in cards.items()},
             leakage=[card.leakage for card in cards.values()],
@@ -112,7 +112,9 @@ class Journal:
         )
 
 
-def rows_of(course: Course, state: RunState, replies: Mapping[str, SiteReply]) -> list[MetricsRow]:
+def rows_of(
+    context: RunContext, state: RunState, replies: Mapping[str, SiteReply]
+) -> list[MetricsRow]:
     """Return the rows of a state's round: its training, and what replies say of its average.
 
     A round whose average nobody evaluated has a row too: its losses and bytes count.
@@ -124,7 +126,7 @@ def rows_of(course: Course, state: RunState, replies: Mapping[str, SiteReply]) -
             rows.append(
                 MetricsRow(
                     round=state.round,
-                    step=course.plan.end(state.round),
+                    step=context.plan.end(state.round),
                     site=site,
                     subset=subset,
                     **{name: figures.get(name, math.nan) for name in FIGURES},
@@ -152,7 +154,7 @@ def by_subset(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def say_round(
-    course: Course, after: RunState, exchange: Exchange[RoundReply], seconds_left: float
+    context: RunContext, after: RunState, exchange: Exchange[RoundReply], seconds_left: float
 ) -> str:
     """Return a round's line for the log: losses, what was received, bytes, time left."""
     told = [_say_site(site, reply) for site, reply in exchange.good.items()]
@@ -160,7 +162,7 @@ def say_round(
     down = sum(down for down, _ in exchange.traffic.values())
     up = sum(up for _, up in exchange.traffic.values())
     return (
-        f"round {after.round}/{course.plan.rounds}: {'; '.join(told)}; "
+        f"round {after.round}/{context.plan.rounds}: {'; '.join(told)}; "
         f"{say_bytes(down)} down, {say_bytes(up)} up; {say_time(seconds_left)} left"
     )
 

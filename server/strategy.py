@@ -20,7 +20,7 @@ from common.exchange.codecs.half_deltas import add_delta
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_reply
 from server.checks import ExpectedWeights, check_weights, far_from_the_others, norm_of
-from server.exchange import Course, Exchange, make_orders, require_enough, sort_replies, without
+from server.exchange import Exchange, RunContext, make_orders, require_enough, sort_replies, without
 from server.state import RunState, advance, choose
 
 Note = Callable[[RunState, RunState, Exchange[RoundReply]], None]
@@ -32,7 +32,7 @@ class SiteAverage(FedAvg):
 
     Parameters
     ----------
-    course : Course
+    context : RunContext
         The run.
     state : RunState
         Where it stands; ``self.state`` afterwards.
@@ -43,16 +43,16 @@ class SiteAverage(FedAvg):
     """
 
     def __init__(
-        self, course: Course, state: RunState, note: Note, prepare: Callable[[], None]
+        self, context: RunContext, state: RunState, note: Note, prepare: Callable[[], None]
     ) -> None:
         super().__init__()
-        self.course, self.state, self.note, self.prepare = course, state, note, prepare
+        self.context, self.state, self.note, self.prepare = context, state, note, prepare
         self.sent: dict[str, Message] = {}
         self.since = time.monotonic()
 
     def summary(self) -> None:
         """Log who takes part."""
-        for site, card in self.course.participants.cards.items():
+        for site, card in self.context.participants.cards.items():
             log(INFO, "\t├──> %s: %d training images", site, card.train_images)
 
     def configure_train(
@@ -60,7 +60,7 @@ class SiteAverage(FedAvg):
     ) -> Iterable[Message]:
         """Order a round of training from every site."""
         self.prepare()
-        self.sent = make_orders(self.course, self.state, "train", MessageType.TRAIN)
+        self.sent = make_orders(self.context, self.state, "train", MessageType.TRAIN)
         return list(self.sent.values())
 
     def aggregate_train(
@@ -73,10 +73,10 @@ class SiteAverage(FedAvg):
         RunError
             If there are fewer good replies than ``min-sites`` asks for.
         """
-        course, before = self.course, self.state
-        config, round = course.config, before.round + 1
+        context, before = self.context, self.state
+        config, round = context.config, before.round + 1
         expected = ExpectedWeights(
-            course.layout,
+            context.layout,
             norm_of(before.shared),
             len(config.class_names),
             config.projection_size,
@@ -90,12 +90,12 @@ class SiteAverage(FedAvg):
             return replace(reply, shared=add_delta(before.shared, reply.shared))
 
         def check(reply: RoundReply) -> None:
-            check_weights(reply, course.participants.cards[reply.site].class_counts, expected)
+            check_weights(reply, context.participants.cards[reply.site].class_counts, expected)
 
-        exchange = sort_replies(course, round, self.sent, replies, decode, check)
+        exchange = sort_replies(context, round, self.sent, replies, decode, check)
         self.sent = {}
         exchange = without(exchange, far_from_the_others(exchange.good, before.shared))
-        require_enough(course, f"Round {round}", exchange)
+        require_enough(context, f"Round {round}", exchange)
         now = time.monotonic()
         chosen = choose(before, exchange.good)
         self.state = advance(

@@ -25,9 +25,9 @@ from common.runs.folder import RunFolder, ending_told, read_run_config, refuse_t
 from common.runs.result import TrainingResult, subset_figures
 from common.runs.weights import weights_digest
 from simulations.local_rounds import (
-    Course,
     Figures,
     LocalSite,
+    RunContext,
     evaluate,
     load_weights,
     run_rounds,
@@ -113,7 +113,7 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             for group in groups:
                 # The first network is built already; the others only when it is their turn.
                 network = network if group is groups[0] else build_network(config, group)
-                course = Course(
+                course = RunContext(
                     folder=folder,
                     config=folder.config,
                     device=device,
@@ -178,7 +178,7 @@ def open_local_site(
 
 
 def _train_network(
-    course: Course, listener: ProgressListener, should_stop: Callable[[], bool]
+    course: RunContext, listener: ProgressListener, should_stop: Callable[[], bool]
 ) -> Outcome:
     """Train one network, write its weights and predictions, and say how good it is."""
     position, figures = run_rounds(course, listener, should_stop)
@@ -205,7 +205,7 @@ def _train_network(
     )
 
 
-def _told(course: Course, figures: Figures, file: str) -> dict[str, Any]:
+def _told(course: RunContext, figures: Figures, file: str) -> dict[str, Any]:
     """Write predictions and return the figures for ``result.json``, by site and subset."""
     told: dict[str, Any] = {}
     for name, by_subset in figures.predictions.items():

@@ -45,7 +45,7 @@ class LocalSite:
 
 
 @dataclass(frozen=True)
-class Course:
+class RunContext:
     """What one network's training consists of.
 
     Attributes
@@ -94,7 +94,7 @@ class Figures:
     predictions: Mapping[str, Mapping[str, Predictions]]
 
 
-def evaluate(course: Course) -> Figures:
+def evaluate(course: RunContext) -> Figures:
     """Evaluate a network at each of its sites, on test and validation images."""
     found = {
         name: evaluate_site(course.network, site.training, site.split, course.config, course.device)
@@ -107,13 +107,13 @@ def evaluate(course: Course) -> Figures:
 
 
 def run_rounds(
-    course: Course, listener: ProgressListener, should_stop: Callable[[], bool]
+    course: RunContext, listener: ProgressListener, should_stop: Callable[[], bool]
 ) -> tuple[Position, Figures]:
     """Train a network to its last step, from its newest checkpoint if it has one.
 
     Parameters
     ----------
-    course : Course
+    course : RunContext
         Its network is trained in place.
     listener : ProgressListener
         Told of progress.
@@ -156,7 +156,7 @@ def run_rounds(
 
 
 def _train_round(
-    course: Course,
+    course: RunContext,
     optimizer: Optimizer,
     position: Position,
     listener: ProgressListener,
@@ -191,7 +191,7 @@ def _train_round(
     return position
 
 
-def _note_round(course: Course, position: Position, figures: Figures) -> Position:
+def _note_round(course: RunContext, position: Position, figures: Figures) -> Position:
     """Write a round's figures and keep its weights if validation likes them best so far."""
     round = position.evaluated + 1
     auc = validation_auc(figures)
@@ -239,14 +239,14 @@ def validation_auc(figures: Figures) -> float:
     return mean_defined(aucs)
 
 
-def save_weights(course: Course, which: Which) -> None:
+def save_weights(course: RunContext, which: Which) -> None:
     """Write shared tensors and every site's private ones."""
     course.folder.save_shared(course.network, weights_name("shared", which), site=course.owner)
     for name in course.sites:
         course.folder.save_private(course.network, name, weights_name("private", which))
 
 
-def load_weights(course: Course, which: Which) -> None:
+def load_weights(course: RunContext, which: Which) -> None:
     """Load what :func:`save_weights` wrote back into the network."""
     folder = course.folder.site(course.owner) if course.owner else course.folder.path
     load_shared(folder / weights_name("shared", which), course.network)

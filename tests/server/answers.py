@@ -10,7 +10,7 @@ from common.exchange.messages import RoundReply, SiteInfo
 from common.learning.prototypes import Prototypes
 from common.learning.schedule import Plan
 from common.models.sharing import Layout
-from server.exchange import Course
+from server.exchange import RunContext
 from server.participants import Participants
 
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
@@ -56,10 +56,10 @@ def reply(site: str, **values: Any) -> RoundReply:
     return RoundReply(**own | values)
 
 
-def course(*sites: str, **values: Any) -> Course:
+def context(*sites: str, **values: Any) -> RunContext:
     """Return the course of a run over sites at the nodes 100, 101, …"""
     config = Config().changed(sites=",".join(sites), **values)
     participants = Participants(sites)
     for number, site in enumerate(sites):
         participants.add(100 + number, card(site))
-    return Course("run", config, participants, Plan(10, 4, 4), LAYOUT, "f" * 64)
+    return RunContext("run", config, participants, Plan(10, 4, 4), LAYOUT, "f" * 64)

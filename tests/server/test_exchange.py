@@ -12,10 +12,17 @@ from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_order, decode_reply, encode_reply
 from server.aggregate import aggregate
-from server.exchange import Course, Exchange, make_orders, require_enough, round_of, sort_replies
+from server.exchange import (
+    Exchange,
+    RunContext,
+    make_orders,
+    require_enough,
+    round_of,
+    sort_replies,
+)
 from server.state import RunState
 from simulations.runtime.in_process import SUPERLINK
-from tests.server.answers import course, prototypes, reply
+from tests.server.answers import context, prototypes, reply
 
 STATE = RunState(
     round=2,
@@ -33,11 +40,11 @@ def sender() -> None:
 
 
 @pytest.fixture
-def three() -> Course:
-    return course("north", "south", "east")
+def three() -> RunContext:
+    return context("north", "south", "east")
 
 
-def orders(of: Course, purpose: str = "train") -> dict[str, Message]:
+def orders(of: RunContext, purpose: str = "train") -> dict[str, Message]:
     kind = MessageType.TRAIN if purpose == "train" else MessageType.EVALUATE
     sent = make_orders(of, STATE, "train" if purpose == "train" else "best", kind)
     for number, message in enumerate(sent.values()):
@@ -66,11 +73,13 @@ def fault(sent: Message, code: int, reason: str, source: int | None = None) -> M
     return message
 
 
-def sort(of: Course, sent: dict[str, Message], arrived: Sequence[Message]) -> Exchange[RoundReply]:
+def sort(
+    of: RunContext, sent: dict[str, Message], arrived: Sequence[Message]
+) -> Exchange[RoundReply]:
     return sort_replies(of, 3, sent, arrived, decode_reply)
 
 
-def test_a_site_is_sent_the_others_prototypes_and_never_its_own(three: Course) -> None:
+def test_a_site_is_sent_the_others_prototypes_and_never_its_own(three: RunContext) -> None:
     found = {site: decode_order(message.content) for site, message in orders(three).items()}
     met = {site: [own.site for own in order.prototypes] for site, order in found.items()}
     # In the configuration's order; south has sent none yet.
@@ -78,7 +87,7 @@ def test_a_site_is_sent_the_others_prototypes_and_never_its_own(three: Course) -
     assert found["south"].class_counts == {"north": (6, 4), "east": (6, 4)}
 
 
-def test_every_site_goes_on_from_its_own_last_round(three: Course) -> None:
+def test_every_site_goes_on_from_its_own_last_round(three: RunContext) -> None:
     found = {site: decode_order(message.content) for site, message in orders(three).items()}
     assert {site: order.previous for site, order in found.items()} == {
         "north": 2,
@@ -90,13 +99,13 @@ def test_every_site_goes_on_from_its_own_last_round(three: Course) -> None:
     assert {order.received for order in found.values()} == {2}
 
 
-def test_an_evaluation_is_about_the_round_that_its_purpose_names(three: Course) -> None:
+def test_an_evaluation_is_about_the_round_that_its_purpose_names(three: RunContext) -> None:
     assert [round_of(STATE, purpose) for purpose in ("train", "final", "best")] == [3, 2, 1]
     order = decode_order(orders(three, "best")["south"].content)
     assert (order.purpose, order.round, order.received, order.steps) == ("best", 1, 1, range(0))
 
 
-def test_replies_are_sorted_by_site_whatever_the_order_of_arrival(three: Course) -> None:
+def test_replies_are_sorted_by_site_whatever_the_order_of_arrival(three: RunContext) -> None:
     """1e8 + 1 − 1e8 depends on the order even in sums of float64 thirds; the bits do not."""
     sent = orders(three)
     found = []
@@ -107,7 +116,7 @@ def test_replies_are_sorted_by_site_whatever_the_order_of_arrival(three: Course)
     assert len({aggregate(one.good, "uniform").tobytes() for one in found}) == 1
 
 
-def test_bytes_are_counted_for_every_site_that_was_asked(three: Course) -> None:
+def test_bytes_are_counted_for_every_site_that_was_asked(three: RunContext) -> None:
     sent = orders(three)
     found = sort(three, sent, answers(sent, north=1.0))
     # South gets one site's prototypes more than the others.
@@ -116,7 +125,7 @@ def test_bytes_are_counted_for_every_site_that_was_asked(three: Course) -> None:
     assert found.traffic["south"][1] == found.traffic["east"][1] == 0
 
 
-def test_a_reply_that_was_read_holds_its_bytes_no_longer(three: Course) -> None:
+def test_a_reply_that_was_read_holds_its_bytes_no_longer(three: RunContext) -> None:
     """Flower's loop keeps every reply until the next ones are there, at 195 MB each."""
     sent = orders(three)
     arrived = answers(sent, north=1.0)
@@ -124,7 +133,7 @@ def test_a_reply_that_was_read_holds_its_bytes_no_longer(three: Course) -> None:
     assert [len(message.content) for message in arrived] == [0]
 
 
-def test_an_error_says_the_site_s_reason(three: Course) -> None:
+def test_an_error_says_the_site_s_reason(three: RunContext) -> None:
     sent = orders(three)
     arrived = [fault(sent["north"], 105, "north: the private store"), fault(sent["east"], 8, "")]
     assert sort(three, sent, arrived).faults == {
@@ -134,7 +143,7 @@ def test_an_error_says_the_site_s_reason(three: Course) -> None:
     }
 
 
-def test_a_stranger_s_error_is_told_with_every_silent_site(three: Course) -> None:
+def test_a_stranger_s_error_is_told_with_every_silent_site(three: RunContext) -> None:
     sent = orders(three)
     stranger = fault(sent["south"], 8, "killed", SUPERLINK)
     stranger.metadata.__dict__["_reply_to_message_id"] = "of another exchange"
@@ -145,7 +154,7 @@ def test_a_stranger_s_error_is_told_with_every_silent_site(three: Course) -> Non
     )
 
 
-def test_a_reply_from_a_node_outside_the_roster_is_nobody_s(three: Course) -> None:
+def test_a_reply_from_a_node_outside_the_roster_is_nobody_s(three: RunContext) -> None:
     sent = orders(three)
     arrived = answers(sent, north=1.0)
     arrived[0].metadata.__dict__["_src_node_id"] = 999
@@ -155,7 +164,7 @@ def test_a_reply_from_a_node_outside_the_roster_is_nobody_s(three: Course) -> No
 
 
 @pytest.mark.parametrize("first_is_bad", [False, True])
-def test_of_two_answers_neither_is_taken(three: Course, first_is_bad: bool) -> None:
+def test_of_two_answers_neither_is_taken(three: RunContext, first_is_bad: bool) -> None:
     sent = orders(three)
     good = answers(sent, north=1.0)
     bad = fault(sent["north"], 8, "killed")
@@ -166,7 +175,7 @@ def test_of_two_answers_neither_is_taken(three: Course, first_is_bad: bool) -> N
 
 @pytest.mark.parametrize(("needed", "enough"), [(0, False), (1, True), (2, True), (3, False)])
 def test_so_many_sites_as_min_sites_says_must_answer(needed: int, enough: bool) -> None:
-    of = course("north", "south", "east", min_sites=needed)
+    of = context("north", "south", "east", min_sites=needed)
     sent = orders(of)
     found = sort(of, sent, answers(sent, north=1.0, east=1.0))
     if enough:

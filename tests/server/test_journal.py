@@ -16,12 +16,12 @@ from common.models.sharing import shared_layout
 from common.runs.folder import RunFolder
 from common.runs.result import read_result
 from common.runs.tables import read_rows
-from server.exchange import Course, Exchange
+from server.exchange import Exchange, RunContext
 from server.journal import Journal, by_subset, rows_of, say_bytes, say_final, say_round, say_time
 from server.state import RunState
 from simulations.local import train_pooled
 from tests.federation.hospitals import federate, run_of, tiny_config
-from tests.server.answers import course, reply
+from tests.server.answers import context, reply
 
 METRICS = {"test/accuracy": 0.75, "test/auc": 0.5, "test/images": 8.0, "validation/auc": 0.25}
 
@@ -49,7 +49,7 @@ STATE = RunState(
 
 
 def test_a_row_holds_a_round_s_training_and_what_is_said_of_its_average() -> None:
-    rows = rows_of(course("north", "south"), STATE, {"north": evaluated("north")})
+    rows = rows_of(context("north", "south"), STATE, {"north": evaluated("north")})
     assert [(row.site, row.subset) for row in rows] == [("north", "test"), ("north", "validation")]
     test, validation = rows
     # Round 2 of 4 steps each ends with step 8.
@@ -61,12 +61,12 @@ def test_a_row_holds_a_round_s_training_and_what_is_said_of_its_average() -> Non
 
 
 def test_the_last_round_s_row_ends_with_the_last_step_though_it_is_shorter() -> None:
-    (row, _) = rows_of(course("north"), replace(STATE, round=3), {"north": evaluated("north")})
+    (row, _) = rows_of(context("north"), replace(STATE, round=3), {"north": evaluated("north")})
     assert row.step == 10
 
 
 def test_a_site_left_out_of_a_round_has_its_bytes_and_no_loss() -> None:
-    (row, _) = rows_of(course("north", "south"), STATE, {"south": evaluated("south")})
+    (row, _) = rows_of(context("north", "south"), STATE, {"south": evaluated("south")})
     assert math.isnan(row.train_loss)
     assert (row.images_seen, row.bytes_down, row.bytes_up) == (0, 71, 0)
 
@@ -85,12 +85,12 @@ def test_a_round_s_line_names_losses_figures_bytes_and_who_is_left_out() -> None
         {"north": (2_500_000, 2_400_000), "south": (2_500_000, 0)},
     )
     after = RunState(1, np.zeros(8))
-    assert say_round(course("north", "south"), after, first, 3725) == (
+    assert say_round(context("north", "south"), after, first, 3725) == (
         "round 1/3: north loss 0.5124; south LEFT OUT: it answered twice; 5.0 MB down, 2.4 MB up; "
         "1 h 2 min left"
     )
     again = Exchange({"north": reply("north", round=3, metrics=metrics)}, {}, {"north": (1, 1)})
-    said = say_round(course("north"), replace(after, round=3), again, 0)
+    said = say_round(context("north"), replace(after, round=3), again, 0)
     assert "(after round 2: accuracy 0.750)" in said
 
 
@@ -122,13 +122,13 @@ def journal(tmp_path: Path) -> Journal:
     config = tiny_config(tmp_path)
     network = build_network(config, config.site_names)
     layout = shared_layout(network)
-    held: Course = replace(course("north", "south"), config=config, layout=layout)
+    held: RunContext = replace(context("north", "south"), config=config, layout=layout)
     return Journal(RunFolder.create(config, "federated", tmp_path / "runs"), held, network)
 
 
 def weights(journal: Journal) -> NDArray[np.float32]:
     """Return shared tensors of the journal's network, shape (layout.size,)."""
-    return np.linspace(-1, 1, journal.course.layout.size, dtype=np.float32)
+    return np.linspace(-1, 1, journal.context.layout.size, dtype=np.float32)
 
 
 def test_initial_weights_have_no_row(journal: Journal) -> None:
@@ -158,7 +158,9 @@ def test_the_chosen_weights_are_the_average_that_validation_saw(journal: Journal
     assert not path.exists()
     journal.note_best(before, after)
     tensors, _ = load_tensors(path)
-    found = np.concatenate([t.flatten() for t in (tensors[n] for n in journal.course.layout.names)])
+    found = np.concatenate(
+        [t.flatten() for t in (tensors[n] for n in journal.context.layout.names)]
+    )
     assert found.tobytes() == averaged.tobytes() == journal.chosen().tobytes()
     # An older choice that stands is not written again.
     path.unlink()
@@ -184,7 +186,7 @@ def test_a_finished_run_holds_the_last_average_and_null_for_what_is_undefined(
     assert result["budget"]["images_per_site"] == 40
     assert result["weights_digest"] == {"shared": sha256(shared.tobytes()).hexdigest()}
     tensors, _ = load_tensors(journal.folder.path / "shared.safetensors")
-    assert set(tensors) == set(journal.course.layout.names)
+    assert set(tensors) == set(journal.context.layout.names)
 
 
 def shape_of(value: Any) -> Any:
