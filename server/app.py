@@ -21,7 +21,7 @@ from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
 from common.models.network import build_network
 from common.models.sharing import pack, shared_layout
-from common.runs.folder import RunFolder, ending_told, runs_base
+from common.runs.folder import RunFolder, record_end, runs_base
 from server.checkpoints import load_checkpoint
 from server.exchange import (
     Exchange,
@@ -54,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
     if folder.result.get("status") == "completed":
         log(INFO, "The run %s is complete already.", folder.path)
         return
-    with ending_told(folder, "the server was stopped"):
+    with record_end(folder, "the server was stopped"):
         coordinate(grid, config, folder)
 
 

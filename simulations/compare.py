@@ -17,7 +17,7 @@ from simulations.comparison import (
     make_cells,
     make_comparison,
     publish,
-    settle_settings,
+    resolve_settings,
     time_left,
 )
 from simulations.report.records import LABELS
@@ -73,7 +73,7 @@ def compare(
     cells = make_cells(config, seeds, folds, modes)
     ongoing = make_comparison(config, base, cells)
     with alone_in(ongoing.folder):
-        settle_settings(ongoing)
+        resolve_settings(ongoing)
         todo = [cell for cell in cells if not is_done(ongoing, cell)]
         if len(todo) < len(cells):
             listener.message(f"{len(cells) - len(todo)} of {len(cells)} runs are complete already.")

@@ -120,7 +120,7 @@ def make_comparison(config: Config, base: Path, cells: tuple[Cell, ...]) -> Ongo
     return OngoingComparison(common, folder, cells)
 
 
-def settle_settings(ongoing: OngoingComparison) -> None:
+def resolve_settings(ongoing: OngoingComparison) -> None:
     """Write down the comparison's configuration, or check it against what is written.
 
     Raises

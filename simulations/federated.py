@@ -16,13 +16,13 @@ from common.console.progress import ProgressListener
 from common.errors import RunError, XsiteError
 from common.runs.folder import RunFolder, read_run_config, refuse_taken
 from common.runs.result import differing_keys, read_result
-from simulations.runtime.backends import Ending, Ground, Launch, follow
+from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
 from simulations.runtime.locks import alone_in
 from simulations.runtime.placement import Placement, bytecode_folder, child_environment, place
 from simulations.runtime.processes import ProcessTree, terminable, undisturbed
-from simulations.runtime.resolve_config import settle
+from simulations.runtime.resolve_config import resolve_config
 from simulations.runtime.superlink import SuperLink, start_superlink, wait_until_ready
 
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
@@ -36,7 +36,7 @@ def train_federated(
     base: Path,
     listener: ProgressListener,
     placement: Placement | None = None,
-    ground: Ground | None = None,
+    backend: Backend | None = None,
 ) -> Path:
     """Train one network across the sites, none of which shows its images to another.
 
@@ -50,7 +50,7 @@ def train_federated(
         Told of progress.
     placement : Placement, optional
         Threads, CPUs and GPUs of the sites; without it the machine is dealt out evenly.
-    ground : Ground, optional
+    ground : Backend, optional
         Without it the sites are simulated.
 
     Returns
@@ -66,22 +66,22 @@ def train_federated(
         If it was stopped; the run can be resumed from the last round that ended.
     """
     refuse_taken(config, base)
-    config = settle(config, base, placement)
+    config = resolve_config(config, base, placement)
     placement = placement or place(config)
-    ground = ground or SIMULATION
+    backend = backend or SIMULATION
     run = Path(config.runs_dir) / config.run_name
-    sites = tuple(ground.own(run, site) for site in config.site_names)
+    sites = tuple(backend.own(run, site) for site in config.site_names)
     with ExitStack() as held:
         before = _open_again(run, config, held) if config.resume else {}
         if before.get("status") == "completed":
             listener.message(f"The run {run} is complete already.")
             return run
-        listener.message(f"{run}: starting {ground.name} for {len(sites)} sites")
+        listener.message(f"{run}: starting {backend.name} for {len(sites)} sites")
         folder = held.enter_context(_private_folder(config))
         held.enter_context(terminable())
         try:
-            launch = Launch(config, placement, folder, run, sites, listener)
-            ending = ground.carry_out(launch, held)
+            spec = RunSpec(config, placement, folder, run, sites, listener)
+            outcome = backend.execute(spec, held)
         except KeyboardInterrupt:
             _note_end(run, before, "interrupted", "stopped by hand")
             begun = (run / "config.toml").exists()
@@ -92,7 +92,7 @@ def train_federated(
             raise
         finally:
             listener.close()
-        return _conclude(run, sites, before, ending)
+        return _conclude(run, sites, before, outcome)
 
 
 def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
@@ -115,17 +115,17 @@ def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
     return result
 
 
-def _simulate(launch: Launch, held: ExitStack) -> Ending:
+def _simulate(spec: RunSpec, held: ExitStack) -> RunOutcome:
     """Run the app to its end, follow it, and take everything down."""
-    environment = child_environment(launch.folder, launch.config, launch.placement)
-    with _superlink(launch.folder, environment) as (link, tree):
+    environment = child_environment(spec.folder, spec.config, spec.placement)
+    with _superlink(spec.folder, environment) as (link, tree):
         # The SuperLink takes seconds to start, in which the bundle is made.
-        bundle = make_bundle(launch.folder / "app")
+        bundle = make_bundle(spec.folder / "app")
         wait_until_ready(link)
-        federation = launch.placement.federation_config(len(launch.config.site_names))
-        run_id = link.submit(bundle, launch.config.to_run_config(), federation)
+        federation = spec.placement.federation_config(len(spec.config.site_names))
+        run_id = link.submit(bundle, spec.config.to_run_config(), federation)
         try:
-            return follow(launch, link, run_id, held, tree.update)
+            return follow(spec, link, run_id, held, tree.update)
         finally:
             with undisturbed():
                 link.stop(run_id)
@@ -162,7 +162,9 @@ def _private_folder(config: Config) -> Iterator[Path]:
                 shutil.rmtree(used, ignore_errors=True)
 
 
-def _conclude(run: Path, sites: Sequence[Path], before: dict[str, Any], ending: Ending) -> Path:
+def _conclude(
+    run: Path, sites: Sequence[Path], before: dict[str, Any], outcome: RunOutcome
+) -> Path:
     """Return the folder of a run that completed.
 
     Flower calls runs completed that are not, so the run's own result decides.
@@ -176,13 +178,13 @@ def _conclude(run: Path, sites: Sequence[Path], before: dict[str, Any], ending: 
     fresh = result if result != before else {}
     if fresh.get("status") == "completed":
         return run
-    details = ending.state.details.removeprefix("Simulation failed with exception: ")
+    details = outcome.state.details.removeprefix("Simulation failed with exception: ")
     if details == NO_HEARTBEAT:
         details = "its process ended without a word, as one does that is killed for want of memory."
     vague = details in ("", "An error was encountered. Ending simulation.")
-    reason = fresh.get("reason") or (ending.error if vague and ending.error else details)
+    reason = fresh.get("reason") or (outcome.error if vague and outcome.error else details)
     if not reason:
-        outcome = ending.state.outcome or "nothing"
+        outcome = outcome.state.outcome or "nothing"
         reason = f"Flower says '{outcome}', but the server wrote no result."
     _note_end(run, before, "failed", reason)
     parts = [
@@ -208,4 +210,4 @@ def _note_end(
             RunFolder(run, read_run_config(run)).fail(status, reason)
 
 
-SIMULATION = Ground("Flower and Ray", lambda run, site: run / "sites" / site, _simulate)
+SIMULATION = Backend("Flower and Ray", lambda run, site: run / "sites" / site, _simulate)

@@ -21,7 +21,7 @@ from common.learning.loop import training_site
 from common.learning.schedule import Plan, make_plan
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
-from common.runs.folder import RunFolder, ending_told, read_run_config, refuse_taken
+from common.runs.folder import RunFolder, read_run_config, record_end, refuse_taken
 from common.runs.result import TrainingResult, subset_figures
 from common.runs.weights import weights_digest
 from simulations.local_rounds import (
@@ -102,7 +102,7 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             return folder.path
         with (
             alone_in(folder.path),
-            ending_told(folder, "stopped by hand"),
+            record_end(folder, "stopped by hand"),
             stop_between_steps() as should_stop,
         ):
             listener.message(f"{folder.path}: {network.description}, on {device.describe()}")

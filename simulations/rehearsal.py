@@ -24,7 +24,7 @@ from server.deployment.folders import (
     write_folders,
 )
 from server.deployment.units import Unit
-from simulations.runtime.backends import Ending, Ground, Launch, follow_to_the_end
+from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.placement import child_environment
 from simulations.runtime.processes import undisturbed
@@ -146,7 +146,7 @@ def standing(
                 unit.take_down()
 
 
-def deployment(proxy: Proxy | None = None) -> Ground:
+def deployment(proxy: Proxy | None = None) -> Backend:
     """Return a real deployment as what carries a federation out.
 
     Parameters
@@ -154,17 +154,17 @@ def deployment(proxy: Proxy | None = None) -> Ground:
     proxy : callable, optional
         As of :func:`standing`.
     """
-    return Ground("Flower over TLS", own_folder, partial(_carry_out, proxy))
+    return Backend("Flower over TLS", own_folder, partial(_carry_out, proxy))
 
 
-def _carry_out(proxy: Proxy | None, launch: Launch, held: ExitStack) -> Ending:
+def _carry_out(proxy: Proxy | None, spec: RunSpec, held: ExitStack) -> RunOutcome:
     """Start everything, run the app to its end, and take everything down."""
-    plan = plan_consortium(launch.config, launch.run)
-    scripts = write_folders(plan, launch.folder / "consortium")
-    environment = child_environment(launch.folder, launch.config, launch.placement)
-    bundle = make_bundle(launch.folder / "app")
-    with standing(plan, scripts, launch.folder, environment, proxy) as deployed:
-        return follow_to_the_end(launch, deployed.link, bundle, held, deployed.keep)
+    plan = plan_consortium(spec.config, spec.run)
+    scripts = write_folders(plan, spec.folder / "consortium")
+    environment = child_environment(spec.folder, spec.config, spec.placement)
+    bundle = make_bundle(spec.folder / "app")
+    with standing(plan, scripts, spec.folder, environment, proxy) as deployed:
+        return follow_to_the_end(spec, deployed.link, bundle, held, deployed.keep)
 
 
 DEPLOYMENT = deployment()

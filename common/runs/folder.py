@@ -311,7 +311,7 @@ def _now() -> str:
 
 
 @contextmanager
-def ending_told(folder: RunFolder, stopped: str) -> Iterator[None]:
+def record_end(folder: RunFolder, stopped: str) -> Iterator[None]:
     """Write into a run's folder why a block ended early, if it does.
 
     Parameters

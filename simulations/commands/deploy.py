@@ -82,7 +82,7 @@ def up(
         from simulations.federated import train_federated
         from simulations.rehearsal import DEPLOYMENT
 
-        return train_federated(config, base, listener, ground=DEPLOYMENT)
+        return train_federated(config, base, listener, backend=DEPLOYMENT)
 
     run = run_training(context, "federated", asked, training, "xsite deploy up --local")
     for part, digest in read_result(run)["weights_digest"].items():
@@ -107,7 +107,7 @@ def run(
     """
     from server.deployment.consortium import read_consortium
     from simulations.commands.train import run_training
-    from simulations.runtime.consortium import ground_of, runs_of
+    from simulations.runtime.consortium import backend_of, runs_of
 
     plan = read_consortium(consortium)
     asked = replace(
@@ -121,6 +121,6 @@ def run(
     def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from simulations.federated import train_federated
 
-        return train_federated(config, base, listener, ground=ground_of(plan))
+        return train_federated(config, base, listener, backend=backend_of(plan))
 
     run_training(context, "federated", asked, training, f"xsite deploy run {consortium}")

@@ -15,7 +15,7 @@ from simulations.runtime.following import OutputCopy, RunWatch
 from simulations.runtime.locks import alone_in
 from simulations.runtime.placement import Placement
 from simulations.runtime.processes import undisturbed
-from simulations.runtime.superlink import UNREACHABLE, RunState, SuperLink
+from simulations.runtime.superlink import UNREACHABLE, LinkRunState, SuperLink
 
 POLL_SECONDS = 0.5
 # Asking the SuperLink, and looking for new processes, takes tens of milliseconds of a processor
@@ -27,7 +27,7 @@ MOST_SUBMISSIONS = 5
 
 
 @dataclass(frozen=True)
-class Launch:
+class RunSpec:
     """A run to be.
 
     ``placement``: its place; ``folder``: a private one; ``run``: the run's; ``sites``: the sites'
@@ -43,38 +43,38 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Ending:
+class RunOutcome:
     """How a run ended: what Flower says, and the last exception in the server's output."""
 
-    state: RunState
+    state: LinkRunState
     error: str
 
 
 @dataclass(frozen=True)
-class Ground:
+class Backend:
     """What carries a federation out, and where it puts things.
 
     ``name``: what starts, for a sentence; ``own``: a site's own folder in a run, by the run's
-    folder and the site's name; ``carry_out``: runs it to its end and takes everything down.
+    folder and the site's name; ``execute``: runs it to its end and takes everything down.
     """
 
     name: str
     own: Callable[[Path, str], Path]
-    carry_out: Callable[[Launch, ExitStack], Ending]
+    execute: Callable[[RunSpec, ExitStack], RunOutcome]
 
 
 def follow_to_the_end(
-    launch: Launch,
+    spec: RunSpec,
     link: SuperLink,
     bundle: bytes,
     held: ExitStack,
     check: Callable[[], None] | None = None,
-) -> Ending:
+) -> RunOutcome:
     """Submit a run, and again where its server's process is killed: it goes on where it was.
 
     Parameters
     ----------
-    launch : Launch
+    launch : RunSpec
         The run.
     link : SuperLink
         A SuperLink of a deployment.
@@ -84,31 +84,31 @@ def follow_to_the_end(
         As of :func:`follow`.
     """
     for left in reversed(range(MOST_SUBMISSIONS)):
-        run_id = link.submit(bundle, launch.config.to_run_config(), {})
+        run_id = link.submit(bundle, spec.config.to_run_config(), {})
         try:
-            ending = follow(launch, link, run_id, held, check)
+            outcome = follow(spec, link, run_id, held, check)
         finally:
             with undisturbed():
                 link.stop(run_id)
-        if not left or not _was_killed(launch.run, ending):
+        if not left or not _was_killed(spec.run, outcome):
             break
-        launch.report.message("the server's process was killed; going on from its last checkpoint")
-        launch = replace(launch, config=launch.config.changed(resume=True))
-    return ending
+        spec.report.message("the server's process was killed; going on from its last checkpoint")
+        spec = replace(spec, config=spec.config.changed(resume=True))
+    return outcome
 
 
 def follow(
-    launch: Launch,
+    spec: RunSpec,
     link: SuperLink,
     run_id: int,
     held: ExitStack,
     check: Callable[[], None] | None = None,
-) -> Ending:
+) -> RunOutcome:
     """Tell the report and copy the log until the run has ended.
 
     Parameters
     ----------
-    launch : Launch
+    launch : RunSpec
         The run.
     link : SuperLink
         Who is asked for its state.
@@ -119,10 +119,10 @@ def follow(
     check : callable, optional
         Called now and then; what it raises ends the run.
     """
-    output = launch.folder / "server.log"
-    copy = OutputCopy(output, launch.run)
-    watch = RunWatch(launch.run, launch.sites, launch.report)
-    unlocked, answered = not launch.config.resume, True
+    output = spec.folder / "server.log"
+    copy = OutputCopy(output, spec.run)
+    watch = RunWatch(spec.run, spec.sites, spec.report)
+    unlocked, answered = not spec.config.resume, True
     started, latest = time.time(), math.inf
     with output.open("w", buffering=1) as file:
         copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
@@ -130,28 +130,28 @@ def follow(
         try:
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
                 if answered and state.status == UNREACHABLE:
-                    launch.report.message("Flower's SuperLink does not answer; waiting for it")
+                    spec.report.message("Flower's SuperLink does not answer; waiting for it")
                 answered = state.status != UNREACHABLE
                 if check is not None:
                     check()
                 for _ in range(POLLS_BETWEEN_QUESTIONS):
-                    if unlocked and (launch.run / "config.toml").exists():
-                        held.enter_context(alone_in(launch.run))
+                    if unlocked and (spec.run / "config.toml").exists():
+                        held.enter_context(alone_in(spec.run))
                         unlocked = False
                     time.sleep(POLL_SECONDS)
                     watch.update()
                     copy.update()
-                    if result_written(launch.run, started):
+                    if result_written(spec.run, started):
                         latest = min(latest, time.monotonic() + FAREWELL_SECONDS)
                         break
             copying.join(timeout=5.0)
         finally:
             copy.update()
     watch.update()
-    return Ending(state, copy.last_error())
+    return RunOutcome(state, copy.last_error())
 
 
-def _was_killed(run: Path, ending: Ending) -> bool:
+def _was_killed(run: Path, outcome: RunOutcome) -> bool:
     """Say whether the server's process ended without having said that the run is over.
 
     Killed, it leaves the run as running; stopped, as it is when the SuperExec that started it is
@@ -159,7 +159,7 @@ def _was_killed(run: Path, ending: Ending) -> bool:
     """
     begun = (run / "config.toml").exists()
     status = read_result(run).get("status") if begun else None
-    wanted = ending.state.outcome in ("completed", "stopped")
+    wanted = outcome.state.outcome in ("completed", "stopped")
     return not wanted and status in ("running", "interrupted")
 
 

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from server.deployment.consortium import Consortium
-from simulations.runtime.backends import Ending, Ground, Launch, follow_to_the_end
+from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.superlink import SuperLink
 
@@ -14,16 +14,16 @@ def runs_of(consortium: Consortium) -> Path:
     return Path(consortium.state_dir) / "runs"
 
 
-def ground_of(consortium: Consortium) -> Ground:
+def backend_of(consortium: Consortium) -> Backend:
     """Return the consortium as what carries a run out; nothing is started or taken down."""
     address = f"127.0.0.1:{consortium.superlink_port}"
     authority = Path(consortium.folder) / "ca.crt"
     link = SuperLink(None, address, None, authority, kept=True)
 
-    def carry_out(launch: Launch, held: ExitStack) -> Ending:
-        return follow_to_the_end(launch, link, make_bundle(launch.folder / "app"), held)
+    def execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
+        return follow_to_the_end(spec, link, make_bundle(spec.folder / "app"), held)
 
     # The hospitals' own folders are at the hospitals; there is nothing at these places.
-    return Ground(
-        f"the consortium {consortium.name}", lambda run, site: run / "sites" / site, carry_out
+    return Backend(
+        f"the consortium {consortium.name}", lambda run, site: run / "sites" / site, execute
     )

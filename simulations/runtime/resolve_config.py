@@ -8,7 +8,7 @@ from common.runs.folder import read_run_config, run_folder_name
 from simulations.runtime.placement import Placement, place
 
 
-def settle(config: Config, base: Path, placement: Placement | None = None) -> Config:
+def resolve_config(config: Config, base: Path, placement: Placement | None = None) -> Config:
     """Return the configuration as the run's processes get it, wherever they work.
 
     Paths are made absolute, since sites are simulated in an empty folder; the run gets its name;

@@ -27,7 +27,7 @@ UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
-class RunState:
+class LinkRunState:
     """What the SuperLink says of a run.
 
     ``status`` is pending, starting, running, finished, or that it does not answer; ``outcome``, of
@@ -130,7 +130,7 @@ class SuperLink:
             raise RunError(f"Flower did not accept the run. {self.tail()}")
         return int(reply.run_id)
 
-    def state(self, run_id: int) -> RunState:
+    def state(self, run_id: int) -> LinkRunState:
         """Return the state of a run.
 
         Raises
@@ -148,10 +148,10 @@ class SuperLink:
                 reply = client.ListRuns(ListRunsRequest(run_id=run_id))
         except Exception as error:
             if self.kept:
-                return RunState(UNREACHABLE, "", "")
+                return LinkRunState(UNREACHABLE, "", "")
             raise RunError(f"Flower's SuperLink does not answer: {error}. {self.tail()}") from error
         status = run_from_proto(reply.run_dict[run_id]).status
-        return RunState(status.status, status.sub_status, status.details)
+        return LinkRunState(status.status, status.sub_status, status.details)
 
     def stop(self, run_id: int) -> None:
         """Tell the SuperLink to stop a run; a run that has ended, or a dead SuperLink, is fine."""

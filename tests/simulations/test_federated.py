@@ -24,22 +24,22 @@ from simulations.federated import (
     _private_folder,
     train_federated,
 )
-from simulations.runtime.backends import Ending, result_written
+from simulations.runtime.backends import RunOutcome, result_written
 from simulations.runtime.locks import alone_in
 from simulations.runtime.placement import Placement
-from simulations.runtime.superlink import RunState
+from simulations.runtime.superlink import LinkRunState
 from tests.federation.hospitals import federate
 from tests.simulations.runtime.test_processes import wait_for
 from tests.simulations.tiny import tiny_config
 
 ROOT = Path(__file__).parents[2]
 
-COMPLETED = RunState("finished", "completed", "")
-FAILED = RunState("finished", "failed", "Simulation failed with exception: no site answered")
+COMPLETED = LinkRunState("finished", "completed", "")
+FAILED = LinkRunState("finished", "failed", "Simulation failed with exception: no site answered")
 
 
-def conclude(run: Path, before: dict[str, Any], ending: Ending) -> Path:
-    return _conclude(run, sorted(run.glob("sites/*")), before, ending)
+def conclude(run: Path, before: dict[str, Any], outcome: RunOutcome) -> Path:
+    return _conclude(run, sorted(run.glob("sites/*")), before, outcome)
 
 
 def make_run(base: Path, config: Config | None = None, **result: object) -> Path:
@@ -53,42 +53,48 @@ def make_run(base: Path, config: Config | None = None, **result: object) -> Path
 
 def test_a_run_that_says_it_completed_did(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="completed")
-    assert conclude(run, {}, Ending(COMPLETED, "")) == run
+    assert conclude(run, {}, RunOutcome(COMPLETED, "")) == run
 
 
 def test_a_run_that_flower_calls_completed_without_a_result_has_failed(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="running")
     with pytest.raises(RunError, match="Flower says 'completed', but the server wrote no result"):
-        conclude(run, {}, Ending(COMPLETED, ""))
+        conclude(run, {}, RunOutcome(COMPLETED, ""))
     assert read_result(run)["status"] == "failed"
 
 
 @pytest.mark.parametrize(
     ("result", "ending", "reason"),
     [
-        ({"status": "failed", "reason": "a is missing"}, Ending(FAILED, "other"), "a is missing"),
-        ({"status": "running"}, Ending(FAILED, "other"), "no site answered"),
+        (
+            {"status": "failed", "reason": "a is missing"},
+            RunOutcome(FAILED, "other"),
+            "a is missing",
+        ),
+        ({"status": "running"}, RunOutcome(FAILED, "other"), "no site answered"),
         (
             {"status": "running"},
-            Ending(
-                RunState("finished", "failed", "An error was encountered. Ending simulation."),
+            RunOutcome(
+                LinkRunState("finished", "failed", "An error was encountered. Ending simulation."),
                 "no site answered",
             ),
             "no site answered",
         ),
         (
             {"status": "running"},
-            Ending(RunState("finished", "failed", "No heartbeat received from the task"), ""),
+            RunOutcome(
+                LinkRunState("finished", "failed", "No heartbeat received from the task"), ""
+            ),
             "killed for want of memory",
         ),
     ],
 )
 def test_the_reason_is_the_best_that_somebody_gave(
-    result: dict[str, str], ending: Ending, reason: str, tmp_path: Path
+    result: dict[str, str], outcome: RunOutcome, reason: str, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, **result)
     with pytest.raises(RunError, match=f"run 'one' failed: .*{reason}.*log.txt and flower.txt"):
-        conclude(run, {}, ending)
+        conclude(run, {}, outcome)
     after = read_result(run)
     assert after["status"] == "failed"
     assert reason in after["reason"]
@@ -97,13 +103,13 @@ def test_the_reason_is_the_best_that_somebody_gave(
 def test_what_an_earlier_attempt_wrote_is_no_result_of_this_one(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="failed", reason="an earlier reason")
     with pytest.raises(RunError, match="no site answered"):
-        conclude(run, read_result(run), Ending(FAILED, ""))
+        conclude(run, read_result(run), RunOutcome(FAILED, ""))
     assert read_result(run)["reason"] == "no site answered"
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no site answered$"):
-        conclude(tmp_path / "one", {}, Ending(FAILED, ""))
+        conclude(tmp_path / "one", {}, RunOutcome(FAILED, ""))
     assert not list(tmp_path.iterdir())
 
 

@@ -147,7 +147,7 @@ def deploy(config: Config, base: Path) -> Deployed:
     """Deploy once."""
     run = base / config.run_name
     with watched(run) as watch:
-        train_federated(config, base, SilentListener(), ground=DEPLOYMENT)
+        train_federated(config, base, SilentListener(), backend=DEPLOYMENT)
     rounds = sorted(watch.checkpoints)
     released = [_released(run, site) for site in SITES]
     logs = [(own_folder(run, site) / "log.txt").read_text() for site in SITES]

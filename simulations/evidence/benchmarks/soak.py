@@ -189,7 +189,7 @@ def judge(values: Mapping[int, float], allowed: Allowance) -> Verdict:
     return Verdict(early, late, slope, fine, allowed.reason if fine else "GROWS")
 
 
-def places(folder: Path, ground: str, run: Path) -> dict[str, tuple[Path, str]]:
+def places(folder: Path, backend: str, run: Path) -> dict[str, tuple[Path, str]]:
     """Return what is counted on disk."""
     found = {
         "run's folder": (run, "*"),
@@ -201,41 +201,43 @@ def places(folder: Path, ground: str, run: Path) -> dict[str, tuple[Path, str]]:
     }
     hospitals = Path(f"{run}-hospitals")
     for site in SITES:
-        state = hospitals / site if ground == "deployment" else run / "sites" / site
-        own = state / run.name / "sites" / site if ground == "deployment" else state
+        state = hospitals / site if backend == "deployment" else run / "sites" / site
+        own = state / run.name / "sites" / site if backend == "deployment" else state
         found[f"{site}'s own files"] = (own, "*")
         found[f"{site}'s private store"] = (own / "store", "**/*")
         found[f"{site}'s ledger"] = (state / "ledger", "**/*")
-        if ground == "deployment":
+        if backend == "deployment":
             found[f"Flower's of {site}"] = (state / "flwr", "**/*")
-    if ground == "deployment":
+    if backend == "deployment":
         found["superlink.db"] = (hospitals / "coordinator", "superlink.db*")
         found["Flower's of the coordinator"] = (hospitals / "coordinator" / "flwr", "**/*")
     return found
 
 
 def main(
-    ground: Annotated[str, typer.Option(help="'deployment' or 'simulation'.")] = "deployment",
+    backend: Annotated[str, typer.Option(help="'deployment' or 'simulation'.")] = "deployment",
     rounds: Annotated[int, typer.Option(min=10, help="How many rounds.")] = 200,
     width: Annotated[float, typer.Option(help="Multiplier of every layer's width.")] = 0.05,
 ) -> None:
     """Train, look, and say what grew."""
-    if ground not in ("deployment", "simulation"):
+    if backend not in ("deployment", "simulation"):
         raise typer.BadParameter("expected 'deployment' or 'simulation'", param_hint="--ground")
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder, run = Path(name), Path(name) / "runs" / "soak"
         (folder / "t").mkdir()
         with temporary(folder / "t"):
-            soak = Soak(run, places(folder, ground, run))
+            soak = Soak(run, places(folder, backend, run))
             began = time.monotonic()
             with watched(soak):
-                soak_once(folder, run, ground, rounds, width)
-    print(f"{ground}, {len(soak.seen)} of {rounds} rounds seen, {time.monotonic() - began:.0f} s\n")
+                soak_once(folder, run, backend, rounds, width)
+    print(
+        f"{backend}, {len(soak.seen)} of {rounds} rounds seen, {time.monotonic() - began:.0f} s\n"
+    )
     if not tell(soak.seen):
         raise typer.Exit(1)
 
 
-def soak_once(folder: Path, run: Path, ground: str, rounds: int, width: float) -> None:
+def soak_once(folder: Path, run: Path, backend: str, rounds: int, width: float) -> None:
     """Train the rounds, of one step each."""
     # So many images that an epoch has ten rounds: evaluation is part of what is looked at.
     for site in SITES:
@@ -258,8 +260,8 @@ def soak_once(folder: Path, run: Path, ground: str, rounds: int, width: float) -
         "threads": 1,
     }
     config = Config().changed(**values)
-    on = DEPLOYMENT if ground == "deployment" else SIMULATION
-    train_federated(config, run.parent, SilentListener(), ground=on)
+    on = DEPLOYMENT if backend == "deployment" else SIMULATION
+    train_federated(config, run.parent, SilentListener(), backend=on)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from server.deployment.folders import COORDINATOR, write_folders
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder, plan_consortium, standing
 from simulations.runtime.bundle import build_bundle, write_app
-from simulations.runtime.consortium import ground_of, runs_of
+from simulations.runtime.consortium import backend_of, runs_of
 from simulations.runtime.placement import child_environment, place
 from simulations.runtime.processes import program_line
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -42,7 +42,7 @@ def test_a_deployment_ends_with_the_weights_of_a_simulation_and_leaves_no_proces
     federate(simulated)
     deployed = simulated.changed(runs_dir=str(tmp_path / "deployed"))
     before = {process.pid for process in psutil.process_iter()}
-    run = train_federated(deployed, tmp_path / "deployed", SilentListener(), ground=DEPLOYMENT)
+    run = train_federated(deployed, tmp_path / "deployed", SilentListener(), backend=DEPLOYMENT)
     assert_equal_tensors(run / "shared.safetensors", run_of(simulated) / "shared.safetensors")
     up = 0
     for site in deployed.site_names:
@@ -85,7 +85,7 @@ def over(lab: tuple[Config, Consortium], name: str) -> Path:
     """Run a configuration over the consortium, as `xsite deploy run` does."""
     config, plan = lab
     settings = config.changed(data="", run_name=name, join_timeout=120.0)
-    return train_federated(settings, runs_of(plan), SilentListener(), ground=ground_of(plan))
+    return train_federated(settings, runs_of(plan), SilentListener(), backend=backend_of(plan))
 
 
 @pytest.mark.slow

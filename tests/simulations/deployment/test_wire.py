@@ -88,7 +88,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
 
     recorder = Recorder(before=collect, prepare=in_small_chunks)
     run = train_federated(
-        config, Path(config.runs_dir), SilentListener(), ground=deployment(recorder)
+        config, Path(config.runs_dir), SilentListener(), backend=deployment(recorder)
     )
     capture = recorder.capture()
     replies = {site: [decode_round(m) for m in capture.sent_by(site)] for site in config.site_names}
@@ -248,7 +248,7 @@ def fail(config: Config, before: Callable[[str, str], None] | None = None) -> Ca
     recorder = Recorder(before=before) if before else Recorder()
     with pytest.raises(RunError):
         train_federated(
-            config, Path(config.runs_dir), SilentListener(), ground=deployment(recorder)
+            config, Path(config.runs_dir), SilentListener(), backend=deployment(recorder)
         )
     return recorder.capture()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from common.files import write_json
-from simulations.runtime.backends import Ending, _was_killed
-from simulations.runtime.superlink import RunState
+from simulations.runtime.backends import RunOutcome, _was_killed
+from simulations.runtime.superlink import LinkRunState
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from simulations.runtime.superlink import RunState
 def test_a_run_goes_on_by_itself_unless_somebody_ended_it(
     tmp_path: Path, outcome: str, status: str, again: bool
 ) -> None:
-    ending = Ending(RunState("finished", outcome, ""), "")
-    assert not _was_killed(tmp_path, ending)
+    outcome = RunOutcome(LinkRunState("finished", outcome, ""), "")
+    assert not _was_killed(tmp_path, outcome)
     (tmp_path / "config.toml").touch()
     write_json(tmp_path / "result.json", {"status": status, "mode": "federated"})
-    assert _was_killed(tmp_path, ending) == again
+    assert _was_killed(tmp_path, outcome) == again
