@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.adapt.adapt import ADAPTATIONS, load_trained, meet, predict_met, unlabelled
+from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met, unlabelled
 from clients.adapt.advice import RECOMMENDED, advise
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import Trust, judge, trained_predictions
+from clients.adapt.reliability import Reliability, judge, trained_predictions
 from clients.prediction import decode_images, find_images
 from common.config.schema import SITE_NAME, Config
 from common.data.decode import DecodeSettings
@@ -64,7 +64,7 @@ class Onboarded:
         Names of the classes, in label order.
     distances : Distances
         To the trained sites.
-    trust : Trust
+    trust : Reliability
         What can be said without labels.
     figures : dict of str to Metrics
         By adaptation, where the labels were to be used; else empty.
@@ -81,7 +81,7 @@ class Onboarded:
     probabilities: dict[str, NDArray[np.float64]]
     classes: tuple[str, ...]
     distances: Distances
-    trust: Trust
+    trust: Reliability
     figures: dict[str, Metrics]
     advice: tuple[str, ...]
     failures: tuple[tuple[Path, str], ...]
@@ -145,7 +145,7 @@ def onboard(
     everything = np.arange(len(images), dtype=np.int64)
     site = unlabelled(name, torch.from_numpy(images), everything)
     with limited_threads(config):
-        met = meet(network.to(chosen.device), site, config, chosen)
+        met = adapt_to_site(network.to(chosen.device), site, config, chosen)
         probabilities = {
             adapted: predict_met(one, site, everything, config, chosen)
             for adapted, one in met.networks.items()

@@ -59,7 +59,7 @@ NOTHING_SHARED = (
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Adaptation:
     """What a trained network makes of a new site.
 
     Attributes
@@ -123,7 +123,9 @@ def unlabelled(name: str, images: torch.Tensor, chosen: NDArray[np.int64]) -> Tr
     return TrainingSite(name, images, torch.zeros(len(images), dtype=torch.int64), chosen)
 
 
-def meet(network: Network, site: TrainingSite, config: Config, device: Device) -> Meeting:
+def adapt_to_site(
+    network: Network, site: TrainingSite, config: Config, device: Device
+) -> Adaptation:
     """Give a new site every one of the adaptations.
 
     Parameters
@@ -164,7 +166,7 @@ def meet(network: Network, site: TrainingSite, config: Config, device: Device) -
     for norm in own_norms(networks["test-batch"], site.name):
         # Without them PyTorch normalises by the batch, in eval mode too.
         norm.running_mean = norm.running_var = None
-    return Meeting({name: networks[name] for name in ADAPTATIONS}, distances)
+    return Adaptation({name: networks[name] for name in ADAPTATIONS}, distances)
 
 
 def _has_dsbn(network: Network) -> bool:
@@ -214,7 +216,7 @@ def predict_met(
     Parameters
     ----------
     network : Network
-        One of a :class:`Meeting`.
+        One of a :class:`Adaptation`.
     site : TrainingSite
         The new site; no label is read.
     indices : ndarray of int64, shape (n,)

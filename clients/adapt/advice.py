@@ -3,7 +3,7 @@
 import math
 
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import FEW_IMAGES, LABELLED_SAMPLE, Trust
+from clients.adapt.reliability import FEW_IMAGES, LABELLED_SAMPLE, Reliability
 
 RECOMMENDED = "re-estimated"
 WIDE_ERROR = 0.1
@@ -11,7 +11,7 @@ WIDE_ERROR = 0.1
 
 
 def advise(
-    site: str, images: int, distances: Distances, trust: Trust, measured: bool = False
+    site: str, images: int, distances: Distances, trust: Reliability, measured: bool = False
 ) -> tuple[str, ...]:
     """Say what the figures of a new site mean and what to do.
 
@@ -23,7 +23,7 @@ def advise(
         Images that it was adapted to.
     distances : Distances
         Of the site to the trained ones.
-    trust : Trust
+    trust : Reliability
         The figures.
     measured : bool
         Whether labels were there to measure with.
@@ -46,7 +46,7 @@ def advise(
     )
 
 
-def _recommended(images: int, trust: Trust) -> str:
+def _recommended(images: int, trust: Reliability) -> str:
     if images < FEW_IMAGES:
         return (
             f"Warning: {images} images are few. Statistics of fewer than {FEW_IMAGES} are a guess "
@@ -81,7 +81,7 @@ def _distance(site: str, distances: Distances) -> str:
     )
 
 
-def _agreement(trust: Trust) -> str:
+def _agreement(trust: Reliability) -> str:
     said = f"All adaptations decide alike on {trust.agreement:.0%} of the images."
     if trust.disagreement == 0:
         return f"{said} That they agree does not show that they are right."
@@ -97,7 +97,7 @@ def _agreement(trust: Trust) -> str:
     return said
 
 
-def _confidence(trust: Trust) -> str:
+def _confidence(trust: Reliability) -> str:
     said = f"Mean confidence is {trust.confidence:.2f}"
     if math.isnan(trust.estimate):
         return f"{said}; no labelled predictions of trained sites are here to hold it against."

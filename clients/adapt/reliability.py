@@ -43,7 +43,7 @@ LABELLED_SAMPLE = 100
 
 
 @dataclass(frozen=True)
-class Trust:
+class Reliability:
     """Figures of a new site that need no label of it; NaN where one cannot be had.
 
     Attributes
@@ -90,7 +90,7 @@ def judge(
     probabilities: Mapping[str, NDArray[np.float64]],
     distances: Distances,
     trained: Mapping[str, PredictionsTable],
-) -> Trust:
+) -> Reliability:
     """Gather what can be said without labels.
 
     Parameters
@@ -108,7 +108,7 @@ def judge(
     judged = next(iter(probabilities.values())).max(axis=1)
     confidence = {site: table.probabilities.max(axis=1) for site, table in trained.items()}
     correct = {s: t.probabilities.argmax(axis=1) == t.labels for s, t in trained.items()}
-    return Trust(
+    return Reliability(
         nearest_distance=distances.to[distances.nearest],
         usual_distance=distances.usual,
         agreement=float(alike.mean()),

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.adapt.adapt import load_trained, meet, predict_met
+from clients.adapt.adapt import adapt_to_site, load_trained, predict_met
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import Trust, judge, trained_predictions
+from clients.adapt.reliability import Reliability, judge, trained_predictions
 from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folds import split_site
@@ -31,7 +31,7 @@ class Unseen:
         By adaptation.
     distances : Distances
         Of the site to the trained ones.
-    trust : Trust
+    trust : Reliability
         What can be said of it without the labels.
     """
 
@@ -39,7 +39,7 @@ class Unseen:
     labels: NDArray[np.int64]
     probabilities: dict[str, NDArray[np.float64]]
     distances: Distances
-    trust: Trust
+    trust: Reliability
 
 
 def visit(run: Path, data: SiteData, config: Config, device: Device) -> Unseen:
@@ -69,7 +69,7 @@ def visit(run: Path, data: SiteData, config: Config, device: Device) -> Unseen:
     split = split_site(data, config)
     with limited_threads(own):
         site = training_site(data, split, device)
-        met = meet(network.to(device.device), site, own, device)
+        met = adapt_to_site(network.to(device.device), site, own, device)
         probabilities = {
             name: predict_met(one, site, split.test, own, device)
             for name, one in met.networks.items()
@@ -91,7 +91,7 @@ def evaluate_unseen(
     dict
         Adaptation → ``accuracy``, ``f1``, ``sensitivity``, ``precision``, ``auc``, ``loss`` and
         ``images``; ``"distances"`` → distance by trained site; ``"trust"`` → the figures of
-        :class:`~clients.adapt.reliability.Trust`. What is undefined is NaN.
+        :class:`~clients.adapt.reliability.Reliability`. What is undefined is NaN.
     """
     found = visit(run, data, config, device)
     figures: dict[str, dict[str, float]] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.adapt.adapt import ADAPTATIONS, meet, predict_met
+from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, predict_met
 from common.config.load import make_config
 from common.data.augment import prepare
 from common.errors import RunError
@@ -56,7 +56,7 @@ def own(made: Network, name: str) -> list[dict[str, Tensor]]:
 def test_nothing_that_was_trained_changes_and_no_label_is_read() -> None:
     made, place = trained("a", "b"), unlabelled("new", site("x", 30))
     before = state(made)
-    met = meet(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config(), CPU64)
     assert tuple(met.networks) == ADAPTATIONS
     for adapted in met.networks.values():
         predict_met(adapted, place, place.train, config(), CPU64)
@@ -70,7 +70,7 @@ def test_nothing_that_was_trained_changes_and_no_label_is_read() -> None:
 
 def test_averages_are_those_of_the_trained_sites() -> None:
     made = trained("a", "b", "c")
-    met = meet(made, site("new", 30), config(), CPU64)
+    met = adapt_to_site(made, site("new", 30), config(), CPU64)
     for name, only in (("averaged", None), ("re-estimated", ("weight", "bias"))):
         for new, *others in zip(
             own(met.networks[name], "new"), *(own(made, s) for s in "abc"), strict=True
@@ -82,7 +82,7 @@ def test_averages_are_those_of_the_trained_sites() -> None:
 
 def test_statistics_of_the_first_layer_by_hand() -> None:
     made, place = trained("a", "b"), site("new", 40)
-    met = meet(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config(), CPU64)
     # 40 images are one batch: mean and unbiased variance over images and places.
     maps = made.body[0](prepare(place.images, 16).double()).detach()
     norm = norms(met.networks["re-estimated"], "new")[0]
@@ -97,7 +97,7 @@ def test_the_images_of_a_trained_site_bring_its_own_statistics_back() -> None:
             norm.weight.data += 0.3 * torch.from_numpy(normal(len(norm.weight), seed=number))
     estimate_statistics(made, place, config(), CPU64)
     estimate_statistics(made, site("b", 60), config(), CPU64)
-    met = meet(made, unlabelled("new", place), config(), CPU64)
+    met = adapt_to_site(made, unlabelled("new", place), config(), CPU64)
     for new, old in zip(own(met.networks["re-estimated"], "new"), own(made, "a"), strict=True):
         for key in ("running_mean", "running_var"):
             torch.testing.assert_close(new[key], old[key], rtol=1e-9, atol=1e-12)
@@ -114,10 +114,10 @@ def test_the_images_of_a_trained_site_bring_its_own_statistics_back() -> None:
 
 def test_a_test_batch_is_normalised_by_itself_in_random_batches_alike_in_size() -> None:
     made, place = trained("a", "b"), site("new", 70)
-    met = meet(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config(), CPU64)
     adapted = met.networks["test-batch"]
     found = predict_met(adapted, place, place.train, config(), CPU64)
-    by_train_mode = meet(made, place, config(), CPU64).networks["averaged"]
+    by_train_mode = adapt_to_site(made, place, config(), CPU64).networks["averaged"]
     for norm in own_norms(by_train_mode, "new"):
         norm.train()
     order = numpy_generator(0, "new", "test batches").permutation(70)
@@ -138,7 +138,7 @@ def test_adapters_are_averaged_too() -> None:
     for number, (name, tensor) in enumerate(made.state_dict().items()):
         if ".adapters." in name:
             tensor += torch.from_numpy(normal(*tensor.shape, seed=number))
-    met = meet(made, site("new", 30), config(), CPU64)
+    met = adapt_to_site(made, site("new", 30), config(), CPU64)
     adapters = {n: t for n, t in met.networks["re-estimated"].state_dict().items() if "adap" in n}
     means = [n for n in adapters if ".sites.new." in n]
     assert means
@@ -151,7 +151,7 @@ def test_adapters_are_averaged_too() -> None:
 def test_ms_net_s_branches_come_along_and_no_prediction_reads_them() -> None:
     small = config(image_size=32, width=0.05, auxiliary=True, precision="float64")
     made = build_network(small, ["a", "b"])
-    met = meet(made, site("new", 20, size=36), small, CPU64)
+    met = adapt_to_site(made, site("new", 20, size=36), small, CPU64)
     adapted = met.networks["re-estimated"]
     place = site("new", 20, size=36)
     before = predict_met(adapted, place, place.train, small, CPU64)
@@ -167,7 +167,7 @@ def test_shared_normalisation_is_kept_or_re_estimated_in_a_copy() -> None:
     expected, _ = predict(
         made, dataclasses.replace(site("x", 40), name="a"), place.train, config(), CPU64
     )
-    met = meet(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config(), CPU64)
     assert same(before, state(made)) and not private_state(made)
     for name in ("averaged", "nearest"):
         found = predict_met(met.networks[name], place, place.train, config(), CPU64)
@@ -184,9 +184,9 @@ def test_shared_normalisation_is_kept_or_re_estimated_in_a_copy() -> None:
 def test_what_cannot_be_met_is_refused() -> None:
     made = trained("a", "b")
     with pytest.raises(RunError, match="modules for site 'a' already"):
-        meet(made, site("a"), config(), CPU64)
+        adapt_to_site(made, site("a"), config(), CPU64)
     with pytest.raises(RunError, match="1 images to adapt to; statistics need two"):
-        meet(made, site("new", 1), config(), CPU64)
+        adapt_to_site(made, site("new", 1), config(), CPU64)
     small = make_config(
         {
             **{"sites": "a,b", "image-size": 32, "width": 0.05, "exchange": "prototypes"},
@@ -196,4 +196,4 @@ def test_what_cannot_be_met_is_refused() -> None:
     alone = build_network(small, ["a"])
     assert isinstance(alone, PrivateNetwork)
     with pytest.raises(RunError, match="share no weights"):
-        meet(alone, site("new"), small, CPU64)
+        adapt_to_site(alone, site("new"), small, CPU64)
