@@ -31,11 +31,11 @@ from clients.adapt.distance import Distances, site_distances
 from common.config.schema import Config
 from common.device import Device
 from common.errors import RunError
-from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, own_norms, predict
+from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, predict, site_norms
 from common.learning.loop import TrainingSite
 from common.models import dsbn
 from common.models.network import Network, PrivateNetwork
-from common.models.per_site import OwnModules
+from common.models.per_site import PerSite
 from common.models.sharing import shared_names
 from common.randomness import numpy_generator
 from common.runs.result import read_result
@@ -163,7 +163,7 @@ def adapt_to_site(
     else:
         distances = Distances(distances.to, {})
     networks["test-batch"] = _copy(networks["averaged"])
-    for norm in own_norms(networks["test-batch"], site.name):
+    for norm in site_norms(networks["test-batch"], site.name):
         # Without them PyTorch normalises by the batch, in eval mode too.
         norm.running_mean = norm.running_var = None
     return Adaptation({name: networks[name] for name in ADAPTATIONS}, distances)
@@ -184,7 +184,7 @@ def _copy(network: Network) -> Network:
 def _averaged(network: Network, site: str) -> Network:
     """Return a copy that knows a further site, whose own tensors are the trained sites' means."""
     met = _copy(network)
-    places = [place for place in met.modules() if isinstance(place, OwnModules)]
+    places = [place for place in met.modules() if isinstance(place, PerSite)]
     if not _has_dsbn(network):
         dsbn.part_shared(met, met.sites, met.routing)
     met.add_site(site, like=met.sites[0])
@@ -201,7 +201,7 @@ def _averaged(network: Network, site: str) -> Network:
 
 def _copy_own(network: Network, source: str, target: str) -> None:
     for place in network.modules():
-        if isinstance(place, OwnModules):
+        if isinstance(place, PerSite):
             place.sites[target].load_state_dict(place.sites[source].state_dict())
 
 

@@ -18,7 +18,7 @@ from common.device import Device
 from common.errors import RunError
 from common.learning.loop import TrainingSite
 from common.models.network import Network
-from common.models.per_site import OwnModules
+from common.models.per_site import PerSite
 from common.randomness import numpy_generator
 from common.tasks.metrics import Metrics, auc_interval, measure
 
@@ -31,8 +31,8 @@ __all__ = [
     "evaluate_site",
     "in_mode",
     "measure",
-    "own_norms",
     "predict",
+    "site_norms",
 ]
 
 EVALUATION_BATCH = 64
@@ -155,12 +155,12 @@ def evaluate_site(
     return metrics, predictions
 
 
-def own_norms(network: nn.Module, site: str) -> list[_BatchNorm]:
+def site_norms(network: nn.Module, site: str) -> list[_BatchNorm]:
     """Return every BatchNorm that is a site's own, in the network's order."""
     return [
         norm
         for place in network.modules()
-        if isinstance(place, OwnModules)
+        if isinstance(place, PerSite)
         for norm in place.sites[site].modules()
         if isinstance(norm, _BatchNorm)
     ]
@@ -190,7 +190,7 @@ def estimate_statistics(
     device : Device
         Where to compute.
     """
-    norms = own_norms(network, site.name)
+    norms = site_norms(network, site.name)
     # In random order: files are sorted by class, and a batch of one class is not the site.
     generator = numpy_generator(config.seed, site.name, "statistics")
     chosen = generator.permutation(site.train)[: config.statistics_images]

@@ -207,13 +207,13 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total_steps)
-        images, labels, segments = _joint_batch(sites, config, device, step)
+        images, labels, site_slices = _joint_batch(sites, config, device, step)
         weight = contrastive_weight(config, step, total_steps)
         # Dropout knows no generator of its own.
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
             with device.autocast():
-                output = network(images, segments)
-                batch = Batch(images, labels, segments, output)
+                output = network(images, site_slices)
+                batch = Batch(images, labels, site_slices, output)
                 further = [term(batch) for term in terms]
             loss = objective(output, labels, config, weight, constants, further)
         optimizer.zero_grad(set_to_none=True)
@@ -232,7 +232,7 @@ def _joint_batch(
     sites: Sequence[TrainingSite], config: Config, device: Device, step: int
 ) -> tuple[Tensor, Tensor, list[tuple[str, int]]]:
     """Return images (batch, 3, h, w), labels (batch,) and segments of one step."""
-    images, labels, segments = [], [], []
+    images, labels, site_slices = [], [], []
     for site in sites:
         indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name)
         raw, own_labels = site.batch(indices, device)
@@ -240,9 +240,9 @@ def _joint_batch(
         scale = (config.crop_scale, config.crop_scale_max)
         images.append(augment(raw, config.image_size, scale, config.flip, generator))
         labels.append(own_labels)
-        segments.append((site.name, len(own_labels)))
+        site_slices.append((site.name, len(own_labels)))
     batch = images[0] if len(images) == 1 else torch.cat(images)
-    return batch.to(device.images_dtype), torch.cat(labels), segments
+    return batch.to(device.images_dtype), torch.cat(labels), site_slices
 
 
 class _Account:

@@ -42,8 +42,8 @@ def model_contrast(
 
     def term(batch: Batch) -> Tensor:
         with torch.no_grad():
-            to_received = received(batch.images, batch.segments).projection
-            to_last = last(batch.images, batch.segments).projection
+            to_received = received(batch.images, batch.site_slices).projection
+            to_last = last(batch.images, batch.site_slices).projection
         own = at_least_float32(batch.output.projection)
         logits = torch.stack(
             [F.cosine_similarity(own, other.to(own.dtype)) for other in (to_received, to_last)],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from common.models.network import Output
-from common.models.per_site import Segments
+from common.models.per_site import SiteSlices
 
 
 class Batch(NamedTuple):
@@ -18,7 +18,7 @@ class Batch(NamedTuple):
         As the network got them.
     labels : Tensor, shape (batch,)
         Their classes.
-    segments : sequence of (str, int)
+    site_slices : sequence of (str, int)
         Whose they are.
     output : Output
         What the network says of them.
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    segments: Segments
+    site_slices: SiteSlices
     output: Output
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from common.models.per_site import OwnModules, SiteRouting
+from common.models.per_site import PerSite, SiteRouting
 
 Kind = Literal["series", "parallel"]
 
@@ -71,7 +71,7 @@ class AdaptedConvolution(nn.Conv2d):
         )
         self.weight, self.bias = convolution.weight, convolution.bias
         self.kind = kind
-        self.adapters = OwnModules(
+        self.adapters = PerSite(
             {
                 site: Adapter(outputs, outputs)
                 if kind == "series"
@@ -117,5 +117,5 @@ def _adapt(
             if id(child) not in done:
                 done[id(child)] = AdaptedConvolution(child, sites, routing, kind)
             module._modules[name] = done[id(child)]
-        elif not isinstance(child, OwnModules | AdaptedConvolution):
+        elif not isinstance(child, PerSite | AdaptedConvolution):
             _adapt(child, sites, routing, kind, done)

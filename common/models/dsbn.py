@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.models.per_site import OwnModules, SiteRouting
+from common.models.per_site import PerSite, SiteRouting
 
 
-class DomainBatchNorm(OwnModules):
+class DomainBatchNorm(PerSite):
     """One BatchNorm per site; each image is normalised by its own site's.
 
     Parameters
@@ -64,7 +64,7 @@ def _convert(
             done[id(module)] = DomainBatchNorm(_unsynchronised(module), sites, routing)
         else:
             done[id(module)] = module
-            if not isinstance(module, OwnModules):
+            if not isinstance(module, PerSite):
                 for name, child in module._modules.items():
                     if child is not None:
                         module._modules[name] = _convert(child, sites, routing, done)
@@ -95,7 +95,7 @@ def drop_counters(module: nn.Module) -> None:
     for child in module.children():
         if isinstance(child, _BatchNorm):
             child.num_batches_tracked = None
-        elif not isinstance(child, OwnModules):
+        elif not isinstance(child, PerSite):
             drop_counters(child)
 
 

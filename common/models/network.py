@@ -78,20 +78,20 @@ class Network(nn.Module):
         self.sites = tuple(sites)
         self.description = description
         self.routing = own.SiteRouting()
-        self.auxiliary = own.OwnModules(auxiliary, self.routing) if auxiliary else None
+        self.auxiliary = own.PerSite(auxiliary, self.routing) if auxiliary else None
         if own_normalisation:
             dsbn.convert(self, self.sites, self.routing)
         else:
             dsbn.drop_counters(self)
 
-    def forward(self, images: Tensor, segments: own.Segments) -> Output:
+    def forward(self, images: Tensor, site_slices: own.SiteSlices) -> Output:
         """Classify and project a batch.
 
         Parameters
         ----------
         images : Tensor, shape (batch, 3, height, width)
             Every site's images together.
-        segments : sequence of (str, int)
+        site_slices : sequence of (str, int)
             Sites with their number of images, in the batch's order.
 
         Raises
@@ -99,8 +99,8 @@ class Network(nn.Module):
         RunError
             If the segments do not add up to the batch or name an unknown site.
         """
-        own.check_segments(segments, self.sites, len(images))
-        self.routing.segments = tuple(segments)
+        own.check_segments(site_slices, self.sites, len(images))
+        self.routing.segments = tuple(site_slices)
         embedding = self.body(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         return Output(self.head(embedding), embedding, self.projection(embedding), branch)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.errors import RunError
 from common.randomness import seeded_torch
 
-Segments = Sequence[tuple[str, int]]
+SiteSlices = Sequence[tuple[str, int]]
 
 
 class SiteRouting:
@@ -17,7 +17,7 @@ class SiteRouting:
 
     Attributes
     ----------
-    segments : tuple of (str, int)
+    site_slices : tuple of (str, int)
         Sites with their number of images, in the batch's order. ``Network.forward`` sets it.
     """
 
@@ -32,7 +32,7 @@ class _SiteModules(nn.ModuleDict):
         self._modules[key] = module
 
 
-class OwnModules(nn.Module):
+class PerSite(nn.Module):
     """One module per site; each image passes through its own site's.
 
     Parameters
@@ -74,23 +74,23 @@ class OwnModules(nn.Module):
         RunError
             If the segments do not add up to the batch or name an unknown site.
         """
-        segments = self.routing.segments
-        check_segments(segments, tuple(self.sites), len(features))
-        if len(segments) == 1:
-            whole: Tensor = self.sites[segments[0][0]](features)
+        site_slices = self.routing.segments
+        check_segments(site_slices, tuple(self.sites), len(features))
+        if len(site_slices) == 1:
+            whole: Tensor = self.sites[site_slices[0][0]](features)
             return whole
-        parts = torch.split(features, [images for _, images in segments])
+        parts = torch.split(features, [images for _, images in site_slices])
         return torch.cat(
-            [self.sites[site](part) for (site, _), part in zip(segments, parts, strict=True)]
+            [self.sites[site](part) for (site, _), part in zip(site_slices, parts, strict=True)]
         )
 
 
-def check_segments(segments: Segments, sites: Sequence[str], images: int) -> None:
+def check_segments(site_slices: SiteSlices, sites: Sequence[str], images: int) -> None:
     """Check that segments name known sites and cover the batch.
 
     Parameters
     ----------
-    segments : sequence of (str, int)
+    site_slices : sequence of (str, int)
         Sites with their number of images.
     sites : sequence of str
         Sites that the network knows.
@@ -102,12 +102,14 @@ def check_segments(segments: Segments, sites: Sequence[str], images: int) -> Non
     RunError
         Saying which site is unknown, or how many images the segments leave over.
     """
-    if sum(count for _, count in segments) != images or any(count < 1 for _, count in segments):
+    if sum(count for _, count in site_slices) != images or any(
+        count < 1 for _, count in site_slices
+    ):
         raise RunError(
-            f"The batch holds {images} images, but its segments are {list(segments)}; "
+            f"The batch holds {images} images, but its segments are {list(site_slices)}; "
             "every segment needs an image, and together they must cover the batch."
         )
-    for site, _ in segments:
+    for site, _ in site_slices:
         if site not in sites:
             raise RunError(
                 f"The network has nothing of site '{site}'; "
@@ -132,7 +134,7 @@ def add_site(network: nn.Module, site: str, like: str | None = None) -> None:
     RunError
         If ``site`` is known already or ``like`` is not known.
     """
-    places = [child for child in network.modules() if isinstance(child, OwnModules)]
+    places = [child for child in network.modules() if isinstance(child, PerSite)]
     for place in places:
         known = tuple(place.sites)
         if site in known:

@@ -1,7 +1,7 @@
 """Which tensor is shared and which is private: decided here, and only here.
 
 A tensor is private if it lies in or below a module whose class says ``private = True``, as
-:class:`~common.models.per_site.OwnModules` does. Every other tensor of the state dict is shared.
+:class:`~common.models.per_site.PerSite` does. Every other tensor of the state dict is shared.
 The type decides, however the module is called and however deeply it is nested.
 
 Shared tensors are floating point of one type, so that an average of them means something. A
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ReplyError, RunError, StoreError
-from common.models.per_site import OwnModules
+from common.models.per_site import PerSite
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -269,7 +269,7 @@ def _owners(network: nn.Module) -> dict[str, str]:
     return {
         f"{name}.sites.{site}.".lstrip("."): site
         for name, module in network.named_modules(remove_duplicate=False)
-        if isinstance(module, OwnModules)
+        if isinstance(module, PerSite)
         for site in module.sites
     }
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.models.network import Network
-from common.models.per_site import OwnModules
+from common.models.per_site import PerSite
 from common.models.sharing import shared_names
 from common.randomness import seeded_torch, torch_generator
 
@@ -63,7 +63,7 @@ def shared_parameters(network: Network) -> list[nn.Parameter]:
 def forget_normalisation(network: Network) -> None:
     """Put the initial normalisation in the place of a site's own, as one who does not know it."""
     for place in network.modules():
-        if isinstance(place, OwnModules):
+        if isinstance(place, PerSite):
             for module in place.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.reset_parameters()

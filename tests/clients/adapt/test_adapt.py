@@ -12,7 +12,7 @@ from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, predict_met
 from common.config.load import make_config
 from common.data.augment import prepare
 from common.errors import RunError
-from common.learning.evaluation import estimate_statistics, own_norms, predict
+from common.learning.evaluation import estimate_statistics, predict, site_norms
 from common.learning.loop import TrainingSite
 from common.models.adapters import adapt
 from common.models.dsbn import DomainBatchNorm
@@ -118,7 +118,7 @@ def test_a_test_batch_is_normalised_by_itself_in_random_batches_alike_in_size() 
     adapted = met.networks["test-batch"]
     found = predict_met(adapted, place, place.train, config(), CPU64)
     by_train_mode = adapt_to_site(made, place, config(), CPU64).networks["averaged"]
-    for norm in own_norms(by_train_mode, "new"):
+    for norm in site_norms(by_train_mode, "new"):
         norm.train()
     order = numpy_generator(0, "new", "test batches").permutation(70)
     assert set(place.labels[order[:35]].tolist()) == {0, 1}

@@ -57,9 +57,9 @@ def test_moon_prefers_the_received_model_to_the_last() -> None:
         next(present.parameters()).add_(0.05)
     batch = batch_of(present)
     z = batch.output.projection
-    images, segments = batch.images, batch.segments
-    near = F.cosine_similarity(z, received(images, segments).projection) / 0.5
-    far = F.cosine_similarity(z, last(images, segments).projection) / 0.5
+    images, site_slices = batch.images, batch.site_slices
+    near = F.cosine_similarity(z, received(images, site_slices).projection) / 0.5
+    far = F.cosine_similarity(z, last(images, site_slices).projection) / 0.5
     by_hand = -(near.exp() / (near.exp() + far.exp())).log().mean()
     found = term(batch)
     torch.testing.assert_close(found, 2 * by_hand, rtol=1e-5, atol=1e-6)

@@ -38,8 +38,8 @@ def test_an_adapted_network_begins_as_the_plain_one(kind: str, backbone: str) ->
     plain = build_network(small(**values), ["a", "b"]).eval()
     adapted = build_network(small(adapters=kind, **values), ["a", "b"]).eval()
     assert shared_names(adapted) == shared_names(plain)
-    segments = [("a", 2), ("b", 1)]
-    expected, found = plain(batch(3), segments), adapted(batch(3), segments)
+    site_slices = [("a", 2), ("b", 1)]
+    expected, found = plain(batch(3), site_slices), adapted(batch(3), site_slices)
     torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=0)
 
 

@@ -10,9 +10,9 @@ from common.models.dsbn import DomainBatchNorm, convert, drop_counters
 from common.models.per_site import SiteRouting, add_site
 
 
-def norm_of(sites: tuple[str, ...], segments: tuple[tuple[str, int], ...]) -> DomainBatchNorm:
+def norm_of(sites: tuple[str, ...], site_slices: tuple[tuple[str, int], ...]) -> DomainBatchNorm:
     routing = SiteRouting()
-    routing.segments = segments
+    routing.segments = site_slices
     norm = nn.BatchNorm2d(3, momentum=0.25).double()
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
@@ -97,10 +97,10 @@ def test_an_absent_site_gets_no_gradient() -> None:
     ],
 )
 def test_segments_that_do_not_fit_are_refused(
-    segments: tuple[tuple[str, int], ...], sentence: str
+    site_slices: tuple[tuple[str, int], ...], sentence: str
 ) -> None:
     with pytest.raises(RunError, match=sentence):
-        norm_of(("a", "b"), segments)(images(4))
+        norm_of(("a", "b"), site_slices)(images(4))
 
 
 class Nested(nn.Module):

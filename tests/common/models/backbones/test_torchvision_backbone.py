@@ -41,8 +41,8 @@ def test_a_converted_network_equals_the_original(name: str, place: str) -> None:
     assert len(places) == sum(isinstance(m, _BatchNorm) for m in original.modules())
     head = last_linear(original)
     assert head.in_features == body.embedding
-    for segments in ((("a", 5),), (("b", 2), ("a", 3))):
-        routing.segments = segments
+    for site_slices in ((("a", 5),), (("b", 2), ("a", 3))):
+        routing.segments = site_slices
         with torch.no_grad():
             torch.testing.assert_close(head(body(x)), original(x), rtol=1e-5, atol=1e-6)
 
