@@ -47,7 +47,7 @@ class Network(nn.Module):
 
     Parameters
     ----------
-    body : Module
+    backbone : Module
         Images → embedding.
     head : Module
         Embedding → logits.
@@ -65,7 +65,7 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        body: nn.Module,
+        backbone: nn.Module,
         head: nn.Module,
         projection: nn.Module,
         sites: Sequence[str],
@@ -74,7 +74,7 @@ class Network(nn.Module):
         auxiliary: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.body, self.head, self.projection = body, head, projection
+        self.backbone, self.head, self.projection = backbone, head, projection
         self.sites = tuple(sites)
         self.description = description
         self.routing = own.SiteRouting()
@@ -101,7 +101,7 @@ class Network(nn.Module):
         """
         own.check_segments(site_slices, self.sites, len(images))
         self.routing.segments = tuple(site_slices)
-        embedding = self.body(images)
+        embedding = self.backbone(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         return Output(self.head(embedding), embedding, self.projection(embedding), branch)
 
@@ -149,12 +149,12 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
     if not sites or len(set(sites)) < len(sites):
         raise ConfigError(f"A network needs sites of different names; found {list(sites)}.")
     with seeded_torch(config.seed, "network"):
-        body, head, projection = _parts(config)
-    weights = sum(p.numel() for part in (body, head, projection) for p in part.parameters())
+        backbone, head, projection = _parts(config)
+    weights = sum(p.numel() for part in (backbone, head, projection) for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
     kind = PrivateNetwork if config.exchange == "prototypes" else Network
     network = kind(
-        body,
+        backbone,
         head,
         projection,
         sites,
@@ -164,7 +164,7 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
         ms_net.branches(head, sites, config.seed) if config.auxiliary else None,
     )
     if config.adapters != "none":
-        adapters.adapt(network.body, sites, network.routing, config.adapters)
+        adapters.adapt(network.backbone, sites, network.routing, config.adapters)
     network.to(torch.float64 if config.precision == "float64" else torch.float32)
     network.to(memory_format=torch.channels_last)
     if config.pretrained:
@@ -197,10 +197,10 @@ def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
         if width != 1:
             raise ConfigError(f"width = {width:g} is for COVID-Net; torchvision's have their own.")
         # A second and 90 MB of every process that imports this file for another network.
-        from common.models.backbones.torchvision_backbone import TorchvisionBody
+        from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 
         name = config.backbone.removeprefix(TORCHVISION)
-        other = TorchvisionBody(name, classes, config.image_size)
+        other = TorchvisionBackbone(name, classes, config.image_size)
         head = nn.Linear(other.embedding, classes)
         return other, head, ProjectionHead(other.embedding, hidden, size)
     if config.backbone not in ("covidnet", "covidnet-original"):
@@ -212,11 +212,11 @@ def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
         raise ConfigError(f"image-size is {config.image_size}; COVID-Net needs at least 31.")
     if config.backbone == "covidnet":
         released = config.variant == "released"
-        body = CovidNet(width, config.variant)
+        backbone = CovidNet(width, config.variant)
         return (
-            body,
-            ClassificationHead(body.embedding, classes, width, sigmoid=released),
-            ProjectionHead(body.embedding, hidden, size),
+            backbone,
+            ClassificationHead(backbone.embedding, classes, width, sigmoid=released),
+            ProjectionHead(backbone.embedding, hidden, size),
         )
     original = OriginalCovidNet(config.image_size, width)
     pooled = PooledMap(original.map_shape)

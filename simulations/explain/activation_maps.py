@@ -112,7 +112,7 @@ def activation_maps(
 
 def _feature_layer(network: Network, site: str, images: Tensor, method: Method) -> nn.Module:
     network.routing.segments = ((site, len(images)),)
-    return feature_layer(network.body, images, _PIXELS_OF_A_PLACE[method])
+    return feature_layer(network.backbone, images, _PIXELS_OF_A_PLACE[method])
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ class _Call:
     depth: int = 0
 
 
-def feature_layer(body: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Module:
+def feature_layer(backbone: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Module:
     """Return the module that gives the deepest feature maps which are fine enough.
 
     Found by what the modules return, never by their names. Maps are fine enough if a position
@@ -40,7 +40,7 @@ def feature_layer(body: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Mod
 
     Parameters
     ----------
-    body : Module
+    backbone : Module
         A backbone in eval mode.
     images : Tensor, shape (n, 3, height, width)
         One image is enough.
@@ -53,7 +53,7 @@ def feature_layer(body: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Mod
         If no module returns such maps.
     """
     least = max(FEWEST, int(images.shape[-2]) // coarsest)
-    calls = _trace(body, images)
+    calls = _trace(backbone, images)
     times = Counter(call.module for call in calls)
     # Of a module in several places a hook would see the last one alone.
     fine = [call for call in calls if call.height >= least and times[call.module] == 1]
@@ -66,7 +66,7 @@ def feature_layer(body: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Mod
 
 
 @torch.no_grad()
-def _trace(body: nn.Module, images: Tensor) -> list[_Call]:
+def _trace(backbone: nn.Module, images: Tensor) -> list[_Call]:
     """Run a module and return the calls of those within that return maps, by their end."""
     calls: list[_Call] = []
     # For each module under way, where its own calls begin.
@@ -84,11 +84,11 @@ def _trace(body: nn.Module, images: Tensor) -> list[_Call]:
 
     handles = []
     try:
-        for module in body.modules():
-            if module is not body:
+        for module in backbone.modules():
+            if module is not backbone:
                 handles.append(module.register_forward_pre_hook(enter))
                 handles.append(module.register_forward_hook(leave))
-        body(images)
+        backbone(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.errors import ConfigError
 
 
-class TorchvisionBody(nn.Module):
+class TorchvisionBackbone(nn.Module):
     """A torchvision classifier without its last dense layer: images → embedding.
 
     Or its first modules alone, up to one that is named. The embedding is then the mean of that

@@ -38,10 +38,10 @@ def trained(*sites: str, shared: bool = False) -> Network:
 
 def shared_network(*sites: str) -> Network:
     inner = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
-    body = nn.Sequential(
+    backbone = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), inner, nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    made = Network(body, nn.Linear(4, 2), nn.Linear(4, 3), sites, False, "shared")
+    made = Network(backbone, nn.Linear(4, 2), nn.Linear(4, 3), sites, False, "shared")
     return made.double()
 
 
@@ -84,7 +84,7 @@ def test_statistics_of_the_first_layer_by_hand() -> None:
     made, place = trained("a", "b"), site("new", 40)
     met = adapt_to_site(made, place, config(), CPU64)
     # 40 images are one batch: mean and unbiased variance over images and places.
-    maps = made.body[0](prepare(place.images, 16).double()).detach()
+    maps = made.backbone[0](prepare(place.images, 16).double()).detach()
     norm = norms(met.networks["re-estimated"], "new")[0]
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-12, atol=0)
     torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)), rtol=1e-12, atol=0)
@@ -133,7 +133,7 @@ def test_a_test_batch_is_normalised_by_itself_in_random_batches_alike_in_size() 
 
 def test_adapters_are_averaged_too() -> None:
     made = network("a", "b", dtype=torch.float64)
-    adapt(made.body, made.sites, made.routing, "parallel")
+    adapt(made.backbone, made.sites, made.routing, "parallel")
     made.double()
     for number, (name, tensor) in enumerate(made.state_dict().items()):
         if ".adapters." in name:
@@ -172,11 +172,11 @@ def test_shared_normalisation_is_kept_or_re_estimated_in_a_copy() -> None:
     for name in ("averaged", "nearest"):
         found = predict_met(met.networks[name], place, place.train, config(), CPU64)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
-    maps = made.body[0](prepare(place.images, 16).double()).detach()
+    maps = made.backbone[0](prepare(place.images, 16).double()).detach()
     adapted = met.networks["re-estimated"]
     norm = norms(adapted, "new")[0]
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=1e-12, atol=0)
-    torch.testing.assert_close(norms(adapted, "a")[0].running_mean, made.body[1].running_mean)
+    torch.testing.assert_close(norms(adapted, "a")[0].running_mean, made.backbone[1].running_mean)
     assert set(shared_names(adapted)) < set(before)
     assert met.distances.among == {} and not met.distances.is_far
 

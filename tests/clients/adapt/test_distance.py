@@ -38,11 +38,15 @@ def test_divergence_is_that_of_torch_both_ways() -> None:
 
 
 def test_every_layer_weighs_alike_however_wide() -> None:
-    body = nn.Sequential(nn.BatchNorm2d(1, eps=0.0), nn.BatchNorm2d(4, eps=0.0))
-    convert(body, ["a", "b", "new"], SiteRouting())
-    body[0].sites["new"].running_mean += 2.0  # 4 in the first layer, 0 in the second: 2 on average
-    body[1].sites["b"].running_mean += torch.tensor([0.0, 0.0, 0.0, 4.0])  # 16 / 4 in the second
-    found = site_distances(body, "new")
+    backbone = nn.Sequential(nn.BatchNorm2d(1, eps=0.0), nn.BatchNorm2d(4, eps=0.0))
+    convert(backbone, ["a", "b", "new"], SiteRouting())
+    backbone[0].sites[
+        "new"
+    ].running_mean += 2.0  # 4 in the first layer, 0 in the second: 2 on average
+    backbone[1].sites["b"].running_mean += torch.tensor(
+        [0.0, 0.0, 0.0, 4.0]
+    )  # 16 / 4 in the second
+    found = site_distances(backbone, "new")
     assert found.to == pytest.approx({"a": 2.0, "b": 4.0})
     assert found.among == pytest.approx({("a", "b"): 2.0})
     assert found.nearest == "a"

@@ -139,7 +139,7 @@ def test_statistics_are_the_mean_over_equal_batches_of_what_each_layer_meets() -
     made, place = network("a", dtype=torch.float64), site("a", 130)
     estimate_statistics(made, place, config(), CPU64)
     order = numpy_generator(0, "a", "statistics").permutation(place.train)
-    first = made.body[0]
+    first = made.backbone[0]
     means, variances = [], []
     for batch in (order[:44], order[44:87], order[87:]):
         maps = first(prepare(place.images[batch], 16).double())

@@ -78,7 +78,7 @@ def test_outputs_match_in_eval_and_in_train_mode(network: Network, source: str) 
             for key, got in (("output", output.logits), ("embedding", output.projection)):
                 expected = golden[f"{mode}_{source}_{key}"]
                 np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=0)
-        place = network.body.stages[1].shortcut_norm.sites  # type: ignore[index,union-attr]
+        place = network.backbone.stages[1].shortcut_norm.sites  # type: ignore[index,union-attr]
         key = {"ucsd": "train_ucsd_bn2_running_mean", "new": "train_new_bn2new_running_mean"}
         got = place[site].running_mean.numpy()  # type: ignore[index,union-attr]
         np.testing.assert_allclose(got, golden[key[source]], rtol=1e-5, atol=0)

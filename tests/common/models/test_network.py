@@ -39,7 +39,7 @@ def test_outputs_have_their_shapes_and_reach_every_part(backbone: str) -> None:
     assert output.projection.ge(0).all(), "the projection ends in a ReLU"
     output.logits.square().sum().backward()
     assert all(p.grad is None for p in network.projection.parameters())
-    assert all(p.grad is not None for p in network.body.parameters())
+    assert all(p.grad is not None for p in network.backbone.parameters())
     assert all(p.grad is not None for p in network.head.parameters())
 
 
@@ -47,7 +47,7 @@ def test_the_projection_head_sees_the_embedding_and_the_body_its_gradient() -> N
     network = build_network(small(), ["a"])
     network(images(), [("a", 4)]).projection.sum().backward()
     assert all(p.grad is not None for p in network.projection.parameters())
-    assert all(p.grad is not None for p in network.body.parameters())
+    assert all(p.grad is not None for p in network.backbone.parameters())
     assert all(p.grad is None for p in network.head.parameters())
 
 
@@ -91,7 +91,7 @@ def test_precision_and_memory_format() -> None:
     network = build_network(small(), ["a"])
     assert network.training
     assert {p.dtype for p in network.parameters()} == {torch.float32}
-    stem = network.body.stem
+    stem = network.backbone.stem
     assert isinstance(stem, nn.Conv2d)
     assert stem.weight.is_contiguous(memory_format=torch.channels_last)
     assert {p.dtype for p in build_network(small(precision="float64"), ["a"]).parameters()} == {

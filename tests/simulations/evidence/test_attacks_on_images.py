@@ -148,7 +148,7 @@ def test_what_leaves_is_attacked_and_nothing_else() -> None:
     network = small_network(SIZE, 2, "north", 4, seed=0)
     norms = 4
     assert len(shared_parameters(network)) == len(list(network.parameters())) - norms
-    place = network.body[1].sites["north"]
+    place = network.backbone[1].sites["north"]
     torch.nn.init.constant_(place.weight, 3.0)
     forget_normalisation(network)
     assert place.weight.unique().tolist() == [1.0]

@@ -22,8 +22,8 @@ def by_hand(dense: list[list[float]], enlarge: int = 1) -> Network:
     with torch.no_grad():
         convolution.weight.copy_(torch.eye(2, 3)[:, :, None, None])
         head.weight.copy_(torch.tensor(dense))
-    body = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return Network(body, head, nn.Identity(), ["a"], True, "by hand")
+    backbone = nn.Sequential(convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Network(backbone, head, nn.Identity(), ["a"], True, "by hand")
 
 
 def pictures(count: int = 3) -> Tensor:
@@ -76,8 +76,8 @@ def test_hires_cam_is_what_each_place_adds_to_the_logit_of_a_head_that_tells_pla
     with torch.no_grad():
         convolution.weight.copy_(torch.eye(2, 3)[:, :, None, None])
         head.weight.copy_(weights[None])
-    body = nn.Sequential(convolution, nn.Flatten())
-    network = Network(body, head, nn.Identity(), ["a"], True, "by hand")
+    backbone = nn.Sequential(convolution, nn.Flatten())
+    network = Network(backbone, head, nn.Identity(), ["a"], True, "by hand")
     added = (images[:, :2] * weights.reshape(2, SIZE, SIZE)).sum(dim=1)
     logits = network(images, [("a", 2)]).logits[:, 0]
     torch.testing.assert_close(added.sum(dim=(1, 2)), logits)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import ConfigError
-from common.models.backbones.torchvision_backbone import TorchvisionBody
+from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 from common.models.dsbn import DomainBatchNorm, convert
 from common.models.per_site import SiteRouting
 from simulations.explain.feature_map import feature_layer
@@ -29,22 +29,22 @@ def test_a_converted_network_equals_the_original(name: str, place: str) -> None:
     x = torch.randn(5, 3, 64, 64)
     original(x)  # moves the running statistics away from 0 and 1
     original.eval()
-    body = TorchvisionBody(name, 3, 64)
-    body.model.load_state_dict(
-        {k: v for k, v in original.state_dict().items() if k in body.model.state_dict()}
+    backbone = TorchvisionBackbone(name, 3, 64)
+    backbone.model.load_state_dict(
+        {k: v for k, v in original.state_dict().items() if k in backbone.model.state_dict()}
     )
     routing = SiteRouting()
-    convert(body, ("a", "b"), routing)
-    body.eval()
-    places = [n for n, m in body.named_modules() if isinstance(m, DomainBatchNorm)]
+    convert(backbone, ("a", "b"), routing)
+    backbone.eval()
+    places = [n for n, m in backbone.named_modules() if isinstance(m, DomainBatchNorm)]
     assert place in places
     assert len(places) == sum(isinstance(m, _BatchNorm) for m in original.modules())
     head = last_linear(original)
-    assert head.in_features == body.embedding
+    assert head.in_features == backbone.embedding
     for site_slices in ((("a", 5),), (("b", 2), ("a", 3))):
         routing.segments = site_slices
         with torch.no_grad():
-            torch.testing.assert_close(head(body(x)), original(x), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(head(backbone(x)), original(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -68,29 +68,29 @@ def test_the_first_modules_give_the_mean_of_their_maps(name: str, last: str) -> 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         whole = torchvision.models.get_model(name, weights=None, num_classes=3, **more)
-        body = TorchvisionBody(f"{name}:{last}", 3, 96)
+        backbone = TorchvisionBackbone(f"{name}:{last}", 3, 96)
         x = torch.randn(2, 3, 96, 96)
-    kept = body.model.state_dict()
+    kept = backbone.model.state_dict()
     # Nothing of what comes behind is carried along, nor sent anywhere.
     assert 0 < len(kept) < len(whole.state_dict())
-    body.model.load_state_dict({place: whole.state_dict()[place] for place in kept})
+    backbone.model.load_state_dict({place: whole.state_dict()[place] for place in kept})
     maps: list[Tensor] = []
     whole.get_submodule(last).register_forward_hook(lambda *call: maps.append(call[2].clone()))
     routing = SiteRouting()
-    convert(body, ("a",), routing)
+    convert(backbone, ("a",), routing)
     routing.segments = (("a", 2),)
     whole.eval()
-    body.eval()
+    backbone.eval()
     with torch.no_grad():
         whole(x)
-        torch.testing.assert_close(body(x), maps[0].mean(dim=(2, 3)), rtol=1e-5, atol=1e-6)
-    assert maps[0].shape[:2] == (2, body.embedding)
+        torch.testing.assert_close(backbone(x), maps[0].mean(dim=(2, 3)), rtol=1e-5, atol=1e-6)
+    assert maps[0].shape[:2] == (2, backbone.embedding)
 
 
 def test_maps_are_drawn_from_the_last_of_the_first_modules() -> None:
-    body = TorchvisionBody("resnet18:layer2.0", 2, 128).eval()
-    chosen = feature_layer(body, torch.zeros(1, 3, 128, 128))
-    assert chosen is body.model
+    backbone = TorchvisionBackbone("resnet18:layer2.0", 2, 128).eval()
+    chosen = feature_layer(backbone, torch.zeros(1, 3, 128, 128))
+    assert chosen is backbone.model
     with torch.no_grad():
         assert chosen(torch.zeros(1, 3, 128, 128)).shape == (1, 128, 16, 16)
 
@@ -98,16 +98,16 @@ def test_maps_are_drawn_from_the_last_of_the_first_modules() -> None:
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_classifiers_are_left_out(name: str) -> None:
     with torch.random.fork_rng():
-        body = TorchvisionBody(name, 4, 80)
-    assert not [n for n, _ in body.named_parameters() if "aux" in n.lower()]
-    assert body.training
+        backbone = TorchvisionBackbone(name, 4, 80)
+    assert not [n for n, _ in backbone.named_parameters() if "aux" in n.lower()]
+    assert backbone.training
     with torch.no_grad():
-        assert body(torch.zeros(2, 3, 80, 80)).shape == (2, body.embedding)
+        assert backbone(torch.zeros(2, 3, 80, 80)).shape == (2, backbone.embedding)
 
 
 def test_trying_the_size_leaves_the_statistics() -> None:
-    body = TorchvisionBody("resnet18", 2, 64)
-    norms = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
+    backbone = TorchvisionBackbone("resnet18", 2, 64)
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all(int(m.num_batches_tracked or 0) == 0 for m in norms)
     assert all(m.running_mean is not None and m.running_mean.eq(0).all() for m in norms)
 
@@ -131,11 +131,11 @@ def test_trying_the_size_leaves_the_statistics() -> None:
 )
 def test_unfit_names_are_refused(name: str, size: int, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        TorchvisionBody(name, 2, size)
+        TorchvisionBackbone(name, 2, size)
 
 
 def test_a_transformer_is_refused_without_being_built(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = torchvision.models.VisionTransformer(32, 16, 1, 2, 8, 8, num_classes=2)
     monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: tiny)
     with pytest.raises(ConfigError, match="'torchvision:vit_b_16' has no batch normalisation"):
-        TorchvisionBody("vit_b_16", 2, 32)
+        TorchvisionBackbone("vit_b_16", 2, 32)
