@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from clients.commands import approve, ledger, onboard, predict
 from common.errors import XsiteError, one_line
 from simulations.commands import about, compare, deploy, sites, study, train
-from simulations.commands.resume_hint import Trail
+from simulations.commands.resume_hint import ResumeHint
 
 INTERRUPTED = 130
 UNEXPECTED = 70
@@ -28,7 +28,7 @@ class GuardedGroup(TyperGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what goes wrong into a sentence and an exit code."""
-        trail = ctx.ensure_object(Trail)
+        trail = ctx.ensure_object(ResumeHint)
         try:
             return super().invoke(ctx)
         except XsiteError as error:
@@ -83,14 +83,14 @@ def _complain(sentence: str) -> None:
     Console(stderr=True).print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def _say_how_to_resume(trail: Trail) -> None:
+def _say_how_to_resume(trail: ResumeHint) -> None:
     if trail.run is not None and (trail.run / "config.toml").is_file():
         _complain(f"Stopped. Go on with: {trail.resume_command}")
     else:
         _complain("Stopped.")
 
 
-def _complain_of_a_file(error: OSError, trail: Trail) -> None:
+def _complain_of_a_file(error: OSError, trail: ResumeHint) -> None:
     """Say which file cannot be used, and why: a name too long, a failing disk, no permission."""
     where = f" {error.filename}" if error.filename else " a file"
     _complain(one_line(f"Cannot use{where}: {error.strerror or error}."))
@@ -98,7 +98,7 @@ def _complain_of_a_file(error: OSError, trail: Trail) -> None:
         _keep("".join(traceback.format_exception(error)), trail)
 
 
-def _complain_of_unexpected(error: Exception, trail: Trail) -> None:
+def _complain_of_unexpected(error: Exception, trail: ResumeHint) -> None:
     """Say what happened in a sentence and put the traceback where it can be read."""
     if type(error).__name__ == "OutOfMemoryError":
         _complain("The GPU has too little free memory. Lower batch-size, image-size or width.")
@@ -114,7 +114,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}{f' ({lines[0]})' if lines else ''}"
 
 
-def _keep(text: str, trail: Trail) -> Path | None:
+def _keep(text: str, trail: ResumeHint) -> Path | None:
     if trail.run is not None and (trail.run / "log.txt").is_file():
         with contextlib.suppress(OSError), (trail.run / "log.txt").open("a") as log:
             log.write(text)

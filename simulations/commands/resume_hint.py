@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @dataclass
-class Trail:
+class ResumeHint:
     """Filled by a command once it knows them.
 
     Attributes

@@ -11,7 +11,7 @@ import typer
 
 from common.console import options
 from common.console.options import PlainCommand
-from simulations.commands.resume_hint import Trail
+from simulations.commands.resume_hint import ResumeHint
 
 if TYPE_CHECKING:
     from common.config.schema import Config
@@ -118,7 +118,7 @@ def run_training(
     # Named here, so that the sentence that ends an interrupted run can name it.
     config = config.changed(run_name=run_folder_name(config, mode, base))
     if asked.resume or not (base / config.run_name).exists():
-        trail = context.ensure_object(Trail)
+        trail = context.ensure_object(ResumeHint)
         trail.run, trail.command = base / config.run_name, command or f"xsite train {mode}"
     from rich.console import Console
 

@@ -39,7 +39,7 @@ from simulations.study.run import Study
 UNSEEN = "unseen.json"
 
 
-def look_further(
+def run_analyses(
     study: Study, results: StudyResults, left_out: Sequence[Cell], listener: ProgressListener
 ) -> Extras:
     """Compute what a study shows beside its figures.

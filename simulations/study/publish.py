@@ -10,7 +10,7 @@ from common.formatting.numbers import duration, size
 from simulations.report.records import RunRecord, read_record, with_chosen_weights
 from simulations.report.study.page import write_study
 from simulations.report.study.results import Key, StudyResults
-from simulations.study.analyses import look_further
+from simulations.study.analyses import run_analyses
 from simulations.study.cells import Cell, read_cell, state_of
 from simulations.study.run import Study
 from simulations.study.sessions import read_sittings
@@ -39,7 +39,7 @@ def publish(study: Study, listener: ProgressListener) -> Path:
     done, missing = _done_cells(study)
     results = _results(study, done, missing)
     left_out = [cell for cell in done if cell.without]
-    further = look_further(study, results, left_out, listener)
+    further = run_analyses(study, results, left_out, listener)
     extras = replace(further, facts=_took(study.folder))
     return write_study(results, study.folder, extras)
 

@@ -14,7 +14,7 @@ FILE = "sessions.json"
 
 
 @dataclass
-class Sitting:
+class Session:
     """One time at which a study's cells were computed.
 
     Attributes
@@ -57,7 +57,7 @@ class Sitting:
 
 
 @dataclass(frozen=True)
-class Sittings:
+class Sessions:
     """All of them.
 
     Attributes
@@ -77,23 +77,23 @@ class Sittings:
 
 
 @contextmanager
-def sitting(folder: Path, slots: int) -> Iterator[Sitting]:
+def sitting(folder: Path, slots: int) -> Iterator[Session]:
     """Note when computing began and when it ended, however it ends."""
-    now = Sitting(folder, _now(), slots)
+    now = Session(folder, _now(), slots)
     try:
         yield now
     finally:
         now.write()
 
 
-def read_sittings(folder: Path) -> Sittings | None:
+def read_sittings(folder: Path) -> Sessions | None:
     """Return what a study's sittings took together; None if there was none."""
     told = _read(folder)
     if not told:
         return None
     read = datetime.fromisoformat
     spans = [read(one["ended"]) - read(one["began"]) for one in told]
-    return Sittings(
+    return Sessions(
         len(told),
         sum(spans, timedelta()).total_seconds(),
         max(int(one["slots"]) for one in told),
