@@ -12,7 +12,7 @@ import torch
 from common.errors import CheckpointError
 from common.exchange.messages import fault_of_prototypes
 from common.files import load_tensors, number_of, numbered, remove_parts, save_tensors
-from common.formatting.from_json import checked
+from common.formatting.from_json import from_json
 from common.learning.prototypes import Prototypes
 from server.state import RunState
 
@@ -128,7 +128,7 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
 
 
 def _state_of(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> RunState:
-    sites = checked(list[str], about["prototypes"])
+    sites = from_json(list[str], about["prototypes"])
     prototypes = {
         site: Prototypes(
             site,
@@ -139,7 +139,7 @@ def _state_of(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> 
         )
         for site in sites
     }
-    numbers = vars(checked(Numbers, about["state"]))
+    numbers = vars(from_json(Numbers, about["state"]))
     state = RunState(shared=tensors["shared"].numpy(), prototypes=prototypes, **numbers)
     if (fault := _fault_of(state)) is not None or len(tensors) != 1 + 3 * len(sites):
         raise ValueError(fault or "it holds tensors that are none of a run's")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.config.schema import Config
-from common.config.toml_model import kebab
+from common.config.toml_model import key_of
 from common.console.progress import ProgressListener, StepCounter
 from common.data.folds import leakage, split_site
 from common.data.open import open_site
@@ -134,7 +134,7 @@ def _refuse_federated_parts(config: Config, mode: Mode) -> None:
     for key in ("proximal", "model_contrast", "prototype_pull"):
         if value := getattr(config, key):
             raise ConfigError(
-                f"{kebab(key)} is {value:g}, but it is for federated training: in {mode} training "
+                f"{key_of(key)} is {value:g}, but it is for federated training: in {mode} training "
                 "nothing is received. Leave it out."
             )
     if config.exchange != "weights":

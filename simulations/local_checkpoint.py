@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from common.errors import CheckpointError
 from common.files import load_tensors, number_of, numbered, save_tensors
-from common.formatting.from_json import checked
+from common.formatting.from_json import from_json
 from common.learning.loop import TrainSummary
 from common.models.network import Network
 
@@ -74,7 +74,7 @@ class Position:
     @classmethod
     def from_json(cls, text: str) -> "Position":
         """Read what :meth:`to_json` wrote; ValueError if it is nothing of the kind."""
-        return checked(cls, text)
+        return from_json(cls, text)
 
 
 def save_checkpoint(

@@ -17,7 +17,7 @@ from clients.identity import Identity
 from common.errors import ApprovalError, PolicyError
 from common.exchange.fingerprint import code_fingerprint
 from common.files import write_json
-from common.formatting.from_json import checked
+from common.formatting.from_json import from_json
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _file(folder: Path, site: str, run: str) -> Path:
 
 def _read(path: Path) -> Request:
     try:
-        found = checked(Request, path.read_bytes())
+        found = from_json(Request, path.read_bytes())
         if path != _file(path.parent, found.site, found.run):
             raise ValueError(f"it is of the run {found.run} at {found.site}")
         return found

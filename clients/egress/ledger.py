@@ -28,7 +28,7 @@ from clients.egress.ledger_entry import (
 )
 from common.errors import LedgerError, RunError
 from common.files import locked, write_atomic
-from common.formatting.from_json import checked
+from common.formatting.from_json import from_json
 
 FULL = 16 * 2**20
 """Bytes after which a ledger goes on in a new file."""
@@ -174,7 +174,7 @@ def _recover(folder: Path) -> Head:
 def _end_of(line: bytes) -> Head:
     """Return what a line says of its place; -1 if it is no line of a ledger."""
     try:
-        entry = checked(Entry, line)
+        entry = from_json(Entry, line)
     except ValueError:
         return Head(-1, "")
     return Head(entry.number, entry.hash)
@@ -253,7 +253,7 @@ def _read_head(folder: Path) -> Head:
     except OSError as error:
         raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
     try:
-        head = checked(Head, written)
+        head = from_json(Head, written)
     except ValueError:
         head = None
     if head is None or written != canonical(asdict(head)) + b"\n":

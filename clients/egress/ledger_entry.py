@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.errors import LedgerError
-from common.formatting.from_json import checked
+from common.formatting.from_json import from_json
 
 BEGINNING = "0" * 64
 """What stands for the hash of the line before the first one."""
@@ -175,7 +175,7 @@ def read_line(line: bytes, before: Head, where: str) -> Entry:
         If a byte of it is not what was written, or it does not follow.
     """
     try:
-        entry = checked(Entry, line)
+        entry = from_json(Entry, line)
     except ValueError as error:
         raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
     told = _told(entry)

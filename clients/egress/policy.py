@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pydantic import Field, ValidationError
 
-from common.config.toml_model import Keyed, kebab, read_toml
+from common.config.toml_model import TomlModel, key_of, read_toml
 from common.errors import PolicyError
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
@@ -44,7 +44,7 @@ FIGURES = (
 the training of a round."""
 
 
-class Policy(Keyed):
+class Policy(TomlModel):
     """What may leave a site; a key of its file is the field's name in kebab-case."""
 
     may_leave: list[What] = Field(list(SENDABLE))
@@ -99,7 +99,7 @@ def read_policy(path: Path) -> Policy:
 
 def make_policy(values: Mapping[str, Any], source: str) -> Policy:
     """Check values and make a policy of them; errors as of :func:`read_policy`."""
-    known = [kebab(name) for name in Policy.model_fields]
+    known = [key_of(name) for name in Policy.model_fields]
     for key in values:
         # A second spelling could contradict the first.
         if key not in known:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.config.schema import SYNTHETIC, Config, Scalar
-from common.config.toml_model import kebab, read_toml
+from common.config.toml_model import key_of, read_toml
 from common.errors import ConfigError
 
 LONGEST_SHOWN = 200
@@ -34,13 +34,13 @@ __all__ = [
 
 def keys() -> tuple[str, ...]:
     """Return every configuration key, in the schema's order."""
-    return tuple(kebab(name) for name in Config.model_fields)
+    return tuple(key_of(name) for name in Config.model_fields)
 
 
 def describe() -> list[tuple[str, Scalar, str]]:
     """Return (key, default, explanation) for every key, in the schema's order."""
     return [
-        (kebab(name), field.default, field.description or "")
+        (key_of(name), field.default, field.description or "")
         for name, field in Config.model_fields.items()
     ]
 

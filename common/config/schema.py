@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import Field, model_validator
 
-from common.config.toml_model import Keyed, fits, kebab
+from common.config.toml_model import TomlModel, fits_64_bits, key_of
 from common.errors import ConfigError
 
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -24,7 +24,7 @@ Scalar = str | int | float | bool
 Aggregation = Literal["uniform", "images", "median", "trimmed-mean", "krum"]
 
 
-class Config(Keyed):
+class Config(TomlModel):
     """Everything that determines a run; a key is the field's name in kebab-case."""
 
     # Sites and folds
@@ -182,11 +182,13 @@ class Config(Keyed):
             spelling
             for name, field in cls.model_fields.items()
             if field.annotation is float
-            for spelling in (name, kebab(name))
+            for spelling in (name, key_of(name))
         }
         return {
             # A larger one is none; what is left as it is, is refused by its key.
-            key: float(value) if key in decimals and type(value) is int and fits(value) else value
+            key: float(value)
+            if key in decimals and type(value) is int and fits_64_bits(value)
+            else value
             for key, value in values.items()
         }
 
@@ -227,7 +229,7 @@ class Config(Keyed):
             for key in ("pretrained", "proximal", "model_contrast"):
                 if getattr(self, key):
                     raise ValueError(
-                        f"{kebab(key)} is about shared weights, and exchange = 'prototypes' "
+                        f"{key_of(key)} is about shared weights, and exchange = 'prototypes' "
                         "shares none"
                     )
         if self.resume and not self.run_name:
@@ -295,7 +297,7 @@ class Config(Keyed):
         """Return the whole configuration as TOML."""
         return tomli_w.dumps(self.to_run_config())
 
-    def deciding(self) -> dict[str, Scalar]:
+    def result_keys(self) -> dict[str, Scalar]:
         """Return the keys that determine a run's result, in kebab-case with their values.
 
         Where a run lives, how long it waits for sites, and whether it resumes are left out. The
@@ -306,7 +308,7 @@ class Config(Keyed):
 
     def digest(self) -> str:
         """Return a SHA-256 over everything that determines a run's result."""
-        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.result_keys(), sort_keys=True).encode()).hexdigest()
 
 
 def _entries(text: str) -> tuple[str, ...]:

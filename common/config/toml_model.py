@@ -30,17 +30,17 @@ def read_toml(path: Path, what: str, error: type[XsiteError]) -> dict[str, Any]:
         raise error(f"Cannot read {what} {path}: {path.name} is not TOML ({fault}).") from fault
 
 
-def kebab(name: str) -> str:
+def key_of(name: str) -> str:
     """Return the key of a field: ``local_steps`` is ``local-steps``."""
     return name.replace("_", "-")
 
 
-def fits(number: int) -> bool:
+def fits_64_bits(number: int) -> bool:
     """Say whether a whole number can stand in a message: 64 bits, one of them for its sign."""
     return -(2**63) <= number < 2**63
 
 
-class Keyed(BaseModel):
+class TomlModel(BaseModel):
     """Frozen; no key but the fields', no other type, no number that is not finite."""
 
     model_config = ConfigDict(
@@ -48,7 +48,7 @@ class Keyed(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
-        alias_generator=kebab,
+        alias_generator=key_of,
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
@@ -57,7 +57,7 @@ class Keyed(BaseModel):
     @classmethod
     def _refuse_what_cannot_travel(cls, value: Any) -> Any:
         """Refuse what no message, no path and no line of a file can hold."""
-        if type(value) is int and not fits(value):
+        if type(value) is int and not fits_64_bits(value):
             raise ValueError("a whole number has at most 63 bits")
         if isinstance(value, str) and not is_plain(value):
             raise ValueError("a text is one line of UTF-8 without control characters")

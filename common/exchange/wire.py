@@ -23,7 +23,7 @@ from common.exchange.messages import (
     SiteReply,
     fault_of,
 )
-from common.formatting.from_json import checked
+from common.formatting.from_json import from_json
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 
@@ -77,7 +77,7 @@ def decode_site_info(content: Mapping[str, Any]) -> SiteInfo:
     _only(content, (CARD,))
     _only(content[CARD], (CARD,))
     try:
-        card = checked(SiteInfo, _text(content[CARD], CARD))
+        card = from_json(SiteInfo, _text(content[CARD], CARD))
     except ValueError as error:
         raise _strange("a site's card") from error
     leakage = card.leakage

@@ -11,7 +11,7 @@ from common.errors import one_line
 Kind = TypeVar("Kind")
 
 
-def checked(kind: type[Kind], text: str | bytes) -> Kind:
+def from_json(kind: type[Kind], text: str | bytes) -> Kind:
     """Make a dataclass of the JSON that was written of one.
 
     Parameters

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from common.config.schema import Config, Scalar
-from common.config.toml_model import kebab
+from common.config.toml_model import key_of
 from common.errors import ConfigError
 
 Mode = Literal["pooled", "federated", "single"]
@@ -42,7 +42,7 @@ class Method:
     def values(self) -> dict[str, Scalar]:
         """Its settings, and the defaults of the keys that make a run another method's."""
         fields = Config.model_fields
-        return {kebab(key): fields[key].default for key in PARTS} | dict(self.settings)
+        return {key_of(key): fields[key].default for key in PARTS} | dict(self.settings)
 
 
 PARTS = (

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from common.config.schema import SITE_NAME
-from common.config.toml_model import Keyed, kebab, read_toml
+from common.config.toml_model import TomlModel, key_of, read_toml
 from common.errors import ConfigError
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -53,7 +53,7 @@ AbsolutePath = Annotated[str, AfterValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class SitePlan(Keyed):
+class SitePlan(TomlModel):
     """A hospital."""
 
     name: str = Field(pattern=f"^{SITE_NAME.pattern}$")
@@ -79,7 +79,7 @@ class SitePlan(Keyed):
     -b 384, so that its private key has never been elsewhere; '' makes a pair."""
 
 
-class Consortium(Keyed):
+class Consortium(TomlModel):
     """A coordinator and its hospitals."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
@@ -148,6 +148,6 @@ def make_consortium(values: Mapping[str, Any], source: str) -> Consortium:
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             table = SitePlan if "site" in first["loc"] else Consortium
-            known = ", ".join(kebab(name) for name in table.model_fields)
+            known = ", ".join(key_of(name) for name in table.model_fields)
             message = f"there is no such key; there are {known}"
         raise ConfigError(f"{source}{f': {where}' if where else ''}: {message}.") from None

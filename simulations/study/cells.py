@@ -100,7 +100,7 @@ def cell_key(cell: Cell, config: Config, sites: Mapping[str, str]) -> str:
         changes with every comment: it stands in the cell's record, and a report tells of cells
         that other code computed.
     """
-    values = {k: v for k, v in config.deciding().items() if k not in _NOT_IN_KEY}
+    values = {k: v for k, v in config.result_keys().items() if k not in _NOT_IN_KEY}
     about = {
         "version": metadata.version("xsite"),
         "mode": cell.method.mode,

@@ -17,7 +17,7 @@ from clients.egress.ledger_entry import Head, Message, Part, follow, read_line
 from clients.egress.policy import Policy, make_policy, read_policy
 from common.config.load import describe, keys, load_config, make_config, parse_override
 from common.config.schema import Config
-from common.config.toml_model import kebab
+from common.config.toml_model import key_of
 from common.errors import ConfigError, LedgerError, PolicyError, XsiteError, is_plain, one_line
 from server.deployment.consortium import Consortium, make_consortium, read_consortium
 from simulations.local_checkpoint import Position, RoundLosses
@@ -82,7 +82,7 @@ def test_fuzz_an_override(text: str) -> None:
         assert is_plain(str(error))
 
 
-POLICY_KEYS = st.sampled_from([kebab(name) for name in Policy.model_fields]) | TEXTS
+POLICY_KEYS = st.sampled_from([key_of(name) for name in Policy.model_fields]) | TEXTS
 
 
 @tried(120)
@@ -106,7 +106,7 @@ SITE_VALUES = st.dictionaries(
     SCALARS | JSON,
 )
 CHANGES = st.dictionaries(
-    st.sampled_from([kebab(name) for name in Consortium.model_fields]) | TEXTS,
+    st.sampled_from([key_of(name) for name in Consortium.model_fields]) | TEXTS,
     SCALARS | JSON,
     max_size=2,
 )
