@@ -23,7 +23,7 @@ from server.deployment.folders import (
     SERVER_PAUSE,
     write_folders,
 )
-from server.deployment.units import Unit
+from server.deployment.units import SupervisedProcess
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.placement import child_environment
@@ -80,11 +80,11 @@ def _state(run: Path, site: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LocalDeployment:
     """A deployment that runs: its SuperLink, and what starts killed processes again."""
 
     link: SuperLink
-    units: list[Unit]
+    units: list[SupervisedProcess]
 
     def keep(self) -> None:
         """Start again what was killed; called every now and then."""
@@ -99,7 +99,7 @@ def standing(
     folder: Path,
     environment: Mapping[str, str],
     proxy: Proxy | None = None,
-) -> Iterator[Standing]:
+) -> Iterator[LocalDeployment]:
     """Start a consortium on this machine, and leave no process of it behind.
 
     Parameters
@@ -115,15 +115,17 @@ def standing(
     proxy : callable, optional
         Without it the nodes talk to the SuperLink itself.
     """
-    units: list[Unit] = []
+    units: list[SupervisedProcess] = []
     reached = f"127.0.0.1:{plan.port if proxy else plan.superlink_port}"
     states = {COORDINATOR: plan.state_dir} | {site.name: site.state_dir for site in plan.site}
 
-    def begin(role: str, script: str, pause: float) -> Unit:
+    def begin(role: str, script: str, pause: float) -> SupervisedProcess:
         # Of nobody else's run: the sites here are not the ones of the coordinator's machine.
         own = {"XSITE_STATE": states[role], "XSITE_SUPERLINK": reached, "XSITE_DATA": ""}
         log = folder / f"{role}-{script}.log"
-        started = Unit(role, scripts / role / script, folder, {**environment, **own}, log, pause)
+        started = SupervisedProcess(
+            role, scripts / role / script, folder, {**environment, **own}, log, pause
+        )
         units.append(started)
         return started
 
@@ -139,7 +141,7 @@ def standing(
             for site in plan.site_names:
                 link.register(site, (scripts / site / "key.pub").read_bytes())
                 begin(site, "supernode.sh", NODE_PAUSE)
-            yield Standing(link, units)
+            yield LocalDeployment(link, units)
     finally:
         with undisturbed():
             for unit in reversed(units):

@@ -36,7 +36,7 @@ NORMS = {
 }
 
 
-class Entry(NamedTuple):
+class CheckpointEntry(NamedTuple):
     """One tensor of a released checkpoint: its name there, and its place in our network.
 
     ``source`` is 'ucsd' or 'new' for a BatchNorm's tensor and None for a layer's.
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     source: str | None
 
 
-def released_entries() -> list[Entry]:
+def released_entries() -> list[CheckpointEntry]:
     """Return all 270 tensors of a released checkpoint."""
     layers, norms = dict(LAYERS), dict(NORMS)
     for stage, blocks in enumerate(BLOCKS):
@@ -59,12 +59,12 @@ def released_entries() -> list[Entry]:
                 theirs = f"pexp{stage + 1}_{block + 1}.network.{place}"
                 layers[theirs] = f"body.stages.{stage}.blocks.{block}.{ours}"
     entries = [
-        Entry(f"{theirs}.{tensor}", ours, tensor, None)
+        CheckpointEntry(f"{theirs}.{tensor}", ours, tensor, None)
         for theirs, ours in layers.items()
         for tensor in ("weight", "bias")
     ]
     return entries + [
-        Entry(f"{theirs}{suffix}.0.{tensor}", ours, tensor, source)
+        CheckpointEntry(f"{theirs}{suffix}.0.{tensor}", ours, tensor, source)
         for source, suffix in SUFFIX.items()
         for theirs, ours in norms.items()
         for tensor in ("weight", "bias", "running_mean", "running_var", COUNTER)

@@ -15,7 +15,7 @@ MOST_STARTS = 30
 
 
 @dataclass
-class Unit:
+class SupervisedProcess:
     """A process and its successors.
 
     Attributes

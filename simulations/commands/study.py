@@ -12,7 +12,7 @@ from common.console.options import PlainCommand
 from simulations.commands.compare import numbers
 
 if TYPE_CHECKING:
-    from simulations.study.plan import Plan
+    from simulations.study.plan import StudyPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -91,7 +91,7 @@ def _plan(
     methods: str | None,
     folds: str | None,
     seeds: str | None,
-) -> Plan:
+) -> StudyPlan:
     from common.config.load import parse_override
     from simulations.study.plan import make_plan, read_file
 

@@ -26,7 +26,7 @@ Tamper = Callable[[Message, Message], list[Message]]
 
 
 @dataclass(frozen=True)
-class Sent:
+class WireMessage:
     """A message as it went over the wire: the bytes of its objects, by Flower's name for them."""
 
     kind: str
@@ -68,7 +68,7 @@ class InProcessGrid(Grid):
     tamper: Tamper | None = None
     dead: set[int] = field(default_factory=set)
     keep: bool = True
-    sent: list[Sent] = field(default_factory=list)
+    sent: list[WireMessage] = field(default_factory=list)
     waiting: dict[str, list[Message]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,7 +144,7 @@ class InProcessGrid(Grid):
     ) -> Message:
         objects = {key: one.deflate() for key, one in get_all_nested_objects(message).items()}
         if self.keep:
-            self.sent.append(Sent(kind, direction, node, dict(objects)))
+            self.sent.append(WireMessage(kind, direction, node, dict(objects)))
         identifier = message.object_id
         arrived = cast(Message, inflate_object_from_contents(identifier, objects))
         arrived.metadata.__dict__["_message_id"] = message.metadata.message_id or identifier

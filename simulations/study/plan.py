@@ -82,7 +82,7 @@ class StudyFile(BaseModel):
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study as it was asked for, checked.
 
     Attributes
@@ -166,7 +166,7 @@ def make_plan(
     methods: Sequence[str] = (),
     folds: Sequence[int] = (),
     seeds: Sequence[int] = (),
-) -> Plan:
+) -> StudyPlan:
     """Make a plan of what a file says and a command line changes.
 
     Parameters
@@ -199,7 +199,7 @@ def make_plan(
     known = METHODS | own
     chosen = _unique(methods or file.methods)
     reference = find_method(file.reference, known).name if file.reference else chosen[-1]
-    plan = Plan(
+    plan = StudyPlan(
         file.title or Path(source).stem,
         tuple(find_method(name, known) for name in chosen),
         _unique(folds or file.folds),
@@ -253,7 +253,7 @@ def _order(text: str, known: Mapping[str, Method], chosen: Sequence[str]) -> Ord
     return Order(lower, upper, sign == "=") if {lower, upper} <= set(chosen) else None
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: StudyPlan) -> None:
     """Refuse what would fail hours later, cell by cell.
 
     Raises

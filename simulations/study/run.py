@@ -27,7 +27,7 @@ from simulations.study.cells import (
     state_of,
     write_record,
 )
-from simulations.study.plan import Plan
+from simulations.study.plan import StudyPlan
 from simulations.study.pool import USUAL_MEMORY, Pool, Running, make_slots, remove_scratch
 from simulations.study.progress import StudyProgress, time_left
 from simulations.study.sessions import sitting
@@ -42,7 +42,7 @@ class Study:
 
     Attributes
     ----------
-    plan : Plan
+    plan : StudyPlan
         What it is of.
     folder : Path
         Its folder.
@@ -58,7 +58,7 @@ class Study:
         Why cells of this session failed.
     """
 
-    plan: Plan
+    plan: StudyPlan
     folder: Path
     keys: dict[Cell, str]
     sites: dict[str, SiteData]
@@ -76,12 +76,12 @@ class Study:
         return tuple(self.keys)
 
 
-def open_study(plan: Plan, folder: Path, listener: ProgressListener) -> Study:
+def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Study:
     """Read the sites, so that every cell has its key, and refuse folds that no cell could use.
 
     Parameters
     ----------
-    plan : Plan
+    plan : StudyPlan
         The study.
     folder : Path
         Where it lies, or shall lie.

@@ -26,11 +26,16 @@ from common.runs.result import read_result
 from simulations.evidence.attacks.federation import make_hospitals
 from simulations.evidence.attacks.findings import Findings, markdown
 from simulations.evidence.attacks.membership import open_target, with_own_normalisation
-from simulations.evidence.attacks.plan import QUICK, Size
+from simulations.evidence.attacks.plan import QUICK, AttackSize
 from simulations.evidence.attacks.poisoning import findings as told_of_poisoning
 from simulations.evidence.attacks.poisoning import kept, parse_names, run_poisoning
 from simulations.evidence.attacks.prototypes import run_prototypes
-from simulations.evidence.attacks.released import Release, release, run_membership, ways_to_train
+from simulations.evidence.attacks.released import (
+    ReleasedWeights,
+    release,
+    run_membership,
+    ways_to_train,
+)
 from simulations.evidence.attacks.updates import SETTINGS, make_victim, run_updates
 from simulations.synth import hospital_names
 
@@ -42,7 +47,7 @@ OVERFITTED = "many"
 def attack(
     names: Sequence[str],
     folder: Path,
-    size: Size,
+    size: AttackSize,
     seed: int,
     picture: Path | None,
     listener: ProgressListener,
@@ -55,7 +60,7 @@ def attack(
         Of :data:`ATTACKS`.
     folder : Path
         For their files; federations that are complete there are not trained again.
-    size : Size
+    size : AttackSize
         How large they are.
     seed : int
         Of hospitals, training and attacks; poisoning has seeds of its own, from 0.
@@ -79,7 +84,7 @@ def attack(
         yield told_of_poisoning([run_poisoning(plan, folder, listener) for plan in size.poisoning])
 
 
-def _of_prototypes(made: Release, size: Size, listener: ProgressListener) -> Findings:
+def _of_prototypes(made: ReleasedWeights, size: AttackSize, listener: ProgressListener) -> Findings:
     target = open_target(made.config, SITES[0])
     network = with_own_normalisation(made.run, target)
     progress = StepCounter(listener, "prototype inversion")
@@ -99,7 +104,7 @@ PROTOTYPES = (
 )
 
 
-def opening(size: Size, seconds: float, folder: Path) -> list[str]:
+def opening(size: AttackSize, seconds: float, folder: Path) -> list[str]:
     """Return how the page came to be."""
     command = shlex.join(["python", "-m", "simulations.evidence.attacks", *sys.argv[1:]])
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -129,7 +134,7 @@ def main(
 ) -> None:
     """Attack federations of synthetic hospitals: poisoning, membership inference, inversion."""
     names = parse_names(attacks, ATTACKS, "attack")
-    size = QUICK if quick else Size()
+    size = QUICK if quick else AttackSize()
     started, listener = time.monotonic(), make_listener()
     picture = output.with_suffix(".png") if output is not None else None
     found: list[Findings] = []

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from simulations.evidence.attacks.poisoning import Plan
+from simulations.evidence.attacks.poisoning import PoisoningPlan
 
 
 @dataclass(frozen=True)
-class Size:
+class AttackSize:
     """Numbers that decide how long the attacks take.
 
     Attributes
@@ -21,7 +21,7 @@ class Size:
         Batches sought in each setting of gradient inversion, prototypes inverted in each.
     steps, prototype_steps : int
         Of every search.
-    poisoning : tuple of Plan
+    poisoning : tuple of PoisoningPlan
         Federations in which somebody lies.
     """
 
@@ -33,11 +33,13 @@ class Size:
     searches: int = 4
     steps: int = 200
     prototype_steps: int = 60
-    poisoning: tuple[Plan, ...] = (
-        Plan(12, 160, ("reversed",), ("compared",)),
-        Plan(4, 96, ("reversed", "short", "swapped"), ("none", "compared", "trimmed-mean")),
+    poisoning: tuple[PoisoningPlan, ...] = (
+        PoisoningPlan(12, 160, ("reversed",), ("compared",)),
+        PoisoningPlan(
+            4, 96, ("reversed", "short", "swapped"), ("none", "compared", "trimmed-mean")
+        ),
     )
 
 
-QUICK = Size(16, 1, 2, 2, 1, 2, 10, 3, (Plan(1, 8, ("reversed",), ("compared",)),))
+QUICK = AttackSize(16, 1, 2, 2, 1, 2, 10, 3, (PoisoningPlan(1, 8, ("reversed",), ("compared",)),))
 """To see that everything runs; its figures say nothing."""

@@ -49,7 +49,7 @@ DEFENCES: Mapping[str, tuple[str, bool, Mapping[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class Case:
+class PoisoningCase:
     """One federation: who lies how, what defends, and the seed of hospitals and training."""
 
     lie: str
@@ -65,7 +65,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PoisoningPlan:
     """Federations of one size.
 
     Attributes
@@ -85,17 +85,17 @@ class Plan:
     seeds: int = 1
 
     @property
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[PoisoningCase]:
         """The federations, for every seed first what lies are held against."""
         made = []
         for seed in range(self.seeds):
-            made += [Case("nobody", "none", seed), Case(ALONE, "none", seed)]
-            made += [Case(lie, one, seed) for lie in self.lies for one in self.defences]
+            made += [PoisoningCase("nobody", "none", seed), PoisoningCase(ALONE, "none", seed)]
+            made += [PoisoningCase(lie, one, seed) for lie in self.lies for one in self.defences]
         return list(dict.fromkeys(made))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PoisoningOutcome:
     """What a federation came to.
 
     Attributes
@@ -110,14 +110,16 @@ class Outcome:
     digest: str = ""
 
 
-def run_case(case: Case, plan: Plan, folder: Path, listener: ProgressListener) -> Outcome:
+def run_case(
+    case: PoisoningCase, plan: PoisoningPlan, folder: Path, listener: ProgressListener
+) -> PoisoningOutcome:
     """Train one federation.
 
     Parameters
     ----------
-    case : Case
+    case : PoisoningCase
         Which.
-    plan : Plan
+    plan : PoisoningPlan
         Of what size.
     folder : Path
         Of all files; a federation that is complete there is not trained again.
@@ -126,7 +128,7 @@ def run_case(case: Case, plan: Plan, folder: Path, listener: ProgressListener) -
 
     Returns
     -------
-    Outcome
+    PoisoningOutcome
     """
     sites = make_hospitals(folder, SITES, plan.patients, case.seed, listener)
     if case.lie == ALONE:
@@ -139,25 +141,25 @@ def run_case(case: Case, plan: Plan, folder: Path, listener: ProgressListener) -
     config = attack_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
     run = federate(config, compared, tamper)
     if run is None:
-        return Outcome()
+        return PoisoningOutcome()
     result = read_result(run)
     auc = mean(float(result["metrics"][site]["test"]["auc"]) for site in HONEST)
-    return Outcome(auc, result["weights_digest"]["shared"])
+    return PoisoningOutcome(auc, result["weights_digest"]["shared"])
 
 
-def run_poisoning(plan: Plan, folder: Path, listener: ProgressListener) -> Table:
+def run_poisoning(plan: PoisoningPlan, folder: Path, listener: ProgressListener) -> Table:
     """Train federations, telling each one's figure as it comes.
 
     Parameters
     ----------
-    plan : Plan
+    plan : PoisoningPlan
         Which.
     folder : Path
         Of all files.
     listener : ProgressListener
         Told of progress.
     """
-    found: dict[Case, Outcome] = {}
+    found: dict[PoisoningCase, PoisoningOutcome] = {}
     counter = StepCounter(listener, "federations")
     for case in plan.cases:
         found[case] = run_case(case, plan, folder, listener)
@@ -171,7 +173,7 @@ def run_poisoning(plan: Plan, folder: Path, listener: ProgressListener) -> Table
     return Table(title, HEADINGS, tuple(rows_of(found)))
 
 
-def rows_of(found: Mapping[Case, Outcome]) -> list[tuple[str, ...]]:
+def rows_of(found: Mapping[PoisoningCase, PoisoningOutcome]) -> list[tuple[str, ...]]:
     """Return a row for each lie and defence: means over the seeds, and in brackets the range."""
     rows: list[tuple[str, ...]] = []
     for lie, defence in dict.fromkeys((case.lie, case.defence) for case in found):
@@ -186,7 +188,7 @@ def rows_of(found: Mapping[Case, Outcome]) -> list[tuple[str, ...]]:
             rows.append((name, called, str(len(own)), "ended early", "", "", ""))
             continue
         five, four = (
-            {seed: found[Case(reference, "none", seed)] for seed in own}
+            {seed: found[PoisoningCase(reference, "none", seed)] for seed in own}
             for reference in ("nobody", ALONE)
         )
         same = all(own[seed].digest == four[seed].digest for seed in own)
@@ -279,7 +281,7 @@ def main(
     ] = None,
 ) -> None:
     """Let one of five hospitals lie, and print what it costs the other four."""
-    plan = Plan(
+    plan = PoisoningPlan(
         epochs,
         patients,
         parse_names(lies, LIES, "lie"),

@@ -36,7 +36,7 @@ COUNTS = (1, 4, 16)
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentPrototypes:
     """A prototype as it leaves a hospital, and what is behind it.
 
     Attributes
@@ -56,7 +56,7 @@ class Sent:
 
 def send(
     network: Network, target: Target, config: Config, images: int, noise: float, number: int
-) -> Sent:
+) -> SentPrototypes:
     """Make a prototype as a hospital with a policy does.
 
     Parameters
@@ -76,7 +76,7 @@ def send(
 
     Returns
     -------
-    Sent
+    SentPrototypes
         What leaves, and what is behind it.
     """
     generator = numpy_generator(config.seed, "attack", "prototype", number)
@@ -89,7 +89,7 @@ def send(
     made = make_prototypes(
         target.site.name, torch.from_numpy(projections), torch.from_numpy(labels[behind]), 1
     )
-    return Sent(_noisy(made, noise).vectors[0], behind, others)
+    return SentPrototypes(_noisy(made, noise).vectors[0], behind, others)
 
 
 def _noisy(prototypes: Prototypes, noise: float) -> Prototypes:
@@ -136,7 +136,7 @@ def invert_prototypes(
         return descend(loss, (len(vectors), 1, size, size), steps, seed, rate=0.1)
 
 
-def candidate_auc(network: Network, target: Target, config: Config, sent: Sent) -> float:
+def candidate_auc(network: Network, target: Target, config: Config, sent: SentPrototypes) -> float:
     """Return how well the cosine to a prototype tells the images behind it from others."""
     both = np.concatenate([sent.behind, sent.others])
     _, projections = predict(network, target.site, both, config, target.device)
@@ -182,7 +182,7 @@ def _counts(everything: int) -> Iterable[int]:
 
 
 def _figures(
-    network: Network, target: Target, config: Config, sent: Sequence[Sent], found: Tensor
+    network: Network, target: Target, config: Config, sent: Sequence[SentPrototypes], found: Tensor
 ) -> tuple[str, ...]:
     nearest = []
     for one, image in zip(sent, found, strict=True):

@@ -26,7 +26,7 @@ from simulations.evidence.attacks.membership import (
     with_own_normalisation,
     without_normalisation,
 )
-from simulations.evidence.attacks.plan import Size
+from simulations.evidence.attacks.plan import AttackSize
 from simulations.evidence.attacks.scores import Figure, Success, success
 
 OWN, ESTIMATED, ANOTHERS = "the hospital's own", "estimated", "another hospital's"
@@ -34,7 +34,7 @@ IN_THE_FILE = "in the file"
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleasedWeights:
     """A network that was trained and released.
 
     Attributes
@@ -56,7 +56,7 @@ class Release:
         return float(read_result(self.run)["metrics"][site]["test"]["auc"])
 
 
-def ways_to_train(size: Size) -> dict[str, tuple[str, dict[str, Any]]]:
+def ways_to_train(size: AttackSize) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return key → title and settings of what is released: defences off, and on."""
     many = f"{size.many} epochs"
     return {
@@ -74,10 +74,10 @@ def release(
     way: str,
     folder: Path,
     sites: Mapping[str, Path],
-    size: Size,
+    size: AttackSize,
     seed: int,
     tell: Callable[[str], None],
-) -> Release:
+) -> ReleasedWeights:
     """Train a network to be released.
 
     Parameters
@@ -88,7 +88,7 @@ def release(
         Of all files; a run that is complete there is not trained again.
     sites : mapping of str to Path
         The hospitals.
-    size : Size
+    size : AttackSize
         Epochs.
     seed : int
         Of the run.
@@ -100,10 +100,10 @@ def release(
     config = attack_config(folder, sites, seed, run_name=f"released-{way}", **settings(**values))
     run = federate(config)
     assert run is not None
-    return Release(title, config, run)
+    return ReleasedWeights(title, config, run)
 
 
-def networks(made: Release, target: Target, other: str) -> dict[str, Network]:
+def networks(made: ReleasedWeights, target: Target, other: str) -> dict[str, Network]:
     """Return the released network as every attacker has it, by what it is normalised with."""
     own = with_own_normalisation(made.run, target)
     if made.config.normalisation == "shared":
@@ -116,15 +116,15 @@ def networks(made: Release, target: Target, other: str) -> dict[str, Network]:
 
 
 def run_membership(
-    made: list[Release], size: Size, progress: Callable[[int, int], None]
+    made: list[ReleasedWeights], size: AttackSize, progress: Callable[[int, int], None]
 ) -> Findings:
     """Attack released networks.
 
     Parameters
     ----------
-    made : list of Release
+    made : list of ReleasedWeights
         The first one is attacked with shadow networks too.
-    size : Size
+    size : AttackSize
         Number of shadows.
     progress : callable
         Told (done, total) shadows.
@@ -197,7 +197,7 @@ HEADINGS = (
 )
 
 
-def _about(size: Size) -> tuple[str, ...]:
+def _about(size: AttackSize) -> tuple[str, ...]:
     return (
         "The attacker has `shared.safetensors`, an image and its label, and asks whether the image "
         "was in the training of one of the two hospitals. With private normalisation (`dsbn`), the "

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from common.files import load_tensors
-from simulations.evidence.faults.moments import SITE, Moment, Process
+from simulations.evidence.faults.moments import SITE, FaultMoment, Process
 from simulations.runtime.processes import program_line
 
 HOOK = Path(__file__).parent / "hook"
@@ -40,7 +40,7 @@ UNDISTURBED = "undisturbed"
 
 
 @dataclass(frozen=True)
-class Fate:
+class FaultOutcome:
     """What became of a run: who was killed when, how it ended, in how many seconds."""
 
     process: str
@@ -53,17 +53,17 @@ class Fate:
 def run_cell(
     folder: Path,
     process: Process | None,
-    moment: Moment | None,
+    moment: FaultMoment | None,
     reference: Path | None,
     stop: threading.Event,
-) -> Fate:
+) -> FaultOutcome:
     """Run a deployment and kill a process in it.
 
     Parameters
     ----------
     folder : Path
         For this run alone.
-    process, moment : Process and Moment, optional
+    process, moment : Process and FaultMoment, optional
         Whom to kill when; None: nobody.
     reference : Path, optional
         Folder of the run that nobody disturbed.
@@ -73,7 +73,7 @@ def run_cell(
     folder.mkdir(parents=True)
     names = (process.name if process else "nobody", moment.name if moment else "")
     if process and moment and process.name == "ClientApp" and not moment.answering:
-        return Fate(*names, "no ClientApp runs at this moment", 0.0, None)
+        return FaultOutcome(*names, "no ClientApp runs at this moment", 0.0, None)
     started = time.monotonic()
     deadline = started + LONGEST_SECONDS
     with _deployment(folder, moment) as deployed:
@@ -93,16 +93,16 @@ def run_cell(
     seconds = time.monotonic() - started
     run = folder / "runs" / UNDISTURBED
     if not found:
-        return Fate(*names, "the process was not there", seconds, False)
+        return FaultOutcome(*names, "the process was not there", seconds, False)
     if ended != 0:
         how = "was still running" if ended is None else f"ended with {ended}"
-        return Fate(*names, f"{how}: {_last_line(folder / 'output.txt')}", seconds, False)
+        return FaultOutcome(*names, f"{how}: {_last_line(folder / 'output.txt')}", seconds, False)
     equal = None if reference is None else _equal(run, reference)
-    return Fate(*names, _tell(run, folder / "output.txt"), seconds, equal)
+    return FaultOutcome(*names, _tell(run, folder / "output.txt"), seconds, equal)
 
 
 @contextmanager
-def _deployment(folder: Path, moment: Moment | None) -> Iterator["subprocess.Popen[bytes]"]:
+def _deployment(folder: Path, moment: FaultMoment | None) -> Iterator["subprocess.Popen[bytes]"]:
     """Start the command, and leave nothing of it behind."""
     environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "XSITE_HOME": str(folder / "home")}
     if moment is not None:

@@ -24,8 +24,14 @@ from rich.console import Console
 from common.console.tables import print_rows
 from common.errors import RunError
 from common.runs.environment import describe_environment
-from simulations.evidence.faults.cell import UNDISTURBED, Fate, run_cell
-from simulations.evidence.faults.moments import COORDINATOR, MOMENTS, PROCESSES, Moment, Process
+from simulations.evidence.faults.cell import UNDISTURBED, FaultOutcome, run_cell
+from simulations.evidence.faults.moments import (
+    COORDINATOR,
+    MOMENTS,
+    PROCESSES,
+    FaultMoment,
+    Process,
+)
 from simulations.report.study.markdown import markdown
 from simulations.report.tables import Cell, Group, Row, Table
 from simulations.runtime.processes import terminable
@@ -43,7 +49,7 @@ NOTES = (
 )
 
 
-def rows_of(cells: Sequence[Fate]) -> list[tuple[str, ...]]:
+def rows_of(cells: Sequence[FaultOutcome]) -> list[tuple[str, ...]]:
     """Return the table's rows."""
     weights = {True: "equal", False: "NOT EQUAL", None: "-"}
     return [
@@ -52,7 +58,7 @@ def rows_of(cells: Sequence[Fate]) -> list[tuple[str, ...]]:
     ]
 
 
-def page(cells: Sequence[Fate], at_once: int) -> str:
+def page(cells: Sequence[FaultOutcome], at_once: int) -> str:
     """Return the matrix as a page of Markdown."""
     groups = []
     for name in dict.fromkeys(cell.process for cell in cells):
@@ -70,8 +76,8 @@ def page(cells: Sequence[Fate], at_once: int) -> str:
 
 
 def run_cells(
-    pairs: Sequence[tuple[Process, Moment]], base: Path, at_once: int, console: Console
-) -> list[Fate]:
+    pairs: Sequence[tuple[Process, FaultMoment]], base: Path, at_once: int, console: Console
+) -> list[FaultOutcome]:
     """Run all cells, several at once, and print each as it ends.
 
     Raises

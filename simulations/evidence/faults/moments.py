@@ -18,7 +18,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Moment:
+class FaultMoment:
     """A moment of the second round, as a call of a function: before it, or ``after`` it.
 
     ``call``: which call of it; the roll call counts where the function serves it too.
@@ -44,19 +44,19 @@ PROCESSES = (
     Process("ClientApp", CLIENT, SITE),
 )
 MOMENTS = (
-    Moment("before training", SITE, "clients.round", "train", 2),
+    FaultMoment("before training", SITE, "clients.round", "train", 2),
     # The third of the second round's four steps.
-    Moment("mid-epoch", SITE, "common.learning.loop", "_joint_batch", 7),
-    Moment("after private write", SITE, "clients.store", "PrivateStore.save", 2, after=True),
-    Moment("before send", SITE, "clients.app", "release", 3, after=True),
-    Moment(
+    FaultMoment("mid-epoch", SITE, "common.learning.loop", "_joint_batch", 7),
+    FaultMoment("after private write", SITE, "clients.store", "PrivateStore.save", 2, after=True),
+    FaultMoment("before send", SITE, "clients.app", "release", 3, after=True),
+    FaultMoment(
         "after send",
         *(SITE, "flwr.supernode.start_client_internal", "_push_messages", 3),
         after=True,
         answering=False,
     ),
-    Moment("mid-aggregation", COORDINATOR, "server.state", "aggregate", 2, answering=False),
-    Moment(
+    FaultMoment("mid-aggregation", COORDINATOR, "server.state", "aggregate", 2, answering=False),
+    FaultMoment(
         "mid-checkpoint", COORDINATOR, "common.files", "save_file", 2, after=True, answering=False
     ),
 )

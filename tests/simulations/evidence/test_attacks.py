@@ -16,7 +16,13 @@ from simulations.evidence.attacks import __main__ as everything
 from simulations.evidence.attacks import poisoning
 from simulations.evidence.attacks.federation import federate
 from simulations.evidence.attacks.lies import HONEST, SITES, reverse, swap_labels
-from simulations.evidence.attacks.poisoning import ALONE, Case, Outcome, Plan, rows_of
+from simulations.evidence.attacks.poisoning import (
+    ALONE,
+    PoisoningCase,
+    PoisoningOutcome,
+    PoisoningPlan,
+    rows_of,
+)
 from tests.federation.hospitals import tiny_config, write_site
 
 
@@ -86,14 +92,14 @@ def test_a_complete_federation_is_not_trained_again_and_another_one_is(tmp_path:
 
 def test_a_lie_is_held_against_five_honest_and_against_the_four_alone() -> None:
     found = {
-        Case("nobody", "none", 0): Outcome(0.80, "five"),
-        Case(ALONE, "none", 0): Outcome(0.78, "four"),
-        Case("reversed", "compared", 0): Outcome(0.78, "four"),
-        Case("nobody", "none", 1): Outcome(0.90, "other five"),
-        Case(ALONE, "none", 1): Outcome(0.90, "other four"),
-        Case("reversed", "compared", 1): Outcome(0.89, "none of these"),
-        Case("short", "compared", 0): Outcome(0.78, "four"),
-        Case("reversed", "none", 0): Outcome(),
+        PoisoningCase("nobody", "none", 0): PoisoningOutcome(0.80, "five"),
+        PoisoningCase(ALONE, "none", 0): PoisoningOutcome(0.78, "four"),
+        PoisoningCase("reversed", "compared", 0): PoisoningOutcome(0.78, "four"),
+        PoisoningCase("nobody", "none", 1): PoisoningOutcome(0.90, "other five"),
+        PoisoningCase(ALONE, "none", 1): PoisoningOutcome(0.90, "other four"),
+        PoisoningCase("reversed", "compared", 1): PoisoningOutcome(0.89, "none of these"),
+        PoisoningCase("short", "compared", 0): PoisoningOutcome(0.78, "four"),
+        PoisoningCase("reversed", "none", 0): PoisoningOutcome(),
     }
     lied, compared = "−10 times its step", "steps compared"
     # Against five: −2 and −1; against four: 0 and −1.
@@ -106,9 +112,9 @@ def test_a_lie_is_held_against_five_honest_and_against_the_four_alone() -> None:
 
 
 def test_a_plan_holds_what_lies_are_measured_by_once_for_each_seed() -> None:
-    cases = Plan(lies=("nobody", "short"), defences=("none", "krum"), seeds=2).cases
+    cases = PoisoningPlan(lies=("nobody", "short"), defences=("none", "krum"), seeds=2).cases
     assert len(cases) == len(set(cases)) == 2 * 5
-    assert {Case("nobody", "none", 1), Case(ALONE, "none", 1)} <= set(cases)
+    assert {PoisoningCase("nobody", "none", 1), PoisoningCase(ALONE, "none", 1)} <= set(cases)
 
 
 def test_an_unknown_lie_is_refused_with_those_that_are_known() -> None:

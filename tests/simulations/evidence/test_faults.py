@@ -13,7 +13,7 @@ import torch
 
 from common.config.load import load_config, parse_override
 from common.files import load_tensors
-from simulations.evidence.faults.cell import HOOK, SETTINGS, UNDISTURBED, Fate, run_cell
+from simulations.evidence.faults.cell import HOOK, SETTINGS, UNDISTURBED, FaultOutcome, run_cell
 from simulations.evidence.faults.matrix import page
 from simulations.evidence.faults.moments import MOMENTS, PROCESSES
 from tests.federation.hospitals import federate
@@ -78,7 +78,7 @@ def test_where_nothing_can_be_killed_nothing_is_started(tmp_path: Path) -> None:
 
 def test_the_page_has_a_line_for_every_cell() -> None:
     fates = [
-        Fate(process.name, moment.name, "went on", 61.7, moment.answering)
+        FaultOutcome(process.name, moment.name, "went on", 61.7, moment.answering)
         for process in PROCESSES
         for moment in MOMENTS
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from simulations.study.plan import Plan, make_plan, read_file
+from simulations.study.plan import StudyPlan, make_plan, read_file
 
 PLAIN = """
 methods = ["joint", "sepnorm", "xsite"]
@@ -30,7 +30,7 @@ def test_shipped_studies_are_plans(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(plan.cells()) == len(file.folds) * len(file.seeds) * of_a_fold
 
 
-def plan_of(tmp_path: Path, text: str, **chosen: list[str]) -> Plan:
+def plan_of(tmp_path: Path, text: str, **chosen: list[str]) -> StudyPlan:
     path = tmp_path / "my-study.toml"
     path.write_text(text)
     file = read_file(path)
