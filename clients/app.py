@@ -23,7 +23,7 @@ from common.exchange.wire import decode_join, decode_order, encode_reply, encode
 from common.files import locked
 from common.models.network import layout_of
 
-Request = TypeVar("Asked", JoinRequest, RoundOrder)
+Request = TypeVar("Request", JoinRequest, RoundOrder)
 
 app = ClientApp()
 

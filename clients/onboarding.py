@@ -32,12 +32,11 @@ from common.data.decode import DecodeSettings
 from common.data.folder import read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
-from common.files import read_object, write_atomic, write_json
+from common.files import alone_in, read_object, write_atomic, write_json
 from common.models.network import Network
 from common.runs.result import without_nan
 from common.runs.weights import ONBOARDED, save_private, weights_digest
 from common.tasks.metrics import Metrics, measure
-from simulations.runtime.locks import alone_in
 
 PRIVATE, PREDICTIONS, ABOUT = "private.safetensors", "predictions.csv", "onboard.json"
 SAVED = tuple(name for name in ADAPTATIONS if name != "test-batch")

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from common.config.schema import Config
+from common.console.tables import print_rows, say
 from common.data.cache import SiteData, bad_files
 from common.data.decode import DecodeSettings, dicom_patient, read_header
 from common.data.folder import SiteFolder, inspect_site
@@ -127,3 +130,37 @@ def _headers(folder: SiteFolder) -> tuple[list[int], list[int], Counter[str]]:
         heights.append(header.height)
         formats[f"{header.format} ({header.mode})"] += 1
     return widths, heights, formats
+
+
+def print_check(console: Console, check: SiteCheck) -> None:
+    """Print what was found in a site's folder, and whether it is fit for training."""
+    say(console, f"Site '{check.name}': {check.root}")
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, count in check.images.items():
+        facts.add_row(f"images of {label}", str(count))
+    facts.add_row("patients known", str(check.patients))
+    facts.add_row("images without patient", str(check.without_patient))
+    facts.add_row("width, in pixels", _range(check.widths))
+    facts.add_row("height, in pixels", _range(check.heights))
+    for kind, count in check.formats.items():
+        facts.add_row(kind, str(count))
+    console.print(facts, markup=False, highlight=False)
+    if check.folds:
+        folds = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(check.folds)]
+        print_rows(console, "", ("Fold", "Training images", "Test images"), folds)
+    if check.leakage:
+        say(console, check.leakage)
+    for warning in check.warnings:
+        say(console, f"Warning: {warning}")
+    for problem in check.problems:
+        console.print(
+            f"Problem: {problem}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+    say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
+
+
+def _range(ends: tuple[int, int]) -> str:
+    low, high = ends
+    return str(low) if low == high else f"{low} to {high}"

@@ -192,3 +192,27 @@ def locked(path: Path) -> Iterator[None]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def alone_in(folder: Path, what: str = "the run") -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a run, a comparison or a study.
+    what : str
+        Which of them, for the error's sentence.
+
+    Raises
+    ------
+    RunError
+        If another process holds it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"Another process is writing {what} {folder}; wait for it.") from error
+        yield

@@ -10,9 +10,9 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from clients.commands import approve, ledger, onboard, predict
+from clients.commands import approve, check_site, ledger, onboard, predict
 from common.errors import XsiteError, one_line
-from simulations.commands import about, compare, deploy, sites, study, train
+from simulations.commands import about, compare, deploy, study, synth, train
 from simulations.commands.resume_hint import ResumeHint
 
 INTERRUPTED = 130
@@ -65,7 +65,8 @@ compare.register(app)
 study.register(app)
 predict.register(app)
 onboard.register(app)
-sites.register(app)
+check_site.register(app)
+synth.register(app)
 app.add_typer(deploy.app, name="deploy", short_help="Go from simulation to hospitals.")
 approve.register(app)
 app.add_typer(ledger.app, name="ledger", short_help="Check and show what left a site.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import RunError, XsiteError
+from common.files import alone_in
 from common.formatting.numbers import duration, listed
 from common.runs.folder import clear_unbegun
 from simulations.comparison import (
@@ -21,7 +22,6 @@ from simulations.comparison import (
     time_left,
 )
 from simulations.report.records import LABELS
-from simulations.runtime.locks import alone_in
 
 Train = Callable[[Config, Path, ProgressListener], Path]
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import RunError, XsiteError
+from common.files import alone_in
 from common.runs.folder import RunFolder, read_run_config, refuse_taken
 from common.runs.result import differing_keys, read_result
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
-from simulations.runtime.locks import alone_in
 from simulations.runtime.placement import Placement, bytecode_folder, child_environment, place
 from simulations.runtime.processes import ProcessTree, terminable, undisturbed
 from simulations.runtime.resolve_config import resolve_config
@@ -184,8 +184,8 @@ def _conclude(
     vague = details in ("", "An error was encountered. Ending simulation.")
     reason = fresh.get("reason") or (outcome.error if vague and outcome.error else details)
     if not reason:
-        outcome = outcome.state.outcome or "nothing"
-        reason = f"Flower says '{outcome}', but the server wrote no result."
+        state = outcome.state.outcome or "nothing"
+        reason = f"Flower says '{state}', but the server wrote no result."
     _note_end(run, before, "failed", reason)
     parts = [
         f"The federated run '{run.name}' failed: {reason}",

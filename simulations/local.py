@@ -17,6 +17,7 @@ from common.data.folds import leakage, split_site
 from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
 from common.errors import ConfigError
+from common.files import alone_in
 from common.learning.loop import training_site
 from common.learning.schedule import Plan, make_plan
 from common.models.network import Network, build_network
@@ -24,6 +25,7 @@ from common.models.sharing import private_names, shared_names
 from common.runs.folder import RunFolder, read_run_config, record_end, refuse_taken
 from common.runs.result import TrainingResult, subset_figures
 from common.runs.weights import weights_digest
+from common.signals import stop_between_steps
 from simulations.local_rounds import (
     Figures,
     LocalSite,
@@ -33,7 +35,6 @@ from simulations.local_rounds import (
     run_rounds,
     save_weights,
 )
-from simulations.runtime.locks import alone_in, stop_between_steps
 
 Mode = Literal["pooled", "single"]
 

@@ -23,12 +23,12 @@ from server.deployment.folders import (
     SERVER_PAUSE,
     write_folders,
 )
-from server.deployment.units import SupervisedProcess
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.placement import child_environment
 from simulations.runtime.processes import undisturbed
 from simulations.runtime.superlink import SuperLink, free_port, wait_until_ready
+from simulations.runtime.supervision import SupervisedProcess
 
 Proxy = Callable[[Consortium, Path], AbstractContextManager[object]]
 """What stands between the nodes and the SuperLink, on the consortium's port, as nginx does.

@@ -68,7 +68,7 @@ def show(
     )
     from common.console.tables import print_rows, say
     from common.files import write_atomic
-    from simulations.report.tables import Table
+    from common.formatting.tables import Table
 
     console, account = Console(), take_account(_ledger(folder))
 

@@ -12,7 +12,7 @@ from clients.egress.ledger_entry import Entry, Head, Part
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
 from common.formatting.page import fill
-from simulations.report.tables import Cell, Group, Row, Table
+from common.formatting.tables import Cell, Group, Row, Table
 
 HERE = Path(__file__).parent
 MEANINGS: Mapping[str, str] = {

@@ -160,7 +160,8 @@ def may_leave(policy: Policy, figure: str) -> bool:
 def reduced(reply: SiteReply, policy: Policy) -> SiteReply:
     """Return a reply without what the policy keeps here.
 
-    Weights are not left out: without them a round has no reply, and :mod:`clients.egress.gate` refuses.
+    Weights are not left out: without them a round has no reply, and :mod:`clients.egress.gate`
+    refuses.
     """
     figures = {name: value for name, value in reply.metrics.items() if may_leave(policy, name)}
     if not isinstance(reply, RoundReply):

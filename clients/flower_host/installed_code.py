@@ -18,7 +18,7 @@ from common.errors import PolicyError
 PACKAGES = ("common", "clients", "server")
 PROJECT, CONTENT = "pyproject.toml", ".info/CONTENT"
 OURS = "clients.app:app"
-INSTALLED = Path(__file__).resolve().parents[1]
+INSTALLED = Path(__file__).resolve().parents[2]
 
 
 def check_bundle(bundle: bytes, installed: Path = INSTALLED) -> None:

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clients.site_check import SiteCheck
 from common.runs.result import read_result
 
 METRICS = (("accuracy", "Acc"), ("f1", "F1"), ("sensitivity", "Sens"), ("precision", "Prec"))
@@ -54,40 +53,6 @@ def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
             interval if test.get("auc_low") is not None else "–",
         )
     return table
-
-
-def print_check(console: Console, check: SiteCheck) -> None:
-    """Print what was found in a site's folder, and whether it is fit for training."""
-    say(console, f"Site '{check.name}': {check.root}")
-    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    for label, count in check.images.items():
-        facts.add_row(f"images of {label}", str(count))
-    facts.add_row("patients known", str(check.patients))
-    facts.add_row("images without patient", str(check.without_patient))
-    facts.add_row("width, in pixels", _range(check.widths))
-    facts.add_row("height, in pixels", _range(check.heights))
-    for kind, count in check.formats.items():
-        facts.add_row(kind, str(count))
-    console.print(facts, markup=False, highlight=False)
-    if check.folds:
-        folds = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(check.folds)]
-        print_rows(console, "", ("Fold", "Training images", "Test images"), folds)
-    if check.leakage:
-        say(console, check.leakage)
-    for warning in check.warnings:
-        say(console, f"Warning: {warning}")
-    for problem in check.problems:
-        console.print(
-            f"Problem: {problem}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-    say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
-
-
-def _range(ends: tuple[int, int]) -> str:
-    low, high = ends
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

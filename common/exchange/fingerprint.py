@@ -15,7 +15,7 @@ PACKAGES = ("common", "clients")
 @functools.cache
 def code_fingerprint() -> str:
     """Return the fingerprint of the code of this process, as it was at the first call."""
-    return fingerprint_of(Path(__file__).resolve().parents[1])
+    return fingerprint_of(Path(__file__).resolve().parents[2])
 
 
 def fingerprint_of(root: Path) -> str:

@@ -13,7 +13,7 @@ import torch
 from common.exchange.fingerprint import code_fingerprint
 
 PACKAGES = ("torch", "torchvision", "flwr", "numpy", "safetensors", "scikit-learn", "scipy")
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe_environment() -> dict[str, Any]:

@@ -154,8 +154,8 @@ def _hospital(
         "key.pub": File(pair.public),
         "policy.toml": File(_fill("policy.toml", shared)),
         "supernode.sh": File(_fill("supernode.sh", shared), SCRIPT),
-        "bin/flwr-clientapp": File(_fill("clientapp.py", shared), SCRIPT),
-        "bin/flower-superexec": File(_fill("superexec.py", shared), SCRIPT),
+        "bin/flwr-clientapp": File(_fill("clientapp", shared), SCRIPT),
+        "bin/flower-superexec": File(_fill("superexec", shared), SCRIPT),
         "xsite-supernode.service": File(_fill("unit.service", unit)),
         "CHECKLIST.md": File(_fill("hospital.md", shared)),
     }

@@ -68,7 +68,8 @@ def activation_maps(
     method : {'grad-cam', 'grad-cam++', 'hires-cam'}
         How the feature maps are weighed.
     layer : Module, optional
-        Whose feature maps; without it, :func:`simulations.explain.feature_map.feature_layer` chooses.
+        Whose feature maps; without it, :func:`~simulations.explain.feature_map.feature_layer`
+        chooses.
 
     Returns
     -------

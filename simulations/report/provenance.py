@@ -10,9 +10,10 @@ import numpy as np
 from common.config.load import describe
 from common.config.schema import SYNTHETIC, Config, Scalar
 from common.formatting import numbers
+from common.formatting.tables import Cell, Group, Row, Table
 from common.runs.result import differing_keys
 from simulations.report.records import LABELS, Pair, RunRecord, modes_of, sites_of
-from simulations.report.tables import Cell, Group, Row, Table, seconds_of
+from simulations.report.tables import seconds_of
 
 # Where a run lives says nothing about it, and a report is handed on.
 LOCAL_KEYS = ("run-name", "runs-dir", "cache-dir", "resume")

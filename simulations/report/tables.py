@@ -2,52 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from common.formatting import numbers
+from common.formatting.tables import Cell, Group, Row, Table
 from simulations.report.records import LABELS, METRICS, RunRecord
 from simulations.report.statistics import REFERENCE, Comparison, Difference, Summary
 
 HEADINGS = ("Accuracy", "F1", "Sensitivity", "Precision", "AUC")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its text, and what stands small below it, on a line or several."""
-
-    text: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row; ``mode`` gives its head the mode's colour."""
-
-    head: str
-    cells: tuple[Cell, ...]
-    mode: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows under a common heading ('' for none)."""
-
-    heading: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: what it shows, its columns (the first one is of the rows' heads), its rows.
-
-    ``spans`` are headings above the columns, each with the number of columns it is of.
-    """
-
-    caption: str
-    columns: tuple[str, ...]
-    groups: tuple[Group, ...]
-    notes: tuple[str, ...] = ()
-    spans: tuple[tuple[str, int], ...] = ()
 
 
 def metrics_table(comparison: Comparison) -> Table:

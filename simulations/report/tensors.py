@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from common.formatting import numbers
+from common.formatting.tables import Cell, Group, Row, Table
 from simulations.report.records import RunRecord
-from simulations.report.tables import Cell, Group, Row, Table
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 

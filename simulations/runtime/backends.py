@@ -10,9 +10,9 @@ from pathlib import Path
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
+from common.files import alone_in
 from common.runs.result import read_result
 from simulations.runtime.following import OutputCopy, RunWatch
-from simulations.runtime.locks import alone_in
 from simulations.runtime.placement import Placement
 from simulations.runtime.processes import undisturbed
 from simulations.runtime.superlink import UNREACHABLE, LinkRunState, SuperLink
@@ -92,7 +92,7 @@ def follow_to_the_end(
                 link.stop(run_id)
         if not left or not _was_killed(spec.run, outcome):
             break
-        spec.report.message("the server's process was killed; going on from its last checkpoint")
+        spec.listener.message("the server's process was killed; going on from its last checkpoint")
         spec = replace(spec, config=spec.config.changed(resume=True))
     return outcome
 
@@ -121,7 +121,7 @@ def follow(
     """
     output = spec.folder / "server.log"
     copy = OutputCopy(output, spec.run)
-    watch = RunWatch(spec.run, spec.sites, spec.report)
+    watch = RunWatch(spec.run, spec.sites, spec.listener)
     unlocked, answered = not spec.config.resume, True
     started, latest = time.time(), math.inf
     with output.open("w", buffering=1) as file:
@@ -130,7 +130,7 @@ def follow(
         try:
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
                 if answered and state.status == UNREACHABLE:
-                    spec.report.message("Flower's SuperLink does not answer; waiting for it")
+                    spec.listener.message("Flower's SuperLink does not answer; waiting for it")
                 answered = state.status != UNREACHABLE
                 if check is not None:
                     check()

@@ -17,7 +17,7 @@ from common.config.schema import Config
 
 # Found beside this file and never by name: the folder in which a command is given may hold
 # packages of these names.
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def app_project(version: str) -> dict[str, Any]:

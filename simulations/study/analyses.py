@@ -16,6 +16,7 @@ from common.data.open import site_root
 from common.device import choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
 from common.files import read_json, write_json
+from common.formatting.tables import Table
 from common.runs.result import without_nan
 from simulations.explain.activation import activation_examples, draw_examples, measure_lesions
 from simulations.explain.activation_maps import LesionShare, Method
@@ -32,7 +33,6 @@ from simulations.report.study.page import Extras
 from simulations.report.study.pictures import FOLDER, save_figure
 from simulations.report.study.results import StudyResults
 from simulations.report.study.unseen import evaluate_unseen
-from simulations.report.tables import Table
 from simulations.study.cells import Cell
 from simulations.study.run import Study
 

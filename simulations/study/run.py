@@ -11,10 +11,10 @@ from common.data.folds import split_site
 from common.data.open import open_site
 from common.device import choose_device
 from common.errors import RunError
+from common.files import alone_in
 from common.formatting.numbers import duration, percent, size
 from common.runs.folder import clear_unbegun
 from simulations.report.records import read_record
-from simulations.runtime.locks import alone_in
 from simulations.runtime.processes import terminable
 from simulations.study.cells import (
     Cell,

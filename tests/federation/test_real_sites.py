@@ -47,13 +47,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     )
 
 
-def from_json(config: Config, site: str) -> SiteCheck:
+def checked(config: Config, site: str) -> SiteCheck:
     return check_site(site, DATA / site, config)
 
 
 def test_every_image_of_both_sites_is_fit(config: Config) -> None:
     """Numbers of images and patients are those that the datasets' authors, or we, counted."""
-    small, large = (from_json(config, site) for site in SITES)
+    small, large = (checked(config, site) for site in SITES)
     assert (small.problems, large.problems) == ((), ())
     assert small.images == {"non-covid": 397, "covid": 349}
     assert large.images == {"non-covid": 1229, "covid": 1252}
@@ -66,8 +66,8 @@ def test_every_image_of_both_sites_is_fit(config: Config) -> None:
 
 
 def test_the_paper_s_split_leaks_patients_and_the_other_does_not(config: Config) -> None:
-    leaking = from_json(config, "covid-ct").leakage
-    honest = from_json(config.changed(split="patient"), "covid-ct").leakage
+    leaking = checked(config, "covid-ct").leakage
+    honest = checked(config.changed(split="patient"), "covid-ct").leakage
     said = re.compile(r"(\d+) of 384 patients are in both training and test")
     found = [said.search(sentence) for sentence in (leaking, honest)]
     assert [match and int(match[1]) > 0 for match in found] == [True, False]

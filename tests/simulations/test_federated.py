@@ -15,7 +15,7 @@ import torch
 from common.config.schema import Config
 from common.console.progress import SilentListener
 from common.errors import RunError
-from common.files import load_tensors
+from common.files import alone_in, load_tensors
 from common.runs.result import read_result
 from common.runs.tables import read_rows
 from simulations.federated import (
@@ -25,7 +25,6 @@ from simulations.federated import (
     train_federated,
 )
 from simulations.runtime.backends import RunOutcome, result_written
-from simulations.runtime.locks import alone_in
 from simulations.runtime.placement import Placement
 from simulations.runtime.superlink import LinkRunState
 from tests.federation.hospitals import federate

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from common.console.tables import print_rows
 from common.errors import RunError
+from common.formatting.tables import Cell, Group, Row, Table, markdown
 from common.runs.environment import describe_environment
 from simulations.evidence.faults.cell import UNDISTURBED, FaultOutcome, run_cell
 from simulations.evidence.faults.moments import (
@@ -32,15 +33,14 @@ from simulations.evidence.faults.moments import (
     FaultMoment,
     Process,
 )
-from simulations.report.study.markdown import markdown
-from simulations.report.tables import Cell, Group, Row, Table
 from simulations.runtime.processes import terminable
 
 NOTES = (
     "Each line is a deployment of its own on one machine: SuperLink, SuperExec and two SuperNodes "
     "with TLS and node keys, two synthetic hospitals, three rounds. In round 2 everything is held "
     "at the moment, the process gets `kill -9`, and the rest goes on; what ended is started again, "
-    "as systemd does with a consortium's units. Made by `python -m simulations.evidence.faults.matrix`.",
+    "as systemd does with a consortium's units. Made by "
+    "`python -m simulations.evidence.faults.matrix`.",
     "Weights: *equal* where the shared weights, both hospitals' private tensors and all their "
     "predictions are, to the bit, those of a run that nobody disturbed.",
     "*Away*: Flower says that the hospital's process is gone, which takes it a minute; the server "

@@ -6,12 +6,13 @@ import numpy as np
 
 from clients.adapt.adapt import ADAPTATIONS, LABELS
 from common.formatting import numbers
+from common.formatting.tables import Cell, Group, Row, Table
 from simulations.explain.activation import TITLES
 from simulations.explain.activation_maps import LesionShare, Method
 from simulations.explain.projections import ProjectionMap
 from simulations.report.records import Pair
 from simulations.report.study.results import StudyResults
-from simulations.report.tables import Cell, Group, Row, Table, summary_cell
+from simulations.report.tables import summary_cell
 
 UnseenKey = tuple[str, str, str]
 """Method, site that it was trained without, adaptation."""

@@ -8,6 +8,7 @@ from typing import Any
 from common.files import write_atomic, write_json
 from common.formatting import numbers
 from common.formatting.page import fill
+from common.formatting.tables import Table, markdown
 from common.runs.result import without_nan
 from simulations.report import provenance
 from simulations.report import summary as story
@@ -15,11 +16,10 @@ from simulations.report.page import Panels
 from simulations.report.records import METRICS
 from simulations.report.statistics import ALL_SITES, Summary
 from simulations.report.study import tables
-from simulations.report.study.markdown import markdown
 from simulations.report.study.pictures import draw_curves
 from simulations.report.study.results import CALIBRATION, SPECIFICITY, StudyResults
 from simulations.report.study.significance import auc_intervals, hold_against_reference
-from simulations.report.tables import Table, summary_cell
+from simulations.report.tables import summary_cell
 
 PAGE, TABLES, VALUES = "study.html", "study.md", "study.json"
 

@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from common.formatting import numbers
+from common.formatting.tables import Cell, Group, Row, Table
 from simulations.report.calibration import BINS
 from simulations.report.records import METRICS, RunRecord
 from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
 from simulations.report.study.results import CALIBRATION, SPECIFICITY, Order, StudyResults
 from simulations.report.study.significance import Test, auc_intervals, hold_against_reference
-from simulations.report.tables import HEADINGS, Cell, Group, Row, Table, summary_cell
+from simulations.report.tables import HEADINGS, summary_cell
 
 ONE_POINT = 0.01
 

@@ -8,7 +8,7 @@ from common.config.load import describe, keys, load_config, make_config, parse_o
 from common.config.schema import Config
 from common.errors import ConfigError
 
-FOLDER = Path(__file__).parents[2] / "configs"
+FOLDER = Path(__file__).parents[3] / "configs"
 # Those of studies and of a consortium are other kinds of files.
 OTHERS = {*FOLDER.glob("study-*.toml"), FOLDER / "consortium.toml"}
 CONFIGS = sorted(set(FOLDER.glob("*.toml")) - OTHERS)

@@ -4,7 +4,7 @@ import pytest
 
 from common.exchange.fingerprint import code_fingerprint, fingerprint_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

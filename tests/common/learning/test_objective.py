@@ -15,7 +15,7 @@ from common.learning.prototypes import RemotePrototypes, make_prototypes, remote
 from common.models.network import Output
 from tests.common.small_training import config, normal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDEN = Path(os.environ.get("XSITE_GOLDEN", ROOT.parent / "shared" / "golden")) / "covidnet.npz"
 Denominator = Literal["nt-xent", "eq4"]
 BOTH: tuple[Denominator, ...] = ("nt-xent", "eq4")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from simulations.report.study.markdown import markdown
+from common.formatting.tables import Cell, Group, Row, Table, markdown
 from simulations.report.study.page import write_study
 from simulations.report.study.results import Order, StudyResults
 from simulations.report.study.tables import orders_table, paper_table
-from simulations.report.tables import Cell, Group, Row, Table
 from tests.simulations.report.cells import fabricate_study
 
 PAIRS = [(0, 0), (1, 0), (0, 1), (1, 1)]

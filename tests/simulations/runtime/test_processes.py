@@ -94,7 +94,7 @@ def test_what_was_started_goes_when_its_starter_is_killed(tmp_path: Path) -> Non
         (here / "child").write_text(str(child.pid))
         time.sleep(120)
     """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", textwrap.dedent(starter), str(tmp_path), SLEEP]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(root)})
     note = tmp_path / "child"

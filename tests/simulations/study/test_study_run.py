@@ -15,7 +15,7 @@ from safetensors.torch import load
 
 from common.console.progress import SilentListener
 from common.errors import ConfigError, RunError, SiteError
-from simulations.runtime.locks import alone_in
+from common.files import alone_in
 from simulations.study.plan import make_plan, read_file
 from simulations.study.publish import publish
 from simulations.study.run import Study, open_study, refuse_failures, run_study

@@ -1,6 +1,45 @@
-"""Tables as Markdown."""
+"""A table as text in rows and columns, for a page, a Markdown file or a terminal."""
 
-from simulations.report.tables import Cell, Table
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, and what stands small below it, on a line or several."""
+
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; ``mode`` gives its head the mode's colour."""
+
+    head: str
+    cells: tuple[Cell, ...]
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a common heading ('' for none)."""
+
+    heading: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: what it shows, its columns (the first one is of the rows' heads), its rows.
+
+    ``spans`` are headings above the columns, each with the number of columns it is of.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    groups: tuple[Group, ...]
+    notes: tuple[str, ...] = ()
+    spans: tuple[tuple[str, int], ...] = ()
 
 
 def markdown(table: Table, level: int = 3) -> str:

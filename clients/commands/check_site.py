@@ -1,0 +1,47 @@
+"""``xsite check-site``: whether a site's folder is fit for training."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.console import options
+from common.console.options import PlainCommand
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check-site", cls=PlainCommand, short_help="Say whether a site's folder is fit.")(
+        check_site
+    )
+
+
+def check_site(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The site's name. [default: the folder's]")
+    ] = None,
+    config: options.ConfigFile = None,
+    set_: options.Settings = None,
+) -> None:
+    """Say whether a site's folder is fit for training: exit code 0 if it is, 1 if not.
+
+    The folder holds one folder a class (the key 'classes' names them) and, for folds that keep a
+    patient together, metadata.csv with the columns file_name and patient_id.
+    """
+    from rich.console import Console
+
+    from clients.site_check import check_site as check
+    from clients.site_check import print_check
+
+    place = folder.expanduser().absolute()
+    # Any folder can be looked at, also one whose name could not be a site's.
+    site = name or re.sub(r"[^a-z0-9_-]+", "-", place.name.lower()).strip("-_") or "site"
+    asked = options.CliOptions(config, set_, site_folders=[f"{site}={place}"])
+    found = check(site, place, options.gather_config(asked))
+    print_check(Console(), found)
+    if not found.fit:
+        raise typer.Exit(1)
