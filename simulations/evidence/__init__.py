@@ -1,1 +1,1 @@
-"""Scripts that measure xsite: attacks, benchmarks, faults."""
+"""Evidence about xsite itself, measured by programs that no command of `xsite` runs."""
