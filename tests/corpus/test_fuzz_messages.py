@@ -18,7 +18,7 @@ from common.exchange import wire
 from common.exchange.messages import JoinRequest, RoundOrder, RoundReply, SiteInfo, SiteReply
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
-from server.checks import Weights, check_weights
+from server.checks import ExpectedWeights, check_weights
 from tests.common.exchange.test_wire import MESSAGES, carried, same
 from tests.corpus.fuzzing import JSON, spoilt, tried
 
@@ -182,7 +182,7 @@ def refused_or_valid(content: RecordDict) -> None:
             assert is_plain(str(error))
             continue
         if isinstance(found, RoundReply):
-            expected = Weights(found.layout, 1.0, 2, 2, 1)
+            expected = ExpectedWeights(found.layout, 1.0, 2, 2, 1)
             try:
                 check_weights(found, (3, 7), expected)
             except ReplyError as error:

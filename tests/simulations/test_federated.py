@@ -63,7 +63,7 @@ def test_a_run_that_flower_calls_completed_without_a_result_has_failed(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("result", "ending", "reason"),
+    ("result", "outcome", "reason"),
     [
         (
             {"status": "failed", "reason": "a is missing"},

@@ -87,7 +87,7 @@ def test_an_absent_site_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("segments", "sentence"),
+    ("site_slices", "sentence"),
     [
         ((("a", 3),), "holds 4 images"),
         ((("a", 3), ("b", 2)), "holds 4 images"),
