@@ -131,6 +131,19 @@ class PredictionsTable:
     probabilities: NDArray[np.float64]
     classes: tuple[str, ...]
 
+    @property
+    def positive(self) -> NDArray[np.float64]:
+        """(n,) probability of the positive class, for figures that need one.
+
+        Raises
+        ------
+        ValueError
+            Unless there are two classes.
+        """
+        if len(self.classes) != 2:
+            raise ValueError(f"Of {len(self.classes)} classes none is the positive one.")
+        return self.probabilities[:, 1]
+
     def by_name(self) -> "PredictionsTable":
         """Return the same in the order of the images' names, whoever wrote it."""
         order = np.argsort(np.array(self.files, dtype=np.str_))

@@ -15,7 +15,8 @@ class Metrics:
     """How well a site's images are classified; NaN where a figure is undefined.
 
     Of two classes the second is positive. Of more, F1, sensitivity and precision are means over
-    the classes (those for which they are defined) and the AUC is one against the rest.
+    the classes (those for which they are defined), and the AUC is the mean of one class against
+    the rest.
 
     Attributes
     ----------
@@ -39,6 +40,23 @@ class Metrics:
     def as_dict(self) -> dict[str, float | int]:
         """Return the figures by name."""
         return asdict(self)
+
+
+def one_against_rest(classes: int) -> range:
+    """Return the classes that are held against the rest: the second of two, each of more."""
+    return range(1, 2) if classes == 2 else range(classes)
+
+
+def check_binary(labels: NDArray[np.int64]) -> None:
+    """Refuse labels of more than two classes, for figures that need a positive one.
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor 1.
+    """
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"Expected labels of 0 and 1, found {np.unique(labels).tolist()}.")
 
 
 def measure(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Metrics:
@@ -72,7 +90,7 @@ def measure(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Me
     precision, sensitivity, f1, _ = precision_recall_fscore_support(
         labels,
         decisions,
-        labels=[1] if binary else classes,
+        labels=list(one_against_rest(len(classes))),
         average="macro",
         zero_division=np.nan,
     )
@@ -100,6 +118,8 @@ def auc_interval(
 ) -> tuple[float, float]:
     """Return a percentile bootstrap interval of the AUC, images resampled within each class.
 
+    Of more than two classes, of the mean of one class against the rest.
+
     Parameters
     ----------
     labels : ndarray of int64, shape (n,)
@@ -116,19 +136,46 @@ def auc_interval(
     Returns
     -------
     tuple of float
-        Lower and upper bound; NaN unless there are two classes and images of both.
+        Lower and upper bound; NaN unless there are images of every class.
     """
-    if probabilities.shape[1] != 2 or len(np.unique(labels)) < 2:
+    classes = probabilities.shape[1]
+    if len(np.unique(labels)) < classes:
         return math.nan, math.nan
     generator = numpy_generator(seed, "bootstrap")
-    values, places = np.unique(probabilities[:, 1], return_inverse=True)
+    scores = probabilities[:, one_against_rest(classes)]
+    values, places = np.unique(scores, axis=0, return_inverse=True)
     resampled = []
-    for label in (0, 1):
+    for label in range(classes):
         # Drawing n of n with replacement: a multinomial over the distinct scores.
         counts = np.bincount(places[labels == label], minlength=len(values))
         resampled.append(generator.multinomial(counts.sum(), counts / counts.sum(), size=draws))
-    low, high = np.quantile(auc_of_counts(*resampled), [(1 - level) / 2, (1 + level) / 2])
+    aucs = resampled_aucs(np.stack(resampled), values)
+    low, high = np.quantile(aucs, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def resampled_aucs(counts: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the AUC of each resample; of more than two classes, the mean of one against the rest.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (classes, draws, n)
+        How often a resample holds images of a class that have the n-th scores.
+    scores : ndarray of float64, shape (n, of one_against_rest)
+        Predicted probabilities, at least 0, of the classes held against the rest.
+
+    Returns
+    -------
+    ndarray of float64, shape (draws,)
+    """
+    aucs = []
+    for label, column in zip(one_against_rest(len(counts)), scores.T, strict=True):
+        order = np.argsort(column, kind="stable")
+        # Images of the same score stand together: a tie counts half.
+        starts = np.flatnonzero(np.diff(column[order], prepend=-1.0))
+        merged = np.add.reduceat(counts[:, :, order], starts, axis=2)
+        aucs.append(auc_of_counts(merged.sum(axis=0) - merged[label], merged[label]))
+    return np.asarray(np.mean(aucs, axis=0))
 
 
 def auc_of_counts(negative: NDArray[np.int64], positive: NDArray[np.int64]) -> NDArray[np.float64]:

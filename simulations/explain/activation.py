@@ -191,7 +191,14 @@ def measure_lesions(
     -------
     dict
         By method; the maps are those of the positive class.
+
+    Raises
+    ------
+    ValueError
+        Unless there are two classes: of more, none is the positive one.
     """
+    if len(data.classes) != 2:
+        raise ValueError(f"Of {len(data.classes)} classes none is the positive one.")
     test = split_site(data, record.config).test
     ill = test[data.labels[test] == POSITIVE]
     images = network_images(data, ill, record.config)

@@ -1,6 +1,7 @@
 """How far predicted probabilities can be taken at their word, and where to draw the line.
 
-For two classes; of more there is no single positive one.
+Of two classes the second is positive. Of more none is: what their probabilities are held against is
+whether the decision is right, and there is no operating point.
 """
 
 import math
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.tasks.metrics import check_binary
 
 BINS = 10
 SENSITIVITY = 0.95
@@ -21,7 +24,7 @@ class Reliability:
     ----------
     predicted, observed : ndarray of float64, shape (bins,)
         Mean predicted probability of the positive class, and share of positive images, of each
-        bin that holds any.
+        bin that holds any; of more than two classes, of the decision, and of right ones.
     images : ndarray of int64, shape (bins,)
         Images in it.
     """
@@ -57,6 +60,31 @@ class OperatingPoint:
     precision: float
 
 
+def outcomes(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return what came true of that of which a probability was predicted, and that probability.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        True classes.
+    probabilities : ndarray of float64, shape (n, classes)
+        Predicted.
+
+    Returns
+    -------
+    labels : ndarray of int64, shape (n,)
+        Of two classes: 1 of positive images. Of more: 1 where the most probable class is right.
+    scores : ndarray of float64, shape (n,)
+        Probability of the positive class, or of the most probable one.
+    """
+    if probabilities.shape[1] == 2:
+        return labels, probabilities[:, 1]
+    right = probabilities.argmax(axis=1) == labels
+    return right.astype(np.int64), probabilities.max(axis=1)
+
+
 def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Reliability:
     """Sort predictions into ten bins of equal width and hold them against what came true.
 
@@ -65,14 +93,20 @@ def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Relia
     labels : ndarray of int64, shape (n,)
         1 of positive images, 0 of negative ones.
     scores : ndarray of float64, shape (n,)
-        Predicted probability of the positive class.
+        Predicted probability of the positive class. :func:`outcomes` returns both.
 
     Returns
     -------
     Reliability
-        After Guo et al., *On calibration of modern neural networks* (ICML 2017), but of the
-        positive class's probability instead of the decision's.
+        After Guo et al., *On calibration of modern neural networks* (ICML 2017), but of two
+        classes of the positive one's probability instead of the decision's.
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor 1.
     """
+    check_binary(labels)
     places = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
     images = np.bincount(places, minlength=BINS)
     held = images > 0
@@ -98,7 +132,13 @@ def operating_point(
     OperatingPoint
         NaN where one of the classes is absent. The threshold is that of these images: on others
         its sensitivity will differ.
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor 1.
     """
+    check_binary(labels)
     # Slow to import, and not needed to train.
     from sklearn.metrics import roc_curve
 

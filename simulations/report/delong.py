@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from common.tasks.metrics import check_binary
+
 LEVEL = 0.95
 
 
@@ -73,7 +75,13 @@ def auc_components(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Co
     -------
     Components or None
         None where one of the classes is absent: there is no AUC.
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor 1.
     """
+    check_binary(labels)
     above, below = scores[labels == 1], scores[labels == 0]
     if not len(above) or not len(below):
         return None

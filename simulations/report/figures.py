@@ -10,6 +10,7 @@ from sklearn.metrics import roc_curve
 
 from common.formatting import numbers
 from common.runs.tables import PredictionsTable
+from common.tasks.metrics import one_against_rest
 from simulations.report.records import LABELS, RunRecord
 from simulations.report.statistics import Comparison
 from simulations.report.svg import FONT_SIZE, INK, MODE_COLOURS, MUTED, PAPER, inline, panel
@@ -19,6 +20,10 @@ MARKERS = {"pooled": "s", "federated": "o", "single": "^"}
 # Colour alone would be lost in print and on many eyes.
 STYLES = {"pooled": (0, (5, 2)), "federated": "-", "single": (0, (1.2, 1.2))}
 GRID = np.linspace(0.0, 1.0, 101)
+ROC_AXES = ("False positives (% of negative images)", "True positives (% of positive images)")
+CURVES_OVER_CLASSES = (
+    "Each is the mean of the curves of one class, the positive one, against the rest."
+)
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -137,8 +142,8 @@ def roc_panel(
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.set_aspect("equal")
-    axes.set_xlabel("False positives (% of negative images)")
-    axes.set_ylabel("True positives (% of positive images)")
+    axes.set_xlabel(ROC_AXES[0])
+    axes.set_ylabel(ROC_AXES[1])
     axes.legend(loc="lower right", frameon=False, labelcolor=INK, fontsize=FONT_SIZE)
     return inline(figure, name, f"ROC curves at {site}", "; ".join(told))
 
@@ -183,10 +188,8 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve:
 
 def _rocs(table: PredictionsTable) -> list[Curve]:
     """Return (false, true) positive rates; one curve, or one a class of more than two."""
-    classes = range(table.probabilities.shape[1])
-    positives = [1] if len(classes) == 2 else list(classes)
     curves = []
-    for label in positives:
+    for label in one_against_rest(len(table.classes)):
         truth = table.labels == label
         if truth.any() and not truth.all():
             false, true, _ = roc_curve(truth, table.probabilities[:, label])

@@ -117,7 +117,8 @@ def draw(records: Sequence[RunRecord], comparison: Comparison) -> list[Panels]:
             "roc",
             "ROC curves",
             "On the test images; the dotted diagonal is chance."
-            + (" The runs of a mode are averaged at equal false positive rate." if several else ""),
+            + (" The runs of a mode are averaged at equal false positive rate." if several else "")
+            + ("" if comparison.binary else f" {figures.CURVES_OVER_CLASSES}"),
             [figures.roc_panel(records, comparison, s, f"roc-{i}") for i, s in enumerate(sites)],
         ),
         (

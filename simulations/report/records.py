@@ -1,7 +1,7 @@
 """Run folders, read back for a report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -130,6 +130,11 @@ def with_chosen_weights(records: Sequence[RunRecord]) -> list[RunRecord]:
         for site in record.config.site_names
     )
     return [replace(record, weights="best" if chosen else "final") for record in records]
+
+
+def is_binary(records: Iterable[RunRecord]) -> bool:
+    """Say whether all runs tell two classes apart, of which the second is positive."""
+    return all(len(record.config.class_names) == 2 for record in records)
 
 
 def sites_of(records: Sequence[RunRecord]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from simulations.report.records import METRICS, Pair, RunRecord, modes_of, sites_of
+from simulations.report.records import METRICS, Pair, RunRecord, is_binary, modes_of, sites_of
 
 LEVEL = 0.95
 REFERENCE = "pooled"
@@ -75,12 +75,15 @@ class Comparison:
         By (site, mode, metric).
     differences : dict
         By (site, mode, metric), for every mode but the reference; empty if that did not run.
+    binary : bool
+        Whether there are two classes, of which the second is positive.
     """
 
     sites: tuple[str, ...]
     modes: tuple[str, ...]
     summaries: dict[tuple[str, str, str], Summary]
     differences: dict[tuple[str, str, str], Difference]
+    binary: bool = True
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -176,7 +179,7 @@ def compare_records(records: Sequence[RunRecord]) -> Comparison:
                 if mode != REFERENCE and REFERENCE in modes:
                     reference = values_of(records, site, REFERENCE, metric)
                     differences[key] = paired_difference(values, reference)
-    return Comparison(shown, modes, summaries, differences)
+    return Comparison(shown, modes, summaries, differences, is_binary(records))
 
 
 def _with_interval(

@@ -9,6 +9,10 @@ from simulations.report.records import LABELS, METRICS, RunRecord
 from simulations.report.statistics import REFERENCE, Comparison, Difference, Summary
 
 HEADINGS = ("Accuracy", "F1", "Sensitivity", "Precision", "AUC")
+OVER_CLASSES = (
+    "There are more than two classes and none is the positive one. F1, sensitivity and precision: "
+    "mean over the classes, each counting the same; AUC: mean of one class against the rest."
+)
 
 
 def metrics_table(comparison: Comparison) -> Table:
@@ -42,7 +46,7 @@ def summary_cell(summary: Summary) -> Cell:
 
 def _metrics_notes(comparison: Comparison) -> tuple[str, ...]:
     counts = {summary.n for summary in comparison.summaries.values()}
-    notes = []
+    notes = [] if comparison.binary else [OVER_CLASSES]
     if max(counts, default=0) > 1:
         notes.append(
             "Mean ± sample standard deviation over the runs (folds and seeds). The deviation "

@@ -83,7 +83,7 @@ def _look(
     maps = _projections(study, shown, listener)
     silhouettes = silhouette_table(maps)
     found = (
-        *lesion_tables(_lesions(study, shown, listener)),
+        *lesion_tables(_lesions(study, shown, listener) if results.binary else ()),
         *([silhouettes] if silhouettes else ()),
     )
     if found:

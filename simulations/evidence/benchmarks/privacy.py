@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from sklearn.metrics import roc_auc_score
 
 from clients.app import app as client
 from clients.egress.budget import spent, upper
@@ -27,6 +26,7 @@ from common.console.tables import print_rows
 from common.errors import RunError
 from common.formatting.numbers import percent, points
 from common.runs.tables import read_predictions
+from common.tasks import metrics
 from server.app import app as server
 from simulations.runtime.in_process import InProcessGrid, run_server
 from simulations.synth import hospital_names, write_hospitals
@@ -103,7 +103,7 @@ def federate(config: Config, folders: Mapping[str, Path], policy: str) -> dict[s
     own = [state / config.run_name / "sites" / site for site, state in states.items()]
     tables = [read_predictions(folder / "predictions.csv", "test") for folder in own]
     return {
-        "auc": mean(roc_auc_score(one.labels, one.probabilities[:, 1]) for one in tables),
+        "auc": mean(metrics.measure(one.labels, one.probabilities).auc for one in tables),
         "epsilon": max(spent(entries(state / "ledger")).epsilon for state in states.values()),
     }
 

@@ -17,7 +17,9 @@ from sklearn.metrics import (
 from common.formatting import numbers
 from common.methods.registry import Method
 from common.runs.tables import PredictionsTable
+from common.tasks.metrics import one_against_rest
 from simulations.report.calibration import BINS, reliability
+from simulations.report.figures import CURVES_OVER_CLASSES, ROC_AXES
 from simulations.report.study.results import StudyResults
 from simulations.report.svg import Theme, panel
 
@@ -31,6 +33,8 @@ COLOURS = (
 STYLES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.5, 2)))
 PLOT, LINE_HEIGHT = 392.0, 17.0
 
+Labels = NDArray[np.int64]
+Scores = NDArray[np.float64]
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -63,12 +67,14 @@ class Kind:
     """A kind of chart: its name, title and caption, and how a site's chart is found.
 
     ``chart`` takes the study, a site, and whether it is of the federated methods or the others;
-    the reference is in both. It returns None where no cell of these methods is done.
+    the reference is in both. It returns None where no cell of these methods is done. ``several`` is
+    the caption where there are more than two classes.
     """
 
     name: str
     title: str
     caption: str
+    several: str
     chart: Callable[[StudyResults, str, bool], Chart | None]
 
 
@@ -78,8 +84,7 @@ DIAGONAL: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
 def roc_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
     """Return ROC curves, the mean over folds and seeds at equal false positive rate."""
     lines = _averaged(results, site, federated, _roc, roc_auc_score, "AUC")
-    axes = ("False positives (% of negative images)", "True positives (% of positive images)")
-    return Chart(lines, DIAGONAL, axes) if lines else None
+    return Chart(lines, DIAGONAL, ROC_AXES) if lines else None
 
 
 def precision_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
@@ -88,13 +93,16 @@ def precision_chart(results: StudyResults, site: str, federated: bool) -> Chart 
     if not lines:
         return None
     tables = _tables(results, lines[0][2], site)
-    share = float(np.mean([table.labels.mean() for table in tables]))
+    share = float(np.mean([truth.mean() for table in tables for truth, _ in _against_rest(table)]))
     base = (np.array([0.0, 1.0]), np.array([share, share]))
     return Chart(lines, base, ("Recall (% of positive images)", "Precision (%)"))
 
 
 def reliability_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
-    """Return observed by predicted shares of positive images, over all folds and seeds."""
+    """Return observed by predicted shares of positive images, over all folds and seeds.
+
+    Of more than two classes, of images whose decision is right.
+    """
     lines = []
     for method in _shown(results, federated):
         labels, scores = results.test_scores(method.name, site, results.seeds)
@@ -103,32 +111,37 @@ def reliability_chart(results: StudyResults, site: str, federated: bool) -> Char
             error = numbers.percent(results.calibration(method.name, site).mean)
             label = f"{method.label}, error {error}"
             lines.append((label, (found.predicted, found.observed), method.name))
-    axes = ("Predicted probability (%)", "Positive images (%)")
+    observed = "Positive images (%)" if results.binary else "Right decisions (%)"
+    axes = ("Predicted probability (%)", observed)
     return Chart((*lines,), DIAGONAL, axes) if lines else None
 
 
+ROC = (
+    "On the test images, averaged over folds and seeds at equal false positive rate. The dotted "
+    "diagonal is chance."
+)
+PRECISION_RECALL = (
+    "On the test images, averaged over folds and seeds at equal recall. AP: mean average "
+    "precision. Precision depends on the share of positive images, which the dotted line shows."
+)
+RELIABILITY = (
+    "Predicted probability of the {} against the share of {}, in {} bins, over all folds and "
+    "seeds. Above the dotted diagonal: too low; below: too high."
+)
 KINDS = (
-    Kind(
-        "roc",
-        "ROC curves",
-        "On the test images, averaged over folds and seeds at equal false positive rate. The "
-        "dotted diagonal is chance.",
-        roc_chart,
-    ),
+    Kind("roc", "ROC curves", ROC, f"{ROC} {CURVES_OVER_CLASSES}", roc_chart),
     Kind(
         "precision-recall",
         "Precision and recall",
-        "On the test images, averaged over folds and seeds at equal recall. AP: mean average "
-        "precision. Precision depends on the share of positive images, which the dotted line "
-        "shows.",
+        PRECISION_RECALL,
+        f"{PRECISION_RECALL} {CURVES_OVER_CLASSES}",
         precision_chart,
     ),
     Kind(
         "reliability",
         "Calibration",
-        f"Predicted probability of the positive class against the share of positive images, in "
-        f"{BINS} bins, over all folds and seeds. Above the dotted diagonal: too low; below: too "
-        "high.",
+        RELIABILITY.format("positive class", "positive images", BINS),
+        RELIABILITY.format("class decided for", "right decisions", BINS),
         reliability_chart,
     ),
 )
@@ -138,30 +151,38 @@ def _averaged(
     results: StudyResults,
     site: str,
     federated: bool,
-    curve: Callable[[PredictionsTable], Curve],
-    area: Callable[[NDArray[np.int64], NDArray[np.float64]], float],
+    curve: Callable[[Labels, Scores], Curve],
+    area: Callable[[Labels, Scores], float],
     short: str,
 ) -> tuple[tuple[str, Curve, str], ...]:
     """Return each method's mean curve over its cells, labelled with its mean area."""
     lines = []
     for method in _shown(results, federated):
         if tables := _tables(results, method.name, site):
-            found = [curve(table) for table in tables]
+            found = [curve(*pair) for table in tables for pair in _against_rest(table)]
             mean = (found[0][0], np.mean([y for _, y in found], axis=0))
-            areas = [area(table.labels, table.probabilities[:, 1]) for table in tables]
+            areas = [area(*pair) for table in tables for pair in _against_rest(table)]
             label = f"{method.label}, {short} {numbers.percent(float(np.mean(areas)))}"
             lines.append((label, mean, method.name))
     return (*lines,)
 
 
-def _roc(table: PredictionsTable) -> Curve:
-    false, true, _ = roc_curve(table.labels, table.probabilities[:, 1])
+def _against_rest(table: PredictionsTable) -> list[tuple[Labels, Scores]]:
+    """Return truth and scores of the positive class, or of each of several against the rest."""
+    return [
+        ((table.labels == label).astype(np.int64), table.probabilities[:, label])
+        for label in one_against_rest(len(table.classes))
+    ]
+
+
+def _roc(labels: Labels, scores: Scores) -> Curve:
+    false, true, _ = roc_curve(labels, scores)
     y = np.interp(GRID, false, true)
     return np.concatenate([[0.0], GRID]), np.concatenate([[0.0], y])
 
 
-def _precision_recall(table: PredictionsTable) -> Curve:
-    precision, recall, _ = precision_recall_curve(table.labels, table.probabilities[:, 1])
+def _precision_recall(labels: Labels, scores: Scores) -> Curve:
+    precision, recall, _ = precision_recall_curve(labels, scores)
     # At equal recall the highest precision counts: it is what a threshold can have.
     best = np.maximum.accumulate(precision)
     return GRID, np.interp(GRID, recall[::-1], best[::-1])
@@ -226,6 +247,6 @@ def _shown(results: StudyResults, federated: bool) -> list[Method]:
 
 
 def _tables(results: StudyResults, method: str, site: str) -> list[PredictionsTable]:
-    """Return a method's tables at a site, of all folds and seeds, in which both classes occur."""
+    """Return a method's tables at a site, of all folds and seeds, in which every class occurs."""
     found = results.tables(method, site, results.seeds)
-    return [table for table in found if 0 < table.labels.sum() < len(table.labels)]
+    return [table for table in found if len(np.unique(table.labels)) == len(table.classes)]

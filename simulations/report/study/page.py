@@ -17,11 +17,15 @@ from simulations.report.records import METRICS
 from simulations.report.statistics import ALL_SITES, Summary
 from simulations.report.study import tables
 from simulations.report.study.pictures import draw_curves
-from simulations.report.study.results import CALIBRATION, SPECIFICITY, StudyResults
+from simulations.report.study.results import SPECIFICITY, StudyResults
 from simulations.report.study.significance import auc_intervals, hold_against_reference
 from simulations.report.tables import summary_cell
 
 PAGE, TABLES, VALUES = "study.html", "study.md", "study.json"
+BINARY_ALONE = (
+    f"DeLong's tests and intervals, the {SPECIFICITY} and the activation inside the lesions are "
+    "defined for two classes alone, and left out of this study of more."
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def study_values(results: StudyResults) -> dict[str, Any]:
         for metric in (*METRICS, SPECIFICITY)
     ]
     figures += [
-        {"method": method, "site": site, "metric": CALIBRATION}
+        {"method": method, "site": site, "metric": results.calibration_error}
         | asdict(results.calibration(method, site))
         for method in methods
         for site in results.sites
@@ -256,7 +260,7 @@ def _cautions(results: StudyResults) -> list[str]:
 
 def _warnings(results: StudyResults) -> list[str]:
     """Return what keeps the figures from being taken at face value."""
-    told = []
+    told = [] if results.binary else [BINARY_ALONE]
     if results.missing:
         count = len(results.missing)
         told.append(

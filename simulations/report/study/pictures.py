@@ -22,7 +22,7 @@ def draw_curves(results: StudyResults, folder: Path) -> list[Panels]:
     Parameters
     ----------
     results : StudyResults
-        The study; of more than two classes nothing is drawn.
+        The study.
     folder : Path
         The study's; files go into ``pictures``.
 
@@ -31,10 +31,15 @@ def draw_curves(results: StudyResults, folder: Path) -> list[Panels]:
     RunError
         If a file cannot be written.
     """
-    if not results.binary or not results.records:
+    if not results.records:
         return []
     return [
-        Panels(kind.name, kind.title, kind.caption, (*_panels(results, kind, folder / FOLDER),))
+        Panels(
+            kind.name,
+            kind.title,
+            kind.caption if results.binary else kind.several,
+            (*_panels(results, kind, folder / FOLDER),),
+        )
         for kind in KINDS
     ]
 

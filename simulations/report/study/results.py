@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from common.methods.registry import Method
 from common.runs.tables import PredictionsTable
-from simulations.report.calibration import operating_point, reliability
-from simulations.report.records import METRICS, Pair, RunRecord
+from simulations.report.calibration import operating_point, outcomes, reliability
+from simulations.report.records import METRICS, Pair, RunRecord, is_binary
 from simulations.report.statistics import ALL_SITES, Summary, summarise
 
 SPECIFICITY, CALIBRATION = "specificity at 95 % sensitivity", "calibration error"
@@ -86,7 +86,12 @@ class StudyResults:
     @cached_property
     def binary(self) -> bool:
         """Whether there are two classes."""
-        return all(len(run.config.class_names) == 2 for run in self.records.values())
+        return is_binary(self.records.values())
+
+    @property
+    def calibration_error(self) -> str:
+        """What the calibration error is called: of more than two classes it is another figure."""
+        return CALIBRATION if self.binary else f"{CALIBRATION} of the decision"
 
     def label(self, method: str) -> str:
         """Return how tables call a method."""
@@ -130,20 +135,22 @@ class StudyResults:
     def test_scores(
         self, method: str, site: str, seeds: Sequence[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return labels and positive probabilities of every fold's test images, one below another.
+        """Return the outcomes of every fold's test images, one below another.
 
         Returns
         -------
         labels : ndarray of int64, shape (n,)
         scores : ndarray of float64, shape (n,)
-            Of networks of different folds: good for calibration, not for one common ROC curve.
+            As :func:`simulations.report.calibration.outcomes` returns them, of networks of different folds:
+            good for calibration, not for one common ROC curve.
         """
         tables = self.tables(method, site, seeds)
         if not tables:
             return np.empty(0, np.int64), np.empty(0)
+        found = [outcomes(table.labels, table.probabilities) for table in tables]
         return (
-            np.concatenate([table.labels for table in tables]),
-            np.concatenate([table.probabilities[:, 1] for table in tables]),
+            np.concatenate([labels for labels, _ in found]),
+            np.concatenate([scores for _, scores in found]),
         )
 
     def tables(self, method: str, site: str, seeds: Sequence[int]) -> list[PredictionsTable]:
@@ -178,4 +185,4 @@ class StudyResults:
         table = self._read(run, site)
         if metric != SPECIFICITY or table is None or not self.binary:
             return math.nan
-        return operating_point(table.labels, table.probabilities[:, 1]).specificity
+        return operating_point(table.labels, table.positive).specificity

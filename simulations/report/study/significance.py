@@ -14,7 +14,7 @@ from scipy import stats
 
 from common.randomness import numpy_generator
 from common.runs.tables import PredictionsTable
-from common.tasks.metrics import auc_of_counts
+from common.tasks.metrics import measure, one_against_rest, resampled_aucs
 from simulations.report.delong import (
     Components,
     Estimate,
@@ -48,7 +48,8 @@ class Test:
     t_holm, wilcoxon_holm : float
         Both p values after Holm's correction over all methods held against the reference there.
     images : Estimate
-        The difference over images after DeLong; NaN of the mean of the sites.
+        The difference over images after DeLong; NaN of the mean of the sites, and of more than
+        two classes.
     """
 
     difference: Difference
@@ -60,7 +61,10 @@ class Test:
 
 @dataclass(frozen=True)
 class Intervals:
-    """A method's AUC at a site, mean over folds and seeds, with intervals over the test images."""
+    """A method's AUC at a site, mean over folds and seeds, with intervals over the test images.
+
+    Of more than two classes DeLong's holds the AUC alone, the mean of one class against the rest.
+    """
 
     delong: Estimate
     bootstrap: tuple[float, float]
@@ -128,25 +132,28 @@ def auc_difference(results: StudyResults, method: str, reference: str, place: st
 def auc_intervals(results: StudyResults, method: str, site: str) -> Intervals:
     """Return a method's AUC at a site with its intervals over the test images."""
     nothing = Intervals(Estimate(math.nan), (math.nan, math.nan), 0)
-    if not results.binary:
-        return nothing
-    parts, drawn, images = [], [], 0
+    parts, values, drawn, images = [], [], [], 0
     for fold in results.folds:
         tables = [
             table
             for seed in results.seeds
             if (table := results.predictions(method, site, fold, seed)) is not None
         ]
-        found = [part for table in tables if (part := _of_table(table)) is not None]
-        if found:
-            parts.append(mean_components(found))
+        if tables and len(np.unique(tables[0].labels)) == len(tables[0].classes):
+            if results.binary:
+                found = [part for table in tables if (part := _of_table(table)) is not None]
+                parts.append(mean_components(found))
+            else:
+                aucs = [measure(table.labels, table.probabilities).auc for table in tables]
+                values.append(float(np.mean(aucs)))
             drawn.append(_resampled(tables, f"{site} {fold}"))
             images += len(tables[0].labels)
-    if not parts:
+    if not drawn:
         return nothing
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(np.mean(drawn, axis=0), [tail, 1 - tail])
-    return Intervals(estimate(parts), (float(low), float(high)), images)
+    delong = estimate(parts) if parts else Estimate(float(np.mean(values)))
+    return Intervals(delong, (float(low), float(high)), images)
 
 
 def _resampled(tables: Sequence[PredictionsTable], purpose: str) -> NDArray[np.float64]:
@@ -156,22 +163,14 @@ def _resampled(tables: Sequence[PredictionsTable], purpose: str) -> NDArray[np.f
     """
     labels = tables[0].labels
     generator = numpy_generator(0, "bootstrap", purpose)
-    counts = np.zeros((DRAWS, len(labels)), dtype=np.int64)
-    for label in (0, 1):
+    classes = len(tables[0].classes)
+    counts = np.zeros((classes, DRAWS, len(labels)), dtype=np.int64)
+    for label in range(classes):
         places = np.flatnonzero(labels == label)
         chance = np.full(len(places), 1 / len(places))
-        counts[:, places] = generator.multinomial(len(places), chance, size=DRAWS)
-    aucs = []
-    for table in tables:
-        order = np.argsort(table.probabilities[:, 1], kind="stable")
-        scores = table.probabilities[order, 1]
-        # Images of the same score stand together: a tie counts half.
-        starts = np.flatnonzero(np.diff(scores, prepend=-1.0))
-        by_class = [
-            np.add.reduceat(counts[:, order] * (labels[order] == label), starts, axis=1)
-            for label in (0, 1)
-        ]
-        aucs.append(auc_of_counts(*by_class))
+        counts[label][:, places] = generator.multinomial(len(places), chance, size=DRAWS)
+    against = one_against_rest(classes)
+    aucs = [resampled_aucs(counts, table.probabilities[:, against]) for table in tables]
     return np.asarray(np.mean(aucs, axis=0))
 
 
@@ -183,7 +182,7 @@ def _components(
 
 
 def _of_table(table: PredictionsTable) -> Components | None:
-    return auc_components(table.labels, table.probabilities[:, 1])
+    return auc_components(table.labels, table.positive)
 
 
 def _wilcoxon(values: Mapping[Pair, float], reference: Mapping[Pair, float]) -> float:

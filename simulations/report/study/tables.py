@@ -8,9 +8,9 @@ from common.formatting.tables import Cell, Group, Row, Table
 from simulations.report.calibration import BINS
 from simulations.report.records import METRICS, RunRecord
 from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
-from simulations.report.study.results import CALIBRATION, SPECIFICITY, Order, StudyResults
+from simulations.report.study.results import SPECIFICITY, Order, StudyResults
 from simulations.report.study.significance import Test, auc_intervals, hold_against_reference
-from simulations.report.tables import HEADINGS, summary_cell
+from simulations.report.tables import HEADINGS, OVER_CLASSES, summary_cell
 
 ONE_POINT = 0.01
 
@@ -35,6 +35,7 @@ def paper_table(results: StudyResults) -> Table:
         f"over {_many(seeds, 'seed')} (n = {seeds})."
         if seeds > 1
         else f"Mean over {_many(folds, 'fold')} of a single seed: there is no deviation over runs.",
+        *([] if results.binary else [OVER_CLASSES]),
         *_incomplete(results),
     ]
     return Table(
@@ -65,7 +66,7 @@ def tests_table(results: StudyResults, place: str) -> Table:
         "share training images, so that p is smaller than it should be.",
         *(f"No test where {reason}." for reason in sorted(reasons)),
     ]
-    if place != ALL_SITES:
+    if place != ALL_SITES and results.binary:
         notes.append(
             "Over images: DeLong's interval of the difference on the same test images, mean over "
             "folds and seeds. The networks are taken as they are, and images count as "
@@ -91,17 +92,28 @@ def intervals_table(results: StudyResults, site: str) -> Table:
             summary_cell(results.calibration(method, site)),
         ]
 
-    columns = ("Images", "AUC", "DeLong", "Bootstrap", _upper(SPECIFICITY), _upper(CALIBRATION))
-    notes = (
+    columns = ("Images", "AUC", "DeLong", "Bootstrap", _upper(SPECIFICITY), "Calibration error")
+    resamples = (
+        f"the percentiles of {numbers.count(1000)} resamples within each class, the same for every "
+        "seed. The networks are taken as they are."
+    )
+    bins = f"{BINS} bins of equal width, over all folds' test images of a seed."
+    notes: tuple[str, ...] = (
         "AUC: mean over folds and seeds, with 95 % intervals over the test images: DeLong's, and "
-        f"the percentiles of {numbers.count(1000)} resamples within each class, the same for "
-        "every seed. The networks are taken as they are.",
+        f"{resamples}",
         "Specificity: at the highest threshold of each fold at which its test images reach the "
         "sensitivity; a property of the ROC curve, since a threshold brought along from elsewhere "
         "would reach another.",
-        f"Calibration error: of the probability of the positive class, {BINS} bins of equal "
-        "width, over all folds' test images of a seed. Both: mean ± deviation over seeds.",
+        f"Calibration error: of the probability of the positive class, {bins} Both: mean ± "
+        "deviation over seeds.",
     )
+    if not results.binary:
+        notes = (
+            "AUC: mean of one class against the rest, over folds and seeds, with its 95 % interval "
+            f"over the test images: {resamples}",
+            f"Calibration error: of the probability of the class decided for, {bins} Mean ± "
+            "deviation over seeds.",
+        )
     return Table(
         f"Intervals and calibration: {site}", ("Method", *columns), _rows(results, cells), notes
     )

@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from common.randomness import numpy_generator
-from common.tasks.metrics import auc_interval, auc_of_counts, measure
+from common.tasks.metrics import (
+    auc_interval,
+    auc_of_counts,
+    check_binary,
+    measure,
+    resampled_aucs,
+)
 
 Labels = NDArray[np.int64]
 
@@ -111,7 +117,7 @@ def test_the_interval_where_there_is_nothing_to_resample() -> None:
     for labels, probabilities in [
         (np.array([0, 0]), two([0.1, 0.2])),
         (np.zeros(0, np.int64), two([])),
-        (np.array([0, 1, 2]), np.eye(3)),
+        (np.array([0, 1, 1]), np.eye(3)),
     ]:
         assert all(map(math.isnan, auc_interval(labels, probabilities, 0)))
 
@@ -123,3 +129,38 @@ def test_a_thousand_draws_over_six_hundred_images_take_less_than_a_second() -> N
     assert time.process_time() - started < 1
     assert 0.03 < high - low < 0.12
     assert low < roc_auc_score(labels, probabilities[:, 1]) < high
+
+
+def test_the_interval_of_several_classes_is_that_of_the_mean_of_one_against_the_rest() -> None:
+    generator = np.random.default_rng(4)
+    labels = np.repeat([0, 1, 2], [30, 20, 10])
+    # One decimal: many scores are equal.
+    probabilities = (generator.dirichlet(np.ones(3), 60) + np.eye(3)[labels]).round(1) / 2
+    each = [np.flatnonzero(labels == label) for label in range(3)]
+    aucs = []
+    for _ in range(600):
+        drawn = np.concatenate([generator.choice(places, len(places)) for places in each])
+        aucs.append(
+            np.mean([roc_auc_score(labels[drawn] == k, probabilities[drawn, k]) for k in range(3)])
+        )
+    found = auc_interval(labels, probabilities, 0, draws=4000, level=0.9)
+    np.testing.assert_allclose(found, np.quantile(aucs, [0.05, 0.95]), atol=0.01)
+    order = generator.permutation(60)
+    assert found == auc_interval(labels[order], probabilities[order], 0, draws=4000, level=0.9)
+
+
+def test_a_resample_has_the_auc_of_its_images() -> None:
+    # Image k is of class k. Class 0: 0.6 is above 0.3 and level with 0.6, 1.5 of 2 pairs; with the
+    # second image twice, 2.5 of 3. Class 1: 0.6 is above 0.3 and 0.1. Class 2: 0.3 above 0.1 twice.
+    scores = np.array([[0.6, 0.3, 0.1], [0.3, 0.6, 0.1], [0.6, 0.1, 0.3]])
+    counts = np.eye(3, dtype=np.int64)
+    twice = counts * np.array([1, 2, 1])
+    found = resampled_aucs(np.stack([counts, twice], axis=1), scores)
+    np.testing.assert_allclose(found, [(1.5 / 2 + 1 + 1) / 3, (2.5 / 3 + 1 + 1) / 3])
+
+
+def test_labels_of_more_than_two_classes_are_refused() -> None:
+    check_binary(np.array([0, 1]))
+    check_binary(np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match=r"found \[0, 1, 2\]"):
+        check_binary(np.array([2, 0, 1]))

@@ -1,9 +1,12 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from simulations.report.calibration import operating_point, reliability
+from common.runs.tables import PredictionsTable
+from simulations.report.calibration import operating_point, outcomes, reliability
+from simulations.report.delong import auc_components
 
 
 def test_the_calibration_error_by_hand() -> None:
@@ -37,3 +40,34 @@ def test_the_operating_point_is_the_highest_threshold_that_reaches_the_sensitivi
 
 def test_without_both_classes_there_is_no_operating_point() -> None:
     assert math.isnan(operating_point(np.array([1, 1]), np.array([0.1, 0.2])).specificity)
+
+
+def test_of_several_classes_the_decision_is_held_against_what_came_true() -> None:
+    # Decided with 0.5 rightly and wrongly, with 0.75 rightly: errors of 0 and of 0.25.
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.5, 0.4], [0.05, 0.2, 0.75]])
+    right, confidence = outcomes(np.array([0, 2, 2]), probabilities)
+    assert right.tolist() == [1, 0, 1]
+    assert confidence.tolist() == [0.5, 0.5, 0.75]
+    found = reliability(right, confidence)
+    np.testing.assert_allclose(found.observed, [0.5, 1.0])
+    assert found.error == pytest.approx((2 * 0 + 1 * 0.25) / 3)
+
+
+def test_of_two_classes_the_positive_one_is() -> None:
+    labels, probabilities = np.array([0, 1]), np.array([[0.9, 0.1], [0.6, 0.4]])
+    came, scores = outcomes(labels, probabilities)
+    assert (came.tolist(), scores.tolist()) == ([0, 1], [0.1, 0.4])
+
+
+@pytest.mark.parametrize("figure", [reliability, operating_point, auc_components])
+def test_figures_of_a_positive_class_refuse_a_third(figure: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="Expected labels of 0 and 1"):
+        figure(np.array([0, 1, 2]), np.array([0.1, 0.5, 0.9]))
+
+
+def test_of_three_classes_none_is_positive() -> None:
+    two = PredictionsTable(("a",), np.array([1]), np.array([[0.2, 0.8]]), ("no", "yes"))
+    assert two.positive.tolist() == [0.8]
+    three = PredictionsTable(("a",), np.array([1]), np.array([[0.2, 0.7, 0.1]]), ("x", "y", "z"))
+    with pytest.raises(ValueError, match="Of 3 classes none is the positive one"):
+        _ = three.positive
