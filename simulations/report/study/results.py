@@ -141,7 +141,8 @@ class StudyResults:
         -------
         labels : ndarray of int64, shape (n,)
         scores : ndarray of float64, shape (n,)
-            As :func:`simulations.report.calibration.outcomes` returns them, of networks of different folds:
+            As :func:`~simulations.report.calibration.outcomes` returns them, of networks of
+            different folds:
             good for calibration, not for one common ROC curve.
         """
         tables = self.tables(method, site, seeds)
