@@ -190,7 +190,7 @@ def layout_of(config: Config, site: str) -> Layout:
 
 
 def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return body, classification head and projection head, freshly initialised."""
+    """Return backbone, classification head and projection head, freshly initialised."""
     classes, width = len(config.class_names), config.width
     hidden, size = scaled(config.projection_hidden, width), config.projection_size
     if config.backbone.startswith(TORCHVISION):

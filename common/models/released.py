@@ -20,7 +20,7 @@ SUFFIX = {"ucsd": "", "new": "new"}
 PEPX = ("reduce", "widen", "depthwise", "narrow", "enlarge")
 COUNTER = "num_batches_tracked"
 LAYERS = {
-    "conv1": "body.stem",
+    "conv1": "backbone.stem",
     "fc1": "head.dense1",
     "fc2": "head.dense2",
     "classifier.0": "head.logits",
@@ -28,7 +28,7 @@ LAYERS = {
     "feature2": "projection.output",
 }
 NORMS = {
-    "bn0": "body.stem_norm",
+    "bn0": "backbone.stem_norm",
     "bn5": "head.norm1",
     "bn6": "head.norm2",
     "fbn5": "projection.hidden_norm",
@@ -52,12 +52,12 @@ def released_entries() -> list[CheckpointEntry]:
     """Return all 270 tensors of a released checkpoint."""
     layers, norms = dict(LAYERS), dict(NORMS)
     for stage, blocks in enumerate(BLOCKS):
-        layers[f"conv{stage + 1}_1x1"] = f"body.stages.{stage}.shortcut"
-        norms[f"bn{stage + 1}"] = f"body.stages.{stage}.shortcut_norm"
+        layers[f"conv{stage + 1}_1x1"] = f"backbone.stages.{stage}.shortcut"
+        norms[f"bn{stage + 1}"] = f"backbone.stages.{stage}.shortcut_norm"
         for block in range(blocks):
             for place, ours in enumerate(PEPX):
                 theirs = f"pexp{stage + 1}_{block + 1}.network.{place}"
-                layers[theirs] = f"body.stages.{stage}.blocks.{block}.{ours}"
+                layers[theirs] = f"backbone.stages.{stage}.blocks.{block}.{ours}"
     entries = [
         CheckpointEntry(f"{theirs}.{tensor}", ours, tensor, None)
         for theirs, ours in layers.items()

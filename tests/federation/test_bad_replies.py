@@ -36,7 +36,7 @@ def without_first(reply: RoundReply) -> RoundReply:
 
 def with_private(reply: RoundReply) -> RoundReply:
     layout = reply.layout
-    names = (*layout.names, "body.stem_norm.sites.south.weight")
+    names = (*layout.names, "backbone.stem_norm.sites.south.weight")
     return replace(
         reply,
         layout=Layout(names, (*layout.shapes, (3,)), layout.dtype, layout.size + 3),
@@ -61,8 +61,8 @@ def not_a_number(reply: RoundReply) -> RoundReply:
 
 FAULTS: dict[str, tuple[Change, str]] = {
     "NaN": (not_a_number, r"1 shared values are not finite, the first in 'head.dense1.weight'"),
-    "missing": (without_first, r"missing: body\.stem"),
-    "additional": (with_private, r"additional: body\.stem_norm\.sites\.south\.weight"),
+    "missing": (without_first, r"missing: backbone\.stem"),
+    "additional": (with_private, r"additional: backbone\.stem_norm\.sites\.south\.weight"),
     "misshapen": (transposed, r"misshapen: head.logits.weight \(\d+, 2\), expected \(2, \d+\)"),
     "short": (lambda r: replace(r, shared=r.shared[:-1]), r"hold \d+ values of type float32"),
     "double": (lambda r: replace(r, shared=r.shared.astype("f8")), "of type float64"),

@@ -88,7 +88,7 @@ def test_fedproto_s_sites_send_prototypes_and_no_weight(tmp_path: Path) -> None:
     federate(config, tamper=watch)
     assert sent == [(0, 0)] * 4
     tensors, _ = load_tensors(run_of(config) / "sites" / "north" / "private.safetensors")
-    assert any(name.startswith("body.") and name.endswith(".weight") for name in tensors)
+    assert any(name.startswith("backbone.") and name.endswith(".weight") for name in tensors)
     other, _ = load_tensors(run_of(config) / "sites" / "south" / "private.safetensors")
     assert not np.array_equal(tensors["head.logits.weight"], other["head.logits.weight"])
 

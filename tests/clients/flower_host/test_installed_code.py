@@ -79,7 +79,9 @@ def test_an_installation_of_another_version_refuses_this_one(bundle: bytes, tmp_
     for package in ("common", "clients", "server"):
         shutil.copytree(ROOT / package, tmp_path / package)
     check_bundle(bundle, tmp_path)
-    with (tmp_path / "common" / "objective.py").open("a") as file:
+    with (tmp_path / "common" / "learning" / "objective.py").open("a") as file:
         file.write("# mended\n")
-    with pytest.raises(PolicyError, match=r"common/objective\.py is not as it is installed here"):
+    with pytest.raises(
+        PolicyError, match=r"common/learning/objective\.py is not as it is installed here"
+    ):
         check_bundle(bundle, tmp_path)

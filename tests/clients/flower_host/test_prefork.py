@@ -30,7 +30,7 @@ assert threading.active_count() == 1, threading.enumerate()
 STANDS = """
 import json, os, random, sys, time
 from pathlib import Path
-from clients import standby
+from clients.flower_host import prefork as standby
 
 folder = Path(sys.argv[1])
 

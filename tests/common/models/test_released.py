@@ -44,7 +44,7 @@ def test_a_site_takes_the_normalisation_that_is_named_for_it(tmp_path: Path) -> 
     before = snapshot(network)
     load_released(network, write(tmp_path / "c.pth", state), {"new": "b"})
     after = network.state_dict()
-    assert after["body.stem.weight"].eq(state["conv1.weight"].flatten()[0]).all()
+    assert after["backbone.stem.weight"].eq(state["conv1.weight"].flatten()[0]).all()
     for tensor in ("weight", "running_var", COUNTER):
         expected = state[f"fbn5new.0.{tensor}"].flatten()[0]
         assert after[f"projection.hidden_norm.sites.b.{tensor}"].eq(expected).all()
@@ -61,7 +61,7 @@ def test_shared_normalisation_takes_one_of_the_two(tmp_path: Path) -> None:
         load_released(network, path, {"ucsd": "a", "new": "b"})
     load_released(network, path, {"new": "a"})
     expected = state["bn3new.0.running_mean"].flatten()[0]
-    assert network.state_dict()["body.stages.2.shortcut_norm.running_mean"].eq(expected).all()
+    assert network.state_dict()["backbone.stages.2.shortcut_norm.running_mean"].eq(expected).all()
 
 
 def drop(state: dict[str, Tensor]) -> None:
