@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common.config.schema import SITE_NAME, Config
 from common.console.progress import ProgressListener, StepCounter
-from common.data.synthetic import write_hospital
 from common.errors import ConfigError, RunError
+from simulations.synthetic import write_hospital
 
 MOST = 26
 FEWEST_PATIENTS = 8

@@ -3,19 +3,22 @@
 Flower ships an app's code with every run, so that whoever can start a run could change what runs
 at a hospital. In a hospital's folder this program stands in front of Flower's of the same name.
 What is shipped cannot change it: before anything of that is unpacked, every file is compared with
-the xsite that the hospital has installed, and so could review.
+the xsite that the hospital has installed, and so could review. The comparison is of bytes, where
+the fingerprint of a reply is of meaning: two releases whose docstrings differ may be averaged, but
+what is unpacked here is what was reviewed, to the letter, and no parser has to be trusted for that.
 """
 
 import io
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from common.errors import PolicyError
+from common.exchange.fingerprint import SHIPPED, python_files
 
-PACKAGES = ("common", "clients", "server")
 PROJECT, CONTENT = "pyproject.toml", ".info/CONTENT"
 OURS = "clients.app:app"
 INSTALLED = Path(__file__).resolve().parents[2]
@@ -29,13 +32,14 @@ def check_bundle(bundle: bytes, installed: Path = INSTALLED) -> None:
     bundle : bytes
         The app as Flower ships it: a ZIP archive.
     installed : Path
-        The folder that holds the packages ``common``, ``clients`` and ``server``.
+        The folder that holds what :data:`common.exchange.fingerprint.SHIPPED` names.
 
     Raises
     ------
     PolicyError
         Naming the first file that differs. The text leaves the site; it says nothing of its data.
     """
+    known = {f.relative_to(installed).as_posix(): f for f in python_files(installed, SHIPPED)}
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             names = archive.namelist()
@@ -46,7 +50,7 @@ def check_bundle(bundle: bytes, installed: Path = INSTALLED) -> None:
                 if name == PROJECT:
                     _check_project(archive.read(name))
                 elif name != CONTENT:
-                    _check_file(name, archive.read(name), installed)
+                    _check_file(name, archive.read(name), known)
     except zipfile.BadZipFile as error:
         raise PolicyError(_refusal("it is no ZIP archive")) from error
 
@@ -60,13 +64,10 @@ def _check_project(content: bytes) -> None:
         raise PolicyError(_refusal(f"its ClientApp is not {OURS}"))
 
 
-def _check_file(name: str, content: bytes, installed: Path) -> None:
-    path = Path(name)
-    known = path.suffix == ".py" and path.parts[0] in PACKAGES and ".." not in path.parts
-    own = installed / path
-    if not known or not own.is_file():
+def _check_file(name: str, content: bytes, known: Mapping[str, Path]) -> None:
+    if name not in known:
         raise PolicyError(_refusal(f"{name} is not part of what is installed here"))
-    if own.read_bytes() != content:
+    if known[name].read_bytes() != content:
         raise PolicyError(_refusal(f"{name} is not as it is installed here"))
 
 

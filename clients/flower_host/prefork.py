@@ -27,8 +27,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from clients.flower_host.installed_code import INSTALLED, PACKAGES
+from clients.flower_host.installed_code import INSTALLED
 from clients.flower_host.installed_code import main as run_client
+from common.exchange.fingerprint import SHIPPED, code_fingerprint, python_files
 from common.signals import handling
 
 STANDBY, CLIENT = "xsite-standby", "flwr-clientapp"
@@ -98,8 +99,7 @@ class Standby:
 
 def fingerprint(installed: Path = INSTALLED) -> Fingerprint:
     """Return path, size and time of change (ns) of every file of the installed xsite."""
-    files = (path for package in PACKAGES for path in (installed / package).rglob("*.py"))
-    stats = ((str(path), path.stat()) for path in files)
+    stats = ((str(path), path.stat()) for path in python_files(installed, SHIPPED))
     return frozenset((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
@@ -108,6 +108,8 @@ def load() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     for name in LOADED:
         import_module(name)
+    # A fifth of a second of every fork, if it were not done here.
+    code_fingerprint()
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from common.errors import SiteError, one_line
 
 METADATA = "metadata.csv"
-IGNORED_FOLDERS = {"masks", "masks-lungs"}
-"""Folders of a site that are no classes: masks of lesions and lungs of the synthetic hospitals."""
+MASKS, LUNG_MASKS = "masks", "masks-lungs"
+"""Folders of a site that are no classes: masks of the lesions, and of the lungs."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _folder_problems(name: str, root: Path, classes: Sequence[str]) -> list[str]
     there = {
         path.name
         for path in root.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name not in IGNORED_FOLDERS
+        if path.is_dir() and not path.name.startswith(".") and path.name not in {MASKS, LUNG_MASKS}
     }
     problems = []
     missing = [label for label in classes if label not in there]

@@ -1,4 +1,4 @@
-"""Reading the masks of a synthetic hospital: where in an image lesions and lungs lie."""
+"""Reading the masks of a site's folder: where in an image lesions and lungs lie."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.data.augment import MEAN, SPREAD, prepare
 from common.data.decode import DecodeSettings, decode_file
-from common.data.synthetic.hospital import LUNG_MASKS, MASKS
+from common.data.folder import LUNG_MASKS, MASKS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def has_masks(root: Path) -> bool:
 
 
 def load_masks(root: Path, files: Sequence[str], config: Config) -> Masks:
-    """Read the masks of some images of a synthetic hospital.
+    """Read the masks of some images of a site.
 
     They go through the functions that an image goes through, :func:`common.data.decode.decode_file`
     and :func:`common.data.augment.prepare`, so a mask lies where its image does.

@@ -1,15 +1,23 @@
 """From a configuration and a site's name to its images, whether they lie on disk or are made."""
 
 import os
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from common.config.schema import Config
+from common.config.schema import SYNTHETIC, Config
 from common.data.cache import Progress, SiteData, load_site
 from common.data.decode import DecodeSettings
 from common.data.folder import read_site
+from common.errors import ConfigError
 from common.files import locked
 from common.randomness import derive_seed
 
+PAINTER = "simulations.synthetic"
+"""Module of the synthetic hospitals' painter: what is no hospital's is looked up by name, once.
+
+It comes with a simulation and not with a run over hospitals, so nothing here imports it.
+"""
 SYNTHETIC_FORMAT = 2
 """Version of the synthetic hospitals' folders; raised whenever they hold something else."""
 
@@ -55,6 +63,8 @@ def open_site(
         If the folder or one of its files is unfit.
     RunError
         If the cache cannot be written.
+    ConfigError
+        If the hospital is a synthetic one and their painter is not installed.
     """
     folder = root or site_root(config, name, progress)
     site = read_site(name, folder, config.class_names)
@@ -72,6 +82,16 @@ def site_root(config: Config, name: str, progress: Progress | None = None) -> Pa
     )
 
 
+def _painter() -> Any:
+    try:
+        return import_module(PAINTER)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"data = '{SYNTHETIC}' needs xsite's own images, and {error.name} is not installed "
+            "here: name the folder of the site's images."
+        ) from error
+
+
 def _synthetic_folder(config: Config, name: str, cache: Path, progress: Progress | None) -> Path:
     """Write a synthetic hospital once; its folder is named by all that determines it.
 
@@ -82,10 +102,7 @@ def _synthetic_folder(config: Config, name: str, cache: Path, progress: Progress
     folder = cache / "synthetic" / f"{name}-{derive_seed(0, repr(settings)):016x}"
     with locked(folder.with_suffix(".lock")):
         if not folder.exists():
-            # A second of every process that imports this file and makes no hospital.
-            from common.data.synthetic import write_hospital
-
-            write_hospital(
+            _painter().write_hospital(
                 folder,
                 name,
                 index,

@@ -1,4 +1,4 @@
-"""The app that a simulation ships: the code of three packages and nothing else.
+"""The app that a run ships: the code of three packages, and the painter of synthetic hospitals.
 
 Flower bundles every text file below an app's folder, at most 10 MB of them. A run is therefore
 not submitted from the checkout, which may hold images and runs, but from a folder made here; so a
@@ -12,8 +12,8 @@ from typing import Any
 
 import tomli_w
 
-from clients.flower_host.installed_code import PACKAGES
 from common.config.schema import Config
+from common.exchange.fingerprint import DEPLOYED, SHIPPED, python_files
 
 # Found beside this file and never by name: the folder in which a command is given may hold
 # packages of these names.
@@ -54,19 +54,20 @@ def app_project(version: str) -> dict[str, Any]:
     }
 
 
-def write_app(folder: Path) -> None:
-    """Write the app: the Python files of ``common``, ``clients`` and ``server``.
+def write_app(folder: Path, painter: bool = True) -> None:
+    """Write the app: the Python files that a run needs at the server and at its sites.
 
     Parameters
     ----------
     folder : Path
         A new or empty folder, which becomes the app's.
+    painter : bool
+        With the painter of synthetic hospitals, which no hospital needs.
     """
-    for package in PACKAGES:
-        for source in sorted((ROOT / package).rglob("*.py")):
-            target = folder / source.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+    for source in python_files(ROOT, SHIPPED if painter else DEPLOYED):
+        target = folder / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     (folder / "pyproject.toml").write_text(tomli_w.dumps(app_project(_version())))
 
 
@@ -89,9 +90,9 @@ def build_bundle(app: Path) -> bytes:
     return build_fab_from_disk(app)
 
 
-def make_bundle(folder: Path) -> bytes:
-    """Write xsite's own app into a new or empty folder and build its bundle."""
-    write_app(folder)
+def make_bundle(folder: Path, painter: bool = True) -> bytes:
+    """Write xsite's own app into a new or empty folder, as :func:`write_app`, and bundle it."""
+    write_app(folder, painter)
     return build_bundle(folder)
 
 

@@ -21,7 +21,7 @@ def backend_of(consortium: Consortium) -> Backend:
     link = SuperLink(None, address, None, authority, kept=True)
 
     def execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
-        return follow_to_the_end(spec, link, make_bundle(spec.folder / "app"), held)
+        return follow_to_the_end(spec, link, make_bundle(spec.folder / "app", painter=False), held)
 
     # The hospitals' own folders are at the hospitals; there is nothing at these places.
     return Backend(

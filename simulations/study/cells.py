@@ -97,7 +97,7 @@ def cell_key(cell: Cell, config: Config, sites: Mapping[str, str]) -> str:
     -------
     str
         SHA-256, in hexadecimal. xsite's version counts; the code's fingerprint does not, since it
-        changes with every comment: it stands in the cell's record, and a report tells of cells
+        changes with every release: it stands in the cell's record, and a report tells of cells
         that other code computed.
     """
     values = {k: v for k, v in config.result_keys().items() if k not in _NOT_IN_KEY}

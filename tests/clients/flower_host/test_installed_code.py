@@ -48,6 +48,9 @@ def test_so_is_the_one_that_flwr_run_makes_of_the_source() -> None:
         ({"sitecustomize.py": b"pass"}, "sitecustomize.py is not part of"),
         ({"clients/../../evil.py": b"pass"}, r"clients/\.\./\.\./evil.py is not part of"),
         ({"/etc/evil.py": b"pass"}, "/etc/evil.py is not part of"),
+        ({"simulations/thief.py": b"pass"}, "simulations/thief.py is not part of"),
+        ({"simulations/cli.py": b"pass"}, "simulations/cli.py is not part of"),
+        ({"simulations/synthetic/body.py": b""}, "body.py is not as it is installed here"),
         ({"clients/data.json": b"{}"}, "clients/data.json is not part of"),
         ({"pyproject.toml": b"[tool]"}, "pyproject.toml names no app"),
         ({"pyproject.toml": b"\xff"}, "pyproject.toml names no app"),
@@ -70,14 +73,24 @@ def test_a_second_file_of_one_name_cannot_hide_behind_the_first(bundle: bytes) -
         check_bundle(changed(bundle, {}, ("clients/app.py", b"import os")))
 
 
+def test_a_docstring_of_another_wording_is_other_code(bundle: bytes) -> None:
+    """The fingerprint would be the same."""
+    reviewed = (ROOT / "clients" / "__init__.py").read_bytes()
+    reworded = reviewed.replace(b"What runs", b"All that runs")
+    assert reworded != reviewed
+    with pytest.raises(PolicyError, match=r"clients/__init__\.py is not as it is installed here"):
+        check_bundle(changed(bundle, {"clients/__init__.py": reworded}))
+
+
 def test_what_is_no_archive_is_refused() -> None:
     with pytest.raises(PolicyError, match="it is no ZIP archive"):
         check_bundle(b"nothing of the kind")
 
 
 def test_an_installation_of_another_version_refuses_this_one(bundle: bytes, tmp_path: Path) -> None:
-    for package in ("common", "clients", "server"):
+    for package in ("common", "clients", "server", "simulations/synthetic"):
         shutil.copytree(ROOT / package, tmp_path / package)
+    shutil.copy(ROOT / "simulations" / "__init__.py", tmp_path / "simulations")
     check_bundle(bundle, tmp_path)
     with (tmp_path / "common" / "learning" / "objective.py").open("a") as file:
         file.write("# mended\n")

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from clients.flower_host.installed_code import PACKAGES
 from clients.flower_host.prefork import CLIENT, fingerprint
+from common.exchange.fingerprint import DEPLOYED
 from simulations.runtime.bundle import ROOT
 
 LOADS = """
@@ -164,7 +164,7 @@ def test_an_xsite_that_was_changed_since_it_was_loaded_is_not_run(
 
 
 def test_any_change_of_the_installed_files_is_seen(tmp_path: Path) -> None:
-    for package in PACKAGES:
+    for package in DEPLOYED:
         shutil.copytree(ROOT / package, tmp_path / package)
     seen = [fingerprint(tmp_path)]
     assert fingerprint(tmp_path) == seen[0] and len(seen[0]) > 50

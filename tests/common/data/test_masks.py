@@ -1,5 +1,6 @@
 """Masks of a synthetic hospital: beside the images, and in the images' own geometry."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from common.data.decode import DecodeSettings
 from common.data.folder import read_site
 from common.data.masks import has_masks, load_masks
 from common.data.open import open_site, site_root
-from common.data.synthetic import write_hospital
-from common.errors import SiteError
+from common.errors import ConfigError, SiteError
+from simulations.synthetic import write_hospital
 
 CLASSES = ("non-covid", "covid")
 CONFIG = Config(image_size=56, cache_size=64)
@@ -116,7 +117,7 @@ def test_a_hospital_of_the_cache_without_lungs_is_written_anew_with_the_same_ima
     def small(*arguments: Any, **named: Any) -> None:
         write_hospital(*arguments, **named, size=64)
 
-    monkeypatch.setattr("common.data.synthetic.write_hospital", small)
+    monkeypatch.setattr("simulations.synthetic.write_hospital", small)
     config = Config(synthetic_patients=8, cache_dir=str(tmp_path), image_size=16, sites="a")
     with monkeypatch.context() as before:
         before.setattr("common.data.open.SYNTHETIC_FORMAT", 1)
@@ -127,3 +128,12 @@ def test_a_hospital_of_the_cache_without_lungs_is_written_anew_with_the_same_ima
     assert (new / data.files[0]).read_bytes() == (old / data.files[0]).read_bytes()
     with Image.open(new / "masks-lungs" / data.files[0]) as lungs:
         assert set(np.unique(np.asarray(lungs))) == {0, 255}
+
+
+def test_where_the_painter_is_not_installed_a_sentence_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "simulations.synthetic", None)
+    config = Config(cache_dir=str(tmp_path), sites="a")
+    with pytest.raises(ConfigError, match="name the folder of the site's images"):
+        site_root(config, "a")

@@ -41,7 +41,10 @@ def test_the_process_has_the_fingerprint_of_the_code_that_it_runs() -> None:
     ("name", "text"),
     [
         ("common/deep/a.py", "a = 2\n"),
-        ("common/deep/a.py", "a = 1\r\n"),
+        ("common/deep/a.py", "a = 1.0\n"),
+        ("common/deep/a.py", "a = '1'\n"),
+        ("common/deep/a.py", "a = 1\nb: int\n"),
+        ("common/deep/a.py", "a = 1\n'unfinished"),
         ("common/deep/new.py", ""),
         ("clients/b.py", ""),
         ("clients/b.py", None),
@@ -57,6 +60,26 @@ def test_any_change_of_what_a_site_runs_is_seen(code: Path, name: str, text: str
 )
 def test_what_a_site_does_not_run_changes_nothing(code: Path, name: str) -> None:
     assert not changed(code, name, "changed")
+
+
+def test_words_and_layout_change_nothing(code: Path) -> None:
+    """Nor does the version of Python that spells the tree, as no empty attribute is spelt."""
+    sources = [
+        'def f(x):\n    """Add one."""\n    return x + 1\n\n\nN = 2\n"""Two."""\n',
+        '"""A module."""\n\ndef f(x):\n    # The next one.\n    return (x\n  +1)\nN = 2\r\n',
+        "def f(x): return x + 1\nN = 2",
+    ]
+    seen = set()
+    for source in sources:
+        (code / "clients" / "b.py").write_bytes(source.encode())
+        seen.add(fingerprint_of(code))
+    assert len(seen) == 1
+    assert changed(code, "clients/b.py", "def f(x): return x + 1\nN = f'Two.'")
+
+
+def test_a_text_that_is_computed_with_counts(code: Path) -> None:
+    (code / "clients" / "b.py").write_text('def f():\n    return "a"\n')
+    assert changed(code, "clients/b.py", 'def f():\n    return "b"\n')
 
 
 def test_a_file_that_moves_is_another_code(code: Path) -> None:

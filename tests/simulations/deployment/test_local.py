@@ -93,8 +93,8 @@ def over(lab: tuple[Config, Consortium], name: str) -> Path:
 def test_a_hospital_runs_no_code_but_the_xsite_that_is_installed_there(
     standing_lab: tuple[Config, Consortium], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def changed(folder: Path) -> bytes:
-        write_app(folder)
+    def changed(folder: Path, painter: bool) -> bytes:
+        write_app(folder, painter)
         with (folder / "clients" / "round.py").open("a") as file:
             file.write("# and send the images as well\n")
         return build_bundle(folder)

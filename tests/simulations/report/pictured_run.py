@@ -7,7 +7,6 @@ from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.open import open_site
-from common.data.synthetic import write_hospital
 from common.device import choose_device
 from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
@@ -16,6 +15,7 @@ from common.models.network import build_network
 from common.runs.folder import RunFolder
 from common.runs.tables import write_predictions
 from simulations.report.records import RunRecord, read_record
+from simulations.synthetic import write_hospital
 
 SITES = ("a", "b")
 

@@ -9,7 +9,7 @@ import pytest
 from flwr.common.config import get_metadata_from_config, validate_config
 
 from common.config.schema import Config
-from simulations.runtime.bundle import PACKAGES, ROOT, app_project, build_bundle, write_app
+from simulations.runtime.bundle import ROOT, app_project, build_bundle, make_bundle, write_app
 
 TEN_MEGABYTES = 10 * 2**20
 
@@ -21,18 +21,30 @@ def content(bundle: bytes) -> set[str]:
 def code_of(root: Path) -> set[str]:
     return {
         file.relative_to(root).as_posix()
-        for package in PACKAGES
+        for package in ("common", "clients", "server", "simulations/synthetic")
         for file in (root / package).rglob("*.py")
-    }
+    } | {"simulations/__init__.py"}
 
 
-def test_the_bundle_holds_the_code_of_three_packages_and_nothing_else(tmp_path: Path) -> None:
+def test_the_bundle_holds_three_packages_and_the_painter_and_nothing_else(tmp_path: Path) -> None:
     write_app(tmp_path)
     bundle = build_bundle(tmp_path)
     assert content(bundle) == code_of(ROOT) | {"pyproject.toml", ".info/CONTENT"}
     archive = zipfile.ZipFile(io.BytesIO(bundle))
     for name in code_of(ROOT):
         assert archive.read(name) == (tmp_path / name).read_bytes(), name
+
+
+def test_what_is_shipped_to_hospitals_has_no_painter(tmp_path: Path) -> None:
+    shipped = content(make_bundle(tmp_path, painter=False))
+    assert {name.partition("/")[0] for name in shipped} == {
+        "common",
+        "clients",
+        "server",
+        "pyproject.toml",
+        ".info",
+    }
+    assert shipped < code_of(ROOT) | {"pyproject.toml", ".info/CONTENT"}
 
 
 def test_flower_accepts_the_generated_project_and_finds_every_key(tmp_path: Path) -> None:
@@ -85,7 +97,7 @@ def test_a_plain_flwr_run_ships_code_only(checkout: Path) -> None:
 def test_the_check_of_the_checkout_would_see_shipped_images(checkout: Path) -> None:
     project = checkout / "pyproject.toml"
     told = project.read_text()
-    line = next(line for line in told.splitlines() if line.startswith("fab-include"))
+    line = told[told.index("fab-include") : told.index("[tool.flwr.app.components]")]
     try:
         project.write_text(told.replace(line, ""))
         shipped = content(build_bundle(checkout))

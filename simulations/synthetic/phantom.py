@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.synthetic import confounders as other
-from common.data.synthetic.anatomy import Patient, Section, cut_chest, draw_patient
-from common.data.synthetic.body import paint_body
-from common.data.synthetic.canvas import Grid, Picture
-from common.data.synthetic.disease import Lesion, draw_lesions, levels_with_lesions
-from common.data.synthetic.lesions import FINDINGS, LesionMaps, draw_maps
-from common.data.synthetic.lungs import Lungs, Vessels, build_lungs, grow_vessels
+from simulations.synthetic import confounders as other
+from simulations.synthetic.anatomy import Patient, Section, cut_chest, draw_patient
+from simulations.synthetic.body import paint_body
+from simulations.synthetic.canvas import Grid, Picture
+from simulations.synthetic.disease import Lesion, draw_lesions, levels_with_lesions
+from simulations.synthetic.lesions import FINDINGS, LesionMaps, draw_maps
+from simulations.synthetic.lungs import Lungs, Vessels, build_lungs, grow_vessels
 
 BRONCHUS = -930.0  # HU of air in a bronchus
 INFILTRATED = 32.0  # HU of lung without air

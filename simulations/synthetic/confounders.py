@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from common.data.synthetic.anatomy import LEFT, LUNG_HEIGHT, RIGHT, Patient, Section, on_outline
-from common.data.synthetic.canvas import Grid, Picture, clouds, smoothstep, web
-from common.data.synthetic.disease import Lesion
-from common.data.synthetic.lungs import Lungs
+from simulations.synthetic.anatomy import LEFT, LUNG_HEIGHT, RIGHT, Patient, Section, on_outline
+from simulations.synthetic.canvas import Grid, Picture, clouds, smoothstep, web
+from simulations.synthetic.disease import Lesion
+from simulations.synthetic.lungs import Lungs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.synthetic.canvas import Points
+from simulations.synthetic.canvas import Points
 
 LUNG_HEIGHT = 210.0  # mm from level 0 to level 1
 KEY_LEVELS = (0.0, 0.3, 0.55, 0.8, 1.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.data.synthetic.scanner import Scanner
+from simulations.synthetic.scanner import Scanner
 
 
 @dataclass(frozen=True)

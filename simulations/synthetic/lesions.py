@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.synthetic.anatomy import Section, on_outline
-from common.data.synthetic.canvas import (
+from simulations.synthetic.anatomy import Section, on_outline
+from simulations.synthetic.canvas import (
     Grid,
     Painter,
     Picture,
@@ -20,8 +20,8 @@ from common.data.synthetic.canvas import (
     smoothstep,
     web,
 )
-from common.data.synthetic.disease import Lesion
-from common.data.synthetic.lungs import Lungs
+from simulations.synthetic.disease import Lesion
+from simulations.synthetic.lungs import Lungs
 
 FINDINGS = (
     "ggo",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from common.data.synthetic.anatomy import (
+from simulations.synthetic.anatomy import (
     LEFT,
     LUNG_HEIGHT,
     RIGHT,
@@ -20,7 +20,7 @@ from common.data.synthetic.anatomy import (
     hilum,
     lung_points,
 )
-from common.data.synthetic.canvas import (
+from simulations.synthetic.canvas import (
     Grid,
     Painter,
     Picture,

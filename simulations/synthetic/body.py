@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from common.data.synthetic.anatomy import LEFT, RIGHT, Section
-from common.data.synthetic.canvas import Grid, Painter, Picture, Points, smooth_outline
+from simulations.synthetic.anatomy import LEFT, RIGHT, Section
+from simulations.synthetic.canvas import Grid, Painter, Picture, Points, smooth_outline
 
 AIR, FAT, MUSCLE, SKIN, ORGAN = -1000.0, -102.0, 52.0, 15.0, 58.0
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from common.data.synthetic.canvas import Grid, Picture
+from simulations.synthetic.canvas import Grid, Picture
 
 # A letter R as strokes on a unit square; burnt into a corner by some archives.
 _LETTER = ((0, 1, 0, 0), (0, 0, 1, 0), (1, 0, 1, 0.5), (1, 0.5, 0, 0.5), (0.3, 0.5, 1, 1))

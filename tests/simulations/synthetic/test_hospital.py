@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.stats import wasserstein_distance
 
-from common.data.synthetic import FINDINGS, write_hospital
 from common.errors import ConfigError, SiteError
+from simulations.synthetic import FINDINGS, write_hospital
 
 CLASSES = ("non-covid", "covid")
 SIZE = 96

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from common.data.synthetic.anatomy import LEFT, LUNG_HEIGHT, RIGHT, cut_chest, draw_patient
-from common.data.synthetic.canvas import Grid, Painter, net_distance, smooth_outline
-from common.data.synthetic.confounders import Confounders
-from common.data.synthetic.lesions import FINDINGS, SMALLEST, draw_maps
-from common.data.synthetic.lungs import build_lungs, grow_vessels
-from common.data.synthetic.phantom import Case, Slice, draw_case, draw_levels, make_slice
-from common.data.synthetic.scanner import Scanner, acquire
 from common.randomness import numpy_generator
+from simulations.synthetic.anatomy import LEFT, LUNG_HEIGHT, RIGHT, cut_chest, draw_patient
+from simulations.synthetic.canvas import Grid, Painter, net_distance, smooth_outline
+from simulations.synthetic.confounders import Confounders
+from simulations.synthetic.lesions import FINDINGS, SMALLEST, draw_maps
+from simulations.synthetic.lungs import build_lungs, grow_vessels
+from simulations.synthetic.phantom import Case, Slice, draw_case, draw_levels, make_slice
+from simulations.synthetic.scanner import Scanner, acquire
 
 GRID = Grid(128, 160, 2.6, 0.1, (3.0, 8.0))
 

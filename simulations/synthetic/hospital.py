@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.data.synthetic.lesions import FINDINGS
-from common.data.synthetic.phantom import draw_case, draw_levels, make_slice
-from common.data.synthetic.presets import Hospital, choose_hospital
-from common.data.synthetic.scanner import acquire, place_patient
+from common.data.folder import LUNG_MASKS, MASKS
 from common.errors import ConfigError, SiteError
 from common.randomness import numpy_generator
+from simulations.synthetic.lesions import FINDINGS
+from simulations.synthetic.phantom import draw_case, draw_levels, make_slice
+from simulations.synthetic.presets import Hospital, choose_hospital
+from simulations.synthetic.scanner import acquire, place_patient
 
-MASKS, LUNG_MASKS = "masks", "masks-lungs"
 COLUMNS = ("file_name", "label", "patient_id", *FINDINGS)
 SMALLEST_SIZE = 64
 BLOCK = 20  # patients among which the share of classes is exact

@@ -5,7 +5,7 @@ They resemble CT in geometry, densities and in how hospitals differ; results on 
 about patients.
 """
 
-from common.data.synthetic.hospital import write_hospital
-from common.data.synthetic.lesions import FINDINGS
+from simulations.synthetic.hospital import write_hospital
+from simulations.synthetic.lesions import FINDINGS
 
 __all__ = ["FINDINGS", "write_hospital"]
