@@ -13,7 +13,8 @@ from typing import Any
 
 from clients.egress.policy import Policy, read_policy
 from common.config.load import load_config, make_config
-from common.config.schema import SYNTHETIC, Config
+from common.config.schema import Config
+from common.config.sections import SYNTHETIC
 from common.data.open import home_folder
 from common.errors import ConfigError
 from common.runs.folder import runs_base

@@ -27,7 +27,8 @@ from clients.adapt.advice import RECOMMENDED, advise
 from clients.adapt.distance import Distances
 from clients.adapt.reliability import Reliability, judge, trained_predictions
 from clients.prediction import decode_images, find_images
-from common.config.schema import SITE_NAME, Config
+from common.config.schema import Config
+from common.config.sites import SITE_NAME
 from common.data.decode import DecodeSettings
 from common.data.folder import read_site
 from common.device import choose_device, limited_threads

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import trim_mean
 
-from common.config.schema import Aggregation
+from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply
 from server.checks import norm_of
 

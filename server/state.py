@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from common.config.schema import Aggregation
+from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
 from common.tasks.metrics import is_better, mean_defined

@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.config.schema import SITE_NAME, Config
+from common.config.schema import Config
+from common.config.sites import SITE_NAME
 from common.console.progress import ProgressListener, StepCounter
 from common.errors import ConfigError, RunError
 from simulations.synthetic import write_hospital

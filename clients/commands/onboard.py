@@ -95,18 +95,19 @@ def onboard(
 
 
 def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
+    from common.config.sites import parse_site
     from common.errors import ConfigError, RunError
 
-    name, equals, given = site.partition("=")
-    if bool(equals and given) == (data is not None):
+    entry = parse_site(site)
+    if bool(entry.folder) == (data is not None):
         raise ConfigError(
             f"--site is '{site}'; give --site name=folder, or --site name with --data and the "
             "folder that holds it."
         )
-    folder = (data / name if data is not None else Path(given)).expanduser().absolute()
+    folder = (data / entry.name if data else Path(entry.folder)).expanduser().absolute()
     if not folder.is_dir():
-        raise RunError(f"There is no folder {folder} of images for the site '{name}'.")
-    return name, folder
+        raise RunError(f"There is no folder {folder} of images for the site '{entry.name}'.")
+    return entry.name, folder
 
 
 def _print_table(console: Console, found: Onboarded) -> None:

@@ -13,23 +13,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.config.schema import SYNTHETIC, Config, Scalar
+from common.config.schema import Config, Scalar, about_keys
+from common.config.sections import SYNTHETIC
+from common.config.sites import SiteEntry, format_sites, parse_sites
 from common.config.toml_model import key_of, read_toml
 from common.errors import ConfigError
 
 LONGEST_SHOWN = 200
 """Characters of a wrong value that its error shows."""
-
-__all__ = [
-    "SYNTHETIC",
-    "Config",
-    "Scalar",
-    "describe",
-    "keys",
-    "load_config",
-    "make_config",
-    "parse_override",
-]
 
 
 def keys() -> tuple[str, ...]:
@@ -129,3 +120,25 @@ def parse_override(text: str) -> tuple[str, Scalar]:
     except (ValueError, RecursionError):
         parsed = value
     return key.strip(), parsed if isinstance(parsed, str | int | float | bool) else value
+
+
+def with_absolute_paths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Resolve the paths among values against the present folder: a run works in other ones too.
+
+    Parameters
+    ----------
+    values : mapping
+        By kebab-case key; all or some.
+    """
+    resolved = dict(values)
+    for key, about in about_keys().items():
+        if about.path and key in resolved and (key, resolved[key]) != ("data", SYNTHETIC):
+            resolved[key] = _absolute(str(resolved[key]))
+    if isinstance(sites := resolved.get("sites"), str):
+        entries = (SiteEntry(site.name, _absolute(site.folder)) for site in parse_sites(sites))
+        resolved["sites"] = format_sites(entries)
+    return resolved
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""

@@ -145,7 +145,7 @@ def gather_config(asked: CliOptions) -> Config:
     RunError
         If there is no run to resume.
     """
-    from common.config.load import load_config, make_config, parse_override
+    from common.config.load import load_config, make_config, parse_override, with_absolute_paths
 
     values: dict[str, Scalar] = {}
     if asked.file is not None:
@@ -161,7 +161,7 @@ def gather_config(asked: CliOptions) -> Config:
     from common.runs.folder import read_run_config
 
     stored = read_run_config(run)
-    told = _with_absolute_paths(values)
+    told = with_absolute_paths(values)
     if not told.get("data", "given"):
         del told["data"]
     here: dict[str, Scalar] = {
@@ -208,14 +208,17 @@ def _from_options(asked: CliOptions) -> dict[str, Scalar]:
 
 
 def _site_entry(text: str) -> str:
+    from common.config.sites import parse_site
     from common.errors import ConfigError
 
-    name, equals, folder = text.partition("=")
-    if not equals or not name.strip() or not folder.strip():
+    site = parse_site(text)
+    if not site.name or not site.folder:
         raise ConfigError(f"--site '{text}' is not name=folder, for example a=/data/hospital-a.")
     if "," in text:
-        raise ConfigError(f"The folder {folder} has a comma in its name; rename it or link to it.")
-    return f"{name.strip()}={folder.strip()}"
+        raise ConfigError(
+            f"The folder {site.folder} has a comma in its name; rename it or link to it."
+        )
+    return str(site)
 
 
 def complete(values: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -226,16 +229,18 @@ def complete(values: dict[str, Scalar]) -> dict[str, Scalar]:
     ConfigError
         If the data folder cannot be read, or holds no site.
     """
+    from common.config.load import with_absolute_paths
+
     named = dict(values)
     _name_sites(named)
-    return _with_absolute_paths(named)
+    return with_absolute_paths(named)
 
 
 def _name_sites(values: dict[str, Scalar]) -> None:
     """Let the sub-folders of a data folder be the sites where none are named."""
     import os
 
-    from common.config.schema import SYNTHETIC
+    from common.config.sections import SYNTHETIC
     from common.errors import ConfigError
 
     data = str(values.get("data", SYNTHETIC)) or os.environ.get("XSITE_DATA", "")
@@ -249,24 +254,6 @@ def _name_sites(values: dict[str, Scalar]) -> None:
     if not names:
         raise ConfigError(f"The data folder {folder} holds no folders; it needs one for each site.")
     values["sites"] = ",".join(names)
-
-
-def _with_absolute_paths(values: dict[str, Scalar]) -> dict[str, Scalar]:
-    """Resolve paths against the present folder: a run may go on from another one."""
-    from common.config.schema import SYNTHETIC
-
-    told = dict(values)
-    for key in ("data", "runs-dir", "cache-dir", "pretrained"):
-        if told.get(key) and not (key == "data" and told[key] == SYNTHETIC):
-            told[key] = str(Path(str(told[key])).expanduser().absolute())
-    if isinstance(told.get("sites"), str):
-        entries = []
-        for entry in str(told["sites"]).split(","):
-            name, equals, folder = entry.partition("=")
-            path = str(Path(folder.strip()).expanduser().absolute()) if equals else ""
-            entries.append(f"{name.strip()}={path}" if equals else name.strip())
-        told["sites"] = ",".join(entry for entry in entries if entry)
-    return told
 
 
 def _find_run(named: str, values: dict[str, Scalar]) -> Path:

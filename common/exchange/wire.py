@@ -12,7 +12,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config.schema import SITE_NAME
+from common.config.sites import SITE_NAME
 from common.errors import ReplyError
 from common.exchange.messages import (
     JoinRequest,

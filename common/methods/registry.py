@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from common.config.schema import Config, Scalar
-from common.config.toml_model import key_of
+from common.config.schema import Config, Scalar, keys_of
+from common.config.sections import Role
 from common.errors import ConfigError
 
 Mode = Literal["pooled", "federated", "single"]
@@ -40,23 +40,13 @@ class Method:
 
     @property
     def values(self) -> dict[str, Scalar]:
-        """Its settings, and the defaults of the keys that make a run another method's."""
-        fields = Config.model_fields
-        return {key_of(key): fields[key].default for key in PARTS} | dict(self.settings)
+        """Its settings, and the defaults of the keys that make a run another method's.
 
+        α is left to the configuration where a method does not unset it.
+        """
+        defaults = Config().to_run_config()
+        return {key: defaults[key] for key in keys_of(Role.METHOD)} | dict(self.settings)
 
-PARTS = (
-    "normalisation",
-    "adapters",
-    "auxiliary",
-    "prototypes",
-    "prototype_multiplicity",
-    "proximal",
-    "model_contrast",
-    "prototype_pull",
-    "exchange",
-)
-"""Keys by which methods differ. α is left to the configuration where a method does not unset it."""
 
 _PLAIN: dict[str, Scalar] = {"alpha": 0.0}
 _SHARED: dict[str, Scalar] = _PLAIN | {"normalisation": "shared"}

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.config.schema import SITE_NAME, Config
+from common.config.schema import Config
+from common.config.sites import SITE_NAME
 from common.errors import ConfigError
 from common.models import adapters, dsbn, ms_net, pretrained
 from common.models import per_site as own

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from common.config.schema import SITE_NAME
+from common.config.sites import SITE_NAME
 from common.config.toml_model import TomlModel, key_of, read_toml
 from common.errors import ConfigError
 

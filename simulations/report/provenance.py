@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 
 from common.config.load import describe
-from common.config.schema import SYNTHETIC, Config, Scalar
+from common.config.schema import Config, Scalar, about_keys, keys_of
+from common.config.sections import SYNTHETIC, Role
+from common.config.sites import parse_sites
 from common.formatting import numbers
 from common.formatting.tables import Cell, Group, Row, Table
 from common.runs.result import differing_keys
 from simulations.report.records import LABELS, Pair, RunRecord, modes_of, sites_of
 from simulations.report.tables import seconds_of
-
-# Where a run lives says nothing about it, and a report is handed on.
-LOCAL_KEYS = ("run-name", "runs-dir", "cache-dir", "resume")
-# A run may settle these for its processes; they do not make one mode better than another.
-MACHINE_KEYS = ("threads", "device", "data", "sites")
 
 
 def budget_table(records: Sequence[RunRecord]) -> Table:
@@ -191,7 +188,8 @@ def config_table(config: Config, ranging: Sequence[str]) -> Table:
     changed: list[Row] = []
     default: list[Row] = []
     for key, usual, meaning in describe():
-        if key in LOCAL_KEYS or key in ranging:
+        # Where a run lives says nothing about it, and a report is handed on.
+        if key in keys_of(Role.PLACE) or key in ranging:
             continue
         row = Row(key, (Cell(_shown(key, values[key])), Cell(" ".join(meaning.split()))))
         (default if values[key] == usual else changed).append(row)
@@ -202,8 +200,8 @@ def config_table(config: Config, ranging: Sequence[str]) -> Table:
 def _shown(key: str, value: Scalar) -> str:
     """Write a value; of a folder its last part, since a report is handed on."""
     if key == "sites":
-        return ", ".join(part.partition("=")[0].strip() for part in str(value).split(","))
-    if key in ("data", "pretrained") and value not in ("", SYNTHETIC):
+        return ", ".join(site.name for site in parse_sites(str(value)))
+    if about_keys()[key].path and value not in ("", SYNTHETIC):
         return f"…/{Path(str(value)).name}"
     return "''" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -216,7 +214,9 @@ def differing_configs(records: Sequence[RunRecord]) -> list[str]:
         same_cell = run.config.model_copy(update=update)
         for text in differing_keys(records[0].config, same_cell):
             found.setdefault(text.partition(" ")[0])
-    return [key for key in found if key not in MACHINE_KEYS]
+    # A run may settle these for its processes; they do not make one mode better than another.
+    settled = keys_of(Role.MACHINE, Role.FOLDERS)
+    return [key for key in found if key not in settled]
 
 
 def _images_seen(run: RunRecord, site: str) -> int:

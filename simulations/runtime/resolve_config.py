@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from common.config.schema import SYNTHETIC, Config
+from common.config.load import make_config, with_absolute_paths
+from common.config.schema import Config
 from common.errors import RunError
 from common.runs.folder import read_run_config, run_folder_name
 from simulations.runtime.placement import Placement, place
@@ -37,22 +38,11 @@ def resolve_config(config: Config, base: Path, placement: Placement | None = Non
         threads = threads or read_run_config(base / config.run_name).threads
     if threads == 0:
         threads = (placement or place(config)).threads
-    sites = []
-    for entry in config.sites.split(","):
-        name, named, site_folder = entry.strip().partition("=")
-        sites.append(f"{name.strip()}={_absolute(site_folder.strip())}" if named else name)
-    return config.changed(
-        data=config.data if config.data in ("", SYNTHETIC) else _absolute(config.data),
-        sites=",".join(sites),
-        pretrained=_absolute(config.pretrained),
-        cache_dir=_absolute(config.cache_dir),
-        runs_dir=str(base),
-        run_name=run_folder_name(config, "federated", base),
-        threads=threads,
+    settled = {
+        "runs-dir": str(base),
+        "run-name": run_folder_name(config, "federated", base),
+        "threads": threads,
         # Ray shows a site its own GPUs alone, numbered from 0.
-        device="cuda" if config.device.startswith("cuda:") else config.device,
-    )
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""
+        "device": "cuda" if config.device.startswith("cuda:") else config.device,
+    }
+    return make_config(with_absolute_paths(config.to_run_config()) | settled)

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from common.config.schema import Config
+from common.config.schema import Config, keys_of
+from common.config.sections import Role
 from common.data.cache import SiteData
 from common.errors import CheckpointError, XsiteError
 from common.exchange.fingerprint import code_fingerprint
@@ -22,8 +23,6 @@ from common.methods.registry import Method
 from common.runs.result import read_result
 
 RECORD = "cell.json"
-# Where the images lie does not matter, only what they are; fold and seed are the cell's own.
-_NOT_IN_KEY = ("data", "sites", "fold", "seed")
 # Files that tell of a run, rather than hold what came of it.
 _NOT_IN_DIGEST = {"log.txt", ".lock", RECORD, "tensorboard", "checkpoint"}
 
@@ -100,7 +99,9 @@ def cell_key(cell: Cell, config: Config, sites: Mapping[str, str]) -> str:
         changes with every release: it stands in the cell's record, and a report tells of cells
         that other code computed.
     """
-    values = {k: v for k, v in config.result_keys().items() if k not in _NOT_IN_KEY}
+    # Where the images lie does not matter, only what they are; fold and seed are the cell's own.
+    beside = keys_of(Role.FOLDERS, Role.CELL)
+    values = {k: v for k, v in config.result_keys().items() if k not in beside}
     about = {
         "version": metadata.version("xsite"),
         "mode": cell.method.mode,

@@ -24,7 +24,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.config.load import load_config, make_config
-from common.config.schema import SITE_NAME, Config, Scalar
+from common.config.schema import Config, Scalar, about_keys, keys_of
+from common.config.sections import Role
+from common.config.sites import SITE_NAME, format_sites, parse_sites
 from common.config.toml_model import read_toml
 from common.errors import ConfigError
 from common.files import write_atomic
@@ -32,26 +34,8 @@ from common.methods.registry import METHODS, Method, Mode, find_method
 from simulations.report.study.results import Order
 from simulations.study.cells import Cell
 
-OF_THE_STUDY = {
-    "fold": "give folds = […] above [run]",
-    "seed": "give seeds = […] above [run]",
-    "run-name": "name the study with --name",
-    "runs-dir": "name the folder of all runs with --runs",
-    "resume": "a study goes on by itself",
-}
+ADVICE = {key: about.study for key, about in about_keys().items() if about.study}
 """Keys that a study decides for each of its runs, and what to do instead of setting them."""
-OF_THE_DATA = (
-    "data",
-    "sites",
-    "classes",
-    "split",
-    "folds",
-    "synthetic-patients",
-    "channels",
-    "window-center",
-    "window-width",
-)
-"""Keys in which a study's methods may not differ: all meet the same images on the same folds."""
 
 
 class OwnMethod(BaseModel):
@@ -135,14 +119,13 @@ class StudyPlan:
         values = self.config.to_run_config() | cell.method.values
         values |= {"fold": cell.fold, "seed": cell.seed}
         if cell.without:
-            entries = str(values["sites"]).split(",")
-            kept = [e for e in entries if e.partition("=")[0].strip() != cell.without]
-            values["sites"] = ",".join(kept)
+            sites = parse_sites(self.config.sites)
+            values["sites"] = format_sites(site for site in sites if site.name != cell.without)
         return make_config(values, source=f"method '{cell.method.name}'")
 
     def write(self, path: Path) -> None:
         """Write the plan as a file that :func:`read_file` reads, every key of a run spelt out."""
-        run = {k: v for k, v in self.config.to_run_config().items() if k not in OF_THE_STUDY}
+        run = {k: v for k, v in self.config.to_run_config().items() if k not in ADVICE}
         known = {method.name: method for method in (*self.methods, *self.unseen)}
         own = [method for method in known.values() if METHODS.get(method.name) != method]
         told = {
@@ -185,14 +168,12 @@ def make_plan(
     ConfigError
         Naming what is wrong, and for a misspelt name the nearest one.
     """
-    for key, advice in OF_THE_STUDY.items():
+    for key, advice in ADVICE.items():
         if key in values:
             raise ConfigError(f"{key} is set, but a study decides it itself: {advice}.")
     for one in file.method:
-        for key in OF_THE_STUDY.keys() & one.settings.keys():
-            raise ConfigError(
-                f"[[method]] '{one.name}' of {source} sets {key}: {OF_THE_STUDY[key]}."
-            )
+        for key in ADVICE.keys() & one.settings.keys():
+            raise ConfigError(f"[[method]] '{one.name}' of {source} sets {key}: {ADVICE[key]}.")
     own = {one.name: Method(one.name, one.label, one.mode, one.settings) for one in file.method}
     if taken := sorted(own.keys() & METHODS.keys()):
         raise ConfigError(f"[[method]] of {source}: '{taken[0]}' is the name of a method of xsite.")
@@ -273,11 +254,13 @@ def _check(plan: StudyPlan) -> None:
         raise ConfigError("unseen leaves a site out and trains on the others: it needs two sites.")
     for cell in plan.cells():
         plan.config_of(cell)
+    # All methods of a study meet the same images on the same folds.
+    of_the_data = keys_of(Role.FOLDERS, Role.IMAGES)
     ours = plan.config.to_run_config()
     for method in (*plan.methods, *plan.unseen):
         config = plan.config_of(Cell(method, plan.folds[0], plan.seeds[0]))
         theirs = config.to_run_config()
-        if other := [key for key in OF_THE_DATA if theirs[key] != ours[key]]:
+        if other := [key for key in of_the_data if theirs[key] != ours[key]]:
             raise ConfigError(
                 f"Method '{method.name}' sets {other[0]}, but all methods of a study meet the same "
                 "images on the same folds. Set it below [run], or make it a study of its own."

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from flwr.serverapp.strategy.multikrum import select_multikrum
 from numpy.typing import NDArray
 
-from common.config.schema import Aggregation
+from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply
 from server.aggregate import aggregate, krum
 from tests.server.answers import reply

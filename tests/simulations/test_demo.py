@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from common.config.load import load_config
-from common.config.schema import SYNTHETIC, Config
+from common.config.schema import Config
+from common.config.sections import SYNTHETIC
 from common.console.progress import ProgressListener, SilentListener
 from common.runs.folder import RunFolder
 from common.runs.tables import MetricsRow
