@@ -5,7 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from common.config.schema import SYNTHETIC, Config
+from common.config.schema import Config
+from common.config.sections import SYNTHETIC
 from common.data.cache import Progress, SiteData, load_site
 from common.data.decode import DecodeSettings
 from common.data.folder import read_site
