@@ -37,7 +37,7 @@ from common.files import alone_in, read_object, write_atomic, write_json
 from common.models.network import Network
 from common.runs.result import without_nan
 from common.runs.weights import ONBOARDED, save_private, weights_digest
-from common.tasks.metrics import Metrics, measure
+from common.tasks.figures import measure
 
 PRIVATE, PREDICTIONS, ABOUT = "private.safetensors", "predictions.csv", "onboard.json"
 SAVED = tuple(name for name in ADAPTATIONS if name != "test-batch")
@@ -66,7 +66,7 @@ class Onboarded:
         To the trained sites.
     trust : Reliability
         What can be said without labels.
-    figures : dict of str to Metrics
+    figures : dict of str to dict
         By adaptation, where the labels were to be used; else empty.
     advice : tuple of str
         Sentences on how far to trust all this.
@@ -82,7 +82,7 @@ class Onboarded:
     classes: tuple[str, ...]
     distances: Distances
     trust: Reliability
-    figures: dict[str, Metrics]
+    figures: dict[str, dict[str, float]]
     advice: tuple[str, ...]
     failures: tuple[tuple[Path, str], ...]
 
@@ -272,6 +272,6 @@ def _about(found: Onboarded, name: str, run: Path, folder: Path, key: str) -> di
             for pair, distance in found.distances.among.items()
         ],
         "trust": found.trust.as_dict() | {"is_far": found.trust.is_far},
-        "figures": {name: figures.as_dict() for name, figures in found.figures.items()},
+        "figures": found.figures,
         "advice": list(found.advice),
     }

@@ -16,7 +16,7 @@ from common.errors import ReplyError, RunError
 from common.exchange.codecs.half_deltas import add_delta, half_delta
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.learning.evaluation import Metrics, estimate_statistics, evaluate_site, predict
+from common.learning.evaluation import estimate_statistics, evaluate_site, predict
 from common.learning.loop import TrainSummary, make_optimizer, train
 from common.learning.optimiser import load_moments, moments_of
 from common.learning.prototypes import (
@@ -60,7 +60,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     store = site.store(network)
     state = receive(site, order, network, store)
 
-    metrics: Mapping[str, Metrics] = {}
+    metrics: Mapping[str, Mapping[str, float]] = {}
     if order.evaluate:
         metrics, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
     if "validation" in metrics and order.received:
@@ -129,12 +129,12 @@ def receive(
     return state
 
 
-def flatten(metrics: Mapping[str, Metrics]) -> dict[str, float]:
+def flatten(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return ``<subset>/<figure>`` → value."""
     return {
         f"{subset}/{name}": float(value)
         for subset, figures in metrics.items()
-        for name, value in figures.as_dict().items()
+        for name, value in figures.items()
     }
 
 

@@ -19,7 +19,6 @@ from server.checkpoints import save_checkpoint
 from server.exchange import Exchange, RunContext
 from server.state import RunState
 
-FIGURES = ("accuracy", "f1", "sensitivity", "precision", "auc", "loss")
 SUBSETS = ("test", "validation")
 
 
@@ -129,7 +128,7 @@ def rows_of(
                     step=context.plan.end(state.round),
                     site=site,
                     subset=subset,
-                    **{name: figures.get(name, math.nan) for name in FIGURES},
+                    figures=figures,
                     train_loss=trained.get("train/loss", math.nan),
                     train_cross_entropy=trained.get("train/cross_entropy", math.nan),
                     train_contrastive=trained.get("train/contrastive", math.nan),

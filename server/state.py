@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
-from common.tasks.metrics import is_better, mean_defined
+from common.tasks.figures import is_better, mean_defined
 from server.aggregate import aggregate
 
 

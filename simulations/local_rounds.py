@@ -25,7 +25,7 @@ from common.models.network import Network
 from common.models.sharing import load_private
 from common.runs.folder import MetricsRow, RunFolder
 from common.runs.weights import Which, load_shared, weights_name
-from common.tasks.metrics import Metrics, is_better, mean_defined
+from common.tasks.figures import is_better, mean_defined
 from simulations.local_checkpoint import (
     Position,
     RoundLosses,
@@ -90,7 +90,7 @@ class RunContext:
 class Figures:
     """What the last evaluation of a network found, by site and subset."""
 
-    metrics: Mapping[str, Mapping[str, Metrics]]
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     predictions: Mapping[str, Mapping[str, Predictions]]
 
 
@@ -204,12 +204,7 @@ def _note_round(course: RunContext, position: Position, figures: Figures) -> Pos
             step=position.next_step,
             site=name,
             subset=subset,
-            accuracy=metrics.accuracy,
-            f1=metrics.f1,
-            sensitivity=metrics.sensitivity,
-            precision=metrics.precision,
-            auc=metrics.auc,
-            loss=metrics.loss,
+            figures=metrics,
             train_loss=position.losses.loss,
             train_cross_entropy=position.losses.cross_entropy,
             train_contrastive=position.losses.contrastive,
@@ -228,14 +223,14 @@ def _sentence(figures: Figures) -> str:
     parts = []
     for name, by_subset in figures.metrics.items():
         test = by_subset["test"]
-        auc = f" AUC {test.auc:.3f}" if np.isfinite(test.auc) else ""
-        parts.append(f"{name} accuracy {test.accuracy:.3f}{auc}")
+        auc = f" AUC {test['auc']:.3f}" if np.isfinite(test["auc"]) else ""
+        parts.append(f"{name} accuracy {test['accuracy']:.3f}{auc}")
     return "; ".join(parts)
 
 
 def validation_auc(figures: Figures) -> float:
     """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
-    aucs = [by["validation"].auc for by in figures.metrics.values() if "validation" in by]
+    aucs = [by["validation"]["auc"] for by in figures.metrics.values() if "validation" in by]
     return mean_defined(aucs)
 
 

@@ -115,21 +115,20 @@ def _print_table(console: Console, found: Onboarded) -> None:
 
     from clients.adapt.adapt import LABELS
     from clients.onboarding import shares
-    from common.console.tables import METRICS, number, print_rows
+    from common.console.tables import number, print_rows
+    from common.tasks.figures import tabled
 
     headings = ["Normalisation", *(f"Called {label}" for label in found.classes), "Confidence"]
-    measured = [(key, short) for key, short in (*METRICS, ("auc", "AUC")) if found.figures]
+    measured = tabled(len(found.classes)) if found.figures else ()
     rows = []
     for adaptation, share in shares(found).items():
         row = [LABELS[adaptation], *(f"{part:.1%}" for part in share)]
         row.append(f"{found.probabilities[adaptation].max(axis=1).mean():.3f}")
-        values = found.figures[adaptation].as_dict() if found.figures else {}
-        rows.append(
-            [*row, *(number(None if isnan(values[key]) else values[key]) for key, _ in measured)]
-        )
+        values = [found.figures[adaptation][figure.name] for figure in measured]
+        rows.append([*row, *(number(None if isnan(value) else value) for value in values)])
     print_rows(
         console,
         f"{len(found.files)} images, {found.images} of them adapted to",
-        [*headings, *(short for _, short in measured)],
+        [*headings, *(figure.short for figure in measured)],
         rows,
     )

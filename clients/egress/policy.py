@@ -22,18 +22,12 @@ from common.config.toml_model import TomlModel, key_of, read_toml
 from common.errors import PolicyError
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
+from common.tasks.figures import SUBSET_KEYS
 
 What = Literal["weights", "prototypes", "figures"]
 SENDABLE: tuple[What, ...] = get_args(What)
 FIGURES = (
-    *(
-        f"{subset}/{figure}"
-        for subset in ("validation", "test")
-        for figure in (
-            *("accuracy", "f1", "sensitivity", "precision", "auc", "loss", "images"),
-            *("auc_low", "auc_high"),
-        )
-    ),
+    *(f"{subset}/{figure}" for subset in ("validation", "test") for figure in SUBSET_KEYS),
     *(
         f"train/{figure}"
         for figure in ("loss", "cross_entropy", "contrastive", "images", "seconds")

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.runs.result import read_result
-
-METRICS = (("accuracy", "Acc"), ("f1", "F1"), ("sensitivity", "Sens"), ("precision", "Prec"))
+from common.tasks.figures import AUC_BOUNDS, FIGURES
 
 
 def print_result(console: Console, run: Path) -> None:
@@ -40,17 +39,22 @@ def print_result(console: Console, run: Path) -> None:
 def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("Site", overflow="fold")
-    for heading in ("n", *(short for _, short in METRICS), "AUC", "95 %"):
+    tests = {site: subsets.get("test", {}) for site, subsets in metrics.items()}
+    # A figure that nobody measured, as one of another number of classes, has no column.
+    shown = [
+        figure
+        for figure in FIGURES
+        if figure.share and any(figure.name in test for test in tests.values())
+    ]
+    for heading in ("n", *(figure.short for figure in shown), "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for site, subsets in metrics.items():
-        test = subsets.get("test", {})
-        interval = f"{number(test.get('auc_low'), 2)}–{number(test.get('auc_high'), 2)}"
+    for site, test in tests.items():
+        low, high = (test.get(bound) for bound in AUC_BOUNDS)
         table.add_row(
             site,
             str(test.get("images", "")),
-            *(number(test.get(key)) for key, _ in METRICS),
-            number(test.get("auc")),
-            interval if test.get("auc_low") is not None else "–",
+            *(number(test.get(figure.name)) for figure in shown),
+            "–" if low is None else f"{number(low, 2)}–{number(high, 2)}",
         )
     return table
 

@@ -20,13 +20,11 @@ from common.learning.loop import TrainingSite
 from common.models.network import Network
 from common.models.per_site import PerSite
 from common.randomness import numpy_generator
-from common.tasks.metrics import Metrics, auc_interval, measure
+from common.tasks.figures import measure
 
 __all__ = [
     "EVALUATION_BATCH",
-    "Metrics",
     "Predictions",
-    "auc_interval",
     "estimate_statistics",
     "evaluate_site",
     "in_mode",
@@ -130,7 +128,7 @@ def _prepared(
 
 def evaluate_site(
     network: Network, site: TrainingSite, split: Split, config: Config, device: Device
-) -> tuple[dict[str, Metrics], dict[str, Predictions]]:
+) -> tuple[dict[str, dict[str, float]], dict[str, Predictions]]:
     """Evaluate a network on a site's test images, and on its validation images if it has any.
 
     Parameters
@@ -143,7 +141,8 @@ def evaluate_site(
     Returns
     -------
     tuple of dict
-        Metrics and predictions by subset, ``"test"`` and ``"validation"``.
+        Figures, as :func:`common.tasks.figures.measure` returns them, and predictions by subset,
+        ``"test"`` and ``"validation"``.
     """
     metrics, predictions = {}, {}
     for subset, indices in (("test", split.test), ("validation", split.validation)):

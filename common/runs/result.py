@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.data.folds import Leakage
 from common.files import read_object, write_json
-from common.tasks.metrics import auc_interval, measure
+from common.tasks.figures import AUC_BOUNDS, auc_interval, measure
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ def subset_figures(
     Returns
     -------
     dict
-        The five metrics, the loss and the number of images, and ``auc_low`` and ``auc_high``: the
-        95 % percentile bootstrap interval of the AUC.
+        Every figure of the registry and the number of images, and ``auc_low`` and ``auc_high``:
+        the 95 % percentile bootstrap interval of the AUC.
     """
-    low, high = auc_interval(labels, probabilities, seed)
-    return {**measure(labels, probabilities).as_dict(), "auc_low": low, "auc_high": high}
+    interval = auc_interval(labels, probabilities, seed)
+    return measure(labels, probabilities) | dict(zip(AUC_BOUNDS, interval, strict=True))
 
 
 def differing_keys(stored: Config, wanted: Config) -> list[str]:

@@ -4,8 +4,8 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from common.errors import CheckpointError
 from common.files import write_atomic
+from common.tasks.figures import NAMES
 
 NAN = math.nan
 
@@ -22,20 +23,16 @@ NAN = math.nan
 class MetricsRow:
     """One row: the figures of one site's subset after one round.
 
-    ``train_*`` are means over the round's steps; ``images_seen`` (the site's own, so far),
-    ``seconds`` (so far) and bytes (of this round) are totals. NaN stands for "not defined".
+    ``figures`` are those of :data:`common.tasks.figures.FIGURES`, by name. ``train_*`` are means
+    over the round's steps; ``images_seen`` (the site's own, so far), ``seconds`` (so far) and bytes
+    (of this round) are totals. NaN stands for "not defined".
     """
 
     round: int
     step: int
     site: str
     subset: str
-    accuracy: float = NAN
-    f1: float = NAN
-    sensitivity: float = NAN
-    precision: float = NAN
-    auc: float = NAN
-    loss: float = NAN
+    figures: Mapping[str, float] = field(default_factory=dict)
     train_loss: float = NAN
     train_cross_entropy: float = NAN
     train_contrastive: float = NAN
@@ -44,18 +41,32 @@ class MetricsRow:
     bytes_down: int = 0
     bytes_up: int = 0
 
+    def __post_init__(self) -> None:
+        """Give every figure its place, in the registry's order."""
+        whole = {name: float(self.figures.get(name, NAN)) for name in NAMES}
+        object.__setattr__(self, "figures", whole)
+
     def scalars(self) -> dict[str, float]:
         """Return TensorBoard's tags and values; undefined ones are left out."""
-        own = ("accuracy", "f1", "sensitivity", "precision", "auc", "loss")
-        tags = {f"{self.subset}/{name}": float(getattr(self, name)) for name in own}
+        tags = {f"{self.subset}/{name}": value for name, value in self.figures.items()}
         tags |= {
             f"train/{name.removeprefix('train_')}": float(getattr(self, name))
             for name in ("train_loss", "train_cross_entropy", "train_contrastive", "images_seen")
         }
         return {tag: value for tag, value in tags.items() if math.isfinite(value)}
 
+    def cells(self) -> list[Any]:
+        """Return it as a line of the table."""
+        about, after = _OTHERS[:4], _OTHERS[4:]
+        return [
+            *(getattr(self, name) for name in about),
+            *self.figures.values(),
+            *(getattr(self, name) for name in after),
+        ]
 
-COLUMNS = tuple(field.name for field in fields(MetricsRow))
+
+_OTHERS = tuple(item.name for item in fields(MetricsRow) if item.name != "figures")
+COLUMNS = (*_OTHERS[:4], *NAMES, *_OTHERS[4:])
 
 
 def _lines(rows: Sequence[MetricsRow], header: bool) -> str:
@@ -63,7 +74,7 @@ def _lines(rows: Sequence[MetricsRow], header: bool) -> str:
     writer = csv.writer(text, lineterminator="\n")
     if header:
         writer.writerow(COLUMNS)
-    writer.writerows(astuple(row) for row in rows)
+    writer.writerows(row.cells() for row in rows)
     return text.getvalue()
 
 
@@ -83,6 +94,8 @@ def append_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
 def read_rows(path: Path) -> list[MetricsRow]:
     """Read a table; a last line that a kill cut short is left out.
 
+    A figure that its writer did not know is undefined.
+
     Returns
     -------
     list of MetricsRow
@@ -99,7 +112,10 @@ def read_rows(path: Path) -> list[MetricsRow]:
     try:
         whole, _, _ = path.read_text().rpartition("\n")
         return [
-            MetricsRow(**{name: kinds[name](row[name]) for name in COLUMNS})
+            MetricsRow(
+                **{name: kinds[name](row[name]) for name in _OTHERS},
+                figures={name: float(row[name]) for name in NAMES if name in row},
+            )
             for row in csv.DictReader(io.StringIO(whole))
         ]
     # What a cell or a row lacks is a KeyError or a None.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.tasks.metrics import check_binary
+from common.tasks.figures import check_binary
 
 BINS = 10
 SENSITIVITY = 0.95

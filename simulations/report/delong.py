@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from common.tasks.metrics import check_binary
+from common.tasks.figures import check_binary
 
 LEVEL = 0.95
 

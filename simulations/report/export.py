@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomic, write_json
-from simulations.report.records import METRICS, RunRecord, with_chosen_weights
+from common.tasks.figures import SUBSET_KEYS
+from simulations.report.records import RunRecord, with_chosen_weights
 from simulations.report.statistics import compare_records
 from simulations.report.tables import seconds_of
 
@@ -20,11 +21,7 @@ COLUMNS = (
     "seed",
     "site",
     "status",
-    *METRICS,
-    "auc_low",
-    "auc_high",
-    "loss",
-    "images",
+    *SUBSET_KEYS,
     "seconds",
 )
 
@@ -90,9 +87,10 @@ def _or_null(value: Any) -> Any:
 
 def _csv_row(record: RunRecord, site: str) -> list[Any]:
     about = [record.name, record.mode, *record.pair, site, record.status]
-    names = (*METRICS, "auc_low", "auc_high", "loss", "images")
-    figures = [record.figure(site, name) for name in names]
-    figures = figures if record.completed else [math.nan] * len(names)
-    if math.isfinite(figures[-1]):
-        figures[-1] = int(figures[-1])
+    figures: list[float] = [
+        record.figure(site, name) if record.completed else math.nan for name in SUBSET_KEYS
+    ]
+    images = SUBSET_KEYS.index("images")
+    if math.isfinite(figures[images]):
+        figures[images] = int(figures[images])
     return about + ["" if _or_null(v) is None else v for v in (*figures, seconds_of(record))]

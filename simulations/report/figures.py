@@ -10,7 +10,7 @@ from sklearn.metrics import roc_curve
 
 from common.formatting import numbers
 from common.runs.tables import PredictionsTable
-from common.tasks.metrics import one_against_rest
+from common.tasks.figures import one_against_rest
 from simulations.report.records import LABELS, RunRecord
 from simulations.report.statistics import Comparison
 from simulations.report.svg import FONT_SIZE, INK, MODE_COLOURS, MUTED, PAPER, inline, panel
@@ -155,7 +155,7 @@ def lowest_auc(records: Sequence[RunRecord], sites: Sequence[str], curves: bool)
         for run in records
         for site in sites
         for value in (
-            [row.auc for row in run.curve(site)]
+            [row.figures["auc"] for row in run.curve(site)]
             if curves
             else [run.figure(site, "auc"), run.figure(site, "auc_low")]
         )
@@ -170,7 +170,8 @@ def _completed(records: Sequence[RunRecord], mode: str) -> list[RunRecord]:
 
 def _learning(run: RunRecord, site: str) -> list[Curve]:
     """Return a run's curve at a site as a list of one, or of none where it has no points."""
-    points = [(row.step, 100 * row.auc) for row in run.curve(site) if math.isfinite(row.auc)]
+    aucs = [(row.step, row.figures["auc"]) for row in run.curve(site)]
+    points = [(step, 100 * auc) for step, auc in aucs if math.isfinite(auc)]
     if not points:
         return []
     steps, values = np.array(points, dtype=np.float64).T

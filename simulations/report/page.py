@@ -7,7 +7,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from common.files import write_atomic
-from common.formatting.page import HERE, fill
+from common.formatting.page import fill
 from simulations.report import figures, provenance, tables, tensors
 from simulations.report import summary as story
 from simulations.report.records import RunRecord, sites_of, with_chosen_weights
@@ -74,7 +74,7 @@ def render(
         key for key in ("fold", "seed") if len({getattr(r.config, key) for r in records}) > 1
     ]
     return fill(
-        HERE / "page.html",
+        Path(__file__).parent / "page.html",
         title,
         headline=story.headline(comparison),
         facts=story.facts(records, pending),

@@ -12,8 +12,8 @@ from common.files import read_object
 from common.runs.result import read_result
 from common.runs.tables import MetricsRow, PredictionsTable, read_predictions, read_rows
 from common.runs.weights import read_run_config
+from common.tasks.figures import Figure, tabled
 
-METRICS = ("accuracy", "f1", "sensitivity", "precision", "auc")
 MODES = ("pooled", "federated", "single")
 LABELS = {"pooled": "Pooled", "federated": "Federated", "single": "Single-site"}
 
@@ -140,6 +140,12 @@ def is_binary(records: Iterable[RunRecord]) -> bool:
 def sites_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
     """Return the sites of all runs, in the order of their configurations."""
     return tuple(dict.fromkeys(name for record in records for name in record.config.site_names))
+
+
+def figures_of(records: Iterable[RunRecord]) -> tuple[Figure, ...]:
+    """Return the figures that tables of all these runs show, whatever their numbers of classes."""
+    sizes = {len(record.config.class_names) for record in records} or {2}
+    return tuple(dict.fromkeys(figure for size in sorted(sizes) for figure in tabled(size)))
 
 
 def modes_of(records: Sequence[RunRecord]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from simulations.report.records import METRICS, Pair, RunRecord, is_binary, modes_of, sites_of
+from common.tasks.figures import Figure
+from simulations.report.records import Pair, RunRecord, figures_of, is_binary, modes_of, sites_of
 
 LEVEL = 0.95
 REFERENCE = "pooled"
@@ -71,6 +72,8 @@ class Comparison:
         The sites, and their mean where there are several.
     modes : tuple of str
         The modes that ran.
+    figures : tuple of Figure
+        What was measured.
     summaries : dict
         By (site, mode, metric).
     differences : dict
@@ -81,6 +84,7 @@ class Comparison:
 
     sites: tuple[str, ...]
     modes: tuple[str, ...]
+    figures: tuple[Figure, ...]
     summaries: dict[tuple[str, str, str], Summary]
     differences: dict[tuple[str, str, str], Difference]
     binary: bool = True
@@ -167,19 +171,19 @@ def values_of(records: Sequence[RunRecord], site: str, mode: str, metric: str) -
 
 def compare_records(records: Sequence[RunRecord]) -> Comparison:
     """Summarise every metric by site and mode, and hold every mode against pooled training."""
-    sites, modes = sites_of(records), modes_of(records)
+    sites, modes, figures = sites_of(records), modes_of(records), figures_of(records)
     shown = (*sites, ALL_SITES) if len(sites) > 1 else sites
     summaries, differences = {}, {}
     for site in shown:
         for mode in modes:
-            for metric in METRICS:
+            for metric in (figure.name for figure in figures):
                 key = (site, mode, metric)
                 values = values_of(records, site, mode, metric)
                 summaries[key] = _with_interval(summarise(values.values()), records, key)
                 if mode != REFERENCE and REFERENCE in modes:
                     reference = values_of(records, site, REFERENCE, metric)
                     differences[key] = paired_difference(values, reference)
-    return Comparison(shown, modes, summaries, differences, is_binary(records))
+    return Comparison(shown, modes, figures, summaries, differences, is_binary(records))
 
 
 def _with_interval(

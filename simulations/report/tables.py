@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from common.formatting import numbers
 from common.formatting.tables import Cell, Group, Row, Table
-from simulations.report.records import LABELS, METRICS, RunRecord
+from simulations.report.records import LABELS, RunRecord
 from simulations.report.statistics import REFERENCE, Comparison, Difference, Summary
 
-HEADINGS = ("Accuracy", "F1", "Sensitivity", "Precision", "AUC")
 OVER_CLASSES = (
     "There are more than two classes and none is the positive one. F1, sensitivity and precision: "
     "mean over the classes, each counting the same; AUC: mean of one class against the rest."
@@ -16,19 +15,21 @@ OVER_CLASSES = (
 
 
 def metrics_table(comparison: Comparison) -> Table:
-    """Return the five metrics by site and mode."""
+    """Return the figures by site and mode."""
     groups = []
     for site in comparison.sites:
         rows = []
         for mode in comparison.modes:
-            summaries = [comparison.summaries[site, mode, metric] for metric in METRICS]
+            summaries = [
+                comparison.summaries[site, mode, figure.name] for figure in comparison.figures
+            ]
             runs = max(summary.n for summary in summaries)
             cells = (Cell(str(runs)), *map(summary_cell, summaries))
             rows.append(Row(LABELS[mode], cells, mode))
         groups.append(Group(site, tuple(rows)))
     return Table(
         "Test figures by site and mode, in percent",
-        ("Site and mode", "Runs", *HEADINGS),
+        ("Site and mode", "Runs", *(figure.label for figure in comparison.figures)),
         tuple(groups),
         _metrics_notes(comparison),
     )
@@ -72,7 +73,9 @@ def differences_table(comparison: Comparison) -> Table | None:
     for site in comparison.sites:
         rows = []
         for mode in modes:
-            found = [comparison.differences[site, mode, metric] for metric in METRICS]
+            found = [
+                comparison.differences[site, mode, figure.name] for figure in comparison.figures
+            ]
             tested = tested or any(math.isfinite(difference.p) for difference in found)
             pairs = max(difference.n for difference in found)
             cells = (Cell(str(pairs)), *map(_difference_cell, found))
@@ -80,7 +83,7 @@ def differences_table(comparison: Comparison) -> Table | None:
         groups.append(Group(site, tuple(rows)))
     return Table(
         "Difference to pooled training, in percentage points",
-        ("Site and mode", "Pairs", *HEADINGS),
+        ("Site and mode", "Pairs", *(figure.label for figure in comparison.figures)),
         tuple(groups),
         _difference_notes(comparison, tested),
     )

@@ -240,7 +240,7 @@ METRICS = st.builds(
     step=st.integers(0, 999),
     site=st.from_regex(r"[a-z0-9][a-z0-9_-]{0,9}", fullmatch=True),
     subset=st.sampled_from(("test", "validation")),
-    accuracy=st.floats(),
+    figures=st.fixed_dictionaries({"accuracy": st.floats()}),
     seconds=st.floats(),
     bytes_up=st.integers(0, 2**60),
 )

@@ -170,11 +170,11 @@ def test_figures_of_a_round_are_those_of_its_average(
     assert set(rows) == {(1, "north"), (2, "north"), (3, "north"), (2, "south"), (3, "south")}
     later = next(reply for reply in replies if (reply.site, reply.round) == ("north", 3))
     own = next(reply for reply in replies if (reply.site, reply.round) == ("north", 2))
-    assert rows[2, "north"].accuracy == later.metrics["test/accuracy"]
+    assert rows[2, "north"].figures["accuracy"] == later.metrics["test/accuracy"]
     assert rows[2, "north"].train_loss == own.metrics["train/loss"]
     assert (rows[2, "north"].step, rows[2, "north"].images_seen) == (6, 24)
     final = read_result(run_of(config))["metrics"]["north"]["test"]
-    assert rows[3, "north"].accuracy == final["accuracy"]
+    assert rows[3, "north"].figures["accuracy"] == final["accuracy"]
     weights, _ = load_tensors(run_of(config) / "shared.safetensors")
     assert set(weights) == set(replies[0].layout.names)
 

@@ -35,7 +35,7 @@ def test_a_round_that_does_not_end_an_epoch_only_trains(tmp_path: Path) -> None:
     assert [(row.round, row.site) for row in rows] == [
         (number, site) for number in range(1, 7) for site in ("north", "south")
     ]
-    assert {row.round for row in rows if math.isfinite(row.accuracy)} == {3, 6}
+    assert {row.round for row in rows if math.isfinite(row.figures["accuracy"])} == {3, 6}
     assert all(math.isfinite(row.train_loss) and row.bytes_up > 0 for row in rows)
     exchanged = sum(row.bytes_up for row in rows)
     # The final answers are counted too.

@@ -53,11 +53,19 @@ def test_a_row_holds_a_round_s_training_and_what_is_said_of_its_average() -> Non
     assert [(row.site, row.subset) for row in rows] == [("north", "test"), ("north", "validation")]
     test, validation = rows
     # Round 2 of 4 steps each ends with step 8.
-    assert (test.round, test.step, test.accuracy, test.auc) == (2, 8, 0.75, 0.5)
+    assert (test.round, test.step, test.figures["accuracy"], test.figures["auc"]) == (
+        2,
+        8,
+        0.75,
+        0.5,
+    )
     assert (test.train_loss, test.train_cross_entropy, test.train_contrastive) == (0.5, 0.3, 0.2)
     assert (test.images_seen, test.seconds, test.bytes_down, test.bytes_up) == (24, 1.5, 70, 50)
-    assert all(math.isnan(value) for value in (test.f1, test.loss, validation.accuracy))
-    assert validation.auc == 0.25
+    assert all(
+        math.isnan(value)
+        for value in (test.figures["f1"], test.figures["loss"], validation.figures["accuracy"])
+    )
+    assert validation.figures["auc"] == 0.25
 
 
 def test_the_last_round_s_row_ends_with_the_last_step_though_it_is_shorter() -> None:
@@ -142,7 +150,7 @@ def test_a_round_that_is_noted_again_replaces_its_rows(journal: Journal) -> None
     again = evaluated("north", **{"test/auc": 1.0})
     journal.note_figures(STATE, {"north": again})
     rows = read_rows(journal.folder.path / "metrics.csv")
-    assert [(row.round, row.subset, row.auc) for row in rows] == [
+    assert [(row.round, row.subset, row.figures["auc"]) for row in rows] == [
         (2, "test", 1.0),
         (2, "validation", 0.25),
     ]

@@ -60,7 +60,7 @@ class Trainers:
             self.before.pop(config.run_name, lambda: None)()
             figures = {"auc": 0.9 - 0.01 * config.fold - 0.1 * (mode == "single"), "images": 9}
             metrics = {site: {"test": figures} for site in config.site_names}
-            folder.add_metrics([MetricsRow(1, 10, s, "test", auc=0.9) for s in metrics], 1)
+            folder.add_metrics([MetricsRow(1, 10, s, "test", {"auc": 0.9}) for s in metrics], 1)
             folder.finish({"metrics": metrics, "seconds": 2.0})
             return folder.path
 

@@ -25,7 +25,7 @@ def stand_in(mode: str) -> compare.Train:
         folder = RunFolder.create(config, mode, base)
         figures = {"auc": 0.9123, "accuracy": 0.8, "auc_low": 0.85, "auc_high": 0.95, "images": 9}
         metrics = {site: {"test": figures} for site in config.site_names}
-        folder.add_metrics([MetricsRow(1, 10, s, "test", auc=0.9) for s in metrics], 1)
+        folder.add_metrics([MetricsRow(1, 10, s, "test", {"auc": 0.9}) for s in metrics], 1)
         folder.finish({"metrics": metrics, "seconds": 2.0})
         return folder.path
 

@@ -80,8 +80,8 @@ def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
     assert step + 1 in trained and step not in trained[trained.index(step + 1) :]
     assert_same_weights(whole, cut / "run")
     before, after = read_rows(whole / "metrics.csv"), read_rows(cut / "run" / "metrics.csv")
-    assert [(r.round, r.site, r.subset, r.auc) for r in before] == [
-        (r.round, r.site, r.subset, r.auc) for r in after
+    assert [(r.round, r.site, r.subset, r.figures["auc"]) for r in before] == [
+        (r.round, r.site, r.subset, r.figures["auc"]) for r in after
     ]
     assert [r.train_loss for r in after] == pytest.approx([r.train_loss for r in before], rel=1e-12)
     results = [read_result(whole), read_result(cut / "run")]
@@ -185,13 +185,13 @@ def test_validation_chooses_the_best_round(tmp_path: Path) -> None:
     rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "validation"]
     means: dict[int, float] = {}
     for row in rows:
-        means[row.round] = means.get(row.round, 0.0) + row.auc / 2
+        means[row.round] = means.get(row.round, 0.0) + row.figures["auc"] / 2
     best = max(means, key=lambda number: (means[number], -number))
     told = read_result(run)["best"]
     assert told["a"]["round"] == told["b"]["round"] == best
     assert told["a"]["validation_auc"] == pytest.approx(means[best], abs=1e-12)
     tested = {
-        row.site: row.auc
+        row.site: row.figures["auc"]
         for row in read_rows(run / "metrics.csv")
         if row.round == best and row.subset == "test"
     }

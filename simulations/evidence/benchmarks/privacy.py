@@ -26,7 +26,7 @@ from common.console.tables import print_rows
 from common.errors import RunError
 from common.formatting.numbers import percent, points
 from common.runs.tables import read_predictions
-from common.tasks import metrics
+from common.tasks.figures import measure as measure_predictions
 from server.app import app as server
 from simulations.runtime.in_process import InProcessGrid, run_server
 from simulations.synth import hospital_names, write_hospitals
@@ -103,7 +103,7 @@ def federate(config: Config, folders: Mapping[str, Path], policy: str) -> dict[s
     own = [state / config.run_name / "sites" / site for site, state in states.items()]
     tables = [read_predictions(folder / "predictions.csv", "test") for folder in own]
     return {
-        "auc": mean(metrics.measure(one.labels, one.probabilities).auc for one in tables),
+        "auc": mean(measure_predictions(one.labels, one.probabilities)["auc"] for one in tables),
         "epsilon": max(spent(entries(state / "ledger")).epsilon for state in states.values()),
     }
 

@@ -17,7 +17,7 @@ from sklearn.metrics import (
 from common.formatting import numbers
 from common.methods.registry import Method
 from common.runs.tables import PredictionsTable
-from common.tasks.metrics import one_against_rest
+from common.tasks.figures import one_against_rest
 from simulations.report.calibration import BINS, reliability
 from simulations.report.figures import CURVES_OVER_CLASSES, ROC_AXES
 from simulations.report.study.results import StudyResults

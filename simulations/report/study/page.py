@@ -13,7 +13,6 @@ from common.runs.result import without_nan
 from simulations.report import provenance
 from simulations.report import summary as story
 from simulations.report.page import Panels
-from simulations.report.records import METRICS
 from simulations.report.statistics import ALL_SITES, Summary
 from simulations.report.study import tables
 from simulations.report.study.pictures import draw_curves
@@ -90,7 +89,7 @@ def study_values(results: StudyResults) -> dict[str, Any]:
         | asdict(results.cross_validated(method, place, metric))
         for method in methods
         for place in results.places
-        for metric in (*METRICS, SPECIFICITY)
+        for metric in (*(figure.name for figure in results.figures), SPECIFICITY)
     ]
     figures += [
         {"method": method, "site": site, "metric": results.calibration_error}

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from common.methods.registry import Method
 from common.runs.tables import PredictionsTable
+from common.tasks.figures import NAMES, Figure
 from simulations.report.calibration import operating_point, outcomes, reliability
-from simulations.report.records import METRICS, Pair, RunRecord, is_binary
+from simulations.report.records import Pair, RunRecord, figures_of, is_binary
 from simulations.report.statistics import ALL_SITES, Summary, summarise
 
 SPECIFICITY, CALIBRATION = "specificity at 95 % sensitivity", "calibration error"
@@ -92,6 +93,11 @@ class StudyResults:
     def calibration_error(self) -> str:
         """What the calibration error is called: of more than two classes it is another figure."""
         return CALIBRATION if self.binary else f"{CALIBRATION} of the decision"
+
+    @cached_property
+    def figures(self) -> tuple[Figure, ...]:
+        """What was measured."""
+        return figures_of(self.records.values())
 
     def label(self, method: str) -> str:
         """Return how tables call a method."""
@@ -181,7 +187,7 @@ class StudyResults:
         return self._tables[key]
 
     def _figure(self, run: RunRecord, site: str, metric: str) -> float:
-        if metric in METRICS:
+        if metric in NAMES:
             return run.figure(site, metric)
         table = self._read(run, site)
         if metric != SPECIFICITY or table is None or not self.binary:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from common.randomness import numpy_generator
 from common.runs.tables import PredictionsTable
-from common.tasks.metrics import measure, one_against_rest, resampled_aucs
+from common.tasks.figures import measure, one_against_rest, resampled_aucs
 from simulations.report.delong import (
     Components,
     Estimate,
@@ -144,7 +144,7 @@ def auc_intervals(results: StudyResults, method: str, site: str) -> Intervals:
                 found = [part for table in tables if (part := _of_table(table)) is not None]
                 parts.append(mean_components(found))
             else:
-                aucs = [measure(table.labels, table.probabilities).auc for table in tables]
+                aucs = [measure(table.labels, table.probabilities)["auc"] for table in tables]
                 values.append(float(np.mean(aucs)))
             drawn.append(_resampled(tables, f"{site} {fold}"))
             images += len(tables[0].labels)

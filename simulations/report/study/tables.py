@@ -6,27 +6,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from common.formatting import numbers
 from common.formatting.tables import Cell, Group, Row, Table
 from simulations.report.calibration import BINS
-from simulations.report.records import METRICS, RunRecord
+from simulations.report.records import RunRecord
 from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
 from simulations.report.study.results import SPECIFICITY, Order, StudyResults
 from simulations.report.study.significance import Test, auc_intervals, hold_against_reference
-from simulations.report.tables import HEADINGS, OVER_CLASSES, summary_cell
+from simulations.report.tables import OVER_CLASSES, summary_cell
 
 ONE_POINT = 0.01
 
 
 def paper_table(results: StudyResults) -> Table:
-    """Return the five metrics of every site by method, as table I of the paper has them."""
+    """Return the figures of every site by method, as table I of the paper has them."""
 
     def cells(method: str) -> Iterable[Cell]:
         for site in results.sites:
-            for metric in METRICS:
-                yield _two_lines(results.cross_validated(method, site, metric))
+            for figure in results.figures:
+                yield _two_lines(results.cross_validated(method, site, figure.name))
         if len(results.sites) > 1:
             yield _two_lines(results.cross_validated(method, ALL_SITES, "auc"))
 
-    spans = [("", 1), *((site, len(HEADINGS)) for site in results.sites)]
-    columns = [*(HEADINGS * len(results.sites))]
+    headings = [figure.label for figure in results.figures]
+    spans = [("", 1), *((site, len(headings)) for site in results.sites)]
+    columns = headings * len(results.sites)
     if len(results.sites) > 1:
         spans, columns = [*spans, ("Mean", 1)], [*columns, "AUC"]
     folds, seeds = len(results.folds), len(results.seeds)

@@ -14,7 +14,7 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.device import Device, limited_threads
 from common.learning.loop import training_site
-from common.tasks.metrics import measure
+from common.tasks.figures import measure
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def evaluate_unseen(
     Returns
     -------
     dict
-        Adaptation → ``accuracy``, ``f1``, ``sensitivity``, ``precision``, ``auc``, ``loss`` and
-        ``images``; ``"distances"`` → distance by trained site; ``"trust"`` → the figures of
-        :class:`~clients.adapt.reliability.Reliability`. What is undefined is NaN.
+        Adaptation → what :func:`common.tasks.figures.measure` says; ``"distances"`` → distance by
+        trained site; ``"trust"`` → the figures of :class:`~clients.adapt.reliability.Reliability`.
+        What is undefined is NaN.
     """
     found = visit(run, data, config, device)
     figures: dict[str, dict[str, float]] = {
-        name: dict(measure(found.labels, probabilities).as_dict())
+        name: measure(found.labels, probabilities)
         for name, probabilities in found.probabilities.items()
     }
     return figures | {"distances": dict(found.distances.to), "trust": found.trust.as_dict()}

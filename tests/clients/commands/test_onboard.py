@@ -144,14 +144,14 @@ def test_labels_are_read_for_figures_alone(tmp_path: Path) -> None:
         )
         decisions = seen.probabilities[adaptation].argmax(axis=1)
         truth = [int(file.parent.name == "covid") for file in seen.files]
-        assert seen.figures[adaptation].accuracy == np.mean(decisions == truth)
+        assert seen.figures[adaptation]["accuracy"] == np.mean(decisions == truth)
     # The classes' folders exchanged: the same images, the same network, other figures.
     (site / "covid").rename(site / "x")
     (site / "non-covid").rename(site / "covid")
     (site / "x").rename(site / "non-covid")
     other = onboard(run, "other", site, evaluate=True, device="cpu")
-    accuracy = other.figures["averaged"].accuracy
-    assert accuracy == pytest.approx(1 - seen.figures["averaged"].accuracy)
+    accuracy = other.figures["averaged"]["accuracy"]
+    assert accuracy == pytest.approx(1 - seen.figures["averaged"]["accuracy"])
     code, said = invoke(run, "--data", tmp_path, "--site", "new", "--evaluate")
     assert code == 1 and "onboarded before" in said
     code, said = invoke(run, "--site", f"third={site}", "--evaluate")

@@ -99,7 +99,7 @@ def test_a_site_is_evaluated_on_its_subsets() -> None:
     expected, _ = predict(made, place, np.arange(25, 40), config(), CPU)
     np.testing.assert_array_equal(predictions["test"].probabilities, expected)
     assert metrics["test"] == measure(place.labels[25:].numpy(), expected)
-    assert metrics["validation"].images == 5
+    assert metrics["validation"]["images"] == 5
     assert list(evaluate_site(made, place, split(40, 0), config(), CPU)[0]) == ["test"]
 
 

@@ -41,7 +41,7 @@ def test_nothing_in_the_folder_names_the_machine(tmp_path: Path) -> None:
     assert socket.gethostname() not in re.findall(r"[\w.-]+", described)
     assert str(ROOT) not in described
     folder = RunFolder.create(CONFIG, "pooled", tmp_path)
-    folder.add_metrics([runs.MetricsRow(1, 4, "a", "test", accuracy=0.5)], 1)
+    folder.add_metrics([runs.MetricsRow(1, 4, "a", "test", {"accuracy": 0.5})], 1)
     names = [path.name for path in folder.path.rglob("*")]
     assert not any(socket.gethostname() in name for name in names)
 

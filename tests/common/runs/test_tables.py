@@ -23,16 +23,19 @@ CONFIG = Config(run_name="run")
 
 
 def row(round: int, site: str = "a", auc: float = 0.5, subset: str = "test") -> MetricsRow:
-    return MetricsRow(round, round * 4, site, subset, auc=auc, images_seen=round * 64)
+    return MetricsRow(round, round * 4, site, subset, {"auc": auc}, images_seen=round * 64)
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
-    rows = [MetricsRow(1, 4, "a", "test", 1 / 3, images_seen=2**40, seconds=0.1), row(2)]
+    rows = [
+        MetricsRow(1, 4, "a", "test", {"accuracy": 1 / 3}, images_seen=2**40, seconds=0.1),
+        row(2),
+    ]
     write_rows(tmp_path / "m.csv", rows[:1])
     append_rows(tmp_path / "m.csv", rows[1:])
     found = read_rows(tmp_path / "m.csv")
     assert [repr(r) for r in found] == [repr(r) for r in rows]
-    assert math.isnan(found[0].auc) and isinstance(found[0].images_seen, int)
+    assert math.isnan(found[0].figures["auc"]) and isinstance(found[0].images_seen, int)
     assert read_rows(tmp_path / "absent.csv") == []
 
 
@@ -52,7 +55,7 @@ def test_rounds_that_are_done_again_replace_the_old_ones(tmp_path: Path) -> None
     resumed = RunFolder.create(CONFIG.changed(resume=True), "federated", tmp_path)
     resumed.add_metrics([row(2, auc=0.7)], 2)
     resumed.add_metrics([row(3, auc=0.8)], 3)
-    found = [(r.round, r.site, r.auc) for r in read_rows(table)]
+    found = [(r.round, r.site, r.figures["auc"]) for r in read_rows(table)]
     # b does not take part in the second round any more: its old rows are gone with the others.
     assert found == [(1, "a", 0.5), (1, "b", 0.5), (2, "a", 0.7), (3, "a", 0.8)]
 
@@ -63,7 +66,9 @@ def test_sites_that_train_in_turn_keep_each_other_s_rows(tmp_path: Path) -> None
         for number in (1, 2):
             folder.add_metrics([row(number, site)], number, sites=[site])
     folder.add_metrics([row(2, "a", auc=0.9)], 2, sites=["a"])
-    found = sorted((r.site, r.round, r.auc) for r in read_rows(folder.path / "metrics.csv"))
+    found = sorted(
+        (r.site, r.round, r.figures["auc"]) for r in read_rows(folder.path / "metrics.csv")
+    )
     assert found == [("a", 1, 0.5), ("a", 2, 0.9), ("b", 1, 0.5), ("b", 2, 0.5)]
 
 

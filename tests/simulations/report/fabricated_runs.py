@@ -82,7 +82,7 @@ def _rows(mode: str, auc: Mapping[str, float], curve: Sequence[float]) -> list[M
             step=10 * number,
             site=site,
             subset="test",
-            auc=0.5 + share * (value - 0.5),
+            figures={"auc": 0.5 + share * (value - 0.5)},
             images_seen=160 * number,
             bytes_down=3_000_000 if federated else 0,
             bytes_up=2_000_000 if federated else 0,

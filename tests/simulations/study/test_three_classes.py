@@ -188,7 +188,7 @@ def test_a_federated_run_predicts_and_meets_a_hospital(config: Config, tmp_path:
     labels = np.array([CLASSES.index(file.parent.name) for file in met.files])
     for adaptation, said in met.probabilities.items():
         expected = roc_auc_score(labels, said, multi_class="ovr")
-        assert met.figures[adaptation].auc == pytest.approx(expected)
+        assert met.figures[adaptation]["auc"] == pytest.approx(expected)
 
 
 def test_a_comparison_says_what_its_figures_are_of(config: Config, tmp_path: Path) -> None:

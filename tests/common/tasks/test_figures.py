@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from common.randomness import numpy_generator
-from common.tasks.metrics import (
+from common.tasks.figures import (
     auc_interval,
     auc_of_counts,
     check_binary,
@@ -32,14 +32,16 @@ def scored(images: int, digits: int = 9, shift: float = 1.0) -> tuple[Labels, ND
 def test_numbers_by_hand() -> None:
     # Decided 1 1 0 0 1: two true positives, one false, one missed, one true negative.
     found = measure(np.array([1, 1, 1, 0, 0]), two([0.9, 0.6, 0.2, 0.3, 0.7]))
-    assert found.accuracy == 3 / 5
-    assert found.sensitivity == found.precision == found.f1 == pytest.approx(2 / 3, rel=1e-15)
+    assert found["accuracy"] == 3 / 5
+    assert (
+        found["sensitivity"] == found["precision"] == found["f1"] == pytest.approx(2 / 3, rel=1e-15)
+    )
     # Of 3 · 2 pairs the positive is above in (.9, .3) (.9, .7) (.6, .3).
-    assert found.auc == pytest.approx(3 / 6, rel=1e-15)
+    assert found["auc"] == pytest.approx(3 / 6, rel=1e-15)
     logs = [math.log(p) for p in (0.9, 0.6, 0.2, 0.7, 0.3)]
-    assert found.loss == pytest.approx(-sum(logs) / 5, rel=1e-12)
-    assert found.images == 5
-    assert list(found.as_dict()) == [
+    assert found["loss"] == pytest.approx(-sum(logs) / 5, rel=1e-12)
+    assert found["images"] == 5
+    assert list(found) == [
         "accuracy",
         "f1",
         "sensitivity",
@@ -52,16 +54,23 @@ def test_numbers_by_hand() -> None:
 
 def test_what_is_undefined_is_nan_and_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
     negative = measure(np.array([0, 0]), two([0.1, 0.2]))
-    assert negative.accuracy == 1
+    assert negative["accuracy"] == 1
     assert all(
         math.isnan(value)
-        for value in (negative.auc, negative.sensitivity, negative.precision, negative.f1)
+        for value in (
+            negative["auc"],
+            negative["sensitivity"],
+            negative["precision"],
+            negative["f1"],
+        )
     )
     missed = measure(np.array([0, 1]), two([0.1, 0.2]))
-    assert math.isnan(missed.precision)
-    assert (missed.sensitivity, missed.f1, missed.auc) == (0, 0, 1)
+    assert math.isnan(missed["precision"])
+    assert (missed["sensitivity"], missed["f1"], missed["auc"]) == (0, 0, 1)
     nothing = measure(np.zeros(0, np.int64), np.zeros((0, 2)))
-    assert nothing.images == 0 and math.isnan(nothing.accuracy) and math.isnan(nothing.loss)
+    assert (
+        nothing["images"] == 0 and math.isnan(nothing["accuracy"]) and math.isnan(nothing["loss"])
+    )
     assert not [w for w in recwarn if "sklearn" in str(w.filename)]
 
 
@@ -71,13 +80,13 @@ def test_more_than_two_classes_are_averaged() -> None:
     labels = generator.integers(0, 3, 50)
     found = measure(labels, probabilities)
     decided = probabilities.argmax(1)
-    assert found.f1 == pytest.approx(f1_score(labels, decided, average="macro"))
-    assert found.precision == pytest.approx(precision_score(labels, decided, average="macro"))
-    assert found.sensitivity == pytest.approx(recall_score(labels, decided, average="macro"))
+    assert found["f1"] == pytest.approx(f1_score(labels, decided, average="macro"))
+    assert found["precision"] == pytest.approx(precision_score(labels, decided, average="macro"))
+    assert found["sensitivity"] == pytest.approx(recall_score(labels, decided, average="macro"))
     each = [roc_auc_score(labels == k, probabilities[:, k]) for k in range(3)]
-    assert found.auc == pytest.approx(np.mean(each))
+    assert found["auc"] == pytest.approx(np.mean(each))
     partly = measure(labels[labels > 0], probabilities[labels > 0])
-    assert math.isnan(partly.auc) and math.isfinite(partly.f1)
+    assert math.isnan(partly["auc"]) and math.isfinite(partly["f1"])
 
 
 @pytest.mark.parametrize("digits", [9, 1])
