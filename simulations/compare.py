@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from common.config.schema import Config
@@ -122,12 +123,12 @@ def _run(ongoing: OngoingComparison, cell: Cell, listener: ProgressListener) -> 
         listener.close()
 
 
-def trainer(mode: str) -> Train:
-    """Return the function that trains in a mode."""
+def trainer(mode: str, backend: str = "ray") -> Train:
+    """Return the function that trains in a mode; federated, on a backend."""
     if mode == "federated":
-        from simulations.federated import train_federated
+        from simulations.federated import backend_named, train_federated
 
-        return train_federated
+        return partial(train_federated, backend=backend_named(backend))
     from simulations.local import train_pooled, train_single
 
     return train_pooled if mode == "pooled" else train_single

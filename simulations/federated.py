@@ -1,4 +1,4 @@
-"""Federated training simulated on one machine: Flower's SuperLink, Ray, a process per site.
+"""Federated training on a backend: Flower's SuperLink and Ray, or whatever else carries it out.
 
 Everything that a run starts is private to it and gone when it ends, however it ends: the
 SuperLink, its ports, Flower's folders, the Ray cluster and its sockets.
@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
-from common.errors import RunError, XsiteError
+from common.errors import ConfigError, RunError, XsiteError
 from common.files import alone_in
+from common.formatting.numbers import listed
 from common.runs.folder import RunFolder, read_run_config, refuse_taken
 from common.runs.result import differing_keys, read_result
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
@@ -27,6 +28,7 @@ from simulations.runtime.superlink import SuperLink, start_superlink, wait_until
 
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
 LONGEST_FOLDER = 40
+BACKENDS = ("ray", "in-process")
 # What Flower says, a minute later, of a run whose process is gone.
 NO_HEARTBEAT = "No heartbeat received from the task"
 
@@ -50,8 +52,8 @@ def train_federated(
         Told of progress.
     placement : Placement, optional
         Threads, CPUs and GPUs of the sites; without it the machine is dealt out evenly.
-    ground : Backend, optional
-        Without it the sites are simulated.
+    backend : Backend, optional
+        Without it the sites are simulated by Flower and Ray.
 
     Returns
     -------
@@ -66,9 +68,9 @@ def train_federated(
         If it was stopped; the run can be resumed from the last round that ended.
     """
     refuse_taken(config, base)
-    config = resolve_config(config, base, placement)
-    placement = placement or place(config)
     backend = backend or SIMULATION
+    config = resolve_config(config, base, placement, backend.apart)
+    placement = placement or place(config)
     run = Path(config.runs_dir) / config.run_name
     sites = tuple(backend.own(run, site) for site in config.site_names)
     with ExitStack() as held:
@@ -211,3 +213,27 @@ def _note_end(
 
 
 SIMULATION = Backend("Flower and Ray", lambda run, site: run / "sites" / site, _simulate)
+
+
+def backend_named(name: str) -> Backend:
+    """Return what simulates the sites.
+
+    Parameters
+    ----------
+    name : str
+        ``"ray"``: Flower's simulation, a process for every site. ``"in-process"``: this process,
+        in which the sites take turns. The weights are the same, bit for bit.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if name == "ray":
+        return SIMULATION
+    if name == "in-process":
+        # Server and site are a second's import, which Ray's processes do without this one.
+        from simulations.runtime.in_process import IN_PROCESS
+
+        return IN_PROCESS
+    raise ConfigError(f"There is no backend '{name}'; there are {listed(BACKENDS)}.")

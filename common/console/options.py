@@ -61,6 +61,9 @@ Epochs = Annotated[
 Device = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1. [default: auto]")
 ]
+BackendName = Annotated[
+    str, typer.Option("--backend", metavar="NAME", help="What runs the sites: ray or in-process.")
+]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,7 @@ def study(
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Cells at once. [default: what the machine allows]")
     ] = 0,
+    backend: options.BackendName = "",
     listener: Annotated[
         bool, typer.Option("--report", help="Write the report of what there is; train nothing.")
     ] = False,
@@ -51,6 +53,11 @@ def study(
     or killed, and computes only what a change of the file has added.
     """
     plan = _plan(file, set_ or [], data, device, methods, folds, seeds)
+    if backend:
+        from simulations.federated import backend_named
+
+        backend_named(backend)
+        plan = replace(plan, backend=backend)
     if jobs < 0:
         from common.errors import ConfigError
 

@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 
-@app.command(cls=PlainCommand, short_help="Every site in a process of its own.")
+@app.command(cls=PlainCommand, short_help="Every site for itself; weights are averaged.")
 @options.of_a_run()
 def federated(
     context: typer.Context,
@@ -43,18 +43,26 @@ def federated(
     ray_address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="A Ray cluster to use. [default: none]")
     ] = "",
+    backend: options.BackendName = "ray",
 ) -> None:
-    """Train with every site in a process of its own; only shared tensors and prototypes travel.
+    """Train every site on its own images alone; only shared tensors and prototypes travel.
 
-    All sites are simulated on this machine. Hospitals that are really apart run Flower's
-    SuperLink and SuperNodes instead: see README.md.
+    All sites are simulated on this machine, each in a process of its own or, with
+    --backend in-process, in turn in this one: the same weights, bit for bit. Hospitals that are
+    really apart run Flower's SuperLink and SuperNodes instead: see README.md.
     """
 
     def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from common.errors import ConfigError
-        from simulations.federated import train_federated
+        from simulations.federated import backend_named, train_federated
         from simulations.runtime.placement import place
 
+        chosen = backend_named(backend)
+        if not chosen.apart and (cpus_per_site, gpus_per_site, ray_address) != (None, None, ""):
+            raise ConfigError(
+                "--cpus-per-site, --gpus-per-site and --ray-address are Ray's: leave them out "
+                f"with --backend {backend}, or choose --backend ray."
+            )
         if (1 if cpus_per_site is None else cpus_per_site) < 1 or (gpus_per_site or 0) < 0:
             raise ConfigError("--cpus-per-site must be 1 or more, --gpus-per-site 0 or more.")
         placement = place(
@@ -63,7 +71,7 @@ def federated(
             gpus_per_site=gpus_per_site,
             ray_address=ray_address,
         )
-        return train_federated(config, base, listener, placement)
+        return train_federated(config, base, listener, placement, chosen)
 
     run_training(context, "federated", asked, training)
 

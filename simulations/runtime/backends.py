@@ -1,4 +1,4 @@
-"""A federated run under way: what is launched, on what ground, and followed to its end."""
+"""A federated run under way: what is launched, on which backend, and followed to its end."""
 
 import math
 import threading
@@ -55,12 +55,14 @@ class Backend:
     """What carries a federation out, and where it puts things.
 
     ``name``: what starts, for a sentence; ``own``: a site's own folder in a run, by the run's
-    folder and the site's name; ``execute``: runs it to its end and takes everything down.
+    folder and the site's name; ``execute``: runs it to its end and takes everything down;
+    ``apart``: whether every site has processes of its own, which see no other GPU than its own.
     """
 
     name: str
     own: Callable[[Path, str], Path]
     execute: Callable[[RunSpec, ExitStack], RunOutcome]
+    apart: bool = True
 
 
 def follow_to_the_end(
@@ -121,7 +123,7 @@ def follow(
     """
     output = spec.folder / "server.log"
     copy = OutputCopy(output, spec.run)
-    watch = RunWatch(spec.run, spec.sites, spec.listener)
+    watch = RunWatch(spec.run, spec.sites, spec.listener, spec.placement.at_once)
     unlocked, answered = not spec.config.resume, True
     started, latest = time.time(), math.inf
     with output.open("w", buffering=1) as file:

@@ -128,11 +128,20 @@ class RunWatch:
         The sites' own, of the sites' names.
     listener : ProgressListener
         Who is told.
+    at_once : int, optional
+        How many sites train at a time, where they take turns; without it all of them.
     """
 
-    def __init__(self, run: Path, folders: Sequence[Path], listener: ProgressListener) -> None:
+    def __init__(
+        self,
+        run: Path,
+        folders: Sequence[Path],
+        listener: ProgressListener,
+        at_once: int | None = None,
+    ) -> None:
         self._files = [folder / "progress.json" for folder in folders]
         self._report = listener
+        self._share = min(1.0, (at_once or len(folders)) / len(folders))
         # What was said before a resumption is no news.
         self._said = Tail(run / "log.txt", skip=True)
         self._stale = {file: _modified(file) for file in self._files}
@@ -155,7 +164,7 @@ class RunWatch:
             self._done = slowest.step
         if len(progress) == len(self._files):
             self._done = slowest.step
-        speed = sum(site.images_per_second for site in progress)
+        speed = sum(site.images_per_second for site in progress) * self._share
         self._report.step(self._done, slowest.loss, speed)
 
     def _read(self, path: Path) -> SiteProgress | None:

@@ -1,24 +1,39 @@
-"""A Grid that runs unmodified apps in this process, over real bytes, without Ray or network.
+"""Unmodified apps in this process, over real bytes, without Ray or network.
 
-Every message is serialised, kept, and read again from its bytes; every message meets a fresh
-context, so that nothing of a site lives but its disk.
+Every message is serialised and read again from its bytes; every message meets a fresh context, so
+that nothing of a site lives but its disk. The sites answer one after the other.
 """
 
 import random
+import threading
+import traceback
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal, TextIO, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.logger import console_handler
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from clients.app import app as site_app
+from common.config.schema import Config
+from common.files import alone_in
+from server.app import app as coordinator_app
+from simulations.runtime.backends import POLL_SECONDS, Backend, RunOutcome, RunSpec
+from simulations.runtime.following import OutputCopy, RunWatch
+from simulations.runtime.processes import undisturbed
+from simulations.runtime.superlink import LinkRunState
+
 SUPERLINK = 1
+FIRST_NODE = 100
 UNAVAILABLE = 5
 
 Tamper = Callable[[Message, Message], list[Message]]
@@ -37,7 +52,7 @@ class WireMessage:
 
 @dataclass
 class InProcessGrid(Grid):
-    """Nodes in this process: for attacks and tests, where a message shall be read or changed.
+    """Nodes in this process; attacks and tests read messages on their way, or change them.
 
     Attributes
     ----------
@@ -154,3 +169,93 @@ class InProcessGrid(Grid):
 def run_server(server: ServerApp, grid: InProcessGrid) -> None:
     """Run a ServerApp over the grid, in a context of its own."""
     server(grid, grid.server_context())
+
+
+def simulated_nodes(config: Config) -> dict[int, dict[str, Any]]:
+    """Return a node for each of a configuration's sites, as Flower's simulation numbers them."""
+    count = len(config.site_names)
+    return {FIRST_NODE + k: {"partition-id": k, "num-partitions": count} for k in range(count)}
+
+
+def federate(
+    config: Config,
+    nodes: Mapping[int, Mapping[str, Any]],
+    output: TextIO,
+    before: Callable[[Message], None] | None = None,
+    tamper: Tamper | None = None,
+) -> None:
+    """Run a federation in this process to its end.
+
+    Parameters
+    ----------
+    config : Config
+        With an absolute ``runs-dir``, where everything that comes of it lies.
+    nodes : mapping of int to mapping
+        Number of a node → its configuration; :func:`simulated_nodes` for a simulation.
+    output : TextIO
+        Takes what Flower says.
+    before, tamper
+        As of :class:`InProcessGrid`.
+
+    Raises
+    ------
+    XsiteError
+        What ended the run early: the server's own reason.
+    """
+    grid = InProcessGrid(
+        site_app, nodes, config.to_run_config(), before=before, tamper=tamper, keep=False
+    )
+    terminal = console_handler.setStream(output)
+    try:
+        run_server(coordinator_app, grid)
+    finally:
+        if terminal is not None:
+            console_handler.setStream(terminal)
+
+
+def _execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
+    """Run the app to its end and follow it."""
+    unlocked = [] if spec.config.resume else [spec.run]
+
+    def lock(_: Message) -> None:
+        # The server makes the folder before it asks anybody.
+        if unlocked:
+            held.enter_context(alone_in(unlocked.pop()))
+
+    log = spec.folder / "server.log"
+    with log.open("w", buffering=1) as output, _followed(spec, log):
+        try:
+            federate(spec.config, simulated_nodes(spec.config), output, before=lock)
+        except Exception as error:
+            traceback.print_exception(error, file=output)
+            return RunOutcome(LinkRunState("finished", "failed", str(error)), str(error))
+    return RunOutcome(LinkRunState("finished", "completed", ""), "")
+
+
+@contextmanager
+def _followed(spec: RunSpec, log: Path) -> Iterator[None]:
+    """Tell of progress and copy the server's output from a thread, for the length of a block."""
+    ended = threading.Event()
+    copy = OutputCopy(log, spec.run)
+    watch = RunWatch(spec.run, spec.sites, spec.listener, at_once=1)
+
+    def follow() -> None:
+        while not ended.wait(POLL_SECONDS):
+            watch.update()
+            copy.update()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with undisturbed():
+            ended.set()
+            thread.join()
+            copy.update()
+            watch.update()
+
+
+IN_PROCESS = Backend(
+    "a server in this process", lambda run, site: run / "sites" / site, _execute, apart=False
+)

@@ -40,6 +40,11 @@ class Placement:
     gpus_per_site: float = 0.0
     ray_address: str = ""
 
+    @property
+    def at_once(self) -> int:
+        """How many sites train at a time, unless there are fewer."""
+        return max(1, self.cpus // self.cpus_per_site)
+
     def federation_config(self, sites: int) -> dict[str, Scalar]:
         """Return Flower's federation configuration for so many sites."""
         values: dict[str, Scalar] = {

@@ -9,7 +9,9 @@ from common.runs.folder import read_run_config, run_folder_name
 from simulations.runtime.placement import Placement, place
 
 
-def resolve_config(config: Config, base: Path, placement: Placement | None = None) -> Config:
+def resolve_config(
+    config: Config, base: Path, placement: Placement | None = None, apart: bool = True
+) -> Config:
     """Return the configuration as the run's processes get it, wherever they work.
 
     Paths are made absolute, since sites are simulated in an empty folder; the run gets its name;
@@ -23,6 +25,8 @@ def resolve_config(config: Config, base: Path, placement: Placement | None = Non
         The folder of all runs.
     placement : Placement, optional
         Whose threads are taken.
+    apart : bool
+        Whether every site has processes of its own.
 
     Raises
     ------
@@ -43,6 +47,6 @@ def resolve_config(config: Config, base: Path, placement: Placement | None = Non
         "run-name": run_folder_name(config, "federated", base),
         "threads": threads,
         # Ray shows a site its own GPUs alone, numbered from 0.
-        "device": "cuda" if config.device.startswith("cuda:") else config.device,
+        "device": "cuda" if apart and config.device.startswith("cuda:") else config.device,
     }
     return make_config(with_absolute_paths(config.to_run_config()) | settled)

@@ -10,6 +10,7 @@
     orders = ["joint < sepnorm",      # what is expected, and held against what comes out:
               "sepnorm = xsite"]      # above, or within one point
     unseen = ["sepnorm-contrastive"]  # methods that are also trained without each site in turn
+    backend = "in-process"            # what runs the sites of federated cells; "ray" without it
 
     [run]                             # keys of every run's configuration, as for --config
     [[method]]                        # a method of one's own: name, label, mode, settings
@@ -18,7 +19,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,6 +62,7 @@ class StudyFile(BaseModel):
     reference: str = ""
     orders: list[str] = Field(default_factory=list)
     unseen: list[str] = Field(default_factory=list)
+    backend: Literal["ray", "in-process"] = "ray"
     run: dict[str, Any] = Field(default_factory=dict)
     method: list[OwnMethod] = Field(default_factory=list)
 
@@ -85,6 +87,8 @@ class StudyPlan:
         Methods that are also trained without each site in turn, to meet that site afterwards.
     config : Config
         What all runs share; its fold and seed are 0.
+    backend : str
+        What runs the sites of federated cells.
     """
 
     title: str
@@ -95,6 +99,7 @@ class StudyPlan:
     orders: tuple[Order, ...]
     unseen: tuple[Method, ...]
     config: Config
+    backend: str = "ray"
 
     def cells(self) -> tuple[Cell, ...]:
         """Return all cells; the methods of a seed and fold follow each other, to be compared."""
@@ -136,6 +141,7 @@ class StudyPlan:
             "reference": self.reference,
             "orders": [f"{o.lower} {'=' if o.level else '<'} {o.upper}" for o in self.orders],
             "unseen": [method.name for method in self.unseen],
+            "backend": self.backend,
             "run": run,
             "method": [vars(method) | {"settings": dict(method.settings)} for method in own],
         }
@@ -189,6 +195,7 @@ def make_plan(
         tuple(order for text in file.orders if (order := _order(text, known, chosen))),
         tuple(find_method(name, known) for name in _unique(file.unseen)),
         load_config(None, values),
+        file.backend,
     )
     _check(plan)
     return plan

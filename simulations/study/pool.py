@@ -22,11 +22,18 @@ from simulations.runtime.processes import ProcessTree, free_memory, memory_of, s
 from simulations.study.cells import Cell
 
 GIB = 2**30
-USUAL_MEMORY = {"federated": 5 * GIB, "pooled": 2 * GIB, "single": 2 * GIB}
-"""What a cell is taken to need before one of its mode has been measured."""
+
 SPARE_MEMORY = GIB
 STOP_SECONDS = 60.0
 SAMPLE_SECONDS = 5.0
+
+
+def usual_memory(backend: str) -> dict[str, int]:
+    """Return what a cell is taken to need before one of its mode has been measured, in bytes.
+
+    Ray and Flower have a process for every site, and several more.
+    """
+    return {"federated": (5 if backend == "ray" else 2) * GIB, "pooled": 2 * GIB, "single": 2 * GIB}
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,9 @@ class Pool:
         growing = sum(max(0, expected[one.cell.method.mode] - one.memory) for one in self.running)
         return free_memory() - growing >= expected[mode] + SPARE_MEMORY
 
-    def start(self, cell: Cell, path: Path, config: Config, resumed: bool) -> None:
+    def start(
+        self, cell: Cell, path: Path, config: Config, resumed: bool, backend: str = "ray"
+    ) -> None:
         """Start the process of a cell.
 
         Parameters
@@ -154,6 +163,8 @@ class Pool:
             Of its run.
         resumed : bool
             Whether there is something to go on with.
+        backend : str
+            What runs the sites of a federated cell.
         """
         taken = {one.slot for one in self.running}
         slot = next(slot for slot in self._slots if slot not in taken)
@@ -171,6 +182,7 @@ class Pool:
         order = {
             "config": config.to_run_config(),
             "mode": cell.method.mode,
+            "backend": backend,
             "base": str(path.parent),
             "cpus": sorted(slot.cpus),
         }

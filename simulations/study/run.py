@@ -28,7 +28,7 @@ from simulations.study.cells import (
     write_record,
 )
 from simulations.study.plan import StudyPlan
-from simulations.study.pool import USUAL_MEMORY, Pool, Running, make_slots, remove_scratch
+from simulations.study.pool import Pool, Running, make_slots, remove_scratch, usual_memory
 from simulations.study.progress import StudyProgress, time_left
 from simulations.study.sessions import sitting
 
@@ -63,7 +63,7 @@ class Study:
     keys: dict[Cell, str]
     sites: dict[str, SiteData]
     seconds: dict[Cell, float] = field(default_factory=dict)
-    memory: dict[str, int] = field(default_factory=lambda: dict(USUAL_MEMORY))
+    memory: dict[str, int] = field(default_factory=lambda: usual_memory("ray"))
     failures: dict[Cell, str] = field(default_factory=dict)
 
     def path(self, cell: Cell) -> Path:
@@ -111,7 +111,7 @@ def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Stu
         plan = replace(plan, config=plan.config.changed(threads=1))
     cells = plan.cells()
     keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in cells}
-    return Study(plan, folder, keys, sites)
+    return Study(plan, folder, keys, sites, memory=usual_memory(plan.backend))
 
 
 def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
@@ -245,7 +245,7 @@ def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress)
 def _start(study: Study, pool: Pool, cell: Cell, progress: StudyProgress) -> None:
     path = study.path(cell)
     resumed = clear_unbegun(path)
-    pool.start(cell, path, study.plan.config_of(cell), resumed)
+    pool.start(cell, path, study.plan.config_of(cell), resumed, study.plan.backend)
     progress.message(f"{'Going on with' if resumed else 'Begun:'} {cell}")
 
 

@@ -67,7 +67,7 @@ def main() -> None:
     report = LinesReport(channel)
     try:
         config = make_config(order["config"])
-        trainer(order["mode"])(config, Path(order["base"]), report)
+        trainer(order["mode"], order["backend"])(config, Path(order["base"]), report)
     except KeyboardInterrupt:
         report.write({"ended": "stopped"})
     except XsiteError as error:

@@ -11,7 +11,7 @@ from PIL import Image
 from clients.app import app as client
 from common.config.schema import Config
 from server.app import app as server
-from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import InProcessGrid, run_server, simulated_nodes
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -72,9 +72,7 @@ def tiny_config(tmp_path: Path, names: Sequence[str] = NAMES[:2], **values: Any)
 
 def make_grid(config: Config, **options: Any) -> InProcessGrid:
     """Return a grid that simulates the configuration's sites; site k is node 100 + k."""
-    count = len(config.site_names)
-    nodes = {100 + k: {"partition-id": k, "num-partitions": count} for k in range(count)}
-    return InProcessGrid(client, nodes, config.to_run_config(), **options)
+    return InProcessGrid(client, simulated_nodes(config), config.to_run_config(), **options)
 
 
 def deploy(config: Config, policies: Mapping[str, str]) -> InProcessGrid:

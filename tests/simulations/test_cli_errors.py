@@ -152,3 +152,16 @@ def test_a_wrong_study(arguments: tuple[str, ...], sentence: str, tmp_path: Path
     done = fails("study", *arguments)
     assert sentence in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--backend", "rey"], "There is no backend 'rey'; there are ray and in-process"),
+        (["--backend", "in-process", "--ray-address", "a:1"], "--ray-address are Ray's"),
+    ],
+)
+def test_a_wrong_backend(options: list[str], sentence: str, tmp_path: Path) -> None:
+    done = fails("train", "federated", *TINY, *options)
+    assert sentence in " ".join(done.stderr.split())
+    assert not list(tmp_path.glob("runs/*"))

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from simulations.federated import (
     train_federated,
 )
 from simulations.runtime.backends import RunOutcome, result_written
+from simulations.runtime.in_process import IN_PROCESS
 from simulations.runtime.placement import Placement
 from simulations.runtime.superlink import LinkRunState
 from tests.federation.hospitals import federate
@@ -298,3 +300,40 @@ def test_a_site_that_cannot_take_part_fails_the_command_with_the_reason(
     result = read_result(tmp_path / "runs" / "broken")
     assert result["status"] == "failed"
     assert result["reason"] in " ".join(output.split())
+
+
+def figures_of(run: Path) -> dict[str, Any]:
+    """Return what a run came to, but for what time and place decide."""
+    result = read_result(run)
+    for key in ("started", "finished", "seconds"):
+        del result[key]
+    rows = [replace(row, seconds=0.0) for row in read_rows(run / "metrics.csv")]
+    tables = {
+        str(file.relative_to(run)): file.read_text()
+        for file in sorted(run.glob("sites/*/*predictions.csv"))
+    }
+    return {"result": result, "rows": list(map(str, rows)), "predictions": tables}
+
+
+@pytest.mark.slow
+def test_ray_and_this_process_train_the_same_run(
+    tmp_path: Path, scratch: Path, cache: Path
+) -> None:
+    config = tiny_config(tmp_path, epochs=3, validation_fraction=0.3, run_name="run").changed(
+        cache_dir=str(cache)
+    )
+    ray = train_federated(config, tmp_path / "ray", SilentListener())
+    here = train_federated(config, tmp_path / "here", SilentListener(), backend=IN_PROCESS)
+    expected, found = figures_of(ray), figures_of(here)
+    assert found == expected
+    assert len(expected["rows"]) == 12 and len(expected["predictions"]) == 4
+    assert expected["result"]["best"]["a"]["round"] >= 1
+    assert expected["result"]["bytes"]["up"] > 0
+    assert weights(here).keys() == weights(ray).keys()
+    for name, tensor in weights(ray).items():
+        assert torch.equal(tensor, weights(here)[name]), name
+    files = [
+        {str(file.relative_to(run)) for file in run.rglob("*") if "tfevents" not in file.name}
+        for run in (ray, here)
+    ]
+    assert files[0] == files[1]

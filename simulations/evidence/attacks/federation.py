@@ -1,24 +1,22 @@
 """Federations of synthetic hospitals in this process, trained so that they can be attacked."""
 
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from clients.app import app as client
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import RunError
 from common.runs.folder import read_run_config
 from common.runs.result import read_result
-from server.app import app as server
-from simulations.runtime.in_process import InProcessGrid, Tamper, run_server
+from simulations.runtime.in_process import Tamper, simulated_nodes
+from simulations.runtime.in_process import federate as run_federation
 from simulations.synth import write_hospitals
 
-FIRST_NODE = 100
 SIZE = 64
 """Height and width of the hospitals' images, in pixels."""
 SETTINGS: Mapping[str, Any] = {
@@ -104,19 +102,10 @@ def federate(
     if _complete(run, config):
         return run
     shutil.rmtree(run, ignore_errors=True)
-    count = len(config.site_names)
-    nodes = {FIRST_NODE + k: {"partition-id": k, "num-partitions": count} for k in range(count)}
-    grid = InProcessGrid(
-        client,
-        nodes,
-        config.to_run_config(),
-        before=lambda _: before(),
-        tamper=tamper,
-        keep=False,
-    )
     try:
-        with _quiet(), _comparing(compared):
-            run_server(server, grid)
+        # The run's own log has what Flower says of every round.
+        with _comparing(compared):
+            run_federation(config, simulated_nodes(config), StringIO(), lambda _: before(), tamper)
     except RunError:
         # Nobody lies: then it is no effect of an attack.
         if tamper is None:
@@ -140,15 +129,3 @@ def _comparing(compared: bool) -> Iterator[None]:
     nobody: Callable[..., dict[str, str]] = lambda *_: {}  # noqa: E731
     with patch("server.strategy.far_from_the_others", nobody):
         yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Flower's account of every round off the terminal; the run's own log has it."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

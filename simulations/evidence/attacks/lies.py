@@ -11,8 +11,7 @@ from flwr.app import Message
 
 from common.config.schema import Config
 from common.exchange.wire import decode_order, decode_reply, encode_reply
-from simulations.evidence.attacks.federation import FIRST_NODE
-from simulations.runtime.in_process import Tamper
+from simulations.runtime.in_process import FIRST_NODE, Tamper
 from simulations.synth import hospital_names
 
 SITES = hospital_names("5")

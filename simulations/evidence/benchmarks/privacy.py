@@ -10,6 +10,7 @@ runs in this process, over the bytes of real messages.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -17,7 +18,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from clients.app import app as client
 from clients.egress.budget import spent, upper
 from clients.egress.ledger import entries
 from common.config.schema import Config
@@ -27,8 +27,8 @@ from common.errors import RunError
 from common.formatting.numbers import percent, points
 from common.runs.tables import read_predictions
 from common.tasks.figures import measure as measure_predictions
-from server.app import app as server
-from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import FIRST_NODE
+from simulations.runtime.in_process import federate as run_federation
 from simulations.synth import hospital_names, write_hospitals
 
 SITES = hospital_names("3")
@@ -44,7 +44,6 @@ SETTINGS: Mapping[str, Any] = {
     "alpha": 0.2,
     "threads": 1,
 }
-FIRST_NODE = 100
 PATIENTS, ROUNDS = 96, 12
 LEVELS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Noise multipliers of the weights; 0: clipped alone."""
@@ -94,7 +93,7 @@ def federate(config: Config, folders: Mapping[str, Path], policy: str) -> dict[s
         for number, site in enumerate(config.site_names)
     }
     try:
-        run_server(server, InProcessGrid(client, nodes, config.to_run_config(), keep=False))
+        run_federation(config, nodes, StringIO())
     except RunError:
         # Without a policy it would be a fault; with noise the weights may explode.
         if not policy:

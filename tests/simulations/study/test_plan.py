@@ -80,7 +80,9 @@ def test_a_method_of_one_s_own(tmp_path: Path) -> None:
 
 def test_written_down_it_reads_back_the_same(tmp_path: Path) -> None:
     text = PLAIN.replace(
-        "[run]", 'orders = ["joint < sepnorm", "sepnorm = xsite"]\nunseen = ["joint"]\n[run]'
+        "[run]",
+        'orders = ["joint < sepnorm", "sepnorm = xsite"]\nunseen = ["joint"]\n'
+        'backend = "in-process"\n[run]',
     ).replace('"xsite"]', '"xsite", "mine"]') + (
         '\n[[method]]\nname = "mine"\nlabel = "Mine"\nmode = "pooled"\nsettings = { alpha = 0.5 }\n'
     )
@@ -90,6 +92,7 @@ def test_written_down_it_reads_back_the_same(tmp_path: Path) -> None:
     plan.write(again)
     file = read_file(again)
     assert make_plan(file, str(again), file.run) == plan
+    assert plan.backend == "in-process"
 
 
 def test_orders_of_methods_that_are_left_out_are_left_out(tmp_path: Path) -> None:
