@@ -77,7 +77,7 @@ def predict(
     Parameters
     ----------
     network : Network
-        On the device; its mode is restored.
+        On the device.
     site : TrainingSite
         Whose images, and whose normalisation.
     indices : ndarray of int64, shape (n,)
@@ -103,13 +103,13 @@ def predict(
     if not len(indices):
         return np.empty((0, len(config.class_names))), np.empty((0, config.projection_size), "f4")
     logits, projections = [], []
-    with in_mode(network, training=False):
-        for start in range(0, len(indices), EVALUATION_BATCH):
-            images = _prepared(site, indices[start : start + EVALUATION_BATCH], config, device)
-            with device.autocast():
-                output = network(images, [(site.name, len(images))])
-            logits.append(output.logits.double())
-            projections.append(output.projection.to(device.images_dtype))
+    of_site = network.for_site(site.name)
+    for start in range(0, len(indices), EVALUATION_BATCH):
+        images = _prepared(site, indices[start : start + EVALUATION_BATCH], config, device)
+        with device.autocast():
+            output = of_site(images)
+        logits.append(output.logits.double())
+        projections.append(output.projection.to(device.images_dtype))
     probabilities = torch.cat(logits).softmax(dim=1).cpu().numpy()
     if not np.isfinite(probabilities).all():
         raise RunError(

@@ -106,10 +106,51 @@ class Network(nn.Module):
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         return Output(self.head(embedding), embedding, self.projection(embedding), branch)
 
+    def for_site(self, site: str) -> "SiteNetwork":
+        """Return the network as one site has it, in eval mode, for inference.
+
+        Parameters
+        ----------
+        site : str
+            The site.
+
+        Raises
+        ------
+        RunError
+            If the network does not know the site.
+        """
+        own.check_segments([(site, 1)], self.sites, 1)
+        parts = (own.of_site(part, site) for part in (self.backbone, self.head, self.projection))
+        return SiteNetwork(*parts)
+
     def add_site(self, site: str, like: str | None = None) -> None:
         """Give a further site its own modules; see :func:`common.models.per_site.add_site`."""
         own.add_site(self, site, like)
         self.sites += (site,)
+
+
+class SiteNetwork(nn.Module):
+    """A plain network of one site: images → logits, embedding and projection.
+
+    It keeps no state between calls, so that threads can share it, and PyTorch can export it. Its
+    tensors are those of the network that it was made of, so it follows what that learns; its mode
+    is its own.
+
+    Parameters
+    ----------
+    backbone, head, projection : Module
+        Without any choice between sites.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head, self.projection = backbone, head, projection
+        self.eval()
+
+    def forward(self, images: Tensor) -> Output:
+        """Classify and project images, shape (batch, 3, height, width)."""
+        embedding = self.backbone(images)
+        return Output(self.head(embedding), embedding, self.projection(embedding))
 
 
 class PrivateNetwork(Network):

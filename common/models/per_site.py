@@ -1,6 +1,7 @@
 """Modules of which every site has its own, and the way of each image through its own site's."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,6 +11,10 @@ from common.errors import RunError
 from common.randomness import seeded_torch
 
 SiteSlices = Sequence[tuple[str, int]]
+
+
+_DICTS = (dict, OrderedDict)
+"""Types in which a module keeps its parameters, buffers, modules and hooks."""
 
 
 class SiteRouting:
@@ -115,6 +120,39 @@ def check_segments(site_slices: SiteSlices, sites: Sequence[str], images: int) -
                 f"The network has nothing of site '{site}'; "
                 f"it knows {', '.join(sites) or 'no site'}."
             )
+
+
+def of_site(module: nn.Module, site: str) -> nn.Module:
+    """Return a module as one site has it: its own modules stand where the choice of them was.
+
+    Parameters
+    ----------
+    module : Module
+        Stays as it is. Its tensors are the result's too, none is copied.
+    site : str
+        The site.
+
+    Raises
+    ------
+    RunError
+        If a place has nothing of that site.
+    """
+    return _of_site(module, site, {})
+
+
+def _of_site(module: nn.Module, site: str, done: dict[int, nn.Module]) -> nn.Module:
+    if id(module) not in done:
+        if isinstance(module, PerSite):
+            check_segments([(site, 1)], tuple(module.sites), 1)
+            done[id(module)] = _of_site(module.sites[site], site, done)
+        else:
+            # A module of its own, so that its mode and its hooks are; a module that stands in two
+            # places stays one.
+            done[id(module)] = twin = copy.copy(module)
+            vars(twin).update({k: copy.copy(v) for k, v in vars(twin).items() if type(v) in _DICTS})
+            for name, child in module._modules.items():
+                twin._modules[name] = None if child is None else _of_site(child, site, done)
+    return done[id(module)]
 
 
 def add_site(network: nn.Module, site: str, like: str | None = None) -> None:

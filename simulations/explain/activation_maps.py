@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torchcam.methods import GradCAM
 
 from common.errors import RunError
-from common.learning.evaluation import EVALUATION_BATCH, in_mode
-from common.models.network import Network
+from common.learning.evaluation import EVALUATION_BATCH
+from common.models.network import Network, SiteNetwork
 from simulations.explain.feature_map import feature_layer
 
 Method = Literal["grad-cam", "grad-cam++", "hires-cam"]
@@ -30,15 +30,15 @@ _PIXELS_OF_A_PLACE: dict[Method, int] = {"grad-cam": 16, "grad-cam++": 16, "hire
 
 
 class _Logits(nn.Module):
-    """A network as a function of images alone: all of one site."""
+    """A site's network as a function from images to logits."""
 
-    def __init__(self, network: Network, site: str) -> None:
+    def __init__(self, network: SiteNetwork) -> None:
         super().__init__()
-        self.network, self.site = network, site
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, shape (n, classes), of images (n, 3, height, width)."""
-        logits: Tensor = self.network(images, [(self.site, len(images))]).logits
+        logits: Tensor = self.network(images).logits
         return logits
 
 
@@ -48,7 +48,6 @@ def activation_maps(
     images: Tensor,
     labels: NDArray[np.int64],
     method: Method,
-    layer: nn.Module | None = None,
 ) -> NDArray[np.float32]:
     """Compute class activation maps in eval mode, with the site's own normalisation.
 
@@ -66,10 +65,8 @@ def activation_maps(
     labels : ndarray of int64, shape (n,)
         The class of each image whose logit the map explains.
     method : {'grad-cam', 'grad-cam++', 'hires-cam'}
-        How the feature maps are weighed.
-    layer : Module, optional
-        Whose feature maps; without it, :func:`~simulations.explain.feature_map.feature_layer`
-        chooses.
+        How the feature maps are weighed; :func:`~simulations.explain.feature_map.feature_layer`
+        chooses whose.
 
     Returns
     -------
@@ -90,30 +87,25 @@ def activation_maps(
         return np.empty((0, *size), np.float32)
     weight = next(network.parameters())
     images = images.detach().to(weight.device, weight.dtype)
-    with in_mode(network, training=False):
-        model = _Logits(network, site)
-        chosen = layer or _feature_layer(network, site, images[:1], method)
-        parts = []
-        # Grad mode is on for the caller who works in inference mode too, where nothing could be
-        # differentiated.
-        with torch.inference_mode(False), torch.enable_grad():
-            for start in range(0, len(images), EVALUATION_BATCH):
-                stop = start + EVALUATION_BATCH
-                batch = images[start:stop].clone().requires_grad_()
-                classes = [int(label) for label in labels[start:stop]]
-                with GradCAM(model, chosen) as extractor:
-                    # Not the library's normalisation: it takes the smallest value away first,
-                    # and what is no evidence would no longer be zero.
-                    maps = extractor(classes, model(batch), normalized=False)[0]
-                    if method != "grad-cam":
-                        maps = _weighted(extractor.hook_a[0], extractor.hook_g[0], method)
-                parts.append(_scaled(maps, size))
+    of_site = network.for_site(site)
+    model = _Logits(of_site).eval()
+    chosen = feature_layer(of_site.backbone, images[:1], _PIXELS_OF_A_PLACE[method])
+    parts = []
+    # Grad mode is on for the caller who works in inference mode too, where nothing could be
+    # differentiated.
+    with torch.inference_mode(False), torch.enable_grad():
+        for start in range(0, len(images), EVALUATION_BATCH):
+            stop = start + EVALUATION_BATCH
+            batch = images[start:stop].clone().requires_grad_()
+            classes = [int(label) for label in labels[start:stop]]
+            with GradCAM(model, chosen) as extractor:
+                # Not the library's normalisation: it takes the smallest value away first,
+                # and what is no evidence would no longer be zero.
+                maps = extractor(classes, model(batch), normalized=False)[0]
+                if method != "grad-cam":
+                    maps = _weighted(extractor.hook_a[0], extractor.hook_g[0], method)
+            parts.append(_scaled(maps, size))
     return np.concatenate(parts)
-
-
-def _feature_layer(network: Network, site: str, images: Tensor, method: Method) -> nn.Module:
-    network.routing.segments = ((site, len(images)),)
-    return feature_layer(network.backbone, images, _PIXELS_OF_A_PLACE[method])
 
 
 @torch.no_grad()
