@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config.schema import Config
+from common.config.sections import TrainingKeys
 from common.errors import ConfigError
 
 PRECISIONS = {
@@ -56,12 +56,12 @@ class Device:
         return self.device.type == "cuda"
 
 
-def choose_device(config: Config) -> Device:
+def choose_device(config: TrainingKeys) -> Device:
     """Choose device and precision.
 
     Parameters
     ----------
-    config : Config
+    config : TrainingKeys
         ``device`` and ``precision``. 'auto' takes a GPU where there is one, and bfloat16 where
         the device computes it natively.
 
@@ -94,7 +94,7 @@ def _native_bfloat16(device: torch.device) -> bool:
 
 
 @contextmanager
-def limited_threads(config: Config) -> Iterator[int]:
+def limited_threads(config: TrainingKeys) -> Iterator[int]:
     """Compute with ``config.threads`` CPU threads within a block (0: as many as may be used).
 
     The order of a sum depends on the number of threads, so two runs agree bit for bit where they

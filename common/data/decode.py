@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from common.config.schema import Config
+from common.config.sections import ImageKeys
 from common.data.dicom import finite
 from common.errors import SiteError
 
@@ -41,7 +41,7 @@ class DecodeSettings:
     window_width: float
 
     @classmethod
-    def from_config(cls, config: Config) -> "DecodeSettings":
+    def from_config(cls, config: ImageKeys) -> "DecodeSettings":
         """Return the settings of a run."""
         return cls(config.cached_size, config.channels, config.window_center, config.window_width)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.config.schema import Config
+from common.config.sections import ImageKeys
 from common.data.augment import MEAN, SPREAD, prepare
 from common.data.decode import DecodeSettings, decode_file
 from common.data.folder import LUNG_MASKS, MASKS
@@ -35,7 +35,7 @@ def has_masks(root: Path) -> bool:
     return (root / MASKS).is_dir() and (root / LUNG_MASKS).is_dir()
 
 
-def load_masks(root: Path, files: Sequence[str], config: Config) -> Masks:
+def load_masks(root: Path, files: Sequence[str], config: ImageKeys) -> Masks:
     """Read the masks of some images of a site.
 
     They go through the functions that an image goes through, :func:`common.data.decode.decode_file`
@@ -47,7 +47,7 @@ def load_masks(root: Path, files: Sequence[str], config: Config) -> Masks:
         The site's folder, for which :func:`has_masks` holds.
     files : sequence of str, length n
         Images as POSIX paths below it.
-    config : Config
+    config : ImageKeys
         Size of cached images and of those that the network sees.
 
     Raises
@@ -58,7 +58,7 @@ def load_masks(root: Path, files: Sequence[str], config: Config) -> Masks:
     return Masks(_shares(root / MASKS, files, config), _shares(root / LUNG_MASKS, files, config))
 
 
-def _shares(folder: Path, files: Sequence[str], config: Config) -> NDArray[np.float32]:
+def _shares(folder: Path, files: Sequence[str], config: ImageKeys) -> NDArray[np.float32]:
     """Return masks of 0 and 255 as shares of pixels, (n, size, size)."""
     # A mask is grey whatever the images are; the window is for DICOM files.
     settings = DecodeSettings(config.cached_size, 1, config.window_center, config.window_width)

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from common.config.schema import Config
+from common.config.sections import ObjectiveKeys, TrainingKeys
 from common.errors import StoreError
 from common.models.network import Network
 
 
-def make_optimizer(network: Network, config: Config) -> Optimizer:
+def make_optimizer(network: Network, config: TrainingKeys) -> Optimizer:
     """Make an optimizer over all of a network's parameters, private ones included.
 
     Parameters
     ----------
     network : Network
         On the device on which it will be trained.
-    config : Config
+    config : TrainingKeys
         Adam, with weight decay added to the gradient as in the released code, or plain SGD.
 
     Returns
@@ -37,12 +37,12 @@ def make_optimizer(network: Network, config: Config) -> Optimizer:
     )
 
 
-def learning_rate(config: Config, step: int, total_steps: int) -> float:
+def learning_rate(config: TrainingKeys, step: int, total_steps: int) -> float:
     """Return the learning rate of a step: half a cosine from ``learning-rate`` to 0, or constant.
 
     Parameters
     ----------
-    config : Config
+    config : TrainingKeys
         ``learning-rate`` and ``schedule``.
     step : int
         Counted from 0 over the whole run.
@@ -54,12 +54,12 @@ def learning_rate(config: Config, step: int, total_steps: int) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * step / total_steps)) / 2
 
 
-def contrastive_weight(config: Config, step: int, total_steps: int) -> float:
+def contrastive_weight(config: ObjectiveKeys, step: int, total_steps: int) -> float:
     """Return the contrastive term's weight at a step: α, or on a straight line up to it.
 
     Parameters
     ----------
-    config : Config
+    config : ObjectiveKeys
         ``alpha``, and as ``contrastive-warmup`` the share of all steps in which it rises.
     step : int
         Counted from 0 over the whole run.
