@@ -1,4 +1,4 @@
-"""The ServerApp: call the roll, let Flower's loop run, ask for the final figures, write it down."""
+"""The ServerApp: let the sites join and Flower's loop run, ask for the last figures, write them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -31,7 +31,7 @@ from server.exchange import (
     round_of,
     sort_replies,
 )
-from server.join import Roll
+from server.join import Joining
 from server.journal import Journal, say_final, say_round
 from server.participants import ExpectedSite
 from server.retry import RetryingGrid
@@ -43,7 +43,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run a federation from the roll call to the result."""
+    """Run a federation from the first join request to the result."""
     config = make_config(context.run_config, source="the run's configuration")
     if config.runs_dir and not Path(config.runs_dir).expanduser().is_absolute():
         raise ConfigError(
@@ -76,9 +76,9 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     network = build_network(config, config.site_names)
     layout, fingerprint = shared_layout(network), code_fingerprint()
     expected = ExpectedSite(fingerprint, config.digest(), layout.digest())
-    roll = Roll(grid, folder.path.name, config, expected, say)
-    participants = roll.call()
-    images = {site: card.train_images for site, card in participants.cards.items()}
+    joining = Joining(grid, folder.path.name, config, expected, say)
+    participants = joining.wait()
+    images = {site: info.train_images for site, info in participants.infos.items()}
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
     state = state or RunState(0, pack(network), images)
     plan = make_plan(config, state.began_with.values())
@@ -87,7 +87,7 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     enough = config.min_sites or len(config.site_names)
     grid = RetryingGrid(grid, folder.path.name, participants, enough, say)
     journal = Journal(folder, context, network)
-    strategy = SiteAverage(context, state, _noting(journal, state.round, say), roll.call_late)
+    strategy = SiteAverage(context, state, _noting(journal, state.round, say), joining.take_late)
     if (rounds := context.plan.rounds - state.round) > 0:
         # The weights are the strategy's own: Flower's loop would hold on to those of the start.
         del state
@@ -97,8 +97,8 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
 
 def _opening(context: RunContext, after: int, network: str) -> str:
     sites = ", ".join(
-        f"{site} ({card.train_images} training images)"
-        for site, card in context.participants.cards.items()
+        f"{site} ({info.train_images} training images)"
+        for site, info in context.participants.infos.items()
     )
     begin = f"going on after round {after}" if after else "starting"
     return (

@@ -99,7 +99,7 @@ def check_weights(
     reply : RoundReply
         A site's reply.
     class_counts : sequence of int
-        Training images of each class that the site had at the roll call.
+        Training images of each class that the site had when it joined.
     expected : ExpectedWeights
         What its weights must look like.
 

@@ -107,7 +107,7 @@ def make_orders(
             previous=state.completed.get(site, 0),
             prototypes=tuple(state.prototypes[other] for other in others),
             class_counts={
-                other: context.participants.cards[other].class_counts for other in others
+                other: context.participants.infos[other].class_counts for other in others
             },
         )
         content = encode_order(order, flwr.app, shared)

@@ -92,15 +92,15 @@ class Journal:
         self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
     ) -> TrainingResult:
         context = self.context
-        cards = context.participants.cards
+        infos = context.participants.infos
         chosen = {"round": state.best_round, "validation_auc": state.best_auc}
         return TrainingResult(
             metrics={site: by_subset(reply.metrics) for site, reply in final.items()},
             best={site: chosen | by_subset(reply.metrics) for site, reply in best.items()},
             budget=context.plan.budget(context.config.batch_size),
             images_seen=dict(state.images_seen),
-            train_images={site: card.train_images for site, card in cards.items()},
-            leakage=[card.leakage for card in cards.values()],
+            train_images={site: info.train_images for site, info in infos.items()},
+            leakage=[info.leakage for info in infos.values()],
             network=self.network.description,
             shared=shared_names(self.network),
             private=private_names(self.network),

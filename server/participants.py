@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from common.errors import RunError
 from common.exchange.messages import SiteInfo
 
-AWAY = {3, 4, 5, 8}
-"""Flower's codes for a node, or a site's process, that went away before it answered."""
-
 
 @dataclass
 class Participants:
@@ -20,20 +17,20 @@ class Participants:
         The configuration's sites, in whose order they are averaged.
     nodes : dict of str to int
         Flower's number of each site's node.
-    cards : dict of str to SiteInfo
+    infos : dict of str to SiteInfo
         What each site said of itself.
     """
 
     order: Sequence[str]
     nodes: dict[str, int] = field(default_factory=dict)
-    cards: dict[str, SiteInfo] = field(default_factory=dict)
+    infos: dict[str, SiteInfo] = field(default_factory=dict)
 
-    def add(self, node: int, card: SiteInfo) -> None:
+    def add(self, node: int, info: SiteInfo) -> None:
         """Take a site in, or its new node in place of the old one."""
-        nodes = {**self.nodes, card.site: node}
-        cards = {**self.cards, card.site: card}
+        nodes = {**self.nodes, info.site: node}
+        infos = {**self.infos, info.site: info}
         self.nodes = {site: nodes[site] for site in self.order if site in nodes}
-        self.cards = {site: cards[site] for site in self.order if site in cards}
+        self.infos = {site: infos[site] for site in self.order if site in infos}
 
     def site_of(self, node: int) -> str | None:
         """Return the site of a node, None for a stranger."""
@@ -42,19 +39,19 @@ class Participants:
     @property
     def missing(self) -> list[str]:
         """The sites that have not come."""
-        return [site for site in self.order if site not in self.cards]
+        return [site for site in self.order if site not in self.infos]
 
 
 @dataclass(frozen=True)
 class ExpectedSite:
-    """What every site's card must say: digests of code, configuration and layout."""
+    """What every site's info must say: digests of code, configuration and layout."""
 
     fingerprint: str
     config: str
     layout: str
 
 
-def check_sites(cards: Mapping[str, SiteInfo], expected: ExpectedSite) -> None:
+def check_sites(infos: Mapping[str, SiteInfo], expected: ExpectedSite) -> None:
     """Check that every site runs what the server runs.
 
     Raises
@@ -63,11 +60,11 @@ def check_sites(cards: Mapping[str, SiteInfo], expected: ExpectedSite) -> None:
         Naming every site that does not, and in what.
     """
     faults = []
-    for site, card in cards.items():
+    for site, info in infos.items():
         for what, found, own, advice in (
-            ("code", card.fingerprint, expected.fingerprint, "install the same version there"),
-            ("configuration", card.config, expected.config, "do both read the same run-config?"),
-            ("network", card.layout, expected.layout, "are the same libraries installed?"),
+            ("code", info.fingerprint, expected.fingerprint, "install the same version there"),
+            ("configuration", info.config, expected.config, "do both read the same run-config?"),
+            ("network", info.layout, expected.layout, "are the same libraries installed?"),
         ):
             if found != own:
                 faults.append(

@@ -14,11 +14,11 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.join import tell_who_waits
-from server.participants import AWAY, Participants
+from server.participants import Participants
+from server.questions import AWAY, Questions, tell_who_waits
 
 POLL_SECONDS = 0.25
-SECONDS_BETWEEN_CALLS = 2.0
+SECONDS_BETWEEN_LOOKS = 2.0
 # A site whose process dies of every question, as for want of memory, is not asked for ever.
 MOST_QUESTIONS = 5
 
@@ -90,62 +90,55 @@ class RetryingGrid(Grid):
             Answers in the order of their arrival. The SuperLink's in place of a node that stayed
             away says that it is that node's; of a node that said nothing there is none.
         """
-        questions = {message.metadata.dst_node_id: message for message in messages}
-        asking = _Asking(self, questions)
+        asking = _Exchange(self, {message.metadata.dst_node_id: message for message in messages})
         deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        asking.ask(list(questions))
+        # 1. Every node gets its question. Who is there is noted before: a node that comes back
+        #    in between is asked twice, and not never.
+        asking.open.look()
+        asking.ask(asking.questions)
         while True:
-            asking.hear()
+            # 2. Answers are kept; the SuperLink's in place of a node only says that it is away.
+            asking.take_answers()
             if asking.done() or time.monotonic() >= deadline:
                 return asking.answers + list(asking.away.values())
             time.sleep(POLL_SECONDS)
+            # 3. A node that is back does the round again from its private store, if asked again.
             asking.ask_again()
 
-    def activations(self) -> dict[int, str]:
-        """Return since when each node that is there has been there."""
-        return {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
 
-
-class _Asking:
+class _Exchange:
     """One exchange under way.
 
-    ``waiting``: question's number → node; ``away``: node → the error in its place.
+    ``open``: questions without an answer; ``away``: node → the error in its place; ``asked``: how
+    often each node was asked.
     """
 
     def __init__(self, grid: RetryingGrid, questions: Mapping[int, Message]) -> None:
         self.grid, self.questions = grid, questions
-        self.waiting: dict[str, int] = {}
+        self.open = Questions(grid.grid)
         self.away: dict[int, Message] = {}
         self.answers: list[Message] = []
         self.asked: Counter[int] = Counter()
-        self.since: dict[int, str] = {}
-        self.called = time.monotonic()
+        self.looked = time.monotonic()
 
     def ask(self, nodes: Iterable[int]) -> None:
         """Send their questions to nodes; a second time as new messages, which Flower wants."""
-        # Before the questions: a node that comes back in between is asked twice, and not never.
-        self.since = {**self.since, **self.grid.activations()}
-        asked = list(nodes)
-        questions = [self._question(node) for node in asked]
-        for node, identifier in zip(asked, self.grid.push_messages(questions), strict=False):
+        questions = []
+        for node in nodes:
+            first = self.questions[node]
+            about = first.metadata
+            again = Message(first.content, node, about.message_type, group_id=about.group_id)
+            questions.append(again if self.asked[node] else first)
             self.asked[node] += 1
             self.away.pop(node, None)
-            if identifier:
-                self.waiting[identifier] = node
+        self.open.ask(questions)
 
-    def _question(self, node: int) -> Message:
-        first = self.questions[node]
-        if not self.asked[node]:
-            return first
-        about = first.metadata
-        return Message(first.content, node, about.message_type, group_id=about.group_id)
-
-    def hear(self) -> None:
+    def take_answers(self) -> None:
         """Take what has come, and tell who waits for whom."""
         before = set(self.away)
-        for answer in self.grid.pull_messages(list(self.waiting)):
-            node = self.waiting.pop(answer.metadata.reply_to_message_id, None)
-            if node is None or not answer.has_error() or answer.error.code not in AWAY:
+        for node, answer in self.open.answers():
+            away = answer.has_error() and answer.error.code in AWAY
+            if not away or node not in self.questions:
                 self.answers.append(answer)
                 continue
             # The SuperLink answers in the node's place under a number of its own.
@@ -163,30 +156,20 @@ class _Asking:
         good = sum(not answer.has_error() for answer in self.answers)
         left = [node for node in self.away if self.asked[node] < MOST_QUESTIONS]
         hopeless = good + len(left) < self.grid.enough
-        return not self.waiting and (not left or good >= self.grid.enough or hopeless)
+        return not self.open.open and (not left or good >= self.grid.enough or hopeless)
 
     def ask_again(self) -> None:
         """Ask the nodes that were away and are back."""
         now = time.monotonic()
-        if now - self.called < SECONDS_BETWEEN_CALLS:
+        if now - self.looked < SECONDS_BETWEEN_LOOKS:
             return
-        self.called = now
-        there = self.grid.activations()
+        self.looked, waiting = now, set(self.open.open.values())
+        there, came = self.open.look()
         # A node that left and came back between two looks has forgotten what it was asked.
-        forgetful = {
-            node
-            for node in self.waiting.values()
-            if node in there and there[node] != self.since.get(node)
-        }
-        self.waiting = {key: node for key, node in self.waiting.items() if node not in forgetful}
-        back = [
-            node
-            for node in (*self.away, *forgetful)
-            if node in there and self.asked[node] < MOST_QUESTIONS
-        ]
-        if back:
-            self.ask(back)
-            self._say(f"asking {', '.join(self._name(node) for node in back)} again")
+        back = [node for node in (*self.away, *(came & waiting)) if node in there]
+        if again := [node for node in back if self.asked[node] < MOST_QUESTIONS]:
+            self.ask(again)
+            self._say(f"asking {', '.join(self._name(node) for node in again)} again")
 
     def _name(self, node: int) -> str:
         return self.grid.participants.site_of(node) or f"node {node}"

@@ -1,8 +1,8 @@
 """The strategy: Flower's FedAvg, with xsite's messages, checks and average.
 
 Flower's loop runs unchanged, but knows nothing of the weights: :class:`SiteAverage` alone holds
-them. A round is what the state says is next, so that a resumed run goes on where it was. Everyone
-in the roster takes part in every round; nobody is sampled. The roster may grow between rounds.
+them. A round is what the state says is next, so that a resumed run goes on where it was. All
+participants take part in every round; nobody is sampled. Sites may join between rounds.
 """
 
 import time
@@ -39,7 +39,7 @@ class SiteAverage(FedAvg):
     note : callable
         Writes figures and checkpoint of a round, before the next one begins.
     prepare : callable
-        Called before a round is ordered: the course's roster may grow.
+        Called before a round is ordered: sites may join.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class SiteAverage(FedAvg):
 
     def summary(self) -> None:
         """Log who takes part."""
-        for site, card in self.context.participants.cards.items():
-            log(INFO, "\t├──> %s: %d training images", site, card.train_images)
+        for site, info in self.context.participants.infos.items():
+            log(INFO, "\t├──> %s: %d training images", site, info.train_images)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -90,7 +90,7 @@ class SiteAverage(FedAvg):
             return replace(reply, shared=add_delta(before.shared, reply.shared))
 
         def check(reply: RoundReply) -> None:
-            check_weights(reply, context.participants.cards[reply.site].class_counts, expected)
+            check_weights(reply, context.participants.infos[reply.site].class_counts, expected)
 
         exchange = sort_replies(context, round, self.sent, replies, decode, check)
         self.sent = {}

@@ -20,11 +20,11 @@ MEANINGS: Mapping[str, str] = {
     PROTOTYPES: "Class prototypes, with the number of images behind each",
     METRICS: "Figures over all validation or test images, and of training",
     REPLY: "Who answers what: names, round, number of images, digest of the code",
-    CARD: "The answer to the roll call: names, digests, number of images of each class",
+    CARD: "The answer to the join request: names, digests, number of images of each class",
     "error": "A sentence written in advance, in place of a result",
 }
 KINDS = {
-    CARD: "roll call",
+    CARD: "join request",
     "training": "round of training",
     "evaluation": "figures",
     "error": "error",
@@ -35,11 +35,11 @@ BUDGET_NOTES = (
     "images could move what is sent. From it and how often it was used, Opacus's Rényi accountant "
     "counts ε, an upper bound.",
     "Protected are all images of the site together: whoever has everything that left can tell them "
-    "from any others of which the card says the same only as far as ε and δ allow. So each patient "
-    "is protected at least as far. The smaller ε, the less can be told; from about 10 on it is "
-    "little protection.",
-    "Not covered: numbers of images, which leave exactly in the answer to the roll call and with "
-    "each round; that a round failed; when messages left.",
+    "from any others of which the site info says the same only as far as ε and δ allow. So each "
+    "patient is protected at least as far. The smaller ε, the less can be told; from about 10 on "
+    "it is little protection.",
+    "Not covered: numbers of images, which leave exactly in the answer to the join request and "
+    "with each round; that a round failed; when messages left.",
 )
 
 

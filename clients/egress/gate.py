@@ -52,7 +52,7 @@ class ExpectedMessage:
     site, run : str
         Whose, and to which run.
     round : int
-        To which round; 0: to the roll call.
+        To which round; 0: to the join request.
     layout : Layout
         Of the shared tensors.
     classes, projection_size : int
@@ -150,7 +150,7 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
         If it is no message of a site at all.
     """
     if CARD in content:
-        _judge_card(decode_site_info(content), expected)
+        _judge_info(decode_site_info(content), expected)
     elif SHARED in content:
         reply = decode_reply(content)
         _judge_header(reply, expected, policy)
@@ -213,14 +213,14 @@ def _value(record: str, name: str, value: Any) -> Part:
     return Part(record, name, (), kind, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _judge_card(card: SiteInfo, expected: ExpectedMessage) -> None:
-    _same("site", card.site, expected.site)
-    _same("site of the split", card.leakage.site, expected.site)
-    _same("layout", card.layout, expected.layout.digest())
-    _digests({"fingerprint": card.fingerprint, "config": card.config})
-    if card.leakage.unit not in ("patient", "image"):
+def _judge_info(info: SiteInfo, expected: ExpectedMessage) -> None:
+    _same("site", info.site, expected.site)
+    _same("site of the split", info.leakage.site, expected.site)
+    _same("layout", info.layout, expected.layout.digest())
+    _digests({"fingerprint": info.fingerprint, "config": info.config})
+    if info.leakage.unit not in ("patient", "image"):
         raise PolicyError("the unit of the split is neither 'patient' nor 'image'")
-    _same("number of classes", len(card.class_counts), expected.classes)
+    _same("number of classes", len(info.class_counts), expected.classes)
 
 
 def _judge_header(reply: SiteReply, expected: ExpectedMessage, policy: Policy) -> None:

@@ -86,7 +86,7 @@ class Message:
     site, run : str
         Their names.
     round : int
-        The round; 0 at the roll call, and where it is not known.
+        The round; 0 at the join request, and where it is not known.
     message : str
         What kind of answer it is.
     verdict : str

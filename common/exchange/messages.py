@@ -37,7 +37,7 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """A site's answer to the roll call.
+    """A site's answer to a join request.
 
     Attributes
     ----------

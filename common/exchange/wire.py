@@ -55,7 +55,7 @@ class Records(Protocol):
 
 
 def encode_join(call: JoinRequest, records: Records) -> Any:
-    """Return a roll call as a RecordDict."""
+    """Return a join request as a RecordDict."""
     about = records.ConfigRecord({RUN: call.run, AWAITED: call.awaited})
     return records.RecordDict({JOIN: about})
 
@@ -67,9 +67,9 @@ def decode_join(content: Mapping[str, Any]) -> JoinRequest:
     return JoinRequest(_text(content[JOIN], RUN), _text(content[JOIN], AWAITED))
 
 
-def encode_site_info(card: SiteInfo, records: Records) -> Any:
-    """Return a site's card as a RecordDict."""
-    return records.RecordDict({CARD: records.ConfigRecord({CARD: json.dumps(asdict(card))})})
+def encode_site_info(info: SiteInfo, records: Records) -> Any:
+    """Return what a site says of itself as a RecordDict."""
+    return records.RecordDict({CARD: records.ConfigRecord({CARD: json.dumps(asdict(info))})})
 
 
 def decode_site_info(content: Mapping[str, Any]) -> SiteInfo:
@@ -77,16 +77,16 @@ def decode_site_info(content: Mapping[str, Any]) -> SiteInfo:
     _only(content, (CARD,))
     _only(content[CARD], (CARD,))
     try:
-        card = from_json(SiteInfo, _text(content[CARD], CARD))
+        info = from_json(SiteInfo, _text(content[CARD], CARD))
     except ValueError as error:
-        raise _strange("a site's card") from error
-    leakage = card.leakage
+        raise _strange("a site's info") from error
+    leakage = info.leakage
     numbers = (leakage.patients, leakage.shared_patients, leakage.shared_images, leakage.unknown)
-    if not all(0 <= number < 2**63 for number in (*card.class_counts, card.nodes, *numbers)):
-        raise _strange("a site's card of numbers that count something")
-    if not SITE_NAME.fullmatch(card.site):
-        raise _strange("a site's card with its name")
-    return card
+    if not all(0 <= number < 2**63 for number in (*info.class_counts, info.nodes, *numbers)):
+        raise _strange("a site's info of numbers that count something")
+    if not SITE_NAME.fullmatch(info.site):
+        raise _strange("a site's info with its name")
+    return info
 
 
 def encode_shared(shared: NDArray[Any], records: Records) -> Any:

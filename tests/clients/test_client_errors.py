@@ -102,7 +102,7 @@ def test_a_log_that_cannot_be_written_changes_nothing_of_what_leaves(tmp_path: P
 
 
 def ask(tmp_path: Path, content: RecordDict, node: dict[str, Any]) -> Refusal:
-    """Put a roll call to the ClientApp as Flower does, and return its refusal."""
+    """Put a join request to the ClientApp as Flower does, and return its refusal."""
     config = tiny_config(tmp_path)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     question = Message(content, 100, MessageType.QUERY)

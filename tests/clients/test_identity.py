@@ -55,7 +55,7 @@ def test_no_path_of_the_coordinator_s_is_a_hospital_s() -> None:
     found = who(node, **values)
     assert "/coordinator" not in f"{found.images} {found.base} {found.config.cache_dir}"
     assert found.config.runs_dir == ""
-    # The digest is that of the others all the same, or the roll call would refuse the site.
+    # The digest is that of the others all the same, or the server would refuse the site.
     assert found.config.digest() == Config().changed(**SETTINGS | values).digest()
     with pytest.raises(ConfigError, match=r"Name the folder of the site's images: .*data-dir"):
         who({"site": "south"}, **values)

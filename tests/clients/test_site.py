@@ -24,13 +24,13 @@ def report(step: int, total: int = 9) -> StepReport:
 def test_a_card_holds_counts_and_digests_and_nothing_else(tmp_path: Path) -> None:
     """12 images of each class, one a patient, in two folds: 6 of each for training."""
     config = tiny_config(tmp_path)
-    card = make_site_info(opened(config))
-    assert (card.site, card.nodes, card.fingerprint) == ("north", 2, code_fingerprint())
-    assert (card.class_counts, card.train_images) == ((6, 6), 12)
-    assert card.leakage == Leakage("north", "patient", 24, 0, 0, 0)
+    info = make_site_info(opened(config))
+    assert (info.site, info.nodes, info.fingerprint) == ("north", 2, code_fingerprint())
+    assert (info.class_counts, info.train_images) == ((6, 6), 12)
+    assert info.leakage == Leakage("north", "patient", 24, 0, 0, 0)
     # The server's digests are of the network of all sites; the site's own knows one.
-    assert card.layout == shared_layout(build_network(config, config.site_names)).digest()
-    assert card.config == config.digest()
+    assert info.layout == shared_layout(build_network(config, config.site_names)).digest()
+    assert info.config == config.digest()
 
 
 def test_a_hospital_s_card_has_the_same_digests_and_no_nodes(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_warnings_of_the_folder_stay_in_the_site_s_log(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     site = opened(config)
     warned = replace(site, data=replace(site.data, warnings=("jane-roe.png is blank",)))
-    card = make_site_info(warned)
-    assert "jane" not in repr(card)
+    info = make_site_info(warned)
+    assert "jane" not in repr(info)
     assert "jane-roe.png is blank" in (site.own / "log.txt").read_text()
 
 

@@ -101,7 +101,7 @@ def of_met(**parts: Callable[[Any], Any]) -> Change:
 
 
 def of_card(**values: Any) -> Change:
-    """Return what changes what a card says; None takes a key away."""
+    """Return what changes what a site info says; None takes a key away."""
 
     def spoil(content: RecordDict) -> None:
         told = json.loads(str(content["card"]["card"])) | values
@@ -114,7 +114,7 @@ def of_card(**values: Any) -> Change:
 
 
 def of_leakage(**values: Any) -> Change:
-    """Return what changes what a card says of its split."""
+    """Return what changes what a site info says of its split."""
 
     def spoil(content: RecordDict) -> None:
         leakage = json.loads(str(content["card"]["card"]))["leakage"] | values
@@ -139,8 +139,8 @@ def of_objects() -> Array:
 HUGE = array(b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999,), }")
 NEGATIVE = array(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }")
 DEEP = "[" * 100_000
-STRANGE = r"answers the roll call strangely"
-CARDS = (
+STRANGE = r"answers the join request strangely"
+INFOS = (
     Said("empty", "a node of another app", lambda c: c.clear(), STRANGE),
     Said("no JSON", "another version", within("card", "card", "hello"), STRANGE),
     Said("a number", "another version", within("card", "card", 5), STRANGE),
@@ -175,7 +175,7 @@ CARDS = (
     Said("a unit in the leakage", "names", of_leakage(unit="Jane Roe"), "another split"),
     Said("negative leakage", "it lies", of_leakage(unknown=-1), STRANGE),
 )
-"""Answers of the node of 'south' to the roll call."""
+"""Answers of the node of 'south' to the join request."""
 MESSAGE = r"The message "
 REPLIES = (
     Said("empty", "another app", lambda c: c.clear(), MESSAGE),

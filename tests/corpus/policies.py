@@ -60,6 +60,6 @@ POLICIES = (
     ),
     policy("negative noise", "a slip", "prototype-noise = -0.1", "prototype-noise: "),
     policy("0 bytes", "the default", ""),
-    policy("nothing may leave", "a card is no figure", "may-leave = []\nfigures = []"),
+    policy("nothing may leave", "a site info is no figure", "may-leave = []\nfigures = []"),
     policy("a whole number for a decimal", "as people write", "largest-update = 3\n"),
 )

@@ -36,7 +36,7 @@ CORPUS = {
     "interrupted runs": runs.INTERRUPTED,
     "the coordinator's checkpoints": checkpoints.CHECKPOINTS,
     "private stores": stores.STORES,
-    "cards": messages.CARDS,
+    "site infos": messages.INFOS,
     "replies": messages.REPLIES,
     "orders": messages.ORDERS,
 }

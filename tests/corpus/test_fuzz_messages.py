@@ -42,7 +42,7 @@ def prototypes(draw: st.DrawFn, site: str, classes: int = 4) -> Prototypes:
 
 
 @st.composite
-def cards(draw: st.DrawFn) -> SiteInfo:
+def infos(draw: st.DrawFn) -> SiteInfo:
     site = draw(SITES)
     leakage = Leakage(site, draw(st.sampled_from(("patient", "image"))), *[draw(COUNTS)] * 4)
     counts = draw(st.lists(COUNTS, max_size=4).map(tuple))
@@ -94,8 +94,8 @@ evaluations = st.builds(
     SiteReply, WORDS, COUNTS, WORDS, WORDS, st.dictionaries(WORDS, st.floats(), max_size=3)
 )
 SOUND: dict[str, tuple[st.SearchStrategy[Any], Callable[..., Any], Callable[..., Any]]] = {
-    "roll call": (st.builds(JoinRequest, WORDS), wire.encode_join, wire.decode_join),
-    "card": (cards(), wire.encode_site_info, wire.decode_site_info),
+    "join request": (st.builds(JoinRequest, WORDS), wire.encode_join, wire.decode_join),
+    "card": (infos(), wire.encode_site_info, wire.decode_site_info),
     "order": (orders(), wire.encode_order, wire.decode_order),
     "evaluation": (evaluations, wire.encode_reply, wire.decode_evaluation),
     "reply": (replies(), wire.encode_reply, wire.decode_reply),
@@ -231,9 +231,9 @@ def values(record: Any) -> st.SearchStrategy[Any]:
 
 
 @tried(80)
-@given(cards(), JSON, st.data())
-def test_fuzz_a_card_s_text(card: SiteInfo, other: object, data: st.DataObject) -> None:
-    text = str(wire.encode_site_info(card, flwr.app)["card"]["card"])
+@given(infos(), JSON, st.data())
+def test_fuzz_a_site_info_s_text(info: SiteInfo, other: object, data: st.DataObject) -> None:
+    text = str(wire.encode_site_info(info, flwr.app)["card"]["card"])
     told = json.loads(text)
     key = data.draw(st.sampled_from(sorted(told)))
     inner = data.draw(st.sampled_from(sorted(told["leakage"])))

@@ -11,7 +11,7 @@ from common.runs.result import read_result
 from tests.common.exchange.test_wire import carried
 from tests.corpus.asking import ask
 from tests.corpus.case import assert_sentence, held, ids
-from tests.corpus.messages import CARDS, ORDERS, REPLIES, Asked, Said
+from tests.corpus.messages import INFOS, ORDERS, REPLIES, Asked, Said
 from tests.corpus.recording import NORTH, SOUTH, Recording, key_of, node, replay
 
 pytestmark = pytest.mark.timeout(60)
@@ -34,7 +34,7 @@ def ends(run: Path, said: str, recording: Recording, change: Said, **more: objec
     assert_sentence((run / "log.txt").read_text().splitlines()[-1], "failed: ")
 
 
-@pytest.mark.parametrize("case", CARDS, ids=ids(CARDS))
+@pytest.mark.parametrize("case", INFOS, ids=ids(INFOS))
 def test_a_card(case: Said, recording: Recording, tmp_path: Path) -> None:
     ends(tmp_path / "run", case.said, recording, case, at=("query", "", SOUTH))
 

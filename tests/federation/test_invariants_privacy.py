@@ -161,7 +161,7 @@ def break_a_file(config: Config) -> None:
 
 
 def failing_late(config: Config) -> Callable[[Message], None]:
-    """Break a file once the roll call is over."""
+    """Break a file once the sites have joined."""
 
     def before(question: Message) -> None:
         missing = not (Path(config.data) / "south" / "covid" / BROKEN).exists()

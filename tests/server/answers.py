@@ -1,4 +1,4 @@
-"""Cards, replies and a course by hand, of a network with two shared tensors."""
+"""Site infos, replies and a run's context by hand, of a network with two shared tensors."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from server.participants import Participants
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)
 
 
-def card(site: str, **values: Any) -> SiteInfo:
-    """Return a card of a site with 6 and 4 training images."""
+def site_info(site: str, **values: Any) -> SiteInfo:
+    """Return the info of a site with 6 and 4 training images."""
     own: dict[str, Any] = {
         "site": site,
         "fingerprint": "f" * 64,
@@ -57,9 +57,9 @@ def reply(site: str, **values: Any) -> RoundReply:
 
 
 def context(*sites: str, **values: Any) -> RunContext:
-    """Return the course of a run over sites at the nodes 100, 101, …"""
+    """Return the context of a run over sites at the nodes 100, 101, …"""
     config = Config().changed(sites=",".join(sites), **values)
     participants = Participants(sites)
     for number, site in enumerate(sites):
-        participants.add(100 + number, card(site))
+        participants.add(100 + number, site_info(site))
     return RunContext("run", config, participants, Plan(10, 4, 4), LAYOUT, "f" * 64)

@@ -154,7 +154,7 @@ def test_a_stranger_s_error_is_told_with_every_silent_site(three: RunContext) ->
     )
 
 
-def test_a_reply_from_a_node_outside_the_roster_is_nobody_s(three: RunContext) -> None:
+def test_a_reply_from_a_node_outside_the_participants_is_nobody_s(three: RunContext) -> None:
     sent = orders(three)
     arrived = answers(sent, north=1.0)
     arrived[0].metadata.__dict__["_src_node_id"] = 999

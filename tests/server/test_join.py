@@ -1,4 +1,4 @@
-"""The roll call, over real nodes and their messages; only the time is made up."""
+"""Sites join, over real nodes and their messages; only the time is made up."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,11 +19,11 @@ from common.exchange.messages import SiteInfo
 from common.exchange.wire import decode_site_info, encode_site_info
 from common.models.network import build_network
 from common.models.sharing import shared_layout
-from server.join import Roll
+from server.join import Joining
 from server.participants import ExpectedSite, Participants, check_sites
 from simulations.runtime.in_process import InProcessGrid, Tamper
 from tests.federation.hospitals import make_grid, tiny_config
-from tests.server.answers import card
+from tests.server.answers import site_info
 
 
 @dataclass
@@ -56,7 +56,7 @@ def expected_of(config: Config) -> ExpectedSite:
 
 def call(config: Config, grid: InProcessGrid, said: list[str] | None = None) -> Participants:
     heard = [] if said is None else said
-    return Roll(grid, "run", config, expected_of(config), heard.append).call()
+    return Joining(grid, "run", config, expected_of(config), heard.append).wait()
 
 
 def patient_config(tmp_path: Path, **values: Any) -> Config:
@@ -74,7 +74,7 @@ def deployed(config: Config, sites: Mapping[int, str], **options: Any) -> InProc
 
 
 def saying(change: Callable[[SiteInfo], SiteInfo], node: int = 101) -> Tamper:
-    """Let a node answer the roll call with a changed card."""
+    """Let a node answer the join request with a changed site info."""
 
     def tamper(question: Message, reply: Message) -> list[Message]:
         if question.metadata.dst_node_id == node:
@@ -84,18 +84,18 @@ def saying(change: Callable[[SiteInfo], SiteInfo], node: int = 101) -> Tamper:
     return tamper
 
 
-def test_the_roster_is_in_the_configuration_s_order(tmp_path: Path, clock: Clock) -> None:
+def test_participants_are_in_the_configuration_s_order(tmp_path: Path, clock: Clock) -> None:
     config = patient_config(tmp_path)
     grid = deployed(config, {7: "south", 9: "north"})
     participants = call(config, grid)
     assert list(participants.nodes.items()) == [("north", 9), ("south", 7)]
-    assert list(participants.cards) == ["north", "south"]
+    assert list(participants.infos) == ["north", "south"]
     assert (participants.site_of(7), participants.site_of(9), participants.site_of(8)) == (
         "south",
         "north",
         None,
     )
-    assert (participants.cards["north"].nodes, participants.cards["north"].class_counts) == (
+    assert (participants.infos["north"].nodes, participants.infos["north"].class_counts) == (
         0,
         (6, 6),
     )
@@ -195,7 +195,7 @@ def test_a_node_that_is_no_site_of_the_run_is_done_without(tmp_path: Path, clock
         call(config, deployed(config, {5: "elsewhere", 1: "north"}))
 
 
-def test_a_card_of_a_stranger_is_refused(tmp_path: Path, clock: Clock) -> None:
+def test_the_info_of_a_stranger_is_refused(tmp_path: Path, clock: Clock) -> None:
     config = patient_config(tmp_path)
     grid = make_grid(config, tamper=saying(lambda said: replace(said, site="elsewhere")))
     expected = r"Node 101 says that it is 'elsewhere'; the run's sites are north, south\."
@@ -203,13 +203,15 @@ def test_a_card_of_a_stranger_is_refused(tmp_path: Path, clock: Clock) -> None:
         call(config, grid)
 
 
-def test_an_answer_that_is_no_card_is_refused(tmp_path: Path, clock: Clock) -> None:
+def test_an_answer_that_is_no_site_info_is_refused(tmp_path: Path, clock: Clock) -> None:
     def tamper(_: Message, reply: Message) -> list[Message]:
         reply.content = flwr.app.RecordDict({"metrics": flwr.app.MetricRecord({"auc": 1.0})})
         return [reply]
 
     config = patient_config(tmp_path)
-    expected = "Node 100 answers the roll call strangely: The message holds metrics; expected card"
+    expected = (
+        "Node 100 answers the join request strangely: The message holds metrics; expected card"
+    )
     with pytest.raises(RunError, match=expected):
         call(config, make_grid(config, tamper=tamper))
 
@@ -249,14 +251,14 @@ def test_a_site_that_runs_something_else_is_named_with_what_to_do(
 
 def test_every_site_that_differs_is_named_with_the_first_difference() -> None:
     own = ExpectedSite("f" * 64, "c" * 64, "1" * 64)
-    check_sites({"north": card("north")}, own)
-    cards = {
-        "north": card("north", fingerprint="0" * 64, config="0" * 64),
-        "south": card("south"),
-        "east": card("east", layout="0" * 64),
+    check_sites({"north": site_info("north")}, own)
+    infos = {
+        "north": site_info("north", fingerprint="0" * 64, config="0" * 64),
+        "south": site_info("south"),
+        "east": site_info("east", layout="0" * 64),
     }
     with pytest.raises(RunError) as caught:
-        check_sites(cards, own)
+        check_sites(infos, own)
     told = str(caught.value)
     assert "north runs another code" in told
     assert "east runs another network" in told
@@ -264,7 +266,7 @@ def test_every_site_that_differs_is_named_with_the_first_difference() -> None:
     assert "south" not in told
 
 
-def test_a_site_s_own_configuration_differs_where_its_card_says_so(
+def test_a_site_s_own_configuration_differs_where_its_info_says_so(
     tmp_path: Path, clock: Clock
 ) -> None:
     config = patient_config(tmp_path)
@@ -287,7 +289,7 @@ def test_more_simulated_nodes_than_sites_are_done_without(tmp_path: Path, clock:
     grid = make_grid(config)
     grid.nodes = {100 + k: {"partition-id": k, "num-partitions": 4} for k in range(4)}
     participants = call(config, grid)
-    assert (participants.nodes, participants.cards["north"].nodes) == (
+    assert (participants.nodes, participants.infos["north"].nodes) == (
         {"north": 100, "south": 101},
         4,
     )

@@ -169,7 +169,7 @@ def deploy(config: Config, base: Path) -> Deployed:
     processor: dict[str, float] = defaultdict(float)
     written: dict[str, float] = defaultdict(float)
     for (role, _), (seconds, count) in watch.spent.items():
-        # Of the whole run: roll call, every round, one evaluation.
+        # Of the whole run: join request, every round, one evaluation.
         processor[role] += seconds / len(rounds)
         written[role] += count / len(rounds)
     return Deployed(

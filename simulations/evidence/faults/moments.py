@@ -21,7 +21,7 @@ class Process:
 class FaultMoment:
     """A moment of the second round, as a call of a function: before it, or ``after`` it.
 
-    ``call``: which call of it; the roll call counts where the function serves it too.
+    ``call``: which call of it; the join request counts where the function serves it too.
     ``answering``: whether the site's ClientApp is there.
     """
 

@@ -192,7 +192,7 @@ def test_the_budget_is_kept_over_runs_and_holds_the_round_back_that_is_too_much(
     run_server(server, grid)
     told = spent(ledger_of(tmp_path))
     assert told.epsilon == spent_after(2) and told.messages == 2
-    # The roll call and the last evaluation left too, and held no figure.
+    # The join request and the last evaluation left too, and held no figure.
     assert [one.message for one in ledger_of(tmp_path)] == [
         *("card", "training", "training", "evaluation")
     ]

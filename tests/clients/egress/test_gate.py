@@ -34,7 +34,7 @@ from tests.federation.hospitals import deploy, run_of, server, tiny_config
 def answer(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[RoundReply, SiteInfo, ExpectedMessage]:
-    """Return a real reply, a real card, and what they answer."""
+    """Return a real reply, a real site info, and what they answer."""
     site = opened(tiny_config(tmp_path_factory.mktemp("gate"), validation_fraction=0.3))
     asked = order(site)
     expected = ExpectedMessage(
@@ -87,8 +87,8 @@ def test_a_sound_reply_passes_and_every_tensor_in_it_is_entered(
 
 
 def test_a_card_and_an_evaluation_pass(answer: Answer, tmp_path: Path) -> None:
-    reply, card, expected = answer
-    release(encoded(card), replace(expected, round=0), Policy(), tmp_path)
+    reply, info, expected = answer
+    release(encoded(info), replace(expected, round=0), Policy(), tmp_path)
     figures = SiteReply("run", 1, "north", reply.fingerprint, {"test/auc": float("nan")})
     release(encoded(figures), expected, Policy(), tmp_path)
     assert [entry.message for entry in entries(tmp_path)] == ["card", "evaluation"]
@@ -169,17 +169,17 @@ def test_what_does_not_belong_is_held_back_and_entered(
 def test_another_layout_another_type_and_another_card_are_held_back(
     answer: Answer, tmp_path: Path
 ) -> None:
-    reply, card, expected = answer
+    reply, info, expected = answer
     renamed = replace(reply.layout, names=("jane-roe", *reply.layout.names[1:]))
     for strange, said in (
         (replace(reply, layout=renamed), "layout of the weights"),
         (replace(reply, shared=reply.shared.astype(np.float64)), "type of the weights"),
         (replace(reply, shared=reply.shared[:-1]), "shape of the weights"),
-        (replace(card, config="jane roe"), "config is no SHA-256"),
-        (replace(card, layout="0" * 64), "the layout is not"),
-        (replace(card, class_counts=(1, 2, 3)), "number of classes"),
-        (replace(card, leakage=replace(card.leakage, unit="jane roe")), "unit of the split"),
-        (replace(card, leakage=replace(card.leakage, site="jane-roe")), "site of the split"),
+        (replace(info, config="jane roe"), "config is no SHA-256"),
+        (replace(info, layout="0" * 64), "the layout is not"),
+        (replace(info, class_counts=(1, 2, 3)), "number of classes"),
+        (replace(info, leakage=replace(info.leakage, unit="jane roe")), "unit of the split"),
+        (replace(info, leakage=replace(info.leakage, site="jane-roe")), "site of the split"),
     ):
         with pytest.raises(PolicyError, match=said):
             release(encoded(strange), expected, Policy(), tmp_path)

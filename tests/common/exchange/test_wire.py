@@ -27,7 +27,7 @@ NORTH = Prototypes("north", np.array([1]), np.array([[0.6, 0.8]], np.float32), n
 NONE = Prototypes(
     "east", np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.int64)
 )
-CARD = SiteInfo("north", "f", "c", "1", (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
+INFO = SiteInfo("north", "f", "c", "1", (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
 ORDER = RoundOrder(
     run="a-run",
     purpose="train",
@@ -72,8 +72,8 @@ def same(one: Any, other: Any) -> bool:
 
 
 MESSAGES: dict[str, tuple[Any, Callable[..., Any], Callable[..., Any]]] = {
-    "roll call": (JoinRequest("a-run"), wire.encode_join, wire.decode_join),
-    "card": (CARD, wire.encode_site_info, wire.decode_site_info),
+    "join request": (JoinRequest("a-run"), wire.encode_join, wire.decode_join),
+    "card": (INFO, wire.encode_site_info, wire.decode_site_info),
     "order": (ORDER, wire.encode_order, wire.decode_order),
     "first order": (
         replace(ORDER, prototypes=(), class_counts={}),
@@ -123,7 +123,7 @@ def test_a_key_more_in_any_record_is_refused_by_name(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "record", "key", "value"),
     [
-        ("roll call", "roll-call", "run", 7),
+        ("join request", "roll-call", "run", 7),
         ("card", "card", "card", "{"),
         ("card", "card", "card", "[]"),
         ("card", "card", "card", b"{}"),
@@ -168,23 +168,23 @@ def test_an_array_of_objects_is_never_unpickled() -> None:
         wire.decode_reply(carried(content))
 
 
-CARDS: dict[str, dict[str, Any]] = {
+INFOS: dict[str, dict[str, Any]] = {
     "additional": {"patients": ["jane roe"]},
     "counts": {"class_counts": ["many"]},
     "infinite": {"class_counts": [math.inf]},
     "no counts": {"class_counts": 7},
     "nodes": {"nodes": None},
     "leakage": {"leakage": {"site": "north"}},
-    "more leakage": {"leakage": {**vars(CARD.leakage), "names": ["jane roe"]}},
+    "more leakage": {"leakage": {**vars(INFO.leakage), "names": ["jane roe"]}},
 }
 
 
-@pytest.mark.parametrize("fault", CARDS)
+@pytest.mark.parametrize("fault", INFOS)
 def test_a_card_that_holds_anything_else_is_refused(fault: str) -> None:
-    content = wire.encode_site_info(CARD, flwr.app)
-    said = json.loads(str(content["card"]["card"])) | CARDS[fault]
+    content = wire.encode_site_info(INFO, flwr.app)
+    said = json.loads(str(content["card"]["card"])) | INFOS[fault]
     content["card"] = ConfigRecord({"card": json.dumps(said)})
-    with pytest.raises(ReplyError, match=r"The message (does not hold a site's card|holds)"):
+    with pytest.raises(ReplyError, match=r"The message (does not hold a site's info|holds)"):
         wire.decode_site_info(carried(content))
 
 

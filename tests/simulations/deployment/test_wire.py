@@ -273,7 +273,7 @@ def places(config: Config, site: str) -> list[str]:
     return [config.data, str(own_folder(run_of(config), site).parents[2]), str(Path.home()) + "/"]
 
 
-def test_a_site_that_fails_at_the_roll_call_names_no_patient(tmp_path: Path) -> None:
+def test_a_site_that_fails_when_it_joins_names_no_patient(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     break_image(config, "south")
     capture = fail(config)
@@ -290,7 +290,7 @@ def test_sites_that_fail_in_mid_run_name_neither_patient_nor_file(tmp_path: Path
         if method != "push-messages":
             return
         replies[site] += 1
-        # The first reply was to the roll call; the next order cannot be made before this one.
+        # The first reply was to the join request; the next order cannot be made before this one.
         if replies[site] == 2 and site == "south":
             break_image(config, site)
         if replies[site] == 2 and site == "north":
