@@ -100,7 +100,7 @@ def open_identity(identity: Identity, run: str) -> OpenSite:
 
 def make_site_info(site: OpenSite) -> SiteInfo:
     """Return the site's answer to a join request."""
-    for warning in site.data.warnings:
+    for warning in (*site.data.warnings, *site.split.warnings):
         note(site.own, warning)
     return SiteInfo(
         site=site.name,

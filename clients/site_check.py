@@ -89,6 +89,7 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
         for file, patient in zip(folder.files, folder.patients, strict=True)
     )
     folds: list[tuple[int, int]] = []
+    warnings = list(folder.warnings)
     leaks = ""
     if not problems:
         nothing = np.empty((len(folder.files), 0, 0, 0), np.uint8)
@@ -96,6 +97,7 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
         try:
             for fold in range(config.folds):
                 split = split_site(data, config.changed(fold=fold))
+                warnings += split.warnings
                 folds.append((len(split.train) + len(split.validation), len(split.test)))
                 leaks = leaks or leakage(data, split).sentence()
         except SiteError as error:
@@ -113,7 +115,7 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
         formats=dict(formats.most_common()),
         folds=tuple(folds),
         leakage=leaks,
-        warnings=folder.warnings,
+        warnings=tuple(warnings),
         problems=tuple(problems),
     )
 

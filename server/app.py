@@ -16,7 +16,7 @@ from common.config.schema import Config
 from common.data.open import home_folder
 from common.errors import ConfigError
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import Purpose, RoundReply, SiteReply
+from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
 from common.models.network import build_network
@@ -97,7 +97,7 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
 
 def _opening(context: RunContext, after: int, network: str) -> str:
     sites = ", ".join(
-        f"{site} ({info.train_images} training images)"
+        f"{site} ({info.train_images} training images{_without(info, context.config)})"
         for site, info in context.participants.infos.items()
     )
     begin = f"going on after round {after}" if after else "starting"
@@ -105,6 +105,13 @@ def _opening(context: RunContext, after: int, network: str) -> str:
         f"{begin}: {network}; {sites}; {context.plan.total_steps} steps in {context.plan.rounds} "
         f"rounds"
     )
+
+
+def _without(info: SiteInfo, config: Config) -> str:
+    """Name the classes of which a site has no training image."""
+    counts = zip(config.class_names, info.class_counts, strict=True)
+    absent = [label for label, count in counts if not count]
+    return f", none of {' and '.join(absent)}" if absent else ""
 
 
 def _noting(

@@ -107,6 +107,9 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             stop_between_steps() as should_stop,
         ):
             listener.message(f"{folder.path}: {network.description}, on {device.describe()}")
+            for site in sites.values():
+                for warning in (*site.data.warnings, *site.split.warnings):
+                    folder.log(warning)
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
             # Nothing is exchanged: a round is what lies between two evaluations.
             plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
@@ -175,6 +178,8 @@ def open_local_site(
         f"testing{f', {len(split.validation)} for validation' if len(split.validation) else ''}"
     )
     listener.message(f"  {leaks.sentence()}")
+    for warning in (*data.warnings, *split.warnings):
+        listener.message(f"  {warning}")
     return LocalSite(data, split, training_site(data, split, device), leaks)
 
 

@@ -104,7 +104,7 @@ def inspect_site(
         problems += _metadata_problems(name, root, classes, files, rows)
     labels = np.array([classes.index(file.partition("/")[0]) for file in files], dtype=np.int64)
     patients = tuple((rows or {}).get(file, ("", ""))[1] or None for file in files)
-    warnings = _patient_warnings(name, files, patients)
+    warnings = _class_warnings(name, root, classes) + _patient_warnings(name, files, patients)
     return (
         SiteFolder(name, root, tuple(classes), tuple(files), labels, patients, warnings),
         tuple(map(one_line, problems)),
@@ -129,19 +129,27 @@ def _folder_problems(name: str, root: Path, classes: Sequence[str]) -> list[str]
             f"Site '{name}': {root} holds none of the class folders {', '.join(classes)}. "
             "Make one for each class, or set classes."
         )
-    else:
-        problems += [
-            f"Site '{name}': the class folder {root / label} is missing, and a classifier cannot "
-            "be trained on fewer classes. Add images of that class."
-            for label in missing
-        ]
-    for label in classes:
-        folder = root / label
-        if label in there and all(path.name.startswith(".") for path in folder.rglob("*")):
-            problems.append(
-                f"Site '{name}': the class folder {folder} is empty. Add images of that class."
-            )
+    elif all(_is_empty(root / label) for label in classes):
+        problems.append(
+            f"Site '{name}': the class folders in {root} are all empty. Add images of each class."
+        )
     return problems
+
+
+def _is_empty(folder: Path) -> bool:
+    return not folder.is_dir() or all(path.name.startswith(".") for path in folder.rglob("*"))
+
+
+def _class_warnings(name: str, root: Path, classes: Sequence[str]) -> tuple[str, ...]:
+    """Say of which classes the site has no image: it takes part all the same."""
+    return tuple(
+        f"Site '{name}': the class folder {root / label} is "
+        f"{'empty' if (root / label).is_dir() else 'missing'}. The site takes part without class "
+        f"'{label}': it sends no prototype of it, and figures that need it are undefined there. "
+        "Add images of that class if there are any."
+        for label in classes
+        if _is_empty(root / label)
+    )
 
 
 def _files(name: str, root: Path, classes: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """Folds of a site: stratified by class, grouped by patient, and honest about what they leak."""
 
 import functools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +23,15 @@ class Split:
         ``validation`` is empty where ``validation-fraction`` is 0.
     unit : str
         What a fold kept together: ``"patient"`` or ``"image"``.
+    warnings : tuple of str
+        Which part lacks a class that the site has.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
     unit: str
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def split_site(data: SiteData, config: Config) -> Split:
     """Split a site into training, validation and test images.
 
     The folds depend on the site's name, labels, patients and on ``split`` and ``folds``, not on
-    the run's seed: every method and every seed meets the same ones.
+    the run's seed: every method and every seed meets the same ones. A class with fewer patients (or
+    images) than folds is missing from some of them.
 
     Parameters
     ----------
@@ -94,32 +99,40 @@ def split_site(data: SiteData, config: Config) -> Split:
     Raises
     ------
     SiteError
-        If there are fewer patients (or images) of a class than folds, or a part of the split
-        lacks a class.
+        If no class has as many patients (or images) as there are folds.
     """
     groups = _groups(data, config.split)
     everything = np.arange(len(data), dtype=np.int64)
-    _check_enough(data, groups, config)
+    _check_enough(
+        data, groups, everything, config.folds, "the {} folds. Use fewer folds", config.split
+    )
     seed = derive_seed(0, data.name, "folds") % 2**32
     rest, test = _fold(data.labels, groups, config.split, config.folds, config.fold, seed)
     train, validation = rest, everything[:0]
     if config.validation_fraction:
         parts = max(2, round(1 / config.validation_fraction))
+        needed = "the {} parts of which validation-fraction makes one. Raise it"
+        _check_enough(data, groups, rest, parts, needed, config.split)
         inner, chosen = _fold(data.labels[rest], groups[rest], config.split, parts, 0, seed)
         train, validation = rest[inner], rest[chosen]
-    split = Split(train, validation, test, config.split)
-    for name, part in (("training", train), ("test", test)):
-        absent = [
-            label
-            for index, label in enumerate(data.classes)
-            if not np.any(data.labels[part] == index)
-        ]
-        if absent:
+    parts_of = {"training": train, "validation": validation, "test": test}
+    if not config.validation_fraction:
+        del parts_of["validation"]
+    for name, part in parts_of.items():
+        if not len(part):
             raise SiteError(
-                f"Site '{data.name}': the {name} part of fold {config.fold} holds no image of "
-                f"class '{absent[0]}'. Use fewer folds or add patients of that class."
+                f"Site '{data.name}': the {name} part of fold {config.fold} holds no image. Use "
+                "fewer folds or add patients."
             )
-    return split
+    lacks = (
+        f"Site '{data.name}': the {name} part of fold {config.fold} holds no image of class "
+        f"'{label}', of which the site has {np.sum(data.labels == index)}; figures that need it "
+        "are undefined there. Use fewer folds or add patients of that class."
+        for name, part in parts_of.items()
+        for index, label in enumerate(data.classes)
+        if np.any(data.labels == index) and not np.any(data.labels[part] == index)
+    )
+    return Split(train, validation, test, config.split, tuple(lacks))
 
 
 def _groups(data: SiteData, unit: str) -> NDArray[np.int64]:
@@ -132,15 +145,25 @@ def _groups(data: SiteData, unit: str) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def _check_enough(data: SiteData, groups: NDArray[np.int64], config: Config) -> None:
-    for index, label in enumerate(data.classes):
-        found = len(np.unique(groups[data.labels == index]))
-        if found < config.folds:
-            units = "patients" if config.split == "patient" else "images"
-            raise SiteError(
-                f"Site '{data.name}': class '{label}' has {found} {units}, fewer than the "
-                f"{config.folds} folds. Use fewer folds or add {units}."
-            )
+def _check_enough(
+    data: SiteData,
+    groups: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    parts: int,
+    needed: str,
+    unit: str,
+) -> None:
+    """Refuse to split some images into more parts than any class has patients (or images)."""
+    counts = [
+        len(np.unique(groups[chosen][data.labels[chosen] == index]))
+        for index in range(len(data.classes))
+    ]
+    most = max(counts, default=0)
+    if most < parts:
+        raise SiteError(
+            f"Site '{data.name}': class '{data.classes[counts.index(most)]}' has {most} {unit}s, "
+            f"fewer than {needed.format(parts)} or add {unit}s; no other class has more."
+        )
 
 
 def _fold(
@@ -173,8 +196,11 @@ def _fold_numbers(labels: bytes, groups: bytes, unit: str, folds: int, seed: int
     else:
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(label, label)
     number = np.empty(len(label), dtype=np.int64)
-    for place, (_, held_out) in enumerate(splits):
-        number[held_out] = place
+    with warnings.catch_warnings():
+        # A class with fewer images than folds; split_site says so with the site's name.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for place, (_, held_out) in enumerate(splits):
+            number[held_out] = place
     return number.tobytes()
 
 

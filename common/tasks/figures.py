@@ -117,6 +117,9 @@ class Figure:
         The number of classes that it is defined for; None: any.
     task : str
         The task of which it is a figure (:mod:`common.tasks.task`).
+    of_labels : bool
+        Whether the labels alone decide where it is defined, so that all methods' are defined at the
+        same sites.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Figure:
     share: bool = True
     classes: int | None = None
     task: str = "classification"
+    of_labels: bool = True
 
 
 FIGURES = (
@@ -136,11 +140,11 @@ FIGURES = (
         "accuracy", "Accuracy", "Acc", lambda found: float(np.mean(found.labels == found.decisions))
     ),
     # Undefined where nothing is positive and nothing is called so.
-    Figure("f1", "F1", "F1", lambda found: found.by_class[2]),
+    Figure("f1", "F1", "F1", lambda found: found.by_class[2], of_labels=False),
     # Undefined where nothing is positive.
     Figure("sensitivity", "Sensitivity", "Sens", lambda found: found.by_class[1]),
     # Undefined where nothing is called positive.
-    Figure("precision", "Precision", "Prec", lambda found: found.by_class[0]),
+    Figure("precision", "Precision", "Prec", lambda found: found.by_class[0], of_labels=False),
     # One class against the rest, on average; undefined where the images lack a class.
     Figure("auc", "AUC", "AUC", _auc),
     # Cross entropy of the predicted probabilities, in nats.
@@ -289,6 +293,17 @@ def mean_defined(values: Iterable[float]) -> float:
     """Return the mean over the sites where a figure is defined, NaN where it is nowhere."""
     defined = [value for value in values if math.isfinite(value)]
     return float(np.mean(defined)) if defined else math.nan
+
+
+def mean_of_sites(name: str, values: Iterable[float]) -> float:
+    """Return a figure's mean over the sites.
+
+    Over those where it is defined, if labels decide that. Where predictions do, a mean over other
+    sites for each method would not compare, and it is NaN unless all are defined.
+    """
+    if any(figure.name == name and figure.of_labels for figure in FIGURES):
+        return mean_defined(values)
+    return float(np.mean(list(values)))
 
 
 def is_better(auc: float, best_round: int, best_auc: float) -> bool:

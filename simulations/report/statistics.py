@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from common.tasks.figures import Figure
+from common.tasks.figures import Figure, mean_of_sites
 from simulations.report.records import Pair, RunRecord, figures_of, is_binary, modes_of, sites_of
 
 LEVEL = 0.95
@@ -158,13 +158,15 @@ def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, flo
 def values_of(records: Sequence[RunRecord], site: str, mode: str, metric: str) -> dict[Pair, float]:
     """Return a metric of a site, or of all sites on average, by fold and seed.
 
-    Only completed runs count. The mean of the sites is undefined where one site's figure is.
+    Only completed runs count.
     """
     chosen = [record for record in records if record.mode == mode and record.completed]
     if site != ALL_SITES:
         return {record.pair: record.figure(site, metric) for record in chosen}
     return {
-        record.pair: float(np.mean([record.figure(s, metric) for s in record.config.site_names]))
+        record.pair: mean_of_sites(
+            metric, [record.figure(s, metric) for s in record.config.site_names]
+        )
         for record in chosen
     }
 

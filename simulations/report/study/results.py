@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.methods.registry import Method
 from common.runs.tables import PredictionsTable
-from common.tasks.figures import NAMES, Figure
+from common.tasks.figures import NAMES, Figure, mean_of_sites
 from simulations.report.calibration import operating_point, outcomes, reliability
 from simulations.report.records import Pair, RunRecord, figures_of, is_binary
 from simulations.report.statistics import ALL_SITES, Summary, summarise
@@ -110,7 +110,7 @@ class StudyResults:
             if name == method:
                 sites = self.sites if place == ALL_SITES else (place,)
                 held = [self._figure(run, site, metric) for site in sites]
-                found[fold, seed] = float(np.mean(held))
+                found[fold, seed] = mean_of_sites(metric, held)
         return found
 
     def cross_validated(self, method: str, place: str, metric: str) -> Summary:

@@ -34,6 +34,10 @@ def _damage(root: Path, kind: str) -> None:
     first = root / "covid" / "image 0 (1).png"
     row = "covid/image 0 (1).png,covid,covid-0"
     match kind:
+        case "no image":
+            for file in [*(root / "covid").iterdir(), *(root / "non-covid").iterdir()]:
+                file.unlink()
+            (root / "metadata.csv").unlink()
         case "empty class":
             for file in (root / "covid").iterdir():
                 file.unlink()
@@ -62,8 +66,7 @@ def _damage(root: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("empty class", r"class folder .*/covid is empty\. Add images"),
-        ("one class", r"class folder .*/covid is missing.*Add images"),
+        ("no image", r"class folders in .*/a are all empty\. Add images"),
         ("other folder", r"/normal is no class of this run \(non-covid, covid\)\. Rename it"),
         ("row without file", r"row for 'covid/image 0 \(1\)\.png', but there is no such file"),
         ("file without row", r"'covid/image 0 \(1\)\.png' has no row .*Add a row"),
@@ -81,6 +84,17 @@ def test_each_fault_is_one_sentence_of_site_file_and_remedy(
     _damage(root, kind)
     with pytest.raises(SiteError, match=rf"^Site 'a': .*{sentence}"):
         read_site("a", root, CLASSES)
+
+
+@pytest.mark.parametrize(("kind", "how"), [("empty class", "empty"), ("one class", "missing")])
+def test_a_site_without_a_class_is_read_and_warned_of(tmp_path: Path, kind: str, how: str) -> None:
+    root = write_site(tmp_path / "a", images=3)
+    _damage(root, kind)
+    site = read_site("a", root, CLASSES)
+    assert site.labels.tolist() == [0, 0, 0] and site.classes == CLASSES
+    (warning,) = site.warnings
+    assert warning.startswith(f"Site 'a': the class folder {root}/covid is {how}.")
+    assert "Add images of that class" in warning
 
 
 def test_a_missing_folder_says_what_was_expected(tmp_path: Path) -> None:

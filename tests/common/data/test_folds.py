@@ -72,6 +72,53 @@ def test_fewer_patients_than_folds_is_refused_with_both_numbers() -> None:
         split_site(site(6), Config())
 
 
+def of_classes(*images: int) -> SiteData:
+    """Return a site with so many images of each class, without patients."""
+    n, names = sum(images), tuple(f"class-{label}" for label in range(len(images)))
+    labels = np.repeat(np.arange(len(images)), images).astype(np.int64)
+    nobody, files = (None,) * n, tuple(f"{i}.png" for i in range(n))
+    return SiteData("a", np.zeros((n, 1, 1, 1), np.uint8), labels, nobody, files, names)
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_a_class_smaller_than_the_folds_is_missing_from_some_and_named(
+    unit: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    data = of_classes(12, 2)
+    splits = [split_site(data, Config(fold=fold, split=unit)) for fold in range(4)]
+    assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(14))
+    held = [int(data.labels[split.test].sum()) for split in splits]
+    assert sorted(held) == [0, 0, 1, 1]
+    for fold, (split, positive) in enumerate(zip(splits, held, strict=True)):
+        expected = (
+            f"Site 'a': the test part of fold {fold} holds no image of class 'class-1', of which "
+            "the site has 2; figures that need it are undefined there. Use fewer folds or add "
+            "patients of that class.",
+        )
+        assert split.warnings == (() if positive else expected)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_a_site_without_a_class_has_the_folds_of_those_it_has(unit: str) -> None:
+    for fold in range(4):
+        config = Config(fold=fold, split=unit, validation_fraction=0.25)
+        one, two = of_classes(16, 0), of_classes(12, 0, 8)
+        split, other = split_site(one, config), split_site(two, config)
+        assert [len(part) for part in (split.train, split.validation, split.test)] == [9, 3, 4]
+        # A quarter of each class is for testing, and of the rest a quarter for validation.
+        assert np.bincount(two.labels[other.test]).tolist() == [3, 0, 2]
+        assert sum(map(len, (other.train, other.validation))) == 15
+        assert split.warnings == other.warnings == ()
+
+
+def test_too_few_images_for_a_validation_part_are_refused() -> None:
+    config = Config(folds=2, split="image", validation_fraction=0.1)
+    # Of 14 and 8 images half are left, and a tenth of 7 is no image.
+    with pytest.raises(SiteError, match=r"'class-0' has 7 images, .*10 parts of which validation"):
+        split_site(of_classes(14, 8), config)
+
+
 @given(
     n=st.integers(1, 50), batch=st.integers(1, 40), step=st.integers(0, 20), seed=st.integers(0, 9)
 )
