@@ -46,8 +46,8 @@ demo: setup
 	$(BIN)/xsite demo
 
 benchmark: setup
-	$(BIN)/python -m simulations.evidence.benchmarks.training
-	$(BIN)/python -m simulations.evidence.benchmarks.round
+	$(BIN)/python -m simulations.evidence training
+	$(BIN)/python -m simulations.evidence round
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,4 +1,4 @@
-"""Size and order of the code base, as one table: `python -m simulations.evidence.house`."""
+"""Size and order of the code base, as one table: `python -m simulations.evidence house`."""
 
 import argparse
 import json

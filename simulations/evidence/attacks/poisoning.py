@@ -6,7 +6,7 @@ comparison of every site's step with the others' (on by default; it needs ``min-
 that a round goes on without the liar); and the robust aggregations, without that comparison.
 Everything runs in this process, over the bytes of real messages.
 
-    python -m simulations.evidence.attacks.poisoning
+    python -m simulations.evidence poisoning
 """
 
 import math
@@ -292,7 +292,3 @@ def main(
     with kept(keep) as folder, closing(listener):
         table = run_poisoning(plan, folder, listener)
     print_rows(Console(), table.title, table.headings, table.rows)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -5,7 +5,7 @@ the network at its full width. Each setting is deployed in turns with the others
 median over all of its rounds but each deployment's first. Seconds depend on what else the machine
 does, processor time and what is written to the disk hardly: all are told.
 
-    python -m simulations.evidence.benchmarks.deployment_round \
+    python -m simulations.evidence deployment-round \
         --setting exchange=weights --setting exchange=half-deltas,optimizer-state=reset
 
 A setting is keys of the configuration with their values; ``database=memory`` in it keeps what the
@@ -294,7 +294,3 @@ def _by_role(
 
 def _line(title: str, values: Sequence[str]) -> None:
     print(f"{title:<40}" + "".join(f"{value:>12}" for value in values))
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -5,7 +5,7 @@ left, counted from its own ledger. Half of the budget goes to the weights and ha
 prototypes. No figure leaves; the AUC is worked out from each hospital's own predictions. Everything
 runs in this process, over the bytes of real messages.
 
-    python -m simulations.evidence.benchmarks.privacy
+    python -m simulations.evidence privacy
 """
 
 import tempfile
@@ -157,7 +157,3 @@ def main(
         rows = measure(Path(folder), LEVELS, clip, epochs, patients, seed)
     title = f"After {epochs} rounds: ε at δ = 1e-5; mean test AUC in percent"
     print_rows(Console(), title, ("Noise multiplier", "ε", "AUC", "Cost"), rows)
-
-
-if __name__ == "__main__":
-    typer.run(main)

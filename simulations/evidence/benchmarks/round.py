@@ -7,7 +7,7 @@ which everything is cold. Nothing is extrapolated: a round has as many steps as 
 does not depend on its steps (the exchange) or depends on the number of images (evaluation,
 statistics, prototypes) is told apart.
 
-    python -m simulations.evidence.benchmarks.round --images 128,128 --rounds 4
+    python -m simulations.evidence round --images 128,128 --rounds 4
 """
 
 import math
@@ -253,7 +253,3 @@ def _tell(
 
 def _mib(count: int) -> str:
     return f"{count / 2**20:.1f} MiB"
-
-
-if __name__ == "__main__":
-    typer.run(main)

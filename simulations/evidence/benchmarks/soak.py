@@ -5,7 +5,7 @@ are looked at. What the early rounds took is held against what the last ones tak
 figure. Some files grow by design: these have an allowance a round, with its reason. The exit
 status is 1 if anything else grew.
 
-    python -m simulations.evidence.benchmarks.soak --ground deployment --rounds 200
+    python -m simulations.evidence soak --backend deployment --rounds 200
 """
 
 import os
@@ -221,7 +221,7 @@ def main(
 ) -> None:
     """Train, look, and say what grew."""
     if backend not in ("deployment", "simulation"):
-        raise typer.BadParameter("expected 'deployment' or 'simulation'", param_hint="--ground")
+        raise typer.BadParameter("expected 'deployment' or 'simulation'", param_hint="--backend")
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder, run = Path(name), Path(name) / "runs" / "soak"
         (folder / "t").mkdir()
@@ -294,7 +294,3 @@ def tell(seen: Mapping[int, Mapping[str, float]]) -> bool:
         )
     print("\nNothing grew beyond its allowance." if fine else "\nSomething grew.")
     return fine
-
-
-if __name__ == "__main__":
-    typer.run(main)

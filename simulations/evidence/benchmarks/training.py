@@ -6,7 +6,7 @@ augments a batch at a time on the device, passes all sites through the network t
 last, in bfloat16 where the processor computes it natively. Network, loss, optimizer, clipping and
 batch size are the same; the two take turns, and medians are reported.
 
-    python -m simulations.evidence.benchmarks.training --steps 4 --rounds 5
+    python -m simulations.evidence training --steps 4 --rounds 5
 """
 
 import statistics
@@ -230,7 +230,3 @@ def report(contenders: list[Contender], medians: list[float]) -> None:
         typer.echo(f"{contender.name:24} {median:8.2f} images/s (median)")
     typer.echo(f"end to end:              {medians[1] / medians[0]:8.2f} times the plain loop")
     typer.echo(f"float32 against float32: {medians[-1] / medians[0]:8.2f} times the plain loop")
-
-
-if __name__ == "__main__":
-    typer.run(main)

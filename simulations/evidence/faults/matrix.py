@@ -5,7 +5,7 @@ hospitals over three rounds. In the second round everything is held at the momen
 ``kill -9``, and the rest goes on. What is killed is started again, as systemd would. Then the
 weights are compared, to the bit, with those of a run that nobody disturbed.
 
-    python -m simulations.evidence.faults.matrix
+    python -m simulations.evidence faults
 
 Some three minutes a cell, of which Flower takes one to notice; several go at once.
 """
@@ -40,7 +40,7 @@ NOTES = (
     "with TLS and node keys, two synthetic hospitals, three rounds. In round 2 everything is held "
     "at the moment, the process gets `kill -9`, and the rest goes on; what ended is started again, "
     "as systemd does with a consortium's units. Made by "
-    "`python -m simulations.evidence.faults.matrix`.",
+    "`python -m simulations.evidence faults`.",
     "Weights: *equal* where the shared weights, both hospitals' private tensors and all their "
     "predictions are, to the bit, those of a run that nobody disturbed.",
     "*Away*: Flower says that the hospital's process is gone, which takes it a minute; the server "
@@ -141,7 +141,3 @@ def main(
     columns = ("Killed", "Moment of round 2", "What happened", "Seconds", "Weights")
     print_rows(console, f"{COORDINATOR} and two hospitals, killed with -9", columns, rows_of(cells))
     raise typer.Exit(int(any(cell.equal is False for cell in cells)))
-
-
-if __name__ == "__main__":
-    typer.run(main)

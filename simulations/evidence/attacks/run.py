@@ -1,6 +1,6 @@
 """Attack oneself: run every attack, and write what it gets with the defences off and on.
 
-python -m simulations.evidence.attacks --output docs/attacks.md
+python -m simulations.evidence attacks --output docs/attacks.md
 """
 
 import platform
@@ -106,7 +106,7 @@ PROTOTYPES = (
 
 def opening(size: AttackSize, seconds: float, folder: Path) -> list[str]:
     """Return how the page came to be."""
-    command = shlex.join(["python", "-m", "simulations.evidence.attacks", *sys.argv[1:]])
+    command = f"python -m simulations.evidence {shlex.join(sys.argv[1:])}"
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     runs = [read_result(run) for run in sorted((folder / "runs").iterdir())]
     trained = [float(run["seconds"]) for run in runs if run.get("status") == "completed"]
@@ -152,7 +152,3 @@ def main(
                 write_atomic(output, markdown("What attacks get", about, found).encode())
     if output is not None:
         say(Console(), f"Page: {output}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
