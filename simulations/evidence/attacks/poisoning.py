@@ -25,9 +25,9 @@ from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.console.tables import print_rows
 from common.formatting.numbers import NOT_DEFINED, percent, points
 from common.runs.result import read_result
-from simulations.evidence.attacks.federation import attack_config, federate, make_hospitals
 from simulations.evidence.attacks.findings import Findings, Table
 from simulations.evidence.attacks.lies import HONEST, LIAR, SITES, reverse, swap_labels
+from simulations.evidence.federation import federate, make_hospitals, small_config
 
 LIES: Mapping[str, str] = {
     "nobody": "nobody lies",
@@ -138,7 +138,7 @@ def run_case(
     _, compared, values = DEFENCES[case.defence]
     tamper = reverse(FACTORS[case.lie]) if case.lie in FACTORS else None
     name = f"{case.lie}-{case.defence}-{case.seed}-{plan.epochs}-{plan.patients}"
-    config = attack_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
+    config = small_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
     run = federate(config, compared, tamper)
     if run is None:
         return PoisoningOutcome()

@@ -9,7 +9,6 @@ from common.config.schema import Config
 from common.formatting.numbers import percent
 from common.models.network import Network
 from common.runs.result import read_result
-from simulations.evidence.attacks.federation import attack_config, federate
 from simulations.evidence.attacks.findings import Findings, Table
 from simulations.evidence.attacks.membership import (
     Scores,
@@ -28,6 +27,7 @@ from simulations.evidence.attacks.membership import (
 )
 from simulations.evidence.attacks.plan import AttackSize
 from simulations.evidence.attacks.scores import Figure, Success, success
+from simulations.evidence.federation import federate, small_config
 
 OWN, ESTIMATED, ANOTHERS = "the hospital's own", "estimated", "another hospital's"
 IN_THE_FILE = "in the file"
@@ -97,7 +97,7 @@ def release(
     """
     title, values = ways_to_train(size)[way]
     tell(f"federation to be released: {title}")
-    config = attack_config(folder, sites, seed, run_name=f"released-{way}", **settings(**values))
+    config = small_config(folder, sites, seed, run_name=f"released-{way}", **settings(**values))
     run = federate(config)
     assert run is not None
     return ReleasedWeights(title, config, run)

@@ -23,7 +23,6 @@ from common.device import limited_threads
 from common.files import write_atomic
 from common.formatting.numbers import duration
 from common.runs.result import read_result
-from simulations.evidence.attacks.federation import make_hospitals
 from simulations.evidence.attacks.findings import Findings, markdown
 from simulations.evidence.attacks.membership import open_target, with_own_normalisation
 from simulations.evidence.attacks.plan import QUICK, AttackSize
@@ -37,6 +36,7 @@ from simulations.evidence.attacks.released import (
     ways_to_train,
 )
 from simulations.evidence.attacks.updates import SETTINGS, make_victim, run_updates
+from simulations.evidence.federation import make_hospitals
 from simulations.synth import hospital_names
 
 ATTACKS = ("membership", "inversion", "poisoning")

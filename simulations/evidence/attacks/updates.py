@@ -26,7 +26,6 @@ from common.learning.loop import train, training_site
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
 from common.randomness import numpy_generator
-from simulations.evidence.attacks.federation import attack_config
 from simulations.evidence.attacks.findings import Findings, Table
 from simulations.evidence.attacks.inversion import (
     forget_normalisation,
@@ -36,6 +35,7 @@ from simulations.evidence.attacks.inversion import (
     small_network,
 )
 from simulations.evidence.attacks.pictures import draw, load_images, matched, psnr
+from simulations.evidence.federation import small_config
 
 SIZE = 32
 PROJECTION = 8
@@ -126,7 +126,7 @@ class Attempt:
 
 def make_victim(folder: Path, site: str, images: Path, seed: int) -> Victim:
     """Let a hospital train the small network for a while."""
-    config = attack_config(
+    config = small_config(
         folder, {site: images}, seed, image_size=SIZE, cache_size=0, alpha=0.0, folds=2
     )
     device = choose_device(config)

@@ -15,7 +15,6 @@ SuperLink has in its memory, ``database=`` and a path in this file.
 import json
 import os
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -37,14 +36,12 @@ from common.console.progress import SilentListener
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.environment import describe_environment
-from simulations.evidence.benchmarks.round import SITES, TRAINED
-from simulations.evidence.benchmarks.training import CLASSES, write_site
+from simulations.evidence.benchmarks.round import TRAINED
+from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder
 from simulations.runtime.processes import program_line
 
-BATCH = 2
-FOLDS = 4
 SAMPLE_SECONDS = 0.2
 STARTER = "flower-superexec"
 ROLES = ("flower-superlink", "flower-supernode", CLIENT, STANDBY, "flwr-serverapp", STARTER)
@@ -105,17 +102,15 @@ class Watch:
     started: dict[int, float] = field(default_factory=dict)
     spent: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
     checkpoints: dict[int, float] = field(default_factory=dict)
-    stopped: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self) -> None:
-        """Look until stopped."""
-        while not self.stopped.wait(SAMPLE_SECONDS):
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    self._see(process)
-            for path in (self.run / "checkpoint").glob("round-*.safetensors"):
-                with suppress(OSError):
-                    self.checkpoints[int(path.stem[6:])] = path.stat().st_mtime
+    def look(self) -> None:
+        """See what is there now."""
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                self._see(process)
+        for path in (self.run / "checkpoint").glob("round-*.safetensors"):
+            with suppress(OSError):
+                self.checkpoints[int(path.stem[6:])] = path.stat().st_mtime
 
     def _see(self, process: psutil.Process) -> None:
         words = program_line(process)
@@ -130,23 +125,11 @@ class Watch:
                 self.started[process.pid] = process.create_time()
 
 
-@contextmanager
-def watched(run: Path) -> Iterator[Watch]:
-    """Watch a run within a block."""
-    watch = Watch(run)
-    thread = threading.Thread(target=watch.watch, daemon=True)
-    thread.start()
-    try:
-        yield watch
-    finally:
-        watch.stopped.set()
-        thread.join()
-
-
 def deploy(config: Config, base: Path) -> Deployed:
     """Deploy once."""
     run = base / config.run_name
-    with watched(run) as watch:
+    watch = Watch(run)
+    with looking(watch.look, SAMPLE_SECONDS):
         train_federated(config, base, SilentListener(), backend=DEPLOYMENT)
     rounds = sorted(watch.checkpoints)
     released = [_released(run, site) for site in SITES]
@@ -201,7 +184,7 @@ def main(
     measured: list[list[Deployed]] = [[] for _ in setting]
     loads = []
     with tempfile.TemporaryDirectory(prefix="xsite-") as folder:
-        config = _prepare(Path(folder), rounds, size, width)
+        config = one_step_rounds(Path(folder), rounds, image_size=size, width=width, epochs=1)
         for number in range(repeats):
             for index, text in enumerate(setting):
                 values = dict(part.split("=", 1) for part in text.split(","))
@@ -224,28 +207,6 @@ def _database(where: str) -> Iterator[None]:
         yield
     finally:
         os.environ.pop("XSITE_DATABASE", None)
-
-
-def _prepare(folder: Path, rounds: int, size: int, width: float) -> Config:
-    """Write the sites and return a configuration of so many rounds of one step."""
-    for name in SITES:
-        # So many that an epoch has as many steps of one batch as there are rounds.
-        write_site(folder / "data", name, rounds * BATCH * FOLDS // (FOLDS - 1), 64)
-    return Config().changed(
-        data=str(folder / "data"),
-        sites=",".join(SITES),
-        classes=",".join(CLASSES),
-        split="image",
-        folds=FOLDS,
-        cache_dir=str(folder / "cache"),
-        runs_dir=str(folder / "runs"),
-        image_size=size,
-        width=width,
-        batch_size=BATCH,
-        epochs=1,
-        local_steps=1,
-        threads=1,
-    )
 
 
 def _tell(

@@ -10,7 +10,6 @@ runs in this process, over the bytes of real messages.
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -21,29 +20,17 @@ from rich.console import Console
 from clients.egress.budget import spent, upper
 from clients.egress.ledger import entries
 from common.config.schema import Config
-from common.console.progress import SilentListener, StepCounter, make_listener
+from common.console.progress import StepCounter, make_listener
 from common.console.tables import print_rows
-from common.errors import RunError
 from common.formatting.numbers import percent, points
 from common.runs.tables import read_predictions
 from common.tasks.figures import measure as measure_predictions
+from simulations.evidence.federation import federate, make_hospitals, small_config
 from simulations.runtime.in_process import FIRST_NODE
-from simulations.runtime.in_process import federate as run_federation
-from simulations.synth import hospital_names, write_hospitals
+from simulations.synth import hospital_names
 
 SITES = hospital_names("3")
-SETTINGS: Mapping[str, Any] = {
-    "sites": ",".join(SITES),
-    "image_size": 48,
-    "crop_scale": 0.8,
-    "width": 0.125,
-    "batch_size": 16,
-    "local_steps": 0,
-    "learning_rate": 1e-3,
-    "temperature": 0.2,
-    "alpha": 0.2,
-    "threads": 1,
-}
+SETTINGS: Mapping[str, Any] = {"image_size": 48, "crop_scale": 0.8, "local_steps": 0}
 PATIENTS, ROUNDS = 96, 12
 LEVELS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Noise multipliers of the weights; 0: clipped alone."""
@@ -61,17 +48,17 @@ def policy_text(clip: float, noise: float, classes: int) -> str:
     )
 
 
-def federate(config: Config, folders: Mapping[str, Path], policy: str) -> dict[str, float]:
+def federate_under(policy: str, config: Config, folders: Mapping[str, Path]) -> dict[str, float]:
     """Train a federation whose sites all have the same policy.
 
     Parameters
     ----------
+    policy : str
+        The policy's text; ``""``: none.
     config : Config
         With an absolute ``runs-dir``.
     folders : mapping of str to Path
         The sites' images.
-    policy : str
-        The policy's text; ``""``: none.
 
     Returns
     -------
@@ -92,12 +79,8 @@ def federate(config: Config, folders: Mapping[str, Path], policy: str) -> dict[s
         }
         for number, site in enumerate(config.site_names)
     }
-    try:
-        run_federation(config, nodes, StringIO())
-    except RunError:
-        # Without a policy it would be a fault; with noise the weights may explode.
-        if not policy:
-            raise
+    # Without a policy an early end would be a fault; with noise the weights may explode.
+    if federate(config, nodes=nodes, may_end=bool(policy)) is None:
         return {}
     own = [state / config.run_name / "sites" / site for site, state in states.items()]
     tables = [read_predictions(folder / "predictions.csv", "test") for folder in own]
@@ -117,25 +100,18 @@ def measure(
     list of tuple of str
         (noise multiplier, ε, mean AUC, its difference from training without a policy).
     """
-    write_hospitals(folder / "data", SITES, patients, seed, 64, SilentListener())
-    folders = {site: folder / "data" / site for site in SITES}
-    base = Config().changed(
-        **SETTINGS,
-        data=str(folder / "data"),
-        runs_dir=str(folder / "runs"),
-        epochs=epochs,
-        seed=seed,
-    )
+    listener = make_listener()
+    folders = make_hospitals(folder, SITES, patients, seed, listener)
+    base = small_config(folder, folders, seed, epochs=epochs, **SETTINGS)
     policies = {"no policy": ""}
     for level in levels:
         policies[f"{level:g}"] = policy_text(clip, level, len(base.class_names))
     rows: list[tuple[str, ...]] = []
     plain = 0.0
-    listener = make_listener()
     counter = StepCounter(listener, "federations")
     try:
         for name, policy in policies.items():
-            found = federate(base.changed(run_name=f"{len(rows):02d}"), folders, policy)
+            found = federate_under(policy, base.changed(run_name=f"{len(rows):02d}"), folders)
             if found:
                 plain = plain or found["auc"]
                 told = upper(found["epsilon"]), percent(found["auc"]), points(found["auc"] - plain)

@@ -14,11 +14,8 @@ import math
 import multiprocessing
 import re
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -40,12 +37,11 @@ from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.environment import describe_environment
 from common.runs.tables import read_rows
-from simulations.evidence.benchmarks.training import CLASSES, write_site
+from simulations.evidence.benchmarks.two_sites import SITES, looking, two_sites
 from simulations.federated import train_federated
 from simulations.runtime.placement import place
 from simulations.runtime.processes import memory_of
 
-SITES = ("site-a", "site-b")
 # What a site writes into its log after each round.
 TRAINED = re.compile(r"round \d+: \d+ steps in ([\d.]+) s")
 
@@ -58,13 +54,11 @@ class Memory:
     """
 
     peak: int = 0
-    stopped: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self, seconds: float = 1.0) -> None:
-        """Sample this process and all that descends from it until stopped."""
+    def look(self) -> None:
+        """Sample this process and all that descends from it."""
         root = psutil.Process()
-        while not self.stopped.wait(seconds):
-            self.peak = max(self.peak, memory_of([root, *root.children(recursive=True)]))
+        self.peak = max(self.peak, memory_of([root, *root.children(recursive=True)]))
 
 
 @dataclass
@@ -97,19 +91,6 @@ class Alone:
 
     training: list[float]
     further: list[float]
-
-
-@contextmanager
-def measured_memory() -> Iterator[Memory]:
-    """Measure the memory of all processes within a block."""
-    memory = Memory()
-    thread = threading.Thread(target=memory.watch, daemon=True)
-    thread.start()
-    try:
-        yield memory
-    finally:
-        memory.stopped.set()
-        thread.join()
 
 
 def in_turns(config: Config) -> bool:
@@ -181,17 +162,7 @@ def main(
     """Measure and print."""
     counts = [int(count) for count in images.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        for name, count in zip(SITES, counts, strict=True):
-            write_site(Path(folder) / "data", name, count, 256)
-        config = Config().changed(
-            data=str(Path(folder) / "data"),
-            sites=",".join(SITES),
-            classes=",".join(CLASSES),
-            split="image",
-            cache_dir=str(Path(folder) / "cache"),
-            image_size=size,
-            width=width,
-        )
+        config = two_sites(Path(folder), counts, 256, image_size=size, width=width)
         trained = [len(split_site(open_site(config, name), config).train) for name in SITES]
         epoch = steps_per_epoch(trained, config.batch_size)
         config = config.changed(
@@ -199,9 +170,10 @@ def main(
             epochs=math.ceil(rounds * (steps or epoch) / epoch),
             threads=place(config).threads,
         )
-        with measured_memory() as together:
+        together, apart = Memory(), Memory()
+        with looking(together.look, seconds=1.0):
             federated = run_federated(config, Path(folder) / "runs")
-        with measured_memory() as apart:
+        with looking(apart.look, seconds=1.0):
             alone = run_both_alone(config, len(federated.rounds))
     _tell(config, trained, federated, alone, (together, apart))
 

@@ -11,7 +11,6 @@ status is 1 if anything else grew.
 import os
 import re
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -24,15 +23,12 @@ from typing import Annotated
 import psutil
 import typer
 
-from common.config.schema import Config
 from common.console.progress import SilentListener
-from simulations.evidence.benchmarks.round import SITES
-from simulations.evidence.benchmarks.training import CLASSES, write_site
+from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
 from simulations.federated import SIMULATION, train_federated
 from simulations.rehearsal import DEPLOYMENT
 from simulations.runtime.processes import program_line
 
-BATCH, FOLDS = 2, 4
 LOOK_SECONDS = 0.5
 ROUND = re.compile(r"round (\d+)/\d+: ")
 MB = 1e6
@@ -74,16 +70,13 @@ class Soak:
     run: Path
     folders: Mapping[str, tuple[Path, str]]
     seen: dict[int, dict[str, float]] = field(default_factory=dict)
-    stopped: threading.Event = field(default_factory=threading.Event)
 
-    def watch(self) -> None:
-        """Look after every round until stopped."""
-        log, last = self.run / "log.txt", 0
-        while not self.stopped.wait(LOOK_SECONDS):
-            rounds = ROUND.findall(log.read_text()) if log.exists() else []
-            if rounds and int(rounds[-1]) > last:
-                last = int(rounds[-1])
-                self.seen[last] = processes() | self._disk()
+    def look(self) -> None:
+        """Look if a round has ended since."""
+        log = self.run / "log.txt"
+        rounds = ROUND.findall(log.read_text()) if log.exists() else []
+        if rounds and int(rounds[-1]) > max(self.seen, default=0):
+            self.seen[int(rounds[-1])] = processes() | self._disk()
 
     def _disk(self) -> dict[str, float]:
         return {
@@ -129,18 +122,6 @@ def size_of(folder: Path, pattern: str = "**/*") -> int:
         with suppress(OSError):
             total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
     return total
-
-
-@contextmanager
-def watched(soak: Soak) -> Iterator[None]:
-    """Look within a block."""
-    thread = threading.Thread(target=soak.watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        soak.stopped.set()
-        thread.join()
 
 
 def allowance(figure: str) -> Allowance:
@@ -228,7 +209,7 @@ def main(
         with temporary(folder / "t"):
             soak = Soak(run, places(folder, backend, run))
             began = time.monotonic()
-            with watched(soak):
+            with looking(soak.look, LOOK_SECONDS):
                 soak_once(folder, run, backend, rounds, width)
     print(
         f"{backend}, {len(soak.seen)} of {rounds} rounds seen, {time.monotonic() - began:.0f} s\n"
@@ -239,27 +220,11 @@ def main(
 
 def soak_once(folder: Path, run: Path, backend: str, rounds: int, width: float) -> None:
     """Train the rounds, of one step each."""
-    # So many images that an epoch has ten rounds: evaluation is part of what is looked at.
-    for site in SITES:
-        write_site(folder / "data", site, 10 * BATCH * FOLDS // (FOLDS - 1), 64)
-    values: dict[str, str | int | float | bool] = {
-        "data": str(folder / "data"),
-        "sites": ",".join(SITES),
-        "classes": ",".join(CLASSES),
-        "split": "image",
-        "folds": FOLDS,
-        "validation_fraction": 0.0,
-        "cache_dir": str(folder / "cache"),
-        "runs_dir": str(run.parent),
-        "run_name": run.name,
-        "image_size": 32,
-        "width": width,
-        "batch_size": BATCH,
-        "epochs": max(1, rounds // 10),
-        "local_steps": 1,
-        "threads": 1,
-    }
-    config = Config().changed(**values)
+    # An epoch has ten rounds: evaluation is part of what is looked at.
+    epochs = max(1, rounds // 10)
+    config = one_step_rounds(
+        folder, 10, image_size=32, width=width, epochs=epochs, run_name=run.name
+    )
     on = DEPLOYMENT if backend == "deployment" else SIMULATION
     train_federated(config, run.parent, SilentListener(), backend=on)
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -29,17 +29,14 @@ from common.config.load import make_config
 from common.config.schema import Config
 from common.data.cache import load_site
 from common.data.decode import DecodeSettings
-from common.data.folder import SiteFolder, read_site
+from common.data.folder import SiteFolder
 from common.data.folds import Split
 from common.device import Device, choose_device, limited_threads
 from common.learning.loop import TrainingSite, make_optimizer, train, training_site
 from common.learning.objective import objective
 from common.models.network import Network, Output, build_network
-from common.randomness import numpy_generator
 from common.runs.environment import describe_environment
-
-SITES = ("site-a", "site-b")
-CLASSES = ("non-covid", "covid")
+from simulations.evidence.benchmarks.two_sites import CLASSES, SITES, write_site
 
 
 @dataclass(frozen=True)
@@ -74,19 +71,6 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
         with Image.open(self.folder.root / self.folder.files[index]) as image:
             pixels: Tensor = self.transform(image.convert("RGB"))
         return pixels, int(self.folder.labels[index])
-
-
-def write_site(root: Path, name: str, images: int, size: int) -> SiteFolder:
-    """Write a site of grey PNG files that compress as a CT slice does."""
-    generator = numpy_generator(0, name, "benchmark images")
-    for number in range(images):
-        path = root / name / CLASSES[number % 2] / f"{number:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = generator.integers(0, 256, (size // 16, size // 16), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize((size, size)).filter(ImageFilter.GaussianBlur(3))
-        noise = generator.normal(0, 3, (size, size))
-        Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)).save(path)
-    return read_site(name, root / name, CLASSES)
 
 
 def endless(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -14,7 +14,6 @@ from common.data.folder import read_site
 from common.files import load_tensors
 from simulations.evidence.attacks import poisoning
 from simulations.evidence.attacks import run as everything
-from simulations.evidence.attacks.federation import federate
 from simulations.evidence.attacks.lies import HONEST, SITES, reverse, swap_labels
 from simulations.evidence.attacks.poisoning import (
     ALONE,
@@ -23,6 +22,7 @@ from simulations.evidence.attacks.poisoning import (
     PoisoningPlan,
     rows_of,
 )
+from simulations.evidence.federation import federate
 from tests.federation.hospitals import tiny_config, write_site
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clients.egress.budget import epsilon
-from simulations.evidence.benchmarks.privacy import federate, policy_text
+from simulations.evidence.benchmarks.privacy import federate_under, policy_text
 from simulations.evidence.benchmarks.training import main
 from tests.federation.hospitals import tiny_config
 
@@ -31,10 +31,11 @@ def test_training_takes_turns_with_the_plain_loop(capsys: pytest.CaptureFixture[
 def test_weights_and_prototypes_spend_half_of_the_budget_each(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, epochs=2)
     folders = {site: tmp_path / "data" / site for site in config.site_names}
-    found = federate(config, folders, policy_text(1e-3, 0.7, len(config.class_names)))
+    found = federate_under(policy_text(1e-3, 0.7, len(config.class_names)), config, folders)
     # Twice as many releases as of the weights alone, or one with 1/√2 of the noise.
     assert found["epsilon"] == pytest.approx(epsilon({0.7 / 2**0.5: 2}, 1e-5), rel=1e-9)
     assert 0 <= found["auc"] <= 1
     # Weights that moved by hundreds of times themselves are no network.
     exploding = config.changed(run_name="exploding")
-    assert federate(exploding, folders, policy_text(1e3, 1e3, len(config.class_names))) == {}
+    policy = policy_text(1e3, 1e3, len(config.class_names))
+    assert federate_under(policy, exploding, folders) == {}

@@ -1,4 +1,4 @@
-"""Federations of synthetic hospitals in this process, trained so that they can be attacked."""
+"""Small federations of synthetic hospitals in this process, to be attacked or measured."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +17,7 @@ from simulations.runtime.in_process import Tamper, simulated_nodes
 from simulations.runtime.in_process import federate as run_federation
 from simulations.synth import write_hospitals
 
+Nodes = Mapping[int, Mapping[str, Any]]
 SIZE = 64
 """Height and width of the hospitals' images, in pixels."""
 SETTINGS: Mapping[str, Any] = {
@@ -34,13 +35,13 @@ SETTINGS: Mapping[str, Any] = {
 """A network that learns the hospitals in minutes on one core."""
 
 
-def attack_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: Any) -> Config:
+def small_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: Any) -> Config:
     """Return the configuration of a federation whose files all lie in a folder.
 
     Parameters
     ----------
     folder : Path
-        Of the attack's files.
+        Of all files.
     sites : mapping of str to Path
         The hospitals' images.
     seed : int
@@ -77,7 +78,8 @@ def federate(
     config: Config,
     compared: bool = True,
     tamper: Tamper | None = None,
-    before: Callable[[], None] = lambda: None,
+    nodes: Nodes | None = None,
+    may_end: bool = False,
 ) -> Path | None:
     """Train a federation in this process, unless its run is there and complete.
 
@@ -89,13 +91,15 @@ def federate(
         Whether the server compares the sites' steps with each other.
     tamper : callable, optional
         What becomes of replies.
-    before : callable
-        Called before every message, to say that something moves.
+    nodes : mapping of int to mapping, optional
+        Number of a node → its configuration; without it the sites are simulated.
+    may_end : bool
+        Whether the server may end the run early where nobody lies too.
 
     Returns
     -------
     Path or None
-        The run's folder. None where the server ended the run although, or because, somebody lied:
+        The run's folder. None where the server ended the run early, as it may where somebody lies:
         weights that explode, or too few good replies.
     """
     run = Path(config.runs_dir) / config.run_name
@@ -105,10 +109,11 @@ def federate(
     try:
         # The run's own log has what Flower says of every round.
         with _comparing(compared):
-            run_federation(config, simulated_nodes(config), StringIO(), lambda _: before(), tamper)
+            nodes = nodes or simulated_nodes(config)
+            run_federation(config, nodes, StringIO(), tamper=tamper)
     except RunError:
         # Nobody lies: then it is no effect of an attack.
-        if tamper is None:
+        if tamper is None and not may_end:
             raise
         return None
     return run
