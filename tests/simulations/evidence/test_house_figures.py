@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
 from simulations.evidence.house import HouseFigures, Largest, figures_table, main, measure_house
 
@@ -156,10 +157,10 @@ def test_table_has_a_row_for_each_figure(tree: Path) -> None:
 def test_the_command_lists_the_names_only_when_asked(
     tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([str(tree)])
+    main(tree)
     table = capsys.readouterr().out
     assert "_mean ×2" not in table
-    main([str(tree), "--names"])
+    main(tree, names=True)
     listed = capsys.readouterr().out
     assert listed.startswith(table)
     assert "- Plan ×2: common.plan, server.plan\n" in listed
@@ -167,24 +168,20 @@ def test_the_command_lists_the_names_only_when_asked(
 
 
 def test_json_holds_the_same_figures(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(tree), "--json"])
+    main(tree, as_json=True)
     record = json.loads(capsys.readouterr().out)
     largest = {key: Largest(**record.pop(key)) for key in ("largest_file", "longest_function")}
     assert HouseFigures(**record, **largest) == measure_house(tree)
 
 
-def test_a_folder_without_the_packages_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        main([str(tmp_path)])
-    assert f"{tmp_path} holds no Python file of common, clients" in capsys.readouterr().err
+def test_a_folder_without_the_packages_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter) as caught:
+        main(tmp_path)
+    assert f"{tmp_path} holds no Python file of common, clients" in str(caught.value)
 
 
-def test_a_file_that_is_not_python_is_refused_by_name(
-    tree: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_is_not_python_is_refused_by_name(tree: Path) -> None:
     (tree / "server/broken.py").write_text("def f(:\n")
-    with pytest.raises(SystemExit):
-        main([str(tree)])
-    assert "broken.py" in capsys.readouterr().err
+    with pytest.raises(typer.BadParameter) as caught:
+        main(tree)
+    assert "broken.py" in str(caught.value)
