@@ -21,7 +21,7 @@ from common.device import limited_threads
 from common.exchange.messages import JoinRequest, RoundOrder
 from common.exchange.wire import decode_join, decode_order, encode_reply, encode_site_info
 from common.files import locked
-from common.models.network import layout_of
+from common.tasks.task import task_layout
 
 Request = TypeVar("Request", JoinRequest, RoundOrder)
 
@@ -106,7 +106,7 @@ def _expected(site: OpenSite, asked: JoinRequest | RoundOrder) -> ExpectedMessag
         site=site.name,
         run=site.run,
         round=order.round if order else 0,
-        layout=layout_of(site.config, site.name),
+        layout=task_layout(site.config, site.name),
         classes=len(site.config.class_names),
         projection_size=site.config.projection_size,
         received=order.shared if order and order.purpose == "train" else None,

@@ -43,7 +43,9 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         load_private(network, store.load_evaluated(order.round))
     else:
         receive(site, order, network, store)
-    _, predictions = evaluate_site(network, site.training, site.split, site.config, site.device)
+    figures, predictions = evaluate_site(
+        network, site.training, site.split, site.config, site.device
+    )
     _write_files(site, network, predictions, which)
     if which == "final":
         if "validation" in predictions:
@@ -56,15 +58,19 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         round=order.round,
         site=site.name,
         fingerprint=code_fingerprint(),
-        metrics=_figures(predictions, site.config.seed),
+        metrics=_figures(figures, predictions, site.config.seed),
     )
 
 
-def _figures(predictions: Mapping[str, Predictions], seed: int) -> dict[str, float]:
+def _figures(
+    figures: Mapping[str, Mapping[str, float]], predictions: Mapping[str, Predictions], seed: int
+) -> dict[str, float]:
     return {
         f"{subset}/{name}": float(value)
         for subset, said in predictions.items()
-        for name, value in subset_figures(said.labels, said.probabilities, seed).items()
+        for name, value in subset_figures(
+            said.labels, said.probabilities, seed, figures[subset]
+        ).items()
     }
 
 
@@ -74,8 +80,16 @@ def _write_files(
     name = "predictions.csv" if which == "final" else "best-predictions.csv"
     for subset, said in predictions.items():
         files = [site.data.files[index] for index in said.indices]
-        classes = site.config.class_names
-        write_predictions(site.own / name, files, said.labels, said.probabilities, classes, subset)
+        write_predictions(
+            site.own / name,
+            files,
+            said.labels,
+            said.probabilities,
+            site.config.class_names,
+            subset,
+            [site.data.patients[index] for index in said.indices],
+            said.further(),
+        )
     private = site.own / weights_name("private", which)
     save_private(private, network, site.name, site.config)
     if site.nodes == 0:

@@ -12,23 +12,21 @@ import numpy as np
 from clients.identity import Identity
 from clients.store import Owner, PrivateStore, network_digest, open_store
 from common.config.schema import Config
-from common.data.cache import SiteData
-from common.data.folds import Split, leakage, split_site
-from common.data.open import open_site
-from common.device import Device, choose_device
 from common.errors import XsiteError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import SiteInfo
 from common.files import write_json
-from common.learning.loop import StepReport, TrainingSite, training_site
-from common.models.network import Network, build_network, layout_of
+from common.learning.local_site import LocalSite
+from common.learning.loop import StepReport
+from common.models.network import Network
 from common.models.sharing import private_state, shared_layout
+from common.tasks.task import task_layout, task_network
 
 PROGRESS_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class OpenSite:
+@dataclass(frozen=True, kw_only=True)
+class OpenSite(LocalSite):
     """What a site works with while it answers a message.
 
     Attributes
@@ -39,14 +37,6 @@ class OpenSite:
         The folder of the site's files in this run.
     config : Config
         The run's configuration on this machine.
-    device : Device
-        Where to compute.
-    data : SiteData
-        Its images.
-    split : Split
-        Which of them are for what.
-    training : TrainingSite
-        They, as the training loop reads them.
     nodes : int
         Nodes of the simulation; 0 in a deployment.
     """
@@ -55,10 +45,6 @@ class OpenSite:
     run: str
     own: Path
     config: Config
-    device: Device
-    data: SiteData
-    split: Split
-    training: TrainingSite
     nodes: int
 
     @property
@@ -69,7 +55,7 @@ class OpenSite:
 
     def network(self) -> Network:
         """Build the network as this site sees it, untrained, on the device."""
-        return build_network(self.config, [self.name]).to(self.device.device)
+        return task_network(self.config, [self.name]).to(self.device.device)
 
     def store(self, network: Network) -> PrivateStore:
         """Open the site's private store of this run."""
@@ -91,25 +77,24 @@ def open_identity(identity: Identity, run: str) -> OpenSite:
         If the device is not there.
     """
     config, own = identity.config, identity.own(run)
-    device = choose_device(config)
-    data = open_site(config, identity.site, identity.images)
-    split = split_site(data, config)
-    training = training_site(data, split, device)
-    return OpenSite(identity.site, run, own, config, device, data, split, training, identity.nodes)
+    local = LocalSite.open(config, identity.site, identity.images)
+    return OpenSite(
+        **vars(local), name=identity.site, run=run, own=own, config=config, nodes=identity.nodes
+    )
 
 
 def make_site_info(site: OpenSite) -> SiteInfo:
     """Return the site's answer to a join request."""
-    for warning in (*site.data.warnings, *site.split.warnings):
+    for warning in site.warnings:
         note(site.own, warning)
     return SiteInfo(
         site=site.name,
         fingerprint=code_fingerprint(),
         config=site.config.digest(),
-        layout=layout_of(site.config, site.name).digest(),
+        layout=task_layout(site.config, site.name).digest(),
         class_counts=site.class_counts,
         nodes=site.nodes,
-        leakage=leakage(site.data, site.split),
+        leakage=site.leakage,
     )
 
 

@@ -93,7 +93,7 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
     leaks = ""
     if not problems:
         nothing = np.empty((len(folder.files), 0, 0, 0), np.uint8)
-        data = SiteData(name, nothing, folder.labels, patients, folder.files, folder.classes)
+        data = SiteData(name, nothing, folder.targets, patients, folder.files, folder.classes)
         try:
             for fold in range(config.folds):
                 split = split_site(data, config.changed(fold=fold))

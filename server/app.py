@@ -19,9 +19,9 @@ from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
-from common.models.network import build_network
 from common.models.sharing import pack, shared_layout
 from common.runs.folder import RunFolder, record_end, runs_base
+from common.tasks.task import task_network
 from server.checkpoints import load_checkpoint
 from server.exchange import (
     Exchange,
@@ -73,7 +73,7 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
         log(INFO, text)
         folder.log(text)
 
-    network = build_network(config, config.site_names)
+    network = task_network(config, config.site_names)
     layout, fingerprint = shared_layout(network), code_fingerprint()
     expected = ExpectedSite(fingerprint, config.digest(), layout.digest())
     joining = Joining(grid, folder.path.name, config, expected, say)

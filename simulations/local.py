@@ -13,22 +13,20 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.config.toml_model import key_of
 from common.console.progress import ProgressListener, StepCounter
-from common.data.folds import leakage, split_site
-from common.data.open import open_site
 from common.device import Device, choose_device, limited_threads
 from common.errors import ConfigError
 from common.files import alone_in
-from common.learning.loop import training_site
+from common.learning.local_site import LocalSite
 from common.learning.schedule import Plan, make_plan
-from common.models.network import Network, build_network
+from common.models.network import Network
 from common.models.sharing import private_names, shared_names
 from common.runs.folder import RunFolder, read_run_config, record_end, refuse_taken
 from common.runs.result import TrainingResult, subset_figures
 from common.runs.weights import weights_digest
 from common.signals import stop_between_steps
+from common.tasks.task import task_network
 from simulations.local_rounds import (
     Figures,
-    LocalSite,
     RunContext,
     evaluate,
     load_weights,
@@ -95,7 +93,7 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
     groups = [names] if mode == "pooled" else [(name,) for name in names]
     with limited_threads(config):
         # Built first: a network that cannot be is told before an hour of decoding.
-        network = build_network(config, groups[0])
+        network = task_network(config, groups[0])
         sites = {name: open_local_site(config, name, device, listener) for name in names}
         folder = RunFolder.create(config, mode, base)
         if folder.result.get("status") == "completed":
@@ -108,7 +106,7 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
         ):
             listener.message(f"{folder.path}: {network.description}, on {device.describe()}")
             for site in sites.values():
-                for warning in (*site.data.warnings, *site.split.warnings):
+                for warning in site.warnings:
                     folder.log(warning)
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
             # Nothing is exchanged: a round is what lies between two evaluations.
@@ -116,7 +114,7 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             outcomes = []
             for group in groups:
                 # The first network is built already; the others only when it is their turn.
-                network = network if group is groups[0] else build_network(config, group)
+                network = network if group is groups[0] else task_network(config, group)
                 course = RunContext(
                     folder=folder,
                     config=folder.config,
@@ -167,20 +165,17 @@ def open_local_site(
     SiteError
         If the site is not fit for training.
     """
-    data = open_site(
-        config, name, progress=StepCounter(listener, f"preparing the images of {name}")
-    )
+    counter = StepCounter(listener, f"preparing the images of {name}")
+    site = LocalSite.open(config, name, device=device, progress=counter)
     listener.close()
-    split = split_site(data, config)
-    leaks = leakage(data, split)
+    data, split = site.data, site.split
     listener.message(
         f"{name}: {len(data)} images, {len(split.train)} for training, {len(split.test)} for "
         f"testing{f', {len(split.validation)} for validation' if len(split.validation) else ''}"
     )
-    listener.message(f"  {leaks.sentence()}")
-    for warning in (*data.warnings, *split.warnings):
-        listener.message(f"  {warning}")
-    return LocalSite(data, split, training_site(data, split, device), leaks)
+    for text in (site.leakage.sentence(), *site.warnings):
+        listener.message(f"  {text}")
+    return site
 
 
 def _train_network(
@@ -225,8 +220,11 @@ def _told(course: RunContext, figures: Figures, file: str) -> dict[str, Any]:
                 course.config.class_names,
                 subset,
                 file,
+                [course.sites[name].data.patients[index] for index in said.indices],
+                said.further(),
             )
-            figure = subset_figures(said.labels, said.probabilities, course.config.seed)
+            measured = figures.metrics[name][subset]
+            figure = subset_figures(said.labels, said.probabilities, course.config.seed, measured)
             told.setdefault(name, {})[subset] = figure
     return told
 

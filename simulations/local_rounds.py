@@ -14,12 +14,11 @@ from torch.optim import Optimizer
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
-from common.data.cache import SiteData
-from common.data.folds import Leakage, Split
 from common.device import Device
 from common.files import load_tensors
 from common.learning.evaluation import Predictions, evaluate_site
-from common.learning.loop import StepReport, TrainingSite, make_optimizer, train
+from common.learning.local_site import LocalSite
+from common.learning.loop import StepReport, make_optimizer, train
 from common.learning.schedule import Plan
 from common.models.network import Network
 from common.models.sharing import load_private
@@ -32,16 +31,6 @@ from simulations.local_checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-
-
-@dataclass(frozen=True)
-class LocalSite:
-    """A site of a local run: its images, their split, and who falls on both sides of it."""
-
-    data: SiteData
-    split: Split
-    training: TrainingSite
-    leakage: Leakage
 
 
 @dataclass(frozen=True)

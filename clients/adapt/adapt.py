@@ -32,7 +32,7 @@ from common.config.schema import Config
 from common.device import Device
 from common.errors import RunError
 from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, predict, site_norms
-from common.learning.loop import TrainingSite
+from common.learning.local_site import TrainingSite
 from common.models import dsbn
 from common.models.network import Network, PrivateNetwork
 from common.models.per_site import PerSite
@@ -120,7 +120,7 @@ def unlabelled(name: str, images: torch.Tensor, chosen: NDArray[np.int64]) -> Tr
     chosen : ndarray of int64
         Those to adapt to.
     """
-    return TrainingSite(name, images, torch.zeros(len(images), dtype=torch.int64), chosen)
+    return TrainingSite(name, images, {}, chosen)
 
 
 def adapt_to_site(

@@ -71,6 +71,8 @@ class DataKeys(TomlModel):
     """Comma-separated sites, each 'name' (a folder below data) or 'name=folder'."""
     classes: Annotated[str, Key(Role.IMAGES)] = "non-covid,covid"
     """Comma-separated class folders, the same at every site; of two, the second is positive."""
+    task: Annotated[str, Key(Role.IMAGES)] = "classification"
+    """What is learnt of an image: its class folder, or what else a task of that name says."""
     split: Annotated[Literal["patient", "image"], Key(Role.IMAGES)] = "patient"
     """Unit that a fold keeps together; 'image' is the paper's and can split a patient."""
     folds: Annotated[int, Key(Role.IMAGES)] = Field(4, ge=2, le=20)

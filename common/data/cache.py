@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from common.data.decode import DecodeSettings, decode_file, dicom_patient
-from common.data.folder import SiteFolder
+from common.data.folder import CLASS, SiteFolder
 from common.errors import CheckpointError, RunError, SiteError
 from common.files import locked, read_json, write_json
 
@@ -46,8 +46,8 @@ class SiteData:
         The site.
     images : ndarray of uint8, shape (n, size, size, channels)
         Memory-mapped, read-only.
-    labels : ndarray of int64, shape (n,)
-        Classes, as positions in ``classes``.
+    targets : mapping of str to ndarray, each of shape (n, …)
+        What is to be learnt of each image, as of :class:`common.data.folder.SiteFolder`.
     patients : tuple of (str or None)
         Patient of each image, where known.
     files : tuple of str
@@ -60,11 +60,16 @@ class SiteData:
 
     name: str
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    targets: Mapping[str, NDArray[Any]]
     patients: tuple[str | None, ...]
     files: tuple[str, ...]
     classes: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes, as positions in ``classes``, shape (n,)."""
+        return self.targets[CLASS]
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -121,7 +126,7 @@ def load_site(
     return SiteData(
         folder.name,
         images,
-        folder.labels,
+        folder.targets,
         patients,
         folder.files,
         folder.classes,

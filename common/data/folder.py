@@ -4,15 +4,18 @@ import csv
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import SiteError, one_line
 
-METADATA = "metadata.csv"
+METADATA, PATIENT = "metadata.csv", "patient_id"
+CLASS = "class"
+"""The target that every image has: the folder it lies in."""
 MASKS, LUNG_MASKS = "masks", "masks-lungs"
 """Folders of a site that are no classes: masks of the lesions, and of the lungs."""
 
@@ -31,21 +34,30 @@ class SiteFolder:
         Class folders, in label order.
     files : tuple of str
         Images as POSIX paths below ``root``, sorted.
-    labels : ndarray of int64, shape (files,)
-        Class of each.
+    targets : mapping of str to ndarray, each of shape (files, …)
+        What is to be learnt of each image, by name: its class under :data:`CLASS`, and whatever
+        else the task says (:mod:`common.tasks.task`).
     patients : tuple of (str or None)
         Patient of each, where known.
     warnings : tuple of str
         What a person should know, but what stops nothing.
+    columns : mapping of str to tuple of str
+        Further columns of ``metadata.csv``, a cell an image; '' where nothing is said.
     """
 
     name: str
     root: Path
     classes: tuple[str, ...]
     files: tuple[str, ...]
-    labels: NDArray[np.int64]
+    targets: Mapping[str, NDArray[Any]]
     patients: tuple[str | None, ...]
     warnings: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image, shape (files,)."""
+        return self.targets[CLASS]
 
 
 def read_site(name: str, root: Path, classes: Sequence[str]) -> SiteFolder:
@@ -87,7 +99,8 @@ def inspect_site(
     tuple of str
         A sentence for each problem, naming site and file and saying what to do.
     """
-    empty = SiteFolder(name, root, tuple(classes), (), np.empty(0, np.int64), (), ())
+    nothing = {CLASS: np.empty(0, np.int64)}
+    empty = SiteFolder(name, root, tuple(classes), (), nothing, (), ())
     if not root.is_dir():
         return empty, (
             f"Site '{name}': there is no folder {root}. Expected one with a folder of images for "
@@ -103,10 +116,15 @@ def inspect_site(
     if rows is not None and not row_problems:
         problems += _metadata_problems(name, root, classes, files, rows)
     labels = np.array([classes.index(file.partition("/")[0]) for file in files], dtype=np.int64)
-    patients = tuple((rows or {}).get(file, ("", ""))[1] or None for file in files)
+    told: list[Mapping[str, str]] = [(rows or {}).get(file, {}) for file in files]
+    patients = tuple(row.get(PATIENT) or None for row in told)
+    further = sorted({column for row in told for column in row} - {"file_name", "label", PATIENT})
+    columns = {column: tuple(row.get(column, "") for row in told) for column in further}
     warnings = _class_warnings(name, root, classes) + _patient_warnings(name, files, patients)
     return (
-        SiteFolder(name, root, tuple(classes), tuple(files), labels, patients, warnings),
+        SiteFolder(
+            name, root, tuple(classes), tuple(files), {CLASS: labels}, patients, warnings, columns
+        ),
         tuple(map(one_line, problems)),
     )
 
@@ -181,8 +199,8 @@ def _fault(path: Path) -> str:
     return "is no file but a pipe or a device. Move it away."
 
 
-def _read_metadata(name: str, root: Path) -> tuple[dict[str, tuple[str, str]] | None, list[str]]:
-    """Return file → (label, patient id) and the problems of the table itself."""
+def _read_metadata(name: str, root: Path) -> tuple[dict[str, dict[str, str]] | None, list[str]]:
+    """Return file → cell by column, and the problems of the table itself."""
     path = root / METADATA
     # A link that leads nowhere is no absent table: without its patients a fold would split them.
     if not path.exists() and not path.is_symlink():
@@ -197,12 +215,9 @@ def _read_metadata(name: str, root: Path) -> tuple[dict[str, tuple[str, str]] | 
                     f"Site '{name}': {path} lacks the column '{absent[0]}'. Its first line must "
                     "read file_name,label or file_name,label,patient_id."
                 ]
+            # A line that is longer than the first has cells of no column, under None.
             entries = [
-                (
-                    (row["file_name"] or "").strip(),
-                    (row["label"] or "").strip(),
-                    (row.get("patient_id") or "").strip(),
-                )
+                {column: (row[column] or "").strip() for column in row if column is not None}
                 for row in table
             ]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -210,11 +225,13 @@ def _read_metadata(name: str, root: Path) -> tuple[dict[str, tuple[str, str]] | 
             f"Site '{name}': {path} is not a UTF-8 table of comma-separated values ({error}). "
             "Save it again as CSV UTF-8."
         ]
-    twice = [file for file, count in Counter(file for file, _, _ in entries).items() if count > 1]
+    twice = [
+        file for file, count in Counter(row["file_name"] for row in entries).items() if count > 1
+    ]
     problems = [
         f"Site '{name}': {path} has more than one row for '{file}'. Keep one." for file in twice
     ]
-    return {file: (label, patient) for file, label, patient in entries}, problems
+    return {row["file_name"]: row for row in entries}, problems
 
 
 def _metadata_problems(
@@ -222,11 +239,12 @@ def _metadata_problems(
     root: Path,
     classes: Sequence[str],
     files: Sequence[str],
-    rows: Mapping[str, tuple[str, str]],
+    rows: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
     path, there = root / METADATA, set(files)
     problems = []
-    for file, (label, _) in rows.items():
+    for file, row in rows.items():
+        label = row["label"]
         if label not in classes:
             problems.append(
                 f"Site '{name}': {path} gives '{file}' the label '{label}', which is no class of "

@@ -1,15 +1,19 @@
 """From a configuration and a site's name to its images, whether they lie on disk or are made."""
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from common.config.schema import Config
 from common.config.sections import SYNTHETIC
 from common.data.cache import Progress, SiteData, load_site
 from common.data.decode import DecodeSettings
-from common.data.folder import read_site
+from common.data.folder import SiteFolder, read_site
 from common.errors import ConfigError
 from common.files import locked
 from common.randomness import derive_seed
@@ -38,7 +42,11 @@ def cache_folder(config: Config) -> Path:
 
 
 def open_site(
-    config: Config, name: str, root: Path | None = None, progress: Progress | None = None
+    config: Config,
+    name: str,
+    root: Path | None = None,
+    progress: Progress | None = None,
+    targets: Callable[[SiteFolder], Mapping[str, NDArray[Any]]] | None = None,
 ) -> SiteData:
     """Return a site's decoded images.
 
@@ -53,6 +61,8 @@ def open_site(
         is written into the cache folder the first time.
     progress : callable, optional
         Told how many of how many images are made or decoded.
+    targets : callable, optional
+        What is to be learnt of each image, by a task; without it, its class.
 
     Returns
     -------
@@ -69,6 +79,8 @@ def open_site(
     """
     folder = root or site_root(config, name, progress)
     site = read_site(name, folder, config.class_names)
+    if targets is not None:
+        site = replace(site, targets=targets(site))
     settings = DecodeSettings.from_config(config)
     return load_site(site, settings, cache_folder(config), progress=progress)
 

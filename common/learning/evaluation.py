@@ -1,6 +1,6 @@
 """What a network does at a site: predictions and their metrics, and its running statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,25 +13,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.config.schema import Config
 from common.data.augment import prepare
+from common.data.folder import CLASS
 from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
-from common.learning.loop import TrainingSite
+from common.learning.local_site import TrainingSite
 from common.models.network import Network
 from common.models.per_site import PerSite
 from common.randomness import numpy_generator
-from common.tasks.figures import measure
-
-__all__ = [
-    "EVALUATION_BATCH",
-    "Predictions",
-    "estimate_statistics",
-    "evaluate_site",
-    "in_mode",
-    "measure",
-    "predict",
-    "site_norms",
-]
+from common.tasks.task import task_of
 
 EVALUATION_BATCH = 64
 """Images in a batch that is not trained on; fixed, since batches of other sizes round otherwise."""
@@ -45,15 +35,36 @@ class Predictions:
     ----------
     indices : ndarray of int64, shape (n,)
         The images, as positions in the site's data.
-    labels : ndarray of int64, shape (n,)
-        Their true classes.
-    probabilities : ndarray of float64, shape (n, classes)
-        Softmax of the logits.
+    targets : mapping of str to ndarray, each of shape (n, …)
+        What is true of them.
+    decided : mapping of str to ndarray, each of shape (n, …)
+        What the task makes of the network's outputs; under ``"class"`` the probabilities.
     """
 
     indices: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    targets: Mapping[str, NDArray[Any]]
+    decided: Mapping[str, NDArray[Any]]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """True classes, shape (n,)."""
+        return self.targets[CLASS]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax of the logits, shape (n, classes)."""
+        return self.decided[CLASS]
+
+    def further(self) -> dict[str, NDArray[Any]]:
+        """Return what ``predictions.csv`` holds beside the classes."""
+        held = {"true": self.targets, "decided": self.decided}
+        return {
+            f"{kind}/{name}": values
+            for kind, by_name in held.items()
+            for name, values in by_name.items()
+            # A mask is no column of a table.
+            if name != CLASS and values.ndim <= 2
+        }
 
 
 @contextmanager
@@ -68,11 +79,19 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
             module.training = was
 
 
-@torch.inference_mode()
 def predict(
     network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
 ) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]]]:
-    """Classify and project images of a site in eval mode; no running statistic is touched.
+    """Return :func:`decide`'s probabilities of the classes, shape (n, classes), and projections."""
+    decided, projections = decide(network, site, indices, config, device)
+    return decided[CLASS], projections
+
+
+@torch.inference_mode()
+def decide(
+    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.floating[Any]]]:
+    """Decide on and project images of a site in eval mode; no running statistic is touched.
 
     Parameters
     ----------
@@ -83,15 +102,16 @@ def predict(
     indices : ndarray of int64, shape (n,)
         Which images.
     config : Config
-        Image size.
+        Task and image size.
     device : Device
         Where to compute.
 
     Returns
     -------
-    probabilities : ndarray of float64, shape (n, classes)
-        Softmax of the logits. Under ``variant = 'released'`` the logits are sigmoid values, as
-        the authors' cross entropy has them; the order of two classes' images is the same.
+    decided : mapping of str to ndarray, each of shape (n, …)
+        What the task makes of the outputs; of the classes, the softmax of the logits. Under
+        ``variant = 'released'`` the logits are sigmoid values, as the authors' cross entropy has
+        them; the order of two classes' images is the same.
     projections : ndarray of float32 (float64 if ``precision`` says so), shape (n, size)
         Not normalised.
 
@@ -101,22 +121,24 @@ def predict(
         If the outputs are no longer finite: the weights are broken.
     """
     if not len(indices):
-        return np.empty((0, len(config.class_names))), np.empty((0, config.projection_size), "f4")
-    logits, projections = [], []
+        nothing = np.empty((0, len(config.class_names)))
+        return {CLASS: nothing}, np.empty((0, config.projection_size), "f4")
+    outputs, projections = [], []
     of_site = network.for_site(site.name)
     for start in range(0, len(indices), EVALUATION_BATCH):
         images = _prepared(site, indices[start : start + EVALUATION_BATCH], config, device)
         with device.autocast():
             output = of_site(images)
-        logits.append(output.logits.double())
+        outputs.append(output.heads)
         projections.append(output.projection.to(device.images_dtype))
-    probabilities = torch.cat(logits).softmax(dim=1).cpu().numpy()
-    if not np.isfinite(probabilities).all():
+    together = {name: torch.cat([said[name] for said in outputs]) for name in outputs[0]}
+    decided = task_of(config).decide(together)
+    if not all(np.isfinite(values).all() for values in decided.values()):
         raise RunError(
             f"The network's outputs for the images of {site.name} are no longer finite: its "
             "weights or running statistics are broken. Lower learning-rate, or set clip-norm."
         )
-    return probabilities, torch.cat(projections).cpu().numpy()
+    return decided, torch.cat(projections).cpu().numpy()
 
 
 def _prepared(
@@ -141,16 +163,16 @@ def evaluate_site(
     Returns
     -------
     tuple of dict
-        Figures, as :func:`common.tasks.figures.measure` returns them, and predictions by subset,
+        Figures of the task, by name, and predictions by subset,
         ``"test"`` and ``"validation"``.
     """
     metrics, predictions = {}, {}
     for subset, indices in (("test", split.test), ("validation", split.validation)):
         if len(indices):
-            probabilities, _ = predict(network, site, indices, config, device)
-            labels = site.labels.cpu().numpy()[indices]
-            metrics[subset] = measure(labels, probabilities)
-            predictions[subset] = Predictions(indices, labels, probabilities)
+            decided, _ = decide(network, site, indices, config, device)
+            targets = {name: held.cpu().numpy()[indices] for name, held in site.targets.items()}
+            metrics[subset] = dict(task_of(config).figures(decided, targets))
+            predictions[subset] = Predictions(indices, targets, decided)
     return metrics, predictions
 
 

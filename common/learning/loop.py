@@ -7,23 +7,19 @@ resumed run goes on bit for bit.
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
 from common.config.schema import Config
 from common.data.augment import augment
-from common.data.cache import SiteData
-from common.data.folds import Split
 from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
+from common.learning.local_site import TrainingSite
 from common.learning.objective import Loss, objective
 from common.learning.optimiser import contrastive_weight, learning_rate, make_optimizer
 from common.learning.prototypes import RemotePrototypes
@@ -34,62 +30,14 @@ from common.randomness import seeded_torch, torch_generator
 __all__ = [
     "StepReport",
     "TrainSummary",
-    "TrainingSite",
     "contrastive_weight",
     "learning_rate",
     "make_optimizer",
     "train",
-    "training_site",
 ]
 
 REPORT_SECONDS = 0.5
 """Shortest time between two reports of a step; each makes the processor wait for the device."""
-
-
-@dataclass(frozen=True)
-class TrainingSite:
-    """A site's images as the loop reads them.
-
-    Attributes
-    ----------
-    name : str
-        The site.
-    images : Tensor of uint8, shape (n, size, size, channels)
-        On the GPU as a whole where they fit, else over the memory-mapped cache.
-    labels : Tensor of int64, shape (n,)
-        On the training device.
-    train : ndarray of int64
-        Which of them are for training.
-    """
-
-    name: str
-    images: Tensor
-    labels: Tensor
-    train: NDArray[np.int64]
-
-    def batch(self, indices: NDArray[np.int64], device: Device) -> tuple[Tensor, Tensor]:
-        """Bring some images to the training device.
-
-        Parameters
-        ----------
-        indices : ndarray of int64, shape (b,)
-            Which of the site's images, in which order.
-        device : Device
-            Where to.
-
-        Returns
-        -------
-        tuple of Tensor
-            Images of uint8, (b, size, size, channels), and labels of int64, (b,).
-        """
-        chosen = torch.from_numpy(indices)
-        # index_select: `images[chosen]` is 300 times slower over bytes on the CPU.
-        images = self.images.index_select(0, chosen.to(self.images.device, non_blocking=True))
-        if device.on_gpu and not images.is_cuda:
-            # Only from pinned memory does a copy not hold up the processor.
-            images = images.pin_memory().to(device.device, non_blocking=True)
-        chosen = chosen.to(self.labels.device, non_blocking=True)
-        return images, self.labels.index_select(0, chosen)
 
 
 @dataclass(frozen=True)
@@ -120,28 +68,6 @@ class TrainSummary:
     contrastive: float
     stopped: bool
     next_step: int
-
-
-def training_site(data: SiteData, split: Split, device: Device) -> TrainingSite:
-    """Bring a site's decoded images to where the loop reads them.
-
-    Parameters
-    ----------
-    data : SiteData
-        The memory-mapped cache and labels.
-    split : Split
-        Its training part is trained on.
-    device : Device
-        On a GPU, the whole set is copied there if it takes less than a quarter of the free memory.
-    """
-    with warnings.catch_warnings():
-        # torch has no read-only tensors; nothing here writes to the images.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        images = torch.from_numpy(np.asarray(data.images))
-    if device.on_gpu and images.nbytes < torch.cuda.mem_get_info(device.device)[0] / 4:
-        images = images.to(device.device)
-    labels = torch.from_numpy(np.asarray(data.labels, dtype=np.int64)).to(device.device)
-    return TrainingSite(data.name, images, labels, split.train)
 
 
 def train(
@@ -207,21 +133,21 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total_steps)
-        images, labels, site_slices = _joint_batch(sites, config, device, step)
+        images, targets, site_slices = _joint_batch(sites, config, device, step)
         weight = contrastive_weight(config, step, total_steps)
         # Dropout knows no generator of its own.
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
             with device.autocast():
                 output = network(images, site_slices)
-                batch = Batch(images, labels, site_slices, output)
+                batch = Batch(images, targets, site_slices, output)
                 further = [term(batch) for term in terms]
-            loss = objective(output, labels, config, weight, constants, further)
+            loss = objective(output, targets, config, weight, constants, further)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm:
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
         optimizer.step()
-        account.add(step, loss, len(labels))
+        account.add(step, loss, len(images))
         next_step = step + 1
     # Gradients are as large as the network, and what follows needs none.
     optimizer.zero_grad(set_to_none=True)
@@ -230,19 +156,20 @@ def train(
 
 def _joint_batch(
     sites: Sequence[TrainingSite], config: Config, device: Device, step: int
-) -> tuple[Tensor, Tensor, list[tuple[str, int]]]:
-    """Return images (batch, 3, h, w), labels (batch,) and segments of one step."""
-    images, labels, site_slices = [], [], []
+) -> tuple[Tensor, dict[str, Tensor], list[tuple[str, int]]]:
+    """Return images (batch, 3, h, w), targets (batch, …) and the sites' slices of one step."""
+    images, targets, site_slices = [], [], []
     for site in sites:
         indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name)
-        raw, own_labels = site.batch(indices, device)
+        raw, own_targets = site.batch(indices, device)
         generator = torch_generator(config.seed, site.name, step, "augment")
         scale = (config.crop_scale, config.crop_scale_max)
         images.append(augment(raw, config.image_size, scale, config.flip, generator))
-        labels.append(own_labels)
-        site_slices.append((site.name, len(own_labels)))
+        targets.append(own_targets)
+        site_slices.append((site.name, len(indices)))
     batch = images[0] if len(images) == 1 else torch.cat(images)
-    return batch.to(device.images_dtype), torch.cat(labels), site_slices
+    joint = {name: torch.cat([own[name] for own in targets]) for name in targets[0]}
+    return batch.to(device.images_dtype), joint, site_slices
 
 
 class _Account:

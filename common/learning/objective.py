@@ -5,7 +5,7 @@ pairs are those of the joint batch. Federated, an anchor is an image of the batc
 sites' prototypes stand for the images that the joint batch would hold of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.config.schema import Config
+from common.data.folder import CLASS
 from common.device import at_least_float32
 from common.learning.prototypes import RemotePrototypes
 from common.methods import fedproto
 from common.models import ms_net
 from common.models.network import Output
+from common.tasks.task import task_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Loss:
     total : Tensor, shape ()
         ``cross_entropy + weight · contrastive``; what is differentiated.
     cross_entropy : Tensor, shape ()
-        Detached mean over the batch.
+        Detached: the task's loss, of classes alone their cross entropy, mean over the batch.
     contrastive : Tensor, shape ()
         Detached mean over the ordered positive pairs; 0 where the term is off.
 
@@ -116,22 +118,22 @@ def _log_sum(logits: Tensor, weights: Tensor) -> Tensor:
 
 def objective(
     output: Output,
-    labels: Tensor,
+    targets: Mapping[str, Tensor],
     config: Config,
     weight: float,
     constants: RemotePrototypes | None = None,
     terms: Sequence[Tensor] = (),
 ) -> Loss:
-    """Return cross entropy + weight · contrastive for one batch, and what a compared method adds.
+    """Return the task's loss + weight · contrastive for one batch, and what a method adds.
 
     Parameters
     ----------
     output : Output
         Of the network, for the whole (joint) batch.
-    labels : Tensor, shape (batch,)
-        Classes.
+    targets : mapping of str to Tensor, each of shape (batch, …)
+        What is to be learnt of each image; its class is what the contrastive term compares.
     config : Config
-        Temperature and denominator.
+        Task, temperature and denominator.
     weight : float
         The contrastive term's weight at this step; 0 leaves it out.
     constants : RemotePrototypes, optional
@@ -139,7 +141,8 @@ def objective(
     terms : sequence of Tensor, shape ()
         What is added as it is.
     """
-    cross_entropy = F.cross_entropy(at_least_float32(output.logits), labels)
+    labels = targets[CLASS]
+    cross_entropy = task_of(config).loss(output.heads, targets)
     total, term = cross_entropy, torch.zeros_like(cross_entropy)
     if weight:
         term = contrastive(

@@ -1,6 +1,6 @@
 """A further term of a site's objective, as some methods add one to each step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,8 +16,8 @@ class Batch(NamedTuple):
     ----------
     images : Tensor, shape (batch, 3, height, width)
         As the network got them.
-    labels : Tensor, shape (batch,)
-        Their classes.
+    targets : mapping of str to Tensor, each of shape (batch, …)
+        What is to be learnt of each.
     site_slices : sequence of (str, int)
         Whose they are.
     output : Output
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     """
 
     images: Tensor
-    labels: Tensor
+    targets: Mapping[str, Tensor]
     site_slices: SiteSlices
     output: Output
 

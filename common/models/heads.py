@@ -4,8 +4,11 @@ from collections import OrderedDict
 
 from torch import nn
 
+from common.config.schema import Config
 from common.models.backbones.covidnet import scaled
 
+TORCHVISION = "torchvision:"
+"""How the name of a torchvision classifier begins, where it is a backbone."""
 HIDDEN = (1024, 256)
 """Widths of the two dense layers, at width 1."""
 
@@ -47,6 +50,16 @@ class ClassificationHead(nn.Sequential):
         if sigmoid:
             layers["sigmoid"] = nn.Sigmoid()
         super().__init__(layers)
+
+
+def class_head(config: Config, embedding: int) -> nn.Module:
+    """Return the head of a configuration's classes, freshly initialised: embedding → logits."""
+    classes = len(config.class_names)
+    if config.backbone.startswith(TORCHVISION):
+        return nn.Linear(embedding, classes)
+    redesigned = config.backbone == "covidnet"
+    sigmoid = redesigned and config.variant == "released"
+    return ClassificationHead(embedding, classes, config.width, redesigned, sigmoid)
 
 
 class ProjectionHead(nn.Sequential):

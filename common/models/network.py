@@ -1,6 +1,6 @@
 """The network of a run: backbone, classification head, projection head, and their sites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,16 +9,18 @@ from torch import Tensor, nn
 
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
+from common.data.folder import CLASS
 from common.errors import ConfigError
 from common.models import adapters, dsbn, ms_net, pretrained
 from common.models import per_site as own
 from common.models.backbones.covidnet import CovidNet, feature_size, scaled
 from common.models.backbones.original import OriginalCovidNet, PooledMap
-from common.models.heads import ClassificationHead, ProjectionHead
+from common.models.heads import TORCHVISION, ProjectionHead, class_head
 from common.models.sharing import Layout, shared_layout
 from common.randomness import seeded_torch
 
-TORCHVISION = "torchvision:"
+Heads = Callable[[int], Mapping[str, nn.Module]]
+"""From the width of the embedding to heads by the name of their target."""
 
 
 class Output(NamedTuple):
@@ -35,12 +37,20 @@ class Output(NamedTuple):
         Their image under the projection head, not normalised.
     auxiliary : Tensor, shape (batch, classes), or None
         Logits of each image's site's own branch, where there are such branches.
+    others : mapping of str to Tensor, each of shape (batch, …)
+        What further heads say, by the name of their target.
     """
 
     logits: Tensor
     embedding: Tensor
     projection: Tensor
     auxiliary: Tensor | None = None
+    others: Mapping[str, Tensor] = {}
+
+    @property
+    def heads(self) -> dict[str, Tensor]:
+        """What every head says, by the name of its target."""
+        return {CLASS: self.logits, **self.others}
 
 
 class Network(nn.Module):
@@ -62,6 +72,8 @@ class Network(nn.Module):
         What the network is, for reports and errors.
     auxiliary : mapping of str to Module, optional
         Every site's own branch, embedding → logits (:mod:`common.models.ms_net`).
+    others : mapping of str to Module, optional
+        Heads of further targets, embedding → (batch, …).
     """
 
     def __init__(
@@ -73,6 +85,7 @@ class Network(nn.Module):
         own_normalisation: bool,
         description: str,
         auxiliary: Mapping[str, nn.Module] | None = None,
+        others: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.projection = backbone, head, projection
@@ -80,6 +93,7 @@ class Network(nn.Module):
         self.description = description
         self.routing = own.SiteRouting()
         self.auxiliary = own.PerSite(auxiliary, self.routing) if auxiliary else None
+        self.others = nn.ModuleDict(others or {})
         if own_normalisation:
             dsbn.convert(self, self.sites, self.routing)
         else:
@@ -104,7 +118,8 @@ class Network(nn.Module):
         self.routing.segments = tuple(site_slices)
         embedding = self.backbone(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
-        return Output(self.head(embedding), embedding, self.projection(embedding), branch)
+        others = {name: head(embedding) for name, head in self.others.items()}
+        return Output(self.head(embedding), embedding, self.projection(embedding), branch, others)
 
     def for_site(self, site: str) -> "SiteNetwork":
         """Return the network as one site has it, in eval mode, for inference.
@@ -120,8 +135,8 @@ class Network(nn.Module):
             If the network does not know the site.
         """
         own.check_segments([(site, 1)], self.sites, 1)
-        parts = (own.of_site(part, site) for part in (self.backbone, self.head, self.projection))
-        return SiteNetwork(*parts)
+        parts = (self.backbone, self.head, self.projection, self.others)
+        return SiteNetwork(*(own.of_site(part, site) for part in parts))
 
     def add_site(self, site: str, like: str | None = None) -> None:
         """Give a further site its own modules; see :func:`common.models.per_site.add_site`."""
@@ -130,7 +145,7 @@ class Network(nn.Module):
 
 
 class SiteNetwork(nn.Module):
-    """A plain network of one site: images → logits, embedding and projection.
+    """A plain network of one site: images → what its heads say, embedding and projection.
 
     It keeps no state between calls, so that threads can share it, and PyTorch can export it. Its
     tensors are those of the network that it was made of, so it follows what that learns; its mode
@@ -138,19 +153,23 @@ class SiteNetwork(nn.Module):
 
     Parameters
     ----------
-    backbone, head, projection : Module
-        Without any choice between sites.
+    backbone, head, projection, others : Module
+        Those of the network, without any choice between sites.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, projection: nn.Module) -> None:
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, projection: nn.Module, others: nn.Module
+    ) -> None:
         super().__init__()
         self.backbone, self.head, self.projection = backbone, head, projection
+        self.others = others
         self.eval()
 
     def forward(self, images: Tensor) -> Output:
         """Classify and project images, shape (batch, 3, height, width)."""
         embedding = self.backbone(images)
-        return Output(self.head(embedding), embedding, self.projection(embedding))
+        others = {name: head(embedding) for name, head in self.others.named_children()}
+        return Output(self.head(embedding), embedding, self.projection(embedding), None, others)
 
 
 class PrivateNetwork(Network):
@@ -159,7 +178,7 @@ class PrivateNetwork(Network):
     private = True
 
 
-def build_network(config: Config, sites: Sequence[str]) -> Network:
+def build_network(config: Config, sites: Sequence[str], heads: Heads | None = None) -> Network:
     """Build the network that a configuration describes.
 
     Its shared weights depend on the configuration alone: whatever ``sites``, they are the same.
@@ -170,6 +189,8 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
         Backbone, variant, width, normalisation, projection, seed, precision and pretrained.
     sites : sequence of str
         The sites that this network will see: one at a hospital, all in pooled training.
+    heads : callable, optional
+        Makes a task's heads, that of the class among them; without it, there is that one alone.
 
     Returns
     -------
@@ -191,10 +212,14 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
     if not sites or len(set(sites)) < len(sites):
         raise ConfigError(f"A network needs sites of different names; found {list(sites)}.")
     with seeded_torch(config.seed, "network"):
-        backbone, head, projection = _parts(config)
-    weights = sum(p.numel() for part in (backbone, head, projection) for p in part.parameters())
+        backbone, embedding = _backbone(config)
+        made = dict(heads(embedding) if heads else {CLASS: class_head(config, embedding)})
+        projection = _projection(config, backbone, embedding)
+    parts = (backbone, *made.values(), projection)
+    weights = sum(p.numel() for part in parts for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
     kind = PrivateNetwork if config.exchange == "prototypes" else Network
+    head = made.pop(CLASS)
     network = kind(
         backbone,
         head,
@@ -204,6 +229,7 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
         f"{config.backbone}{variant}, width {config.width:g}, "
         f"{len(config.class_names)} classes, {weights / 1e6:.1f} million weights",
         ms_net.branches(head, sites, config.seed) if config.auxiliary else None,
+        made,
     )
     if config.adapters != "none":
         adapters.adapt(network.backbone, sites, network.routing, config.adapters)
@@ -216,35 +242,34 @@ def build_network(config: Config, sites: Sequence[str]) -> Network:
     return network
 
 
-def layout_of(config: Config, site: str) -> Layout:
+def layout_of(config: Config, site: str, heads: Heads | None = None) -> Layout:
     """Return the layout of the shared tensors of a configuration's network, without its weights.
 
     Parameters
     ----------
-    config : Config
+    config, heads
         As for :func:`build_network`; what it starts from is not read.
     site : str
         Any site: the layout is the same at all of them.
     """
     # On the device "meta" there are shapes and no values: a quarter of a second instead of two.
     with torch.device("meta"):
-        return shared_layout(build_network(config.changed(pretrained=""), [site]))
+        return shared_layout(build_network(config.changed(pretrained=""), [site], heads))
 
 
-def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return backbone, classification head and projection head, freshly initialised."""
-    classes, width = len(config.class_names), config.width
-    hidden, size = scaled(config.projection_hidden, width), config.projection_size
+def _backbone(config: Config) -> tuple[nn.Module, int]:
+    """Return a backbone, freshly initialised, and the width of its embedding."""
     if config.backbone.startswith(TORCHVISION):
-        if width != 1:
-            raise ConfigError(f"width = {width:g} is for COVID-Net; torchvision's have their own.")
+        if config.width != 1:
+            raise ConfigError(
+                f"width = {config.width:g} is for COVID-Net; torchvision's have their own."
+            )
         # A second and 90 MB of every process that imports this file for another network.
         from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 
         name = config.backbone.removeprefix(TORCHVISION)
-        other = TorchvisionBackbone(name, classes, config.image_size)
-        head = nn.Linear(other.embedding, classes)
-        return other, head, ProjectionHead(other.embedding, hidden, size)
+        other = TorchvisionBackbone(name, len(config.class_names), config.image_size)
+        return other, other.embedding
     if config.backbone not in ("covidnet", "covidnet-original"):
         raise ConfigError(
             f"backbone is '{config.backbone}', but it must be 'covidnet', 'covidnet-original' or "
@@ -253,17 +278,16 @@ def _parts(config: Config) -> tuple[nn.Module, nn.Module, nn.Module]:
     if feature_size(config.image_size) < 1:
         raise ConfigError(f"image-size is {config.image_size}; COVID-Net needs at least 31.")
     if config.backbone == "covidnet":
-        released = config.variant == "released"
-        backbone = CovidNet(width, config.variant)
-        return (
-            backbone,
-            ClassificationHead(backbone.embedding, classes, width, sigmoid=released),
-            ProjectionHead(backbone.embedding, hidden, size),
-        )
-    original = OriginalCovidNet(config.image_size, width)
-    pooled = PooledMap(original.map_shape)
-    return (
-        original,
-        ClassificationHead(original.embedding, classes, width, normalised=False),
-        nn.Sequential(pooled, ProjectionHead(pooled.embedding, hidden, size)),
-    )
+        covidnet = CovidNet(config.width, config.variant)
+        return covidnet, covidnet.embedding
+    original = OriginalCovidNet(config.image_size, config.width)
+    return original, original.embedding
+
+
+def _projection(config: Config, backbone: nn.Module, embedding: int) -> nn.Module:
+    """Return a projection head, freshly initialised."""
+    hidden, size = scaled(config.projection_hidden, config.width), config.projection_size
+    if isinstance(backbone, OriginalCovidNet):
+        pooled = PooledMap(backbone.map_shape)
+        return nn.Sequential(pooled, ProjectionHead(pooled.embedding, hidden, size))
+    return ProjectionHead(embedding, hidden, size)

@@ -238,6 +238,8 @@ class RunFolder:
         classes: Sequence[str],
         subset: str,
         name: str = "predictions.csv",
+        patients: Sequence[str | None] = (),
+        further: "Mapping[str, np.ndarray[Any, Any]] | None" = None,
     ) -> None:
         """Write one site's predictions of one subset; other subsets' stay.
 
@@ -257,6 +259,8 @@ class RunFolder:
             ``"test"`` or ``"validation"``.
         name : str
             The file's name.
+        patients, further
+            As for :func:`common.runs.tables.write_predictions`.
 
         Raises
         ------
@@ -264,7 +268,7 @@ class RunFolder:
             If the file cannot be written.
         """
         path = self.site(site) / name
-        write_predictions(path, files, labels, probabilities, classes, subset)
+        write_predictions(path, files, labels, probabilities, classes, subset, patients, further)
 
     def save_shared(
         self, network: Network, name: str = "shared.safetensors", site: str | None = None

@@ -87,8 +87,11 @@ def write_result(run: Path, result: Mapping[str, Any]) -> None:
 
 
 def subset_figures(
-    labels: NDArray[Any], probabilities: NDArray[Any], seed: int
-) -> dict[str, float | int]:
+    labels: NDArray[Any],
+    probabilities: NDArray[Any],
+    seed: int,
+    figures: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Return what ``result.json`` says of one site's subset.
 
     Parameters
@@ -99,6 +102,8 @@ def subset_figures(
         (n, classes) predicted probabilities.
     seed : int
         Seed of the bootstrap.
+    figures : mapping of str to float, optional
+        What a task measured; without it, those of a classification.
 
     Returns
     -------
@@ -107,7 +112,8 @@ def subset_figures(
         the 95 % percentile bootstrap interval of the AUC.
     """
     interval = auc_interval(labels, probabilities, seed)
-    return measure(labels, probabilities) | dict(zip(AUC_BOUNDS, interval, strict=True))
+    told = measure(labels, probabilities) if figures is None else dict(figures)
+    return told | dict(zip(AUC_BOUNDS, interval, strict=True))
 
 
 def differing_keys(stored: Config, wanted: Config) -> list[str]:

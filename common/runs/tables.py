@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,6 +17,7 @@ from common.files import write_atomic
 from common.tasks.figures import NAMES
 
 NAN = math.nan
+PATIENT = "patient"
 
 
 @dataclass(frozen=True)
@@ -140,12 +141,18 @@ class PredictionsTable:
         (n, classes)
     classes : tuple of str
         Names of the classes, in label order.
+    patients : tuple of (str or None)
+        (n,) patient of each image, where known.
+    further : mapping of str to ndarray of float64
+        (n,) each: what further targets are (``true/…``), and what was decided (``decided/…``).
     """
 
     files: tuple[str, ...]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     classes: tuple[str, ...]
+    patients: tuple[str | None, ...] = ()
+    further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def positive(self) -> NDArray[np.float64]:
@@ -168,6 +175,8 @@ class PredictionsTable:
             files=tuple(self.files[place] for place in order),
             labels=self.labels[order],
             probabilities=self.probabilities[order],
+            patients=tuple(self.patients[place] for place in order) if self.patients else (),
+            further={name: values[order] for name, values in self.further.items()},
         )
 
 
@@ -178,19 +187,37 @@ def write_predictions(
     probabilities: NDArray[Any],
     classes: Sequence[str],
     subset: str,
+    patients: Sequence[str | None] = (),
+    further: Mapping[str, NDArray[Any]] | None = None,
 ) -> None:
     """Write one subset's predictions, atomically; rows of other subsets stay.
 
-    Columns: ``file``, ``label`` (the class's name), ``subset``, then one column a class.
+    Columns: ``file``, ``patient``, ``label`` (the class's name), ``subset``, then one column a
+    class, then those of further targets, whose names hold a slash as no class's does.
+
+    Parameters
+    ----------
+    path : Path
+        The table.
+    files, labels, probabilities, classes, patients
+        As of :class:`PredictionsTable`.
+    subset : str
+        Which.
+    further : mapping of str to ndarray, optional
+        (n,) or (n, values) each: a column, or one a value.
     """
-    header = ["file", "label", "subset", *classes]
+    columns = dict(_columns(further or {}))
+    header = ["file", PATIENT, "label", "subset", *classes, *columns]
+    patients = patients or [None] * len(files)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     if path.exists():
-        writer.writerows(row for row in _kept(path, len(header)) if row[2] != subset)
-    for file, label, row in zip(files, labels, probabilities, strict=True):
-        writer.writerow([file, classes[int(label)], subset, *(repr(float(p)) for p in row)])
+        writer.writerows(row for row in _kept(path, header) if row[3] != subset)
+    values = [*np.asarray(probabilities).T, *columns.values()]
+    for file, who, label, *row in zip(files, patients, labels, *values, strict=True):
+        numbers = (repr(float(value)) for value in row)
+        writer.writerow([file, who or "", classes[int(label)], subset, *numbers])
     write_atomic(path, text.getvalue().encode())
 
 
@@ -204,24 +231,42 @@ def read_predictions(path: Path, subset: str) -> PredictionsTable:
     """
     try:
         header, *rows = _rows(path)
-        classes = tuple(header[3:])
-        chosen = [row for row in rows if row[2] == subset]
-        labels = [classes.index(row[1]) for row in chosen]
-        probabilities = [[float(value) for value in row[3:]] for row in chosen]
+        # A table of before patients were written has none.
+        known = header[1:2] == [PATIENT]
+        first = 4 if known else 3
+        classes = tuple(name for name in header[first:] if "/" not in name)
+        chosen = [row for row in rows if row[first - 1] == subset]
+        values = np.array([[float(cell) for cell in row[first:]] for row in chosen], np.float64)
+        values = values.reshape(len(chosen), len(header) - first)
         return PredictionsTable(
             files=tuple(row[0] for row in chosen),
-            labels=np.array(labels, dtype=np.int64),
-            probabilities=np.array(probabilities, np.float64).reshape(len(chosen), len(classes)),
+            labels=np.array([classes.index(row[first - 2]) for row in chosen], dtype=np.int64),
+            probabilities=np.ascontiguousarray(values[:, : len(classes)]),
             classes=classes,
+            patients=tuple(row[1] or None for row in chosen) if known else (),
+            further={
+                name: values[:, place]
+                for place, name in enumerate(header[first:])
+                if place >= len(classes)
+            },
         )
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise CheckpointError(f"Cannot read the predictions in {path}: {error}.") from error
 
 
-def _kept(path: Path, columns: int) -> list[list[str]]:
+def _columns(further: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name, values in further.items():
+        if values.ndim == 1:
+            yield name, values
+        else:
+            yield from ((f"{name}/{place}", column) for place, column in enumerate(values.T))
+
+
+def _kept(path: Path, header: list[str]) -> list[list[str]]:
     """Return the rows of a table; what is damaged is not worth a run's last step."""
     try:
-        return [row for row in _rows(path)[1:] if len(row) == columns]
+        first, *rows = _rows(path)
+        return [row for row in rows if first == header and len(row) == len(header)]
     except (OSError, ValueError, csv.Error):
         return []
 

@@ -16,9 +16,10 @@ from common.config.schema import Config
 from common.errors import CheckpointError, RunError, StoreError
 from common.files import load_tensors, save_tensors
 from common.models import dsbn
-from common.models.network import Network, build_network
+from common.models.network import Network
 from common.models.released import refuse_misfits
 from common.models.sharing import load_private, private_state, shared_names
+from common.tasks.task import task_network
 
 Which = Literal["final", "best"]
 
@@ -110,7 +111,7 @@ def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Netw
         if not path.exists():
             raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
     # The run's own weights replace whatever it started from, which may be gone by now.
-    network = build_network(config.changed(pretrained=""), [site])
+    network = task_network(config.changed(pretrained=""), [site])
     load_shared(shared, network)
     if not trained and config.normalisation == "shared":
         dsbn.part_shared(network, network.sites, network.routing)
@@ -148,7 +149,7 @@ def load_whole_network(run: Path, which: Which = "final") -> tuple[Network, Conf
     for path in (shared, *privates):
         if not path.exists():
             raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
-    network = build_network(config.changed(pretrained=""), config.site_names)
+    network = task_network(config.changed(pretrained=""), config.site_names)
     load_shared(shared, network)
     for path in privates:
         _load_private(path, network)

@@ -27,10 +27,11 @@ from common.device import choose_device
 from common.errors import RunError
 from common.formatting.numbers import decimal
 from common.learning.evaluation import estimate_statistics, predict
-from common.learning.loop import training_site
-from common.models.network import Network, build_network
+from common.learning.local_site import LocalSite
+from common.models.network import Network
 from common.randomness import numpy_generator
 from common.runs.weights import load_run_network
+from common.tasks.task import task_network
 from simulations.report.records import RunRecord
 
 When = Literal["before", "after"]
@@ -62,10 +63,9 @@ def network_of(record: RunRecord, data: SiteData, when: When) -> Network:
         network, config = load_run_network(record.path, data.name, record.weights)
         return network.to(choose_device(config).device)
     config = record.config
-    device = choose_device(config)
-    network = build_network(config, [data.name]).to(device.device)
-    site = training_site(data, split_site(data, config), device)
-    estimate_statistics(network, site, config, device)
+    local = LocalSite.of(data, config)
+    network = task_network(config, [data.name]).to(local.device.device)
+    estimate_statistics(network, local.training, config, local.device)
     return network
 
 
@@ -179,10 +179,10 @@ def _project(
     record: RunRecord, data: SiteData, indices: NDArray[np.int64], when: When
 ) -> NDArray[np.float64]:
     """Return projections (n, size) of unit length."""
-    device = choose_device(record.config)
-    site = training_site(data, split_site(data, record.config), device)
+    local = LocalSite.of(data, record.config)
     network = network_of(record, data, when)
-    vectors = predict(network, site, indices, record.config, device)[1].astype(np.float64)
+    _, found = predict(network, local.training, indices, record.config, local.device)
+    vectors = found.astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))
 

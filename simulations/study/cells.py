@@ -16,6 +16,7 @@ from typing import Any, Literal
 from common.config.schema import Config, keys_of
 from common.config.sections import Role
 from common.data.cache import SiteData
+from common.data.folder import CLASS
 from common.errors import CheckpointError, XsiteError
 from common.exchange.fingerprint import code_fingerprint
 from common.files import read_json, write_json
@@ -70,11 +71,13 @@ def site_digest(site: SiteData) -> str:
     Parameters
     ----------
     site : SiteData
-        Decoded; images, labels, patients and the files' names count.
+        Decoded; images, targets, patients and the files' names count.
     """
     digest = hashlib.sha256()
     about = [site.files, site.labels.tolist(), site.patients, site.classes, site.images.shape]
     digest.update(json.dumps(about).encode())
+    for name in sorted(site.targets.keys() - {CLASS}):
+        digest.update(name.encode() + site.targets[name].tobytes())
     for start in range(0, len(site), 256):
         digest.update(site.images[start : start + 256].tobytes())
     return digest.hexdigest()

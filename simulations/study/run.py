@@ -14,6 +14,7 @@ from common.errors import RunError
 from common.files import alone_in
 from common.formatting.numbers import duration, percent, size
 from common.runs.folder import clear_unbegun
+from common.tasks.task import task_of
 from simulations.report.records import read_record
 from simulations.runtime.processes import terminable
 from simulations.study.cells import (
@@ -100,7 +101,7 @@ def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Stu
     digests, sites = {}, {}
     for name in plan.config.site_names:
         counter = StepCounter(listener, f"preparing the images of {name}")
-        site = open_site(plan.config, name, progress=counter)
+        site = open_site(plan.config, name, None, counter, task_of(plan.config).targets)
         listener.close()
         sites[name], digests[name] = site, site_digest(site)
         for fold in plan.folds:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from common.config.load import make_config
 from common.config.schema import Config
+from common.data.folder import CLASS
 from common.device import Device
-from common.learning.loop import TrainingSite
+from common.learning.local_site import TrainingSite
 from common.models.network import Network
 from common.randomness import numpy_generator, seeded_torch
 
@@ -63,7 +64,7 @@ def site(name: str, images: int = 40, balance: float = 0.5, size: int = 18) -> T
     return TrainingSite(
         name,
         torch.from_numpy(pixels.astype(np.uint8)),
-        torch.from_numpy(labels),
+        {CLASS: torch.from_numpy(labels)},
         np.arange(images, dtype=np.int64),
     )
 

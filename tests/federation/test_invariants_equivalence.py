@@ -8,21 +8,18 @@ import torch
 from torch import Tensor
 
 from common.config.schema import Config
-from common.data.folds import split_site
-from common.data.open import open_site
 from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
 from common.files import load_tensors
-from common.learning.loop import TrainingSite, make_optimizer, train, training_site
+from common.learning.local_site import LocalSite, TrainingSite
+from common.learning.loop import make_optimizer, train
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 
 
 def open_sites(config: Config) -> list[TrainingSite]:
-    device = choose_device(config)
-    data = [open_site(config, name) for name in config.site_names]
-    return [training_site(one, split_site(one, config), device) for one in data]
+    return [LocalSite.open(config, name).training for name in config.site_names]
 
 
 def train_together(config: Config, private_factor: float = 1.0) -> Network:

@@ -15,12 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.schema import Config
-from common.data.cache import SiteData
-from common.data.folds import Split, split_site
-from common.data.open import open_site
-from common.device import Device, choose_device
 from common.learning.evaluation import estimate_statistics, predict
-from common.learning.loop import TrainingSite, make_optimizer, train, training_site
+from common.learning.local_site import LocalSite
+from common.learning.loop import make_optimizer, train
 from common.learning.schedule import make_plan
 from common.models.network import Network, build_network
 from common.models.sharing import pack, unpack
@@ -31,26 +28,11 @@ from simulations.evidence.attacks.scores import Scored
 Scores = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(LocalSite):
     """The hospital whose images are asked about.
 
-    Attributes
-    ----------
-    data : SiteData
-        Its images.
-    split : Split
-        Its training images are the members, its test images the others.
-    site : TrainingSite
-        They, as networks read them.
-    device : Device
-        Where to compute.
+    The images of its training part are the members, those of its test part the others.
     """
-
-    data: SiteData
-    split: Split
-    site: TrainingSite
-    device: Device
 
     @property
     def candidates(self) -> NDArray[np.int64]:
@@ -64,17 +46,9 @@ class Target:
         return Scored(scores, members, patients)
 
 
-def open_target(config: Config, name: str) -> Target:
-    """Open the hospital that is attacked."""
-    device = choose_device(config)
-    data = open_site(config, name)
-    split = split_site(data, config)
-    return Target(data, split, training_site(data, split, device), device)
-
-
 def with_own_normalisation(run: Path, target: Target) -> Network:
     """Return the released network with the hospital's own normalisation."""
-    return load_run_network(run, target.site.name)[0]
+    return load_run_network(run, target.training.name)[0]
 
 
 def without_normalisation(run: Path, target: Target, config: Config) -> Network:
@@ -82,7 +56,7 @@ def without_normalisation(run: Path, target: Target, config: Config) -> Network:
 
     Its affine parameters are the initial ones: nothing that is released tells the hospital's.
     """
-    network = build_network(config, [target.site.name])
+    network = build_network(config, [target.training.name])
     load_shared(run / "shared.safetensors", network)
     return _estimated(network, target, config)
 
@@ -90,12 +64,14 @@ def without_normalisation(run: Path, target: Target, config: Config) -> Network:
 def with_anothers_normalisation(run: Path, other: str, target: Target, config: Config) -> Network:
     """Return the network as another hospital of the run has it, estimated on the candidates."""
     network = load_run_network(run, other)[0]
-    return _estimated(network, replace(target, site=replace(target.site, name=other)), config)
+    return _estimated(
+        network, replace(target, training=replace(target.training, name=other)), config
+    )
 
 
 def _estimated(network: Network, target: Target, config: Config) -> Network:
     estimate_statistics(
-        network, replace(target.site, train=target.candidates), config, target.device
+        network, replace(target.training, train=target.candidates), config, target.device
     )
     return network
 
@@ -112,7 +88,7 @@ def confidence(network: Network, target: Target, config: Config) -> Scores:
     config : Config
         Image size.
     """
-    site = replace(target.site, name=network.sites[0])
+    site = replace(target.training, name=network.sites[0])
     probabilities, _ = predict(network, site, target.candidates, config, target.device)
     labels = target.data.labels[target.candidates]
     rows = np.arange(len(labels))
@@ -174,7 +150,7 @@ def train_shadows(
     half = _halves(target, count, config.seed)
     told: dict[str, list[Scores]] = {"own": [], "estimated": []}
     for number, chosen in enumerate(half):
-        site = replace(target.site, train=target.candidates[chosen])
+        site = replace(target.training, train=target.candidates[chosen])
         network = build_network(config, [site.name])
         steps = make_plan(config, [len(target.split.train)]).total_steps
         optimizer = make_optimizer(network, config)
@@ -219,7 +195,7 @@ def likelihood_attack(confidences: Scores, shadows: Shadows, view: str) -> Score
 
 def untrained(target: Target, config: Config) -> Network:
     """Return the network before any training, the control: it can know of no member."""
-    return _estimated(build_network(config, [target.site.name]), target, config)
+    return _estimated(build_network(config, [target.training.name]), target, config)
 
 
 def settings(**values: Any) -> dict[str, Any]:

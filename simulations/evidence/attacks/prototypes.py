@@ -85,9 +85,9 @@ def send(
         generator.permutation(part[labels[part] == label])[:images]
         for part in (target.split.train, target.split.test)
     )
-    _, projections = predict(network, target.site, behind, config, target.device)
+    _, projections = predict(network, target.training, behind, config, target.device)
     made = make_prototypes(
-        target.site.name, torch.from_numpy(projections), torch.from_numpy(labels[behind]), 1
+        target.training.name, torch.from_numpy(projections), torch.from_numpy(labels[behind]), 1
     )
     return SentPrototypes(_noisy(made, noise).vectors[0], behind, others)
 
@@ -139,7 +139,7 @@ def invert_prototypes(
 def candidate_auc(network: Network, target: Target, config: Config, sent: SentPrototypes) -> float:
     """Return how well the cosine to a prototype tells the images behind it from others."""
     both = np.concatenate([sent.behind, sent.others])
-    _, projections = predict(network, target.site, both, config, target.device)
+    _, projections = predict(network, target.training, both, config, target.device)
     unit = projections / np.maximum(np.linalg.norm(projections, axis=1, keepdims=True), 1e-12)
     cosines = np.asarray(unit @ sent.vector, dtype=np.float64)
     return auc(cosines[: len(sent.behind)], cosines[len(sent.behind) :])

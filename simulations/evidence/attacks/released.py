@@ -16,7 +16,6 @@ from simulations.evidence.attacks.membership import (
     Target,
     confidence,
     likelihood_attack,
-    open_target,
     settings,
     threshold_attack,
     train_shadows,
@@ -131,7 +130,7 @@ def run_membership(
     """
     config = made[0].config
     victim, other = config.site_names[:2]
-    target = open_target(config, victim)
+    target = Target.open(config, victim)
     shadows = train_shadows(target, config, size.shadows, progress)
     rows: list[tuple[str, ...]] = []
     best: dict[str, tuple[float, str]] = {}

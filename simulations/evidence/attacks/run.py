@@ -24,7 +24,7 @@ from common.files import write_atomic
 from common.formatting.numbers import duration
 from common.runs.result import read_result
 from simulations.evidence.attacks.findings import Findings, markdown
-from simulations.evidence.attacks.membership import open_target, with_own_normalisation
+from simulations.evidence.attacks.membership import Target, with_own_normalisation
 from simulations.evidence.attacks.plan import QUICK, AttackSize
 from simulations.evidence.attacks.poisoning import findings as told_of_poisoning
 from simulations.evidence.attacks.poisoning import kept, parse_names, run_poisoning
@@ -85,7 +85,7 @@ def attack(
 
 
 def _of_prototypes(made: ReleasedWeights, size: AttackSize, listener: ProgressListener) -> Findings:
-    target = open_target(made.config, SITES[0])
+    target = Target.open(made.config, SITES[0])
     network = with_own_normalisation(made.run, target)
     progress = StepCounter(listener, "prototype inversion")
     table = run_prototypes(

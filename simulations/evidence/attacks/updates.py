@@ -18,11 +18,11 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.data.cache import SiteData
-from common.data.folds import Split, split_site
-from common.data.open import open_site
+from common.data.folds import Split
 from common.device import choose_device
 from common.formatting.numbers import decimal
-from common.learning.loop import train, training_site
+from common.learning.local_site import LocalSite, training_site
+from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
 from common.randomness import numpy_generator
@@ -129,14 +129,12 @@ def make_victim(folder: Path, site: str, images: Path, seed: int) -> Victim:
     config = small_config(
         folder, {site: images}, seed, image_size=SIZE, cache_size=0, alpha=0.0, folds=2
     )
-    device = choose_device(config)
-    data = open_site(config, site)
-    split = split_site(data, config)
-    fresh = small_network(SIZE, len(data.classes), site, PROJECTION, seed)
-    warm = copy.deepcopy(fresh)
-    own, steps = training_site(data, split, device), WARM_STEPS
-    train(warm, make_optimizer(warm, config), [own], config, device, range(steps), steps)
-    return Victim(config, data, split, fresh, warm)
+    local = LocalSite.open(config, site)
+    fresh = small_network(SIZE, len(local.data.classes), site, PROJECTION, seed)
+    warm, steps = copy.deepcopy(fresh), WARM_STEPS
+    optimizer = make_optimizer(warm, config)
+    train(warm, optimizer, [local.training], config, local.device, range(steps), steps)
+    return Victim(config, local.data, local.split, fresh, warm)
 
 
 def one_step(network: Network, images: Tensor, labels: Tensor, config: Config) -> list[Tensor]:

@@ -32,7 +32,8 @@ from common.data.open import open_site
 from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
 from common.learning.evaluation import estimate_statistics, evaluate_site, predict
-from common.learning.loop import make_optimizer, train, training_site
+from common.learning.local_site import LocalSite
+from common.learning.loop import make_optimizer, train
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.environment import describe_environment
@@ -120,11 +121,9 @@ def run_federated(config: Config, base: Path) -> Federated:
 
 def run_alone(config: Config, site: str, rounds: int) -> Alone:
     """Train one site as its federated process does, without any exchange."""
-    device = choose_device(config)
     with limited_threads(config):
-        data = open_site(config, site)
-        split = split_site(data, config)
-        images = training_site(data, split, device)
+        local = LocalSite.open(config, site)
+        split, images, device = local.split, local.training, local.device
         network = build_network(config, [site]).to(device.device)
         optimizer = make_optimizer(network, config)
         steps = config.local_steps or steps_per_epoch([len(split.train)], config.batch_size)

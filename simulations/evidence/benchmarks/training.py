@@ -29,10 +29,11 @@ from common.config.load import make_config
 from common.config.schema import Config
 from common.data.cache import load_site
 from common.data.decode import DecodeSettings
-from common.data.folder import SiteFolder
+from common.data.folder import CLASS, SiteFolder
 from common.data.folds import Split
 from common.device import Device, choose_device, limited_threads
-from common.learning.loop import TrainingSite, make_optimizer, train, training_site
+from common.learning.local_site import TrainingSite, training_site
+from common.learning.loop import make_optimizer, train
 from common.learning.objective import objective
 from common.models.network import Network, Output, build_network
 from common.runs.environment import describe_environment
@@ -113,7 +114,7 @@ def plain_loop(
                 torch.cat([output.embedding for output in outputs]),
                 torch.cat([output.projection for output in outputs]),
             )
-            loss = objective(joint, torch.cat(labels), config, config.alpha).total
+            loss = objective(joint, {CLASS: torch.cat(labels)}, config, config.alpha).total
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)

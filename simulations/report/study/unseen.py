@@ -11,9 +11,8 @@ from clients.adapt.distance import Distances
 from clients.adapt.reliability import Reliability, judge, trained_predictions
 from common.config.schema import Config
 from common.data.cache import SiteData
-from common.data.folds import split_site
 from common.device import Device, limited_threads
-from common.learning.loop import training_site
+from common.learning.local_site import LocalSite
 from common.tasks.figures import measure
 
 
@@ -66,9 +65,9 @@ def visit(run: Path, data: SiteData, config: Config, device: Device) -> Unseen:
         As :func:`load_trained`, :func:`meet` and :func:`common.data.folds.split_site`.
     """
     network, own = load_trained(run)
-    split = split_site(data, config)
+    local = LocalSite.of(data, config, device)
+    site, split = local.training, local.split
     with limited_threads(own):
-        site = training_site(data, split, device)
         met = adapt_to_site(network.to(device.device), site, own, device)
         probabilities = {
             name: predict_met(one, site, split.test, own, device)

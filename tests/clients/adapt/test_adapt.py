@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, predict_met
 from common.config.load import make_config
 from common.data.augment import prepare
+from common.data.folder import CLASS
 from common.errors import RunError
 from common.learning.evaluation import estimate_statistics, predict, site_norms
-from common.learning.loop import TrainingSite
+from common.learning.local_site import TrainingSite
 from common.models.adapters import adapt
 from common.models.dsbn import DomainBatchNorm
 from common.models.network import Network, PrivateNetwork, build_network
@@ -24,7 +25,7 @@ from tests.common.small_training import CPU64, config, network, normal, same, si
 
 def unlabelled(name: str, like: TrainingSite) -> TrainingSite:
     """A site of the same images without a label: reading one would fail."""
-    return dataclasses.replace(like, name=name, labels=torch.empty(0, dtype=torch.int64))
+    return dataclasses.replace(like, name=name, targets={CLASS: torch.empty(0)})
 
 
 def trained(*sites: str, shared: bool = False) -> Network:

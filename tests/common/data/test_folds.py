@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from common.config.schema import Config
 from common.data.cache import SiteData
+from common.data.folder import CLASS
 from common.data.folds import leakage, split_site
 from common.data.sampling import batch_indices, steps_per_epoch
 from common.errors import SiteError
@@ -17,7 +18,7 @@ def site(patients: int, slices: int = 3, known: bool = True) -> SiteData:
     return SiteData(
         "a",
         np.zeros((n, 1, 1, 1), np.uint8),
-        (owner % 2).astype(np.int64),
+        {CLASS: (owner % 2).astype(np.int64)},
         tuple(f"p{p}" if known else None for p in owner),
         tuple(f"{i}.png" for i in range(n)),
         ("non-covid", "covid"),
@@ -77,7 +78,7 @@ def of_classes(*images: int) -> SiteData:
     n, names = sum(images), tuple(f"class-{label}" for label in range(len(images)))
     labels = np.repeat(np.arange(len(images)), images).astype(np.int64)
     nobody, files = (None,) * n, tuple(f"{i}.png" for i in range(n))
-    return SiteData("a", np.zeros((n, 1, 1, 1), np.uint8), labels, nobody, files, names)
+    return SiteData("a", np.zeros((n, 1, 1, 1), np.uint8), {CLASS: labels}, nobody, files, names)
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])

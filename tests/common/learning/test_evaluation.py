@@ -10,11 +10,12 @@ from common.data.augment import prepare
 from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
-from common.learning import evaluation
-from common.learning.evaluation import estimate_statistics, evaluate_site, measure, predict
+from common.learning.evaluation import estimate_statistics, evaluate_site, predict
+from common.learning.local_site import TrainingSite
 from common.models.dsbn import DomainBatchNorm
 from common.models.network import Network, build_network
 from common.randomness import numpy_generator
+from common.tasks.figures import measure
 from tests.common.small_training import CPU, CPU64, changed, config, network, same, site, state
 
 
@@ -173,12 +174,12 @@ def test_no_more_images_than_asked_for_and_never_a_single_one() -> None:
     estimate_statistics(more, place, config(), CPU)
     assert not same(state(few), state(more))
     order = numpy_generator(0, "a", "statistics").permutation(place.train)
-    ten = evaluation.TrainingSite("a", place.images, place.labels, order[:10])
+    ten = TrainingSite("a", place.images, place.targets, order[:10])
     alike = network("a")
     estimate_statistics(alike, ten, config(), CPU)
     for key, tensor in state(few).items():
         torch.testing.assert_close(alike.state_dict()[key], tensor, rtol=1e-5, atol=1e-6)
-    single = evaluation.TrainingSite("a", place.images, place.labels, order[:1])
+    single = TrainingSite("a", place.images, place.targets, order[:1])
     before = state(alike)
     estimate_statistics(alike, single, config(), CPU)
     assert same(before, state(alike))

@@ -10,10 +10,12 @@ import common.learning.loop as training
 from common.config.schema import Config
 from common.data.augment import augment
 from common.data.cache import SiteData
+from common.data.folder import CLASS
 from common.data.folds import Split
 from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
+from common.learning.local_site import training_site
 from common.learning.loop import (
     StepReport,
     TrainSummary,
@@ -21,7 +23,6 @@ from common.learning.loop import (
     learning_rate,
     make_optimizer,
     train,
-    training_site,
 )
 from common.learning.objective import objective
 from common.learning.prototypes import RemotePrototypes
@@ -77,7 +78,11 @@ def test_a_step_is_what_its_parts_say() -> None:
         images.append(augment(place.images[chosen], 16, (0.5, 1.5), True, generator).double())
         labels.append(place.labels[chosen])
     loss = objective(
-        own(torch.cat(images), [("a", 8), ("b", 8)]), torch.cat(labels), values, 1.0, remote
+        own(torch.cat(images), [("a", 8), ("b", 8)]),
+        {CLASS: torch.cat(labels)},
+        values,
+        1.0,
+        remote,
     )
     gradients = torch.autograd.grad(loss.total, list(own.parameters()))
     norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -279,7 +284,8 @@ def test_mixed_precision_trains_weights_of_single_precision() -> None:
 def test_batches_come_in_the_order_asked_for() -> None:
     place = site("a", 30)
     chosen = np.array([17, 3, 3, 29])
-    images, labels = place.batch(chosen, CPU)
+    images, targets = place.batch(chosen, CPU)
+    labels = targets[CLASS]
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images, place.images.numpy()[chosen])
     np.testing.assert_array_equal(labels, place.labels.numpy()[chosen])
@@ -288,7 +294,9 @@ def test_batches_come_in_the_order_asked_for() -> None:
 def test_a_sites_images_stay_where_the_cache_has_them() -> None:
     images = site("a", 10).images.numpy()
     images.flags.writeable = False
-    data = SiteData("a", images, np.arange(10) % 2, (None,) * 10, ("f",) * 10, ("n", "p"), ())
+    data = SiteData(
+        "a", images, {CLASS: np.arange(10) % 2}, (None,) * 10, ("f",) * 10, ("n", "p"), ()
+    )
     split = Split(np.arange(6), np.arange(0), np.arange(6, 10), "image")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
+from common.data.folder import CLASS
 from common.learning.objective import contrastive, objective
 from common.learning.prototypes import RemotePrototypes, make_prototypes, remote_prototypes
 from common.models.network import Output
@@ -278,7 +279,7 @@ def test_the_objective_is_cross_entropy_and_the_weighted_term() -> None:
     output = Output(logits, x, x)
     others = constants(3, 2, 1)
     values = config(temperature=0.2, denominator="eq4")
-    loss = objective(output, labels, values, 0.5, others)
+    loss = objective(output, {CLASS: labels}, values, 0.5, others)
     term = contrastive(x, labels, 0.2, "eq4", others)
     entropy = -logits.log_softmax(1)[torch.arange(8), labels].mean()
     torch.testing.assert_close(loss.total, entropy + 0.5 * term, rtol=1e-13, atol=0)
@@ -290,6 +291,6 @@ def test_the_objective_is_cross_entropy_and_the_weighted_term() -> None:
 def test_without_weight_the_projections_are_left_alone() -> None:
     x, labels = batch(8, 2, 1)
     logits = torch.from_numpy(normal(8, 2, seed=9)).requires_grad_()
-    loss = objective(Output(logits, x, x), labels, config(), 0.0)
+    loss = objective(Output(logits, x, x), {CLASS: labels}, config(), 0.0)
     loss.total.backward()
     assert loss.contrastive.item() == 0 and x.grad is None and logits.grad is not None

@@ -5,6 +5,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
+from common.data.folder import CLASS
 from common.methods.fedprox import proximal
 from common.methods.moon import model_contrast
 from common.methods.term import Batch
@@ -17,12 +18,12 @@ SEGMENTS = [("a", 4)]
 
 def batch_of(network: Network) -> Batch:
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    return Batch(images, torch.tensor([0, 1, 0, 1]), SEGMENTS, network(images, SEGMENTS))
+    return Batch(images, {CLASS: torch.tensor([0, 1, 0, 1])}, SEGMENTS, network(images, SEGMENTS))
 
 
 def test_fedprox_pulls_shared_parameters_back_and_no_private_one() -> None:
     network = small_training.network("a")
-    empty = Batch(torch.empty(0), torch.empty(0), (), Output(*[torch.empty(0)] * 3))
+    empty = Batch(torch.empty(0), {}, (), Output(*[torch.empty(0)] * 3))
     term = proximal(network, 0.5)
     assert term(empty).item() == 0
     received = {name: tensor.clone() for name, tensor in network.state_dict().items()}

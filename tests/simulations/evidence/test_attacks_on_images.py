@@ -10,9 +10,11 @@ import torch
 
 from common.config.schema import Config
 from common.data.cache import SiteData
+from common.data.folder import CLASS
 from common.data.folds import Split
 from common.device import choose_device
-from common.learning.loop import make_optimizer, train, training_site
+from common.learning.local_site import training_site
+from common.learning.loop import make_optimizer, train
 from common.models.network import Network, build_network
 from simulations.evidence.attacks.inversion import (
     forget_normalisation,
@@ -52,7 +54,7 @@ def target(config: Config) -> Target:
     data = SiteData(
         "north",
         generator.integers(0, 256, (2 * IMAGES, 32, 32, 1), dtype=np.uint8),
-        generator.permutation(np.arange(2 * IMAGES) % 2),
+        {CLASS: generator.permutation(np.arange(2 * IMAGES) % 2)},
         tuple(f"patient-{number}" for number in range(2 * IMAGES)),
         tuple(f"{number}.png" for number in range(2 * IMAGES)),
         CLASSES,
@@ -81,7 +83,7 @@ def test_of_a_network_that_learnt_by_heart_membership_is_plain(
     network = build_network(config, ["north"])
     steps = 80
     optimizer = make_optimizer(network, config)
-    train(network, optimizer, [target.site], config, target.device, range(steps), steps)
+    train(network, optimizer, [target.training], config, target.device, range(steps), steps)
     # It is right of every member and of half of the others, as sure of these at most: an AUC of
     # 3/4, give or take the deviation of which half.
     assert auc_of(network, target, config) > 0.75 - 0.053

@@ -10,7 +10,7 @@ from common.data.open import open_site
 from common.device import choose_device
 from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
-from common.learning.loop import training_site
+from common.learning.local_site import training_site
 from common.models.network import build_network
 from common.runs.folder import RunFolder
 from common.runs.tables import write_predictions
