@@ -24,8 +24,8 @@ from simulations.report.tables import metrics_table, seconds_of
 
 SETTINGS = "comparison.toml"
 REPORT = "report.html"
-ALL_METRICS = 76
-"""Columns of a screen that holds all five metrics."""
+NARROW, FIRST, EACH = 76, 16, 12
+"""Columns of a screen below which there is room for two figures; of the other columns; of one."""
 CELL_NAME = re.compile(rf"({'|'.join(MODES)})-fold(\d+)-seed(\d+)")
 
 
@@ -226,7 +226,9 @@ def publish(ongoing: OngoingComparison) -> Path:
 
 
 def print_comparison(console: Console, records: Sequence[RunRecord]) -> None:
-    """Print the five metrics by site and mode, in percent; accuracy and AUC on a narrow screen.
+    """Print the figures by site and mode, in percent.
+
+    On a narrow screen accuracy and AUC alone, else as many more as there is room for.
 
     Parameters
     ----------
@@ -237,9 +239,12 @@ def print_comparison(console: Console, records: Sequence[RunRecord]) -> None:
     """
     told = metrics_table(compare_records(with_chosen_weights(records)))
     table = Table(title=told.caption, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    shown: Sequence[int] = range(len(told.columns) - 1)
-    if console.width < ALL_METRICS:
-        shown = [place for place in shown if told.columns[1 + place] in ("Accuracy", "AUC")]
+    first = [place for place, name in enumerate(told.columns[1:]) if name in ("Accuracy", "AUC")]
+    shown = first
+    if console.width >= NARROW:
+        others = [place for place in range(1, len(told.columns) - 1) if place not in first]
+        room = (console.width - FIRST) // EACH - len(first)
+        shown = sorted([0, *first, *others[:room]])
     table.add_column("Site and mode", overflow="fold", min_width=2 + max(map(len, LABELS.values())))
     for place in shown:
         table.add_column(told.columns[1 + place], justify="right", no_wrap=True)

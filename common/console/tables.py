@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.runs.result import read_result
-from common.tasks.figures import AUC_BOUNDS, FIGURES
+from common.tasks.figures import AUC_BOUNDS, FIGURES, Figure
 
 
 def print_result(console: Console, run: Path) -> None:
@@ -46,17 +46,25 @@ def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
         for figure in FIGURES
         if figure.share and any(figure.name in test for test in tests.values())
     ]
-    for heading in ("n", *(figure.short for figure in shown), "95 %"):
+    for heading in ("n", *(part for figure in shown for part in _headings(figure))):
         table.add_column(heading, justify="right", no_wrap=True)
     for site, test in tests.items():
-        low, high = (test.get(bound) for bound in AUC_BOUNDS)
-        table.add_row(
-            site,
-            str(test.get("images", "")),
-            *(number(test.get(figure.name)) for figure in shown),
-            "–" if low is None else f"{number(low, 2)}–{number(high, 2)}",
-        )
+        cells = (cell for figure in shown for cell in _cells(figure, test))
+        table.add_row(site, str(test.get("images", "")), *cells)
     return table
+
+
+def _headings(figure: Figure) -> tuple[str, ...]:
+    return (figure.short, "95 %") if figure.name == "auc" else (figure.short,)
+
+
+def _cells(figure: Figure, test: Mapping[str, Any]) -> list[str]:
+    """Write a figure, and the interval of the AUC beside it."""
+    cells = [number(test.get(figure.name))]
+    if figure.name == "auc":
+        low, high = (test.get(bound) for bound in AUC_BOUNDS)
+        cells.append("–" if low is None else f"{number(low, 2)}–{number(high, 2)}")
+    return cells
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -14,13 +14,13 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from clients.onboarding import onboard
 from clients.prediction import find_images, predict_images
-from common.config.schema import Config
+from common.config.schema import Config, about_keys
 from common.console.progress import SilentListener
 from common.data.open import open_site
 from simulations import compare as room
 from simulations.explain.activation import measure_lesions
 from simulations.report.records import read_record
-from simulations.study.plan import OF_THE_STUDY, make_plan, read_file
+from simulations.study.plan import make_plan, read_file
 from simulations.study.progress import make_progress
 from simulations.study.publish import publish
 from simulations.study.run import open_study, refuse_failures, run_study
@@ -63,7 +63,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a study to its end and return its folder."""
     folder = tmp_path_factory.mktemp("study")
-    settings = {k: v for k, v in config.to_run_config().items() if k not in OF_THE_STUDY}
+    of_the_study = {key for key, about in about_keys().items() if about.study}
+    settings = {k: v for k, v in config.to_run_config().items() if k not in of_the_study}
     (folder / "study.toml").write_text(
         f'methods = {json.dumps(list(METHODS))}\nreference = "sepnorm"\n'
         "folds = [0, 1]\nseeds = [0]\n[run]\n"
