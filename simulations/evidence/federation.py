@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from common.config.schema import Config
+from common.config.sites import SiteEntry, format_sites
 from common.console.progress import ProgressListener
 from common.errors import RunError
 from common.runs.folder import read_run_config
@@ -52,7 +53,7 @@ def small_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: A
     return Config().changed(
         **{
             **SETTINGS,
-            "sites": ",".join(f"{site}={images}" for site, images in sites.items()),
+            "sites": format_sites(SiteEntry(site, str(path)) for site, path in sites.items()),
             "runs_dir": str(folder / "runs"),
             "cache_dir": str(folder / "cache"),
             "seed": seed,
