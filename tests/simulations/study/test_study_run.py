@@ -185,12 +185,15 @@ def test_two_studies_do_not_write_one_folder(finished: Path, copied: Path) -> No
         run(study)
 
 
-def test_a_fold_that_lacks_a_class_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_site_with_fewer_images_than_folds_is_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
     write_site(tmp_path / "data" / "a")
     write_site(tmp_path / "data" / "b", images=12, shift=20)
-    # Two positive images at site a: one of three folds has none to test on.
-    for image in sorted((tmp_path / "data" / "a" / "covid").iterdir())[2:]:
-        image.unlink()
+    # Two images of each class at site a are fewer than three folds.
+    for folder in (tmp_path / "data" / "a").iterdir():
+        for image in sorted(folder.iterdir())[2:]:
+            image.unlink()
     path = write_file(tmp_path, METHODS, split="image")
     path.write_text(path.read_text().replace("folds = [0, 1]\n", "folds = [0, 1, 2]\n"))
     file = read_file(path)
