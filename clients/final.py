@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from clients.round import receive
-from clients.site import OpenSite, note
+from clients.round import evaluate_sites, flatten, receive
+from clients.site import OpenSite, SiteImages, note
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteReply
 from common.files import write_atomic
-from common.learning.evaluation import Predictions, evaluate_site
+from common.learning.evaluation import Predictions
 from common.models.network import Network
 from common.models.sharing import load_private, private_state, unpack
 from common.runs.result import subset_figures
@@ -43,12 +43,18 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         load_private(network, store.load_evaluated(order.round))
     else:
         receive(site, order, network, store)
-    figures, predictions = evaluate_site(
-        network, site.training, site.split, site.config, site.device
-    )
-    _write_files(site, network, predictions, which)
+    figures, predictions = evaluate_sites(site, network)
+    told: dict[str, dict[str, dict[str, float]]] = {}
+    for one in site.sites:
+        _write_files(site, one, network, predictions[one.name], which)
+        told[one.name] = {
+            subset: subset_figures(
+                said.labels, said.probabilities, site.config.seed, figures[one.name][subset]
+            )
+            for subset, said in predictions[one.name].items()
+        }
     if which == "final":
-        if "validation" in predictions:
+        if any("validation" in found for found in predictions.values()):
             store.save_evaluated(order.round, private_state(network), order.best)
         if order.previous:
             store.settle(order.previous)
@@ -58,40 +64,30 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         round=order.round,
         site=site.name,
         fingerprint=code_fingerprint(),
-        metrics=_figures(figures, predictions, site.config.seed),
+        metrics=flatten(site, told),
     )
 
 
-def _figures(
-    figures: Mapping[str, Mapping[str, float]], predictions: Mapping[str, Predictions], seed: int
-) -> dict[str, float]:
-    return {
-        f"{subset}/{name}": float(value)
-        for subset, said in predictions.items()
-        for name, value in subset_figures(
-            said.labels, said.probabilities, seed, figures[subset]
-        ).items()
-    }
-
-
 def _write_files(
-    site: OpenSite, network: Network, predictions: Mapping[str, Predictions], which: Which
+    site: OpenSite,
+    one: SiteImages,
+    network: Network,
+    predictions: Mapping[str, Predictions],
+    which: Which,
 ) -> None:
     name = "predictions.csv" if which == "final" else "best-predictions.csv"
     for subset, said in predictions.items():
-        files = [site.data.files[index] for index in said.indices]
         write_predictions(
-            site.own / name,
-            files,
+            one.own / name,
+            [one.data.files[index] for index in said.indices],
             said.labels,
             said.probabilities,
             site.config.class_names,
             subset,
-            [site.data.patients[index] for index in said.indices],
+            [one.data.patients[index] for index in said.indices],
             said.further(),
         )
-    private = site.own / weights_name("private", which)
-    save_private(private, network, site.name, site.config)
+    save_private(one.own / weights_name("private", which), network, one.name, site.config)
     if site.nodes == 0:
         # The hospital's own copy of the model; a simulation's lies in the run's folder.
         save_shared(site.own / weights_name("shared", which), network, site.config)

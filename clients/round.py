@@ -16,7 +16,12 @@ from common.errors import ReplyError, RunError
 from common.exchange.codecs.half_deltas import add_delta, half_delta
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.learning.evaluation import estimate_statistics, evaluate_site, predict
+from common.learning.evaluation import (
+    Predictions,
+    estimate_statistics,
+    evaluate_site,
+    predict,
+)
 from common.learning.loop import TrainSummary, make_optimizer, train
 from common.learning.optimiser import load_moments, moments_of
 from common.learning.prototypes import (
@@ -31,6 +36,9 @@ from common.methods.term import Term
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
 from common.randomness import numpy_generator
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Subset → figure → value."""
 
 
 def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
@@ -60,27 +68,31 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     store = site.store(network)
     state = receive(site, order, network, store)
 
-    metrics: Mapping[str, Mapping[str, float]] = {}
+    metrics: dict[str, float] = {}
     if order.evaluate:
-        metrics, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
-    if "validation" in metrics and order.received:
-        store.save_evaluated(order.received, private_state(network), order.best)
+        figures, _ = evaluate_sites(site, network)
+        metrics = flatten(site, figures)
+        if order.received and any("validation" in by_subset for by_subset in figures.values()):
+            store.save_evaluated(order.received, private_state(network), order.best)
 
     optimizer = make_optimizer(network, site.config)
-    if state is not None and site.config.optimizer_state == "carry":
+    if state is not None and site.carries_moments:
         load_moments(optimizer, state.moments)
-    summary = train(
-        network,
-        optimizer,
-        [site.training],
-        site.config,
-        site.device,
-        order.steps,
-        order.total_steps,
-        constants=_anchors(site, order),
-        terms=_terms(site, network, state),
-        on_step=progress_writer(site.own, order.round, order.steps),
-    )
+    if site.take_steps is not None:
+        summary = site.take_steps(network, optimizer, order)
+    else:
+        summary = train(
+            network,
+            optimizer,
+            [site.alone.training],
+            site.config,
+            site.device,
+            order.steps,
+            order.total_steps,
+            constants=_anchors(site, order),
+            terms=_terms(site, network, state),
+            on_step=progress_writer(site.own, order.round, order.steps),
+        )
     prototypes = _prototypes(site, network)
     shared = arrived = pack(network)
     if site.config.exchange == "half-deltas":
@@ -96,8 +108,8 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         round=order.round,
         site=site.name,
         fingerprint=code_fingerprint(),
-        metrics=flatten(metrics) | _training_figures(summary, time.monotonic() - started),
-        images=len(site.split.train),
+        metrics=metrics | _training_figures(summary, time.monotonic() - started),
+        images=sum(site.class_counts),
         layout=shared_layout(network),
         shared=shared,
         prototypes=prototypes,
@@ -123,18 +135,43 @@ def receive(
     if state is not None:
         load_private(network, state.private)
         if order.evaluate and state.sent != digest_of(order.shared):
-            estimate_statistics(network, site.training, site.config, site.device)
+            _estimate_anew(site, network)
     elif order.received:
-        estimate_statistics(network, site.training, site.config, site.device)
+        _estimate_anew(site, network)
     return state
 
 
-def flatten(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return ``<subset>/<figure>`` → value."""
+def _estimate_anew(site: OpenSite, network: Network) -> None:
+    for one in site.sites:
+        estimate_statistics(network, one.training, site.config, site.device)
+
+
+def evaluate_sites(
+    site: OpenSite, network: Network
+) -> tuple[dict[str, Figures], dict[str, Mapping[str, Predictions]]]:
+    """Evaluate a network at every site that a participant holds.
+
+    Returns
+    -------
+    tuple of dict
+        By site, what :func:`common.learning.evaluation.evaluate_site` returns.
+    """
+    figures: dict[str, Figures] = {}
+    predictions: dict[str, Mapping[str, Predictions]] = {}
+    for one in site.sites:
+        figures[one.name], predictions[one.name] = evaluate_site(
+            network, one.training, one.split, site.config, site.device
+        )
+    return figures, predictions
+
+
+def flatten(site: OpenSite, figures: Mapping[str, Figures]) -> dict[str, float]:
+    """Return ``<subset>/<figure>`` → value, with ``<site>/`` before it of who is not the site."""
     return {
-        f"{subset}/{name}": float(value)
-        for subset, figures in metrics.items()
-        for name, value in figures.items()
+        f"{'' if name == site.name else f'{name}/'}{subset}/{figure}": float(value)
+        for name, by_subset in figures.items()
+        for subset, values in by_subset.items()
+        for figure, value in values.items()
     }
 
 
@@ -176,17 +213,17 @@ def _terms(site: OpenSite, network: Network, state: PrivateState | None) -> list
 
 def _prototypes(site: OpenSite, network: Network) -> Prototypes:
     """Make the site's prototypes; none where nobody would meet them."""
-    config = site.config
-    chosen = site.split.train
-    if not config.meets_prototypes or len(config.site_names) == 1:
+    config, images = site.config, site.sites[0]
+    chosen = images.split.train
+    if not site.meets_prototypes:
         chosen = chosen[:0]
     elif config.prototype_images:
         chosen = _some_of_each_class(site, config.prototype_images)
-    _, projections = predict(network, site.training, chosen, config, site.device)
+    _, projections = predict(network, images.training, chosen, config, site.device)
     return make_prototypes(
         site.name,
         torch.from_numpy(projections),
-        torch.from_numpy(site.data.labels[chosen]),
+        torch.from_numpy(images.data.labels[chosen]),
         config.min_prototype_count,
     )
 
@@ -194,9 +231,10 @@ def _prototypes(site: OpenSite, network: Network) -> Prototypes:
 def _some_of_each_class(site: OpenSite, count: int) -> NDArray[np.int64]:
     """Return at most so many training images of each class, the same ones in every round."""
     generator = numpy_generator(site.config.seed, site.name, "prototypes")
-    shuffled = generator.permutation(site.split.train)
-    labels = site.data.labels[shuffled]
-    chosen = [shuffled[labels == label][:count] for label in range(len(site.data.classes))]
+    images = site.alone
+    shuffled = generator.permutation(images.split.train)
+    labels = images.data.labels[shuffled]
+    chosen = [shuffled[labels == label][:count] for label in range(len(images.data.classes))]
     return np.sort(np.concatenate(chosen))
 
 
@@ -215,7 +253,7 @@ def _keep(
     config = site.config
     state = PrivateState(
         private_state(network),
-        moments_of(optimizer) if config.optimizer_state == "carry" else {},
+        moments_of(optimizer) if site.carries_moments else {},
         digest_of(shared),
         shared if config.model_contrast else None,
     )

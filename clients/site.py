@@ -1,4 +1,4 @@
-"""A site, opened: its images, their split, the device, and the folder of its own files."""
+"""A site, open: its images, their split, the device, and the folder of its own files."""
 
 import time
 from collections.abc import Callable
@@ -8,16 +8,18 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from torch.optim import Optimizer
 
 from clients.identity import Identity
 from clients.store import Owner, PrivateStore, network_digest, open_store
 from common.config.schema import Config
+from common.device import Device
 from common.errors import XsiteError
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import SiteInfo
+from common.exchange.messages import RoundOrder, SiteInfo
 from common.files import write_json
 from common.learning.local_site import LocalSite
-from common.learning.loop import StepReport
+from common.learning.loop import StepReport, TrainSummary
 from common.models.network import Network
 from common.models.sharing import private_state, shared_layout
 from common.tasks.task import task_layout, task_network
@@ -25,37 +27,94 @@ from common.tasks.task import task_layout, task_network
 PROGRESS_SECONDS = 1.0
 
 
+TakeSteps = Callable[[Network, Optimizer, RoundOrder], TrainSummary]
+"""Takes the steps of an order with a network and its optimizer."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class OpenSite(LocalSite):
-    """What a site works with while it answers a message.
+class SiteImages(LocalSite):
+    """A site that is open, and where its files go.
+
+    Attributes
+    ----------
+    own : Path
+        The folder of the site's files in this run.
+    """
+
+    own: Path
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.data.name
+
+
+@dataclass(frozen=True)
+class OpenSite:
+    """What a participant works with while it answers a message: a site, of federated training.
+
+    Where nothing is exchanged, the one participant holds every site of the network: all of them in
+    pooled training. It meets nobody's prototypes, and its optimizer goes on from round to round.
 
     Attributes
     ----------
     name, run : str
-        Names of the site and of the run.
+        Names of the participant and of the run.
     own : Path
-        The folder of the site's files in this run.
+        The folder of the participant's files in this run.
     config : Config
         The run's configuration on this machine.
+    device : Device
+        Where to compute.
+    sites : tuple of SiteImages
+        What it holds; a federated site: itself.
     nodes : int
         Nodes of the simulation; 0 in a deployment.
+    take_steps : callable, optional
+        Where nothing is exchanged: takes the steps of a round.
+    kept : Network, optional
+        Where nothing is exchanged: the network, on the device, kept from message to message.
     """
 
     name: str
     run: str
     own: Path
     config: Config
+    device: Device
+    sites: tuple[SiteImages, ...]
     nodes: int
+    take_steps: TakeSteps | None = None
+    kept: Network | None = None
+
+    @property
+    def alone(self) -> SiteImages:
+        """The site that it is, where it holds one."""
+        (only,) = self.sites
+        return only
+
+    @property
+    def meets_prototypes(self) -> bool:
+        """Whether other participants' prototypes are met, and its own by them."""
+        others = self.take_steps is None and len(self.config.site_names) > 1
+        return others and self.config.meets_prototypes
+
+    @property
+    def carries_moments(self) -> bool:
+        """Whether its optimizer goes on from round to round."""
+        return self.take_steps is not None or self.config.optimizer_state == "carry"
 
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Training images of each class, in label order."""
-        labels = self.data.labels[self.split.train]
+        labels = np.concatenate([site.data.labels[site.split.train] for site in self.sites])
         return tuple(np.bincount(labels, minlength=len(self.config.class_names)).tolist())
 
     def network(self) -> Network:
-        """Build the network as this site sees it, untrained, on the device."""
-        return task_network(self.config, [self.name]).to(self.device.device)
+        """Build the network as this participant sees it, untrained, on the device."""
+        if self.kept is not None:
+            return self.kept
+        names = [site.name for site in self.sites]
+        return task_network(self.config, names).to(self.device.device)
 
     def store(self, network: Network) -> PrivateStore:
         """Open the site's private store of this run."""
@@ -77,15 +136,13 @@ def open_identity(identity: Identity, run: str) -> OpenSite:
         If the device is not there.
     """
     config, own = identity.config, identity.own(run)
-    local = LocalSite.open(config, identity.site, identity.images)
-    return OpenSite(
-        **vars(local), name=identity.site, run=run, own=own, config=config, nodes=identity.nodes
-    )
+    images = SiteImages(**vars(LocalSite.open(config, identity.site, identity.images)), own=own)
+    return OpenSite(identity.site, run, own, config, images.device, (images,), identity.nodes)
 
 
 def make_site_info(site: OpenSite) -> SiteInfo:
     """Return the site's answer to a join request."""
-    for warning in site.warnings:
+    for warning in site.alone.warnings:
         note(site.own, warning)
     return SiteInfo(
         site=site.name,
@@ -94,7 +151,7 @@ def make_site_info(site: OpenSite) -> SiteInfo:
         layout=task_layout(site.config, site.name).digest(),
         class_counts=site.class_counts,
         nodes=site.nodes,
-        leakage=site.leakage,
+        leakage=site.alone.leakage,
     )
 
 

@@ -6,6 +6,7 @@ from logging import INFO
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic
+from typing import NamedTuple
 
 from flwr.app import ArrayRecord, Context, MessageType
 from flwr.serverapp import Grid, ServerApp
@@ -39,6 +40,14 @@ from server.state import RunState, choose
 from server.strategy import SiteAverage
 
 app = ServerApp()
+
+
+class Ending(NamedTuple):
+    """How training ended: its last state, and what is said of its last and its best weights."""
+
+    state: RunState
+    final: Mapping[str, SiteReply]
+    best: Mapping[str, SiteReply]
 
 
 @app.main()
@@ -87,12 +96,33 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     enough = config.min_sites or len(config.site_names)
     grid = RetryingGrid(grid, folder.path.name, participants, enough, say)
     journal = Journal(folder, context, network)
-    strategy = SiteAverage(context, state, _noting(journal, state.round, say), joining.take_late)
-    if (rounds := context.plan.rounds - state.round) > 0:
-        # The weights are the strategy's own: Flower's loop would hold on to those of the start.
-        del state
-        strategy.start(grid, ArrayRecord(), rounds, timeout=config.round_timeout)
-    _conclude(grid, journal, strategy.state, say)
+    strategy = SiteAverage(context, state, noting(journal, state.round, say), joining.take_late)
+    # The weights are the strategy's own: nobody else shall hold on to those of the start.
+    del state
+    journal.finish(*train(grid, journal, strategy, say))
+    rmtree(journal.checkpoints, ignore_errors=True)
+
+
+def train(
+    grid: Grid, journal: Journal, strategy: SiteAverage, say: Callable[[str], None]
+) -> Ending:
+    """Train to the last round, and evaluate the last weights and those that validation chose.
+
+    Parameters
+    ----------
+    grid : Grid
+        The connection to the participants.
+    journal : Journal
+        Of the run.
+    strategy : SiteAverage
+        Of the same run, at the state from which it goes on.
+    say : callable
+        Told of progress.
+    """
+    context = strategy.context
+    if (rounds := context.plan.rounds - strategy.state.round) > 0:
+        strategy.start(grid, ArrayRecord(), rounds, timeout=context.config.round_timeout)
+    return _conclude(grid, journal, strategy.state, say)
 
 
 def _opening(context: RunContext, after: int, network: str) -> str:
@@ -114,7 +144,7 @@ def _without(info: SiteInfo, config: Config) -> str:
     return f", none of {' and '.join(absent)}" if absent else ""
 
 
-def _noting(
+def noting(
     journal: Journal, begun: int, say: Callable[[str], None]
 ) -> Callable[[RunState, RunState, Exchange[RoundReply]], None]:
     """Return what is done after every round, in an order that a kill at any point leaves whole.
@@ -134,8 +164,8 @@ def _noting(
     return note
 
 
-def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str], None]) -> None:
-    """Ask for the figures of the last weights, and of the chosen ones, and write the result."""
+def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str], None]) -> Ending:
+    """Ask for the figures of the last weights, and of the chosen ones."""
     started = monotonic()
     final = _evaluate(grid, journal.context, state, "final")
     journal.note_figures(state, final.good)
@@ -150,8 +180,7 @@ def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str]
         best, state = exchange.good, _with_traffic(state, exchange)
         say(say_final(best, f"weights of round {state.best_round}, chosen by validation"))
     state = replace(state, seconds=state.seconds + monotonic() - started)
-    journal.finish(state, final.good, best)
-    rmtree(journal.folder.path / "checkpoint", ignore_errors=True)
+    return Ending(state, final.good, best)
 
 
 def _evaluate(

@@ -38,6 +38,8 @@ class RunContext:
         Of the shared tensors.
     fingerprint : str
         Of the code.
+    exchanges : bool
+        False where one participant holds every site of the network: no byte leaves it.
     """
 
     run: str
@@ -46,6 +48,7 @@ class RunContext:
     plan: Plan
     layout: Layout
     fingerprint: str
+    exchanges: bool = True
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ def sort_replies(
             # weights that were just read from them.
             message.content.clear()
             check_header(reply, ExpectedHeader(context.run, site, context.fingerprint, round))
+            if context.exchanges and any(name.count("/") > 1 for name in reply.metrics):
+                raise ReplyError("it says figures of another site")
             if check is not None:
                 check(reply)
             good[site] = reply
@@ -185,6 +190,8 @@ def sort_replies(
         if site not in good and site not in faults:
             faults[site] = f"no answer{unnamed}" if unnamed else silence
     down = {site: count_bytes(message.content) for site, message in sent.items()}
+    if not context.exchanges:
+        down = up = dict.fromkeys(sent, 0)
     return Exchange(
         {site: good[site] for site in sent if site in good},
         {site: faults[site] for site in sent if site in faults},
@@ -206,8 +213,8 @@ def require_enough(context: RunContext, what: str, exchange: Exchange[Any]) -> N
     RunError
         Naming every other site and why it is left out.
     """
-    names = context.config.site_names
-    needed = context.config.min_sites or len(names)
+    names = context.participants.order
+    needed = min(context.config.min_sites or len(names), len(names))
     if len(exchange.good) < needed:
         why = "; ".join(f"{site}: {fault}" for site, fault in exchange.faults.items())
         raise RunError(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,12 +15,10 @@ from common.models.network import Network
 from common.models.sharing import pack, private_names, shared_names, unpack
 from common.runs.folder import MetricsRow, RunFolder
 from common.runs.result import TrainingResult
-from common.runs.weights import Which, load_shared, weights_name
+from common.runs.weights import Which, load_shared, save_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Exchange, RunContext
-from server.state import RunState
-
-SUBSETS = ("test", "validation")
+from server.state import SUBSETS, RunState, figures_by_site
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,14 @@ class Journal:
         The run.
     network : Network
         Of all sites. Put on the meta device: it takes memory only while weights are written.
+    owner : str or None
+        In single-site training the site, in whose folder the shared tensors go.
     """
 
     folder: RunFolder
     context: RunContext
     network: Network
+    owner: str | None = None
 
     def __post_init__(self) -> None:
         """Free the network's memory."""
@@ -48,7 +50,7 @@ class Journal:
         """Write what the sites say of a round's average: the rows of that round."""
         rows = rows_of(self.context, state, replies)
         if state.round and rows:
-            self.folder.add_metrics(rows, state.round)
+            self.folder.add_metrics(rows, state.round, self.owner and [self.owner])
 
     def note_best(self, before: RunState, after: RunState) -> None:
         """Write the last average if validation has just chosen it."""
@@ -58,12 +60,22 @@ class Journal:
     def chosen(self) -> NDArray[Any]:
         """Return the shared tensors that :meth:`note_best` wrote last, shape (layout.size,)."""
         with self._in_memory() as network:
-            load_shared(self.folder.path / weights_name("shared", "best"), network)
+            load_shared(self.shared_file("best"), network)
             return pack(network)
 
     def checkpoint(self, state: RunState) -> None:
         """Write what a resumed server needs."""
-        save_checkpoint(self.folder.path / "checkpoint", state, self.context.config.digest())
+        save_checkpoint(self.checkpoints, state, self.context.config.digest())
+
+    def shared_file(self, which: Which) -> Path:
+        """Return the file of the shared tensors."""
+        folder = self.folder.site(self.owner) if self.owner else self.folder.path
+        return folder / weights_name("shared", which)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of what a resumed server needs."""
+        return self.folder.path / "checkpoint" / (self.owner or "")
 
     def finish(
         self,
@@ -72,13 +84,17 @@ class Journal:
         best: Mapping[str, SiteReply],
     ) -> None:
         """Write the final weights and the result, and call the run completed."""
-        self._save(state.shared, "final")
+        self.save_final(state)
         self.folder.finish(self._result(state, final, best).as_dict())
+
+    def save_final(self, state: RunState) -> None:
+        """Write the final weights."""
+        self._save(state.shared, "final")
 
     def _save(self, shared: NDArray[Any], which: Which) -> None:
         with self._in_memory() as network:
             unpack(network, shared)
-            self.folder.save_shared(network, weights_name("shared", which))
+            save_shared(self.shared_file(which), network, self.folder.config)
 
     @contextmanager
     def _in_memory(self) -> Iterator[Network]:
@@ -93,10 +109,9 @@ class Journal:
     ) -> TrainingResult:
         context = self.context
         infos = context.participants.infos
-        chosen = {"round": state.best_round, "validation_auc": state.best_auc}
         return TrainingResult(
-            metrics={site: by_subset(reply.metrics) for site, reply in final.items()},
-            best={site: chosen | by_subset(reply.metrics) for site, reply in best.items()},
+            metrics=figures_of(final),
+            best=chosen_figures(state, best),
             budget=context.plan.budget(context.config.batch_size),
             images_seen=dict(state.images_seen),
             train_images={site: info.train_images for site, info in infos.items()},
@@ -111,6 +126,20 @@ class Journal:
         )
 
 
+def figures_of(replies: Mapping[str, SiteReply]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what replies say of their sites: site → subset → figure → value."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for participant, reply in replies.items():
+        found |= figures_by_site(participant, reply.metrics)
+    return found
+
+
+def chosen_figures(state: RunState, best: Mapping[str, SiteReply]) -> dict[str, dict[str, Any]]:
+    """Return what ``result.json`` says of the weights that validation chose, by site."""
+    chosen = {"round": state.best_round, "validation_auc": state.best_auc}
+    return {site: chosen | by_subset for site, by_subset in figures_of(best).items()}
+
+
 def rows_of(
     context: RunContext, state: RunState, replies: Mapping[str, SiteReply]
 ) -> list[MetricsRow]:
@@ -119,37 +148,29 @@ def rows_of(
     A round whose average nobody evaluated has a row too: its losses and bytes count.
     """
     rows = []
-    for site, reply in replies.items():
-        trained = state.figures.get(site, {})
-        for subset, figures in (by_subset(reply.metrics) or {SUBSETS[0]: {}}).items():
-            rows.append(
-                MetricsRow(
-                    round=state.round,
-                    step=context.plan.end(state.round),
-                    site=site,
-                    subset=subset,
-                    figures=figures,
-                    train_loss=trained.get("train/loss", math.nan),
-                    train_cross_entropy=trained.get("train/cross_entropy", math.nan),
-                    train_contrastive=trained.get("train/contrastive", math.nan),
-                    images_seen=state.images_seen.get(site, 0),
-                    seconds=state.seconds,
-                    bytes_down=int(trained.get("bytes/down", 0)),
-                    bytes_up=int(trained.get("bytes/up", 0)),
-                )
+    for participant, reply in replies.items():
+        trained = state.figures.get(participant, {})
+        by_site = figures_by_site(participant, reply.metrics)
+        rows += [
+            MetricsRow(
+                round=state.round,
+                step=context.plan.end(state.round),
+                site=site,
+                subset=subset,
+                figures=figures,
+                train_loss=trained.get("train/loss", math.nan),
+                train_cross_entropy=trained.get("train/cross_entropy", math.nan),
+                train_contrastive=trained.get("train/contrastive", math.nan),
+                # A batch holds as many images of every site.
+                images_seen=state.images_seen.get(participant, 0) // len(by_site),
+                seconds=state.seconds,
+                bytes_down=int(trained.get("bytes/down", 0)),
+                bytes_up=int(trained.get("bytes/up", 0)),
             )
+            for site, by_subset in by_site.items()
+            for subset, figures in (by_subset or {SUBSETS[0]: {}}).items()
+        ]
     return rows
-
-
-def by_subset(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return subset → figure → value of ``<subset>/<figure>`` → value, of test and validation."""
-    found: dict[str, dict[str, float]] = {}
-    for name, value in metrics.items():
-        subset, _, figure = name.partition("/")
-        if subset in SUBSETS:
-            whole = figure == "images" and math.isfinite(value)
-            found.setdefault(subset, {})[figure] = int(value) if whole else value
-    return found
 
 
 def say_round(
@@ -160,16 +181,28 @@ def say_round(
     told += [f"{site} LEFT OUT: {fault}" for site, fault in exchange.faults.items()]
     down = sum(down for down, _ in exchange.traffic.values())
     up = sum(up for _, up in exchange.traffic.values())
+    told += [f"{say_bytes(down)} down, {say_bytes(up)} up"] if context.exchanges else []
     return (
         f"round {after.round}/{context.plan.rounds}: {'; '.join(told)}; "
-        f"{say_bytes(down)} down, {say_bytes(up)} up; {say_time(seconds_left)} left"
+        f"{say_time(seconds_left)} left"
     )
 
 
 def _say_site(site: str, reply: RoundReply) -> str:
     told = f"{site} loss {reply.metrics.get('train/loss', math.nan):.4f}"
-    test = by_subset(reply.metrics).get("test", {})
-    return f"{told} (after round {reply.round - 1}: {_say_figures(test)})" if test else told
+    tests = _tests(site, reply)
+    # Whose figures they are need not be said of a site that speaks for itself.
+    figures = _say_figures(tests[site]) if list(tests) == [site] else _say_tests(tests)
+    return f"{told} (after round {reply.round - 1}: {figures})" if tests else told
+
+
+def _tests(participant: str, reply: SiteReply) -> dict[str, Mapping[str, float]]:
+    by_site = figures_by_site(participant, reply.metrics)
+    return {site: by_subset["test"] for site, by_subset in by_site.items() if "test" in by_subset}
+
+
+def _say_tests(tests: Mapping[str, Mapping[str, float]]) -> str:
+    return "; ".join(f"{site} {_say_figures(test)}" for site, test in tests.items())
 
 
 def _say_figures(test: Mapping[str, float]) -> str:
@@ -180,11 +213,8 @@ def _say_figures(test: Mapping[str, float]) -> str:
 
 def say_final(replies: Mapping[str, SiteReply], title: str) -> str:
     """Return the line of an evaluation at the end."""
-    told = (
-        f"{site} {_say_figures(by_subset(reply.metrics).get('test', {}))}"
-        for site, reply in replies.items()
-    )
-    return f"{title}: {'; '.join(told)}"
+    tests = {site: by_subset.get("test", {}) for site, by_subset in figures_of(replies).items()}
+    return f"{title}: {_say_tests(tests)}"
 
 
 def say_bytes(count: int) -> str:

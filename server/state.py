@@ -13,6 +13,8 @@ from common.learning.prototypes import Prototypes
 from common.tasks.figures import is_better, mean_defined
 from server.aggregate import aggregate
 
+SUBSETS = ("test", "validation")
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -58,9 +60,32 @@ class RunState:
     seconds: float = 0.0
 
 
+def figures_by_site(
+    participant: str, metrics: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return site → subset → figure → value of what a participant says of test and validation.
+
+    A site says ``<subset>/<figure>``; a participant that holds several sites, as in pooled
+    training, puts ``<site>/`` before it.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, value in metrics.items():
+        of, _, figure = name.rpartition("/")
+        site, _, subset = of.rpartition("/")
+        if subset in SUBSETS:
+            whole = figure == "images" and math.isfinite(value)
+            by_subset = found.setdefault(site or participant, {})
+            by_subset.setdefault(subset, {})[figure] = int(value) if whole else value
+    return found or {participant: {}}
+
+
 def validation_auc(replies: Mapping[str, SiteReply]) -> float:
     """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
-    return mean_defined(reply.metrics.get("validation/auc", math.nan) for reply in replies.values())
+    return mean_defined(
+        by_subset.get("validation", {}).get("auc", math.nan)
+        for participant, reply in replies.items()
+        for by_subset in figures_by_site(participant, reply.metrics).values()
+    )
 
 
 def choose(state: RunState, replies: Mapping[str, SiteReply]) -> RunState:

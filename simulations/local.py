@@ -1,52 +1,56 @@
 """Training on one machine without an exchange: all sites pooled, or each site alone.
 
-Both go through the loop, the rounds, the budget and the files of federated training.
+Both go through the rounds, the budget and the files of federated training: a network has one
+participant, in this process, which holds all of the network's sites. A round is what lies between
+two evaluations: an epoch, or ``local-steps`` optimizer steps if these are more.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
+from clients.site import SiteImages
 from common.config.schema import Config
 from common.config.toml_model import key_of
 from common.console.progress import ProgressListener, StepCounter
 from common.device import Device, choose_device, limited_threads
-from common.errors import ConfigError
-from common.files import alone_in
+from common.errors import ConfigError, RunError
+from common.exchange.fingerprint import code_fingerprint
+from common.files import alone_in, load_tensors
 from common.learning.local_site import LocalSite
-from common.learning.schedule import Plan, make_plan
+from common.learning.schedule import make_plan
 from common.models.network import Network
-from common.models.sharing import private_names, shared_names
+from common.models.sharing import (
+    load_private,
+    pack,
+    private_names,
+    shared_layout,
+    shared_names,
+    unpack,
+)
 from common.runs.folder import RunFolder, read_run_config, record_end, refuse_taken
-from common.runs.result import TrainingResult, subset_figures
-from common.runs.weights import weights_digest
+from common.runs.result import TrainingResult
+from common.runs.weights import weights_digest, weights_name
 from common.signals import stop_between_steps
 from common.tasks.task import task_network
-from simulations.local_rounds import (
-    Figures,
-    RunContext,
-    evaluate,
-    load_weights,
-    run_rounds,
-    save_weights,
-)
+from server.app import Ending, noting
+from server.app import train as train_rounds
+from server.checkpoints import load_checkpoint
+from server.exchange import RunContext
+from server.journal import Journal, chosen_figures, figures_of
+from server.participants import Participants
+from server.state import RunState
+from server.strategy import SiteAverage
+from simulations.local_participant import LocalRun, app_of, info_of, participant_of
+from simulations.runtime.in_process import FIRST_NODE, InProcessGrid, flower_output_to
 
 Mode = Literal["pooled", "single"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one network's training came to."""
-
-    metrics: dict[str, Any]
-    best: dict[str, Any]
-    shared: tuple[str, ...]
-    private: tuple[str, ...]
-    digest: str
-    seconds: float
 
 
 def train_pooled(config: Config, base: Path, listener: ProgressListener) -> Path:
@@ -90,11 +94,12 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
     config = _with_threads(config, base)
     device = choose_device(config)
     names = config.site_names
-    groups = [names] if mode == "pooled" else [(name,) for name in names]
+    owners = [None] if mode == "pooled" else list(names)
     with limited_threads(config):
         # Built first: a network that cannot be is told before an hour of decoding.
-        network = task_network(config, groups[0])
-        sites = {name: open_local_site(config, name, device, listener) for name in names}
+        network = task_network(config, names if mode == "pooled" else names[:1])
+        opened = {name: _open(config, name, device, listener) for name in names}
+        _refuse_earlier_checkpoints(config, base)
         folder = RunFolder.create(config, mode, base)
         if folder.result.get("status") == "completed":
             listener.message(f"The run {folder.path} is complete already.")
@@ -105,28 +110,18 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             stop_between_steps() as should_stop,
         ):
             listener.message(f"{folder.path}: {network.description}, on {device.describe()}")
+            sites = {
+                name: SiteImages(**vars(site), own=folder.site(name))
+                for name, site in opened.items()
+            }
             for site in sites.values():
                 for warning in site.warnings:
                     folder.log(warning)
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
-            # Nothing is exchanged: a round is what lies between two evaluations.
             plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
-            outcomes = []
-            for group in groups:
-                # The first network is built already; the others only when it is their turn.
-                network = network if group is groups[0] else task_network(config, group)
-                course = RunContext(
-                    folder=folder,
-                    config=folder.config,
-                    device=device,
-                    plan=plan,
-                    network=network.to(device.device),
-                    sites={name: sites[name] for name in group},
-                    owner=group[0] if mode == "single" else None,
-                )
-                outcomes.append(_train_network(course, listener, should_stop))
-            result = _result(folder.config, device, plan, sites, network, outcomes)
-            folder.finish(result.as_dict())
+            run = LocalRun(folder, device, plan, sites, listener, should_stop)
+            results = [_train_network(run, owner) for owner in owners]
+            folder.finish(_together(results).as_dict())
             shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
     return folder.path
 
@@ -155,9 +150,17 @@ def _with_threads(config: Config, base: Path) -> Config:
     return config.changed(threads=len(os.sched_getaffinity(0)))
 
 
-def open_local_site(
-    config: Config, name: str, device: Device, listener: ProgressListener
-) -> LocalSite:
+def _refuse_earlier_checkpoints(config: Config, base: Path) -> None:
+    """Refuse to go on with what an earlier version of xsite has begun."""
+    run = base / config.run_name
+    if config.resume and any((run / "checkpoint").rglob("step-*.safetensors")):
+        raise RunError(
+            f"The run {run} was begun by an earlier version of xsite, whose checkpoints this one "
+            "cannot go on with. Finish it with that version, or start a new run."
+        )
+
+
+def _open(config: Config, name: str, device: Device, listener: ProgressListener) -> LocalSite:
     """Decode a site's images, or find them decoded, and split them.
 
     Raises
@@ -178,77 +181,86 @@ def open_local_site(
     return site
 
 
-def _train_network(
-    course: RunContext, listener: ProgressListener, should_stop: Callable[[], bool]
-) -> Outcome:
-    """Train one network, write its weights and predictions, and say how good it is."""
-    position, figures = run_rounds(course, listener, should_stop)
-    save_weights(course, "final")
-    digest = weights_digest(course.network)
-    metrics = _told(course, figures, "predictions.csv")
-    best: dict[str, Any] = {}
-    if position.best_round:
-        load_weights(course, "best")
-        told = _told(course, evaluate(course), "best-predictions.csv")
-        chosen = {"round": position.best_round, "validation_auc": position.best_auc}
-        best = {name: chosen | by_subset for name, by_subset in told.items()}
-    elif course.config.validation_fraction:
+def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
+    """Train the network of all sites, or of the one that owns it."""
+    config, folder, listener = run.config, run.folder, run.listener
+    images = tuple(run.sites.values()) if owner is None else (run.sites[owner],)
+    names = [one.name for one in images]
+    network = task_network(config, names).to(run.device.device)
+    site = participant_of(run, owner, images, network)
+    participants = Participants((site.name,))
+    participants.add(FIRST_NODE, info_of(site))
+    context = RunContext(
+        site.run,
+        config,
+        participants,
+        run.plan,
+        shared_layout(network),
+        code_fingerprint(),
+        exchanges=False,
+    )
+
+    def say(text: str) -> None:
+        listener.message(text)
+        folder.log(text)
+
+    with torch.device("meta"):
+        # Only its shapes are needed, to write weights by.
+        journal = Journal(
+            folder, context, task_network(config.changed(pretrained=""), names), owner
+        )
+    state = load_checkpoint(journal.checkpoints, run.train_images, config.digest())
+    state = state or RunState(0, pack(network), run.train_images)
+    strategy = SiteAverage(context, state, noting(journal, state.round, say), lambda: None)
+    del state
+    nodes: dict[int, dict[str, Any]] = {FIRST_NODE: {}}
+    grid = InProcessGrid(app_of(site, run.should_stop), nodes, config.to_run_config(), keep=False)
+    title = f"single-site training of {owner}" if owner else "pooled training"
+    listener.start(title, run.plan.total_steps)
+    try:
+        with flower_output_to(StringIO()):
+            ending = train_rounds(grid, journal, strategy, say)
+    finally:
+        listener.close()
+    journal.save_final(ending.state)
+    if config.validation_fraction and not ending.best:
         listener.message(
             "No site's validation images hold every class, so validation chose no weights."
         )
-    return Outcome(
-        metrics,
-        best,
-        shared_names(course.network),
-        private_names(course.network),
-        digest,
-        position.seconds,
-    )
-
-
-def _told(course: RunContext, figures: Figures, file: str) -> dict[str, Any]:
-    """Write predictions and return the figures for ``result.json``, by site and subset."""
-    told: dict[str, Any] = {}
-    for name, by_subset in figures.predictions.items():
-        for subset, said in by_subset.items():
-            files = [course.sites[name].data.files[index] for index in said.indices]
-            course.folder.write_predictions(
-                name,
-                files,
-                said.labels,
-                said.probabilities,
-                course.config.class_names,
-                subset,
-                file,
-                [course.sites[name].data.patients[index] for index in said.indices],
-                said.further(),
-            )
-            measured = figures.metrics[name][subset]
-            figure = subset_figures(said.labels, said.probabilities, course.config.seed, measured)
-            told.setdefault(name, {})[subset] = figure
-    return told
+    return _result(run, images, network, ending)
 
 
 def _result(
-    config: Config,
-    device: Device,
-    plan: Plan,
-    sites: dict[str, LocalSite],
-    network: Network,
-    outcomes: Sequence[Outcome],
+    run: LocalRun, images: tuple[SiteImages, ...], network: Network, ending: Ending
 ) -> TrainingResult:
-    budget = plan.budget(config.batch_size)
+    """Return what ``result.json`` says of one network; its last weights are loaded into it."""
+    unpack(network, ending.state.shared)
+    for one in images:
+        load_private(network, load_tensors(one.own / weights_name("private", "final"))[0])
+    digest, budget = weights_digest(network), run.plan.budget(run.config.batch_size)
     return TrainingResult(
-        metrics={name: told for one in outcomes for name, told in one.metrics.items()},
-        best={name: told for one in outcomes for name, told in one.best.items()},
+        metrics=figures_of(ending.final),
+        best=chosen_figures(ending.state, ending.best),
         budget=budget,
-        images_seen=dict.fromkeys(sites, budget["images_per_site"]),
-        train_images={name: len(site.split.train) for name, site in sites.items()},
-        leakage=[site.leakage for site in sites.values()],
+        images_seen=dict.fromkeys(run.sites, budget["images_per_site"]),
+        train_images=run.train_images,
+        leakage=[one.leakage for one in run.sites.values()],
         network=network.description,
-        shared=outcomes[0].shared,
-        private=[name for one in outcomes for name in one.private],
-        seconds=sum(one.seconds for one in outcomes),
-        weights_digest={name: one.digest for one in outcomes for name in one.metrics},
-        device=device.describe(),
+        shared=shared_names(network),
+        private=private_names(network),
+        seconds=ending.state.seconds,
+        weights_digest={one.name: digest for one in images},
+        device=run.device.describe(),
+    )
+
+
+def _together(results: Sequence[TrainingResult]) -> TrainingResult:
+    """Return the result of a run whose sites have networks of their own."""
+    return replace(
+        results[0],
+        metrics={name: told for one in results for name, told in one.metrics.items()},
+        best={name: told for one in results for name, told in one.best.items()},
+        private=[name for one in results for name in one.private],
+        seconds=sum(one.seconds for one in results),
+        weights_digest={name: told for one in results for name, told in one.weights_digest.items()},
     )

@@ -17,17 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from common.config.schema import Config
 from common.errors import RunError, XsiteError
 from common.files import read_object, write_atomic, write_json
-from common.models.network import Network
 from common.runs.environment import describe_environment
 from common.runs.events import EventWriter
 from common.runs.result import differing_keys, read_result, write_result
-from common.runs.tables import MetricsRow, append_rows, read_rows, write_predictions, write_rows
-from common.runs.weights import load_run_network, read_run_config, save_private, save_shared
+from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
+from common.runs.weights import load_run_network, read_run_config
 
 __all__ = [
     "MetricsRow",
@@ -228,58 +225,6 @@ class RunFolder:
         except OSError as error:
             raise _cannot_write(table, error) from error
         self._rows = [*kept, *rows]
-
-    def write_predictions(
-        self,
-        site: str,
-        files: Sequence[str],
-        labels: "np.ndarray[Any, Any]",
-        probabilities: "np.ndarray[Any, Any]",
-        classes: Sequence[str],
-        subset: str,
-        name: str = "predictions.csv",
-        patients: Sequence[str | None] = (),
-        further: "Mapping[str, np.ndarray[Any, Any]] | None" = None,
-    ) -> None:
-        """Write one site's predictions of one subset; other subsets' stay.
-
-        Parameters
-        ----------
-        site : str
-            The site.
-        files : sequence of str
-            (n,) paths below the site's folder.
-        labels : ndarray
-            (n,) label of each image.
-        probabilities : ndarray
-            (n, classes) predicted probabilities.
-        classes : sequence of str
-            Names of the classes, in label order.
-        subset : str
-            ``"test"`` or ``"validation"``.
-        name : str
-            The file's name.
-        patients, further
-            As for :func:`common.runs.tables.write_predictions`.
-
-        Raises
-        ------
-        RunError
-            If the file cannot be written.
-        """
-        path = self.site(site) / name
-        write_predictions(path, files, labels, probabilities, classes, subset, patients, further)
-
-    def save_shared(
-        self, network: Network, name: str = "shared.safetensors", site: str | None = None
-    ) -> None:
-        """Write a network's shared tensors: the run's, or one site's in single-site training."""
-        folder = self.path if site is None else self.site(site)
-        save_shared(folder / name, network, self.config)
-
-    def save_private(self, network: Network, site: str, name: str = "private.safetensors") -> None:
-        """Write one site's private tensors."""
-        save_private(self.site(site) / name, network, site, self.config)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the run's result and call it completed."""

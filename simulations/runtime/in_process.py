@@ -205,9 +205,16 @@ def federate(
     grid = InProcessGrid(
         site_app, nodes, config.to_run_config(), before=before, tamper=tamper, keep=False
     )
+    with flower_output_to(output):
+        run_server(coordinator_app, grid)
+
+
+@contextmanager
+def flower_output_to(output: TextIO) -> Iterator[None]:
+    """Let Flower write what it says elsewhere than on the terminal, for the length of a block."""
     terminal = console_handler.setStream(output)
     try:
-        run_server(coordinator_app, grid)
+        yield
     finally:
         if terminal is not None:
             console_handler.setStream(terminal)

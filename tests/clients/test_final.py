@@ -75,10 +75,13 @@ def test_the_last_figures_leave_and_the_predictions_stay(trained: Trained) -> No
     assert (reply.run, reply.round, reply.site) == ("run", 2, "north")
     assert reply.fingerprint == code_fingerprint()
     assert {name.partition("/")[0] for name in reply.metrics} == {"test", "validation"}
-    for subset, part in (("test", site.split.test), ("validation", site.split.validation)):
+    for subset, part in (
+        ("test", site.alone.split.test),
+        ("validation", site.alone.split.validation),
+    ):
         said = read_predictions(site.own / "predictions.csv", subset)
-        assert list(said.files) == [site.data.files[index] for index in part]
-        assert said.labels.tolist() == site.data.labels[part].tolist()
+        assert list(said.files) == [site.alone.data.files[index] for index in part]
+        assert said.labels.tolist() == site.alone.data.labels[part].tolist()
         right = said.probabilities.argmax(axis=1) == said.labels
         assert reply.metrics[f"{subset}/accuracy"] == right.mean()
         assert reply.metrics[f"{subset}/images"] == len(part)
@@ -165,7 +168,9 @@ def test_a_hospital_keeps_a_whole_copy_of_the_model(trained: Trained, tmp_path: 
         )
         assert config.run_name == "run"
         assert config.digest() == site.config.digest()
-        metrics, _ = evaluate_site(network, site.training, site.split, config, site.device)
+        metrics, _ = evaluate_site(
+            network, site.alone.training, site.alone.split, config, site.device
+        )
         assert metrics["test"]["loss"] == expected.metrics["test/loss"]
     network, _ = load_run_network(tmp_path / "state/run", "north")
     assert np.array_equal(pack(network), asked.shared)

@@ -54,7 +54,7 @@ def test_a_reply_says_who_what_and_on_how_many_images(site: OpenSite) -> None:
     reply = train_round(site, asked)
     assert (reply.run, reply.round, reply.site) == ("run", 1, "north")
     assert reply.fingerprint == code_fingerprint()
-    assert reply.images == len(site.split.train) == sum(site.class_counts)
+    assert reply.images == len(site.alone.split.train) == sum(site.class_counts)
     assert reply.layout.size == reply.shared.size == asked.shared.size
     assert not np.array_equal(reply.shared, asked.shared)
     assert reply.metrics["train/images"] == 8  # two steps of four
@@ -71,8 +71,10 @@ def test_figures_are_those_of_the_weights_received_and_not_of_those_trained(
     state = site.store(network).load(1)
     for name, tensor in state.private.items():
         network.state_dict()[name].copy_(tensor)
-    estimate_statistics(network, site.training, site.config, site.device)
-    expected, _ = evaluate_site(network, site.training, site.split, site.config, site.device)
+    estimate_statistics(network, site.alone.training, site.config, site.device)
+    expected, _ = evaluate_site(
+        network, site.alone.training, site.alone.split, site.config, site.device
+    )
     told = {k: v for k, v in reply.metrics.items() if k.startswith(("test/", "validation/"))}
     assert told == pytest.approx(flatten(expected), rel=1e-12, nan_ok=True)
     assert {f"{part}/auc" for part in ("test", "validation")} < set(told)

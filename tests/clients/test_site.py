@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clients.identity import identify
-from clients.site import make_site_info, note, open_identity, progress_writer
+from clients.site import OpenSite, make_site_info, note, open_identity, progress_writer
 from common.data.folds import Leakage
 from common.errors import SiteError, StoreError
 from common.exchange.fingerprint import code_fingerprint
@@ -41,17 +42,23 @@ def test_a_hospital_s_card_has_the_same_digests_and_no_nodes(tmp_path: Path) -> 
 
 def test_a_class_that_validation_empties_counts_as_none(tmp_path: Path) -> None:
     site = opened(tiny_config(tmp_path))
-    positive = np.flatnonzero(site.data.labels == 1)
-    alone = replace(site, split=replace(site.split, train=positive[:3]))
+    images = site.alone
+    positive = np.flatnonzero(images.data.labels == 1)
+
+    def trained_on(chosen: NDArray[np.int64]) -> OpenSite:
+        return replace(site, sites=(replace(images, split=replace(images.split, train=chosen)),))
+
+    alone = trained_on(positive[:3])
     assert alone.class_counts == (0, 3)
-    none = replace(site, split=replace(site.split, train=positive[:0]))
+    none = trained_on(positive[:0])
     assert none.class_counts == (0, 0)
 
 
 def test_warnings_of_the_folder_stay_in_the_site_s_log(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     site = opened(config)
-    warned = replace(site, data=replace(site.data, warnings=("jane-roe.png is blank",)))
+    data = replace(site.alone.data, warnings=("jane-roe.png is blank",))
+    warned = replace(site, sites=(replace(site.alone, data=data),))
     info = make_site_info(warned)
     assert "jane" not in repr(info)
     assert "jane-roe.png is blank" in (site.own / "log.txt").read_text()

@@ -8,7 +8,18 @@ from tests.corpus import tensors
 from tests.corpus.case import Case
 from tests.corpus.tensors import MISFITS, UNREADABLE
 
-NEWEST, OLDER = "checkpoint/step-0000006.safetensors", "checkpoint/step-0000004.safetensors"
+NEWEST, OLDER = "checkpoint/unfinished.safetensors", "checkpoint/round-0002.safetensors"
+DONE = {
+    "steps": 2,
+    "images": 16,
+    "seconds": 1.0,
+    "loss": 0.5,
+    "cross_entropy": 0.25,
+    "contrastive": 0.25,
+    "stopped": True,
+    "next_step": 6,
+}
+"""What a round that was stopped says of what is done of it."""
 SHARED, PRIVATE = "shared.safetensors", "sites/a/private.safetensors"
 
 
@@ -88,8 +99,8 @@ BOTH = tuple(
     Case(
         f"both: {name}",
         why,
-        lambda run, spoil=spoil: [spoil(run / file) for file in (NEWEST, OLDER)],
-        r"step-000000\d\.safetensors",
+        lambda run, spoil=spoil: [spoil(file) for file in (run / "checkpoint").glob("*.s*")],
+        r"round-000\d\.safetensors",
     )
     for name, why, spoil in (*UNREADABLE, *MISFITS)
 )
@@ -102,16 +113,10 @@ INTERRUPTED = (
     *(
         Case(f"newest: {name}", "of another version", at(NEWEST, spoil))
         for name, spoil in (
-            ("no position", tensors.saying("position", None)),
-            ("position no JSON", tensors.saying("position", "4")),
-            (
-                "position of text",
-                tensors.saying("position", {"next_step": "4", "losses": {}, "evaluated": 0}),
-            ),
-            (
-                "position before the start",
-                tensors.saying("position", {"next_step": -9, "losses": {}, "evaluated": 0}),
-            ),
+            ("no position", tensors.saying("done", None)),
+            ("position no JSON", tensors.saying("done", "4")),
+            ("position of text", tensors.saying("done", DONE | {"next_step": "6"})),
+            ("position before the start", tensors.saying("done", DONE | {"next_step": -9})),
         )
     ),
     Case(
@@ -123,7 +128,7 @@ INTERRUPTED = (
     Case(
         "a copy by hand",
         "kept to be safe",
-        lambda run: (run / NEWEST.replace("6.", "6 (1).")).write_bytes((run / NEWEST).read_bytes()),
+        lambda run: (run / NEWEST.replace("d.", "d (1).")).write_bytes((run / NEWEST).read_bytes()),
     ),
     Case(
         "metrics: a line cut",

@@ -72,7 +72,8 @@ def with_one_more(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
 
 
 def renamed(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
-    tensors["module." + first(tensors)] = tensors.pop(first(tensors))
+    name = first(tensors)
+    tensors[f"module.{name}"] = tensors.pop(name)
 
 
 def reshaped(tensors: dict[str, Tensor], _: dict[str, str]) -> None:

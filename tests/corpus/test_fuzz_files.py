@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.store import open_store
+from common.config.schema import Config
 from common.data.cache import load_site
 from common.data.decode import DecodeSettings, decode_bytes, dicom_patient, read_header
 from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
 from common.files import load_tensors, save_tensors
+from common.learning.loop import TrainSummary, make_optimizer
+from common.models.network import build_network
 from common.models.released import read_checkpoint
+from common.models.sharing import load_private, pack, private_state, unpack
 from common.runs.result import read_result, write_result
 from common.runs.tables import (
     MetricsRow,
@@ -26,6 +30,7 @@ from common.runs.tables import (
     write_rows,
 )
 from server.checkpoints import load_checkpoint, save_checkpoint
+from simulations.unfinished import UnfinishedRound
 from tests.clients.test_store import OWNER
 from tests.clients.test_store import state as private
 from tests.corpus.dicoms import WHOLE, colour, frames, run_length
@@ -317,5 +322,38 @@ def test_fuzz_a_result_comes_back_or_is_told(place: Path) -> None:
             assert isinstance(read_result(place), dict)
         except XsiteError as error:
             assert "result.json" in str(error)
+
+    holds()
+
+
+def test_fuzz_an_unfinished_round(place: Path) -> None:
+    config = Config(image_size=32, width=0.05, projection_hidden=16, projection_size=4)
+    network = build_network(config, ["a", "b"])
+    optimizer = make_optimizer(network, config)
+    shared, own = pack(network), private_state(network)
+    unfinished = UnfinishedRound(place / "unfinished.safetensors", config.digest())
+    done = TrainSummary(2, 16, 1.5, 0.5, 0.25, 0.25, True, 6)
+    unfinished.save(network, optimizer, done)
+    whole = unfinished.path.read_bytes()
+    assert unfinished.load(network, optimizer, range(4, 8)) == done
+
+    @tried(60)
+    @given(spoilt(whole))
+    def holds(content: bytes) -> None:
+        unfinished.path.write_bytes(content)
+        unpack(network, shared)
+        load_private(network, own)
+        try:
+            found = unfinished.load(network, optimizer, range(4, 8))
+        except CheckpointError as error:
+            assert "belongs to another configuration" in str(error)
+            return
+        assert np.isfinite(pack(network)).all()
+        if found.steps:
+            assert 4 < found.next_step < 8
+            return
+        assert found.next_step == 4
+        assert np.array_equal(pack(network), shared)
+        assert all(torch.equal(own[n], t) for n, t in private_state(network).items())
 
     holds()

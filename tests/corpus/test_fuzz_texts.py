@@ -20,7 +20,6 @@ from common.config.schema import Config
 from common.config.toml_model import key_of
 from common.errors import ConfigError, LedgerError, PolicyError, XsiteError, is_plain, one_line
 from server.deployment.consortium import Consortium, make_consortium, read_consortium
-from simulations.local_checkpoint import Position, RoundLosses
 from simulations.study.plan import make_plan, read_file
 from tests.clients.egress.test_ledger import written
 from tests.corpus import consortia, studies
@@ -246,33 +245,6 @@ def test_fuzz_an_approval(place: Path) -> None:
             assert (found.run, found.site) == ("run", "north") and isinstance(found.settings, dict)
 
     holds()
-
-
-@tried(80)
-@given(
-    st.builds(
-        Position,
-        st.integers(0, 2**40),
-        st.integers(0, 99),
-        st.builds(RoundLosses, st.integers(0, 9), *[st.floats(allow_nan=False)] * 3),
-        st.integers(0, 9),
-        st.floats(0, 1),
-        st.floats(0, 1e9),
-    ),
-    JSON,
-    st.data(),
-)
-def test_fuzz_a_position(position: Position, other: object, data: st.DataObject) -> None:
-    assert Position.from_json(position.to_json()) == position
-    texts = (
-        data.draw(spoilt(position.to_json().encode())).decode("utf-8", "replace"),
-        json.dumps(other),
-    )
-    for text in texts:
-        try:
-            assert isinstance(Position.from_json(text).next_step, int)
-        except ValueError as error:
-            assert "\n" not in str(error)
 
 
 @tried(120)

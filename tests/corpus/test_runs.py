@@ -22,13 +22,13 @@ pytestmark = pytest.mark.timeout(60)
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of sites, of a run that ended, and of the same one, interrupted."""
     root = tmp_path_factory.mktemp("runs")
-    # Of b's 24 images 16 are trained on: 4 steps in each of 2 epochs.
-    config = tiny_config(root)
+    # Of b's 24 images 16 are trained on: 4 steps in each of 3 epochs.
+    config = tiny_config(root, epochs=3)
     train_pooled(config.changed(run_name="ended"), root, SilentListener())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.learning.loop.REPORT_SECONDS", 0.0)
-        for step in (4, 6):
-            again = config.changed(run_name="cut", resume=step > 4)
+        for step in (8, 10):
+            again = config.changed(run_name="cut", resume=step > 8)
             with pytest.raises(KeyboardInterrupt):
                 train_pooled(again, root, StopAt(step))
     return root

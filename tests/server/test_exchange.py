@@ -116,6 +116,13 @@ def test_replies_are_sorted_by_site_whatever_the_order_of_arrival(three: RunCont
     assert len({aggregate(one.good, "uniform").tobytes() for one in found}) == 1
 
 
+def test_a_site_speaks_for_no_other_site(three: RunContext) -> None:
+    sent = orders(three)
+    (arrived,) = answers(sent, north=1.0)
+    arrived.content["metrics"]["south/test/auc"] = 1.0
+    assert "figures of another site" in sort(three, sent, [arrived]).faults["north"]
+
+
 def test_bytes_are_counted_for_every_site_that_was_asked(three: RunContext) -> None:
     sent = orders(three)
     found = sort(three, sent, answers(sent, north=1.0))

@@ -17,8 +17,8 @@ from common.runs.folder import RunFolder
 from common.runs.result import read_result
 from common.runs.tables import read_rows
 from server.exchange import Exchange, RunContext
-from server.journal import Journal, by_subset, rows_of, say_bytes, say_final, say_round, say_time
-from server.state import RunState
+from server.journal import Journal, rows_of, say_bytes, say_final, say_round, say_time
+from server.state import RunState, figures_by_site, validation_auc
 from simulations.local import train_pooled
 from tests.federation.hospitals import federate, run_of, tiny_config
 from tests.server.answers import context, reply
@@ -80,9 +80,36 @@ def test_a_site_left_out_of_a_round_has_its_bytes_and_no_loss() -> None:
 
 
 def test_figures_are_told_by_subset_and_counts_are_whole() -> None:
-    found = by_subset({**METRICS, "train/loss": 1.0, "seconds": 2.0, "test/loss": math.nan})
+    metrics = {**METRICS, "train/loss": 1.0, "seconds": 2.0, "test/loss": math.nan}
+    (found,) = figures_by_site("north", metrics).values()
     assert set(found) == {"test", "validation"}
     assert repr(found["test"]) == "{'accuracy': 0.75, 'auc': 0.5, 'images': 8, 'loss': nan}"
+
+
+def test_a_participant_that_holds_several_sites_speaks_for_each() -> None:
+    metrics = {"train/loss": 0.5, "train/images": 96.0, "a/test/auc": 0.25, "b/test/auc": 0.75}
+    assert figures_by_site("pooled", {**metrics, "b/validation/auc": 1.0}) == {
+        "a": {"test": {"auc": 0.25}},
+        "b": {"test": {"auc": 0.75}, "validation": {"auc": 1.0}},
+    }
+    assert figures_by_site("pooled", {"train/loss": 0.5}) == {"pooled": {}}
+    both = replace(evaluated("pooled"), metrics=metrics)
+    state = replace(STATE, figures={"pooled": {"train/loss": 0.5}}, images_seen={"pooled": 96})
+    # 96 images in batches of as many of either site.
+    assert [
+        (row.site, row.train_loss, row.images_seen, row.figures["auc"])
+        for row in rows_of(context("pooled"), state, {"pooled": both})
+    ] == [("a", 0.5, 48, 0.25), ("b", 0.5, 48, 0.75)]
+    assert validation_auc({"pooled": replace(both, metrics={"a/validation/auc": 0.5})}) == 0.5
+    said = say_final({"pooled": both}, "final weights")
+    assert said == "final weights: a AUC 0.250; b AUC 0.750"
+    exchange = Exchange(
+        {"pooled": reply("pooled", round=2, metrics=metrics)}, {}, {"pooled": (0, 0)}
+    )
+    alone = replace(context("pooled"), exchanges=False)
+    assert say_round(alone, replace(STATE, round=2), exchange, 5) == (
+        "round 2/3: pooled loss 0.5000 (after round 1: a AUC 0.250; b AUC 0.750); 5 s left"
+    )
 
 
 def test_a_round_s_line_names_losses_figures_bytes_and_who_is_left_out() -> None:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 from common.models.network import build_network
 from common.runs.folder import RunFolder
 from simulations.cli import app
+from tests.common.runs.written import write_shared
 from tests.simulations.tiny import SETTINGS, tiny_config, write_site
 
 TINY = [
@@ -93,7 +94,7 @@ def test_runs_that_exist_or_do_not(tmp_path: Path) -> None:
 def test_weights_of_another_network(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="narrow")
     folder = RunFolder.create(config, "pooled", tmp_path)
-    folder.save_shared(build_network(config, ["a"]))
+    write_shared(folder, build_network(config, ["a"]))
     weights = f"pretrained={folder.path / 'shared.safetensors'}"
     told = fails("train", "pooled", *TINY, "--set", "width=0.1", "--set", weights).stderr
     assert "shared.safetensors" in told and "misshapen" in told

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import json
 import math
 import os
 import signal
@@ -125,9 +126,8 @@ def test_a_second_ctrl_c_does_not_wait_and_loses_no_more_than_a_round(tmp_path: 
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(EPOCH + 2, presses=2))
-    assert [file.name for file in (cut / "run" / "checkpoint").iterdir()] == [
-        "step-0000004.safetensors"
-    ]
+    kept = (cut / "run" / "checkpoint").glob("*.safetensors")
+    assert [file.name for file in kept] == ["round-0001.safetensors"]
     train_pooled(config.changed(resume=True), cut, SilentListener())
     assert_same_weights(whole, cut / "run")
 
@@ -139,8 +139,9 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(7))
-    kept = sorted((cut / "run" / "checkpoint").iterdir())
-    assert [file.name for file in kept] == ["step-0000004.safetensors", "step-0000007.safetensors"]
+    kept = sorted((cut / "run" / "checkpoint").glob("*.safetensors"))
+    assert [file.name for file in kept] == ["round-0001.safetensors", "unfinished.safetensors"]
+    assert json.loads(load_tensors(kept[1])[1]["done"])["next_step"] == 7
     kept[1].write_bytes(kept[1].read_bytes()[:1000])
     train_pooled(config.changed(resume=True), cut, SilentListener())
     assert_same_weights(whole, cut / "run")
@@ -272,6 +273,36 @@ def test_a_run_that_fails_says_so(tmp_path: Path) -> None:
         train_pooled(config, tmp_path, SilentListener())
     result = read_result(tmp_path / "run")
     assert result["status"] == "failed" and "no longer finite" in result["reason"]
+
+
+def test_what_an_earlier_version_began_is_refused_and_what_it_ended_is_not(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, run_name="run")
+    with pytest.raises(KeyboardInterrupt):
+        train_pooled(config, tmp_path, StopAt(2))
+    run = tmp_path / "run"
+    (run / "checkpoint" / "unfinished.safetensors").rename(
+        run / "checkpoint" / "step-0000002.safetensors"
+    )
+    before = (run / "result.json").read_bytes()
+    with pytest.raises(RunError, match=r"begun by an earlier version of xsite.* start a new run"):
+        train_pooled(config.changed(resume=True), tmp_path, SilentListener())
+    assert (run / "result.json").read_bytes() == before
+    (run / "checkpoint" / "step-0000002.safetensors").unlink()
+    train_pooled(config.changed(resume=True), tmp_path, SilentListener())
+    assert train_pooled(config.changed(resume=True), tmp_path, SilentListener()) == run
+
+
+def test_nothing_of_the_participant_or_of_flower_stays(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, run_name="run")
+    for training in (train_pooled, train_single):
+        run = training(config.changed(run_name=training.__name__), tmp_path, SilentListener())
+        assert read_result(run)["bytes"] == {"down": 0, "up": 0}
+        files = {path.name for path in run.rglob("*") if "tfevents" not in path.name}
+        assert files == {
+            *(".lock", "config.toml", "environment.json", "log.txt", "metrics.csv", "result.json"),
+            *("shared.safetensors", "private.safetensors", "predictions.csv"),
+            *("sites", "tensorboard", "a", "b"),
+        }
 
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:

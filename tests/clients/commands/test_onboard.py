@@ -23,8 +23,10 @@ from common.errors import CheckpointError, RunError
 from common.files import load_tensors
 from common.models.network import build_network
 from common.runs.folder import RunFolder
+from common.runs.tables import write_predictions
 from simulations.cli import GuardedGroup
 from simulations.report.study.unseen import evaluate_unseen, visit
+from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config, write_site
 
 app = typer.Typer(cls=GuardedGroup)
@@ -42,17 +44,17 @@ def make_run(base: Path, mode: str = "pooled", status: str = "completed", **keys
             tensor += 0.5
     if mode == "single":
         for site in config.site_names:
-            folder.save_shared(build_network(config, [site]), site=site)
-            folder.save_private(build_network(config, [site]), site)
+            write_shared(folder, build_network(config, [site]), site=site)
+            write_private(folder, build_network(config, [site]), site)
     else:
-        folder.save_shared(network)
+        write_shared(folder, network)
         for site in config.site_names:
-            folder.save_private(network, site)
+            write_private(folder, network, site)
     for site in config.site_names:
         probabilities = np.array([[0.2, 0.8], [0.6, 0.4]])
-        folder.write_predictions(
-            site, ["x", "y"], np.array([1, 1]), probabilities, config.class_names, "test"
-        )
+        path = folder.site(site) / "predictions.csv"
+        labels = np.array([1, 1])
+        write_predictions(path, ["x", "y"], labels, probabilities, config.class_names, "test")
     if status == "completed":
         folder.finish({})
     return folder.path

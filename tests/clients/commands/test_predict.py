@@ -12,6 +12,7 @@ from common.errors import CheckpointError, RunError
 from common.models.network import build_network
 from common.runs.folder import RunFolder
 from simulations.cli import app
+from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config
 
 
@@ -22,9 +23,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(base, run_name="run")
     folder = RunFolder.create(config, "pooled", base)
     network = build_network(config, ["a", "b"])
-    folder.save_shared(network)
+    write_shared(folder, network)
     for site in ("a", "b"):
-        folder.save_private(network, site)
+        write_private(folder, network, site)
     return folder.path
 
 

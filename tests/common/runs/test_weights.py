@@ -12,6 +12,7 @@ from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
 from common.runs.folder import RunFolder, load_run_network
 from common.runs.weights import load_shared, weights_digest
+from tests.common.runs.written import write_private, write_shared
 
 CONFIG = Config(
     run_name="run", sites="a,b", width=0.05, image_size=32, projection_hidden=64, projection_size=8
@@ -30,9 +31,9 @@ def different_network(config: Config) -> Network:
 
 def written(tmp_path: Path, config: Config = CONFIG) -> tuple[RunFolder, Network]:
     folder, network = RunFolder.create(config, "pooled", tmp_path), different_network(config)
-    folder.save_shared(network)
+    write_shared(folder, network)
     for site in ("a", "b"):
-        folder.save_private(network, site)
+        write_private(folder, network, site)
     return folder, network
 
 
@@ -64,8 +65,8 @@ def test_private_tensors_lie_in_the_site_s_file_alone(tmp_path: Path) -> None:
 def test_a_site_s_own_network_comes_before_the_run_s(tmp_path: Path) -> None:
     folder, _ = written(tmp_path)
     own = build_network(CONFIG.changed(seed=9), ["b"])
-    folder.save_shared(own, site="b")
-    folder.save_private(own, "b")
+    write_shared(folder, own, site="b")
+    write_private(folder, own, "b")
     loaded, _ = load_run_network(folder.path, "b")
     assert weights_digest(loaded) == weights_digest(own)
 
@@ -103,8 +104,8 @@ def test_what_a_run_started_from_may_be_gone(tmp_path: Path) -> None:
     config = CONFIG.changed(pretrained=str(tmp_path / "gone.safetensors"))
     folder = RunFolder.create(config, "pooled", tmp_path)
     network = different_network(CONFIG)
-    folder.save_shared(network)
-    folder.save_private(network, "a")
+    write_shared(folder, network)
+    write_private(folder, network, "a")
     load_run_network(folder.path, "a")
 
 

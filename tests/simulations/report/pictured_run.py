@@ -16,6 +16,7 @@ from common.runs.folder import RunFolder
 from common.runs.tables import write_predictions
 from simulations.report.records import RunRecord, read_record
 from simulations.synthetic import write_hospital
+from tests.common.runs.written import write_private, write_shared
 
 SITES = ("a", "b")
 
@@ -49,7 +50,7 @@ def pictured_run(
         split = split_site(site, config)
         ready = training_site(site, split, device)
         estimate_statistics(network, ready, config, device)
-        folder.save_private(network, site.name)
+        write_private(folder, network, site.name)
         probabilities, _ = predict(network, ready, split.test, config, device)
         write_predictions(
             folder.site(site.name) / "predictions.csv",
@@ -59,7 +60,7 @@ def pictured_run(
             config.class_names,
             "test",
         )
-    folder.save_shared(network)
+    write_shared(folder, network)
     result = read_json(folder.path / "result.json")
     write_json(folder.path / "result.json", result | {"status": "completed", "metrics": {}})
     return read_record(folder.path), sites

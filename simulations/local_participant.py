@@ -1,0 +1,172 @@
+"""The one participant of a network that is trained without an exchange: it holds all its sites.
+
+It answers the messages of federated training, in this process. What a round needs of its own, the
+steps, can be stopped between any two of them and gone on with.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import flwr.app
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+from torch.optim import Optimizer
+
+from clients.final import evaluate_last
+from clients.round import train_round
+from clients.site import OpenSite, SiteImages
+from common.config.schema import Config
+from common.console.progress import ProgressListener
+from common.device import Device
+from common.exchange.fingerprint import code_fingerprint
+from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
+from common.exchange.wire import decode_order, encode_reply
+from common.learning.loop import StepReport, TrainSummary, train
+from common.learning.schedule import Plan
+from common.models.network import Network
+from common.runs.folder import RunFolder
+from simulations.unfinished import UnfinishedRound, join
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run whose sites are open.
+
+    Attributes
+    ----------
+    folder : RunFolder
+        Where everything goes.
+    device : Device
+        Where to compute.
+    plan : Plan
+        Steps and rounds.
+    sites : mapping of str to SiteImages
+        All sites.
+    listener : ProgressListener
+        Told of progress.
+    should_stop : callable
+        Asked before every step.
+    """
+
+    folder: RunFolder
+    device: Device
+    plan: Plan
+    sites: Mapping[str, SiteImages]
+    listener: ProgressListener
+    should_stop: Callable[[], bool]
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.folder.config
+
+    @property
+    def train_images(self) -> dict[str, int]:
+        """Training images of each site."""
+        return {name: len(site.split.train) for name, site in self.sites.items()}
+
+
+def participant_of(
+    run: LocalRun, owner: str | None, images: tuple[SiteImages, ...], network: Network
+) -> OpenSite:
+    """Return who holds the sites of a network.
+
+    Parameters
+    ----------
+    run : LocalRun
+        The run.
+    owner : str or None
+        In single-site training the site; None: all of them are pooled.
+    images : tuple of SiteImages
+        The sites of the network.
+    network : Network
+        On the device; trained in place.
+
+    Returns
+    -------
+    OpenSite
+        Its own folder is part of the run's checkpoint, which the end of the run removes.
+    """
+    place = run.folder.path / "checkpoint" / (owner or "")
+    unfinished = UnfinishedRound(place / "unfinished.safetensors", run.config.digest())
+    return OpenSite(
+        name=owner or "pooled",
+        run=run.folder.path.name,
+        own=place / "participant",
+        config=run.config,
+        device=run.device,
+        sites=images,
+        nodes=1,
+        take_steps=partial(_take_steps, run, images, unfinished),
+        kept=network,
+    )
+
+
+def info_of(site: OpenSite) -> SiteInfo:
+    """Return what the participant would answer if it were asked to join."""
+    return SiteInfo(
+        site=site.name,
+        fingerprint=code_fingerprint(),
+        config=site.config.digest(),
+        layout="",
+        class_counts=site.class_counts,
+        nodes=site.nodes,
+        leakage=site.sites[0].leakage,
+    )
+
+
+def app_of(site: OpenSite, should_stop: Callable[[], bool]) -> ClientApp:
+    """Return an app that follows orders; nothing leaves this process, so no gate judges it."""
+    app = ClientApp()
+
+    def follow(act: Callable[[OpenSite, RoundOrder], SiteReply], message: Message) -> Message:
+        if should_stop():
+            raise KeyboardInterrupt
+        order = decode_order(message.content)
+        # Its bytes are as large as the weights that were just read from them.
+        message.content.clear()
+        return Message(encode_reply(act(site, order), flwr.app), reply_to=message)
+
+    app.train()(lambda message, _: follow(train_round, message))
+    app.evaluate()(lambda message, _: follow(evaluate_last, message))
+    return app
+
+
+def _take_steps(
+    run: LocalRun,
+    images: tuple[SiteImages, ...],
+    unfinished: UnfinishedRound,
+    network: Network,
+    optimizer: Optimizer,
+    order: RoundOrder,
+) -> TrainSummary:
+    """Take what is left of a round's steps.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If it was stopped between two steps; what is done of the round is kept.
+    """
+
+    def tell(step: StepReport) -> None:
+        run.listener.step(step.step + 1, step.loss, step.images / max(step.seconds, 1e-9))
+
+    before = unfinished.load(network, optimizer, order.steps)
+    now = train(
+        network,
+        optimizer,
+        [one.training for one in images],
+        run.config,
+        run.device,
+        range(before.next_step, order.steps.stop),
+        order.total_steps,
+        on_step=tell,
+        should_stop=run.should_stop,
+    )
+    summary = join(before, now)
+    if now.stopped:
+        if now.steps:
+            unfinished.save(network, optimizer, summary)
+        raise KeyboardInterrupt
+    return summary
