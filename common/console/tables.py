@@ -40,11 +40,14 @@ def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("Site", overflow="fold")
     tests = {site: subsets.get("test", {}) for site, subsets in metrics.items()}
-    # A figure that nobody measured, as one of another number of classes, has no column.
+    # A figure of another number of classes has no column; a run's result does not tell its number.
     shown = [
         figure
         for figure in FIGURES
-        if figure.share and any(figure.name in test for test in tests.values())
+        if figure.share
+        and (
+            not figure.classes or any(test.get(figure.name) is not None for test in tests.values())
+        )
     ]
     for heading in ("n", *(part for figure in shown for part in _headings(figure))):
         table.add_column(heading, justify="right", no_wrap=True)
