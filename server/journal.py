@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from common.exchange.messages import RoundReply, SiteReply
+from common.formatting.numbers import duration, size
 from common.models.network import Network
 from common.models.sharing import pack, private_names, shared_names, unpack
 from common.runs.folder import MetricsRow, RunFolder
@@ -181,10 +182,10 @@ def say_round(
     told += [f"{site} LEFT OUT: {fault}" for site, fault in exchange.faults.items()]
     down = sum(down for down, _ in exchange.traffic.values())
     up = sum(up for _, up in exchange.traffic.values())
-    told += [f"{say_bytes(down)} down, {say_bytes(up)} up"] if context.exchanges else []
+    told += [f"{size(down)} down, {size(up)} up"] if context.exchanges else []
     return (
         f"round {after.round}/{context.plan.rounds}: {'; '.join(told)}; "
-        f"{say_time(seconds_left)} left"
+        f"{duration(seconds_left)} left"
     )
 
 
@@ -215,20 +216,3 @@ def say_final(replies: Mapping[str, SiteReply], title: str) -> str:
     """Return the line of an evaluation at the end."""
     tests = {site: by_subset.get("test", {}) for site, by_subset in figures_of(replies).items()}
     return f"{title}: {_say_tests(tests)}"
-
-
-def say_bytes(count: int) -> str:
-    """Return a number of bytes for a reader."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
-
-
-def say_time(seconds: float) -> str:
-    """Return a duration for a reader."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

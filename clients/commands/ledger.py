@@ -66,24 +66,18 @@ def show(
         runs_table,
         take_account,
     )
-    from common.console.tables import print_rows, say
+    from common.console.tables import say
     from common.files import write_atomic
-    from common.formatting.tables import Table
+    from common.formatting.tables import print_table
 
     console, account = Console(), take_account(_ledger(folder))
 
-    def print_table(table: Table) -> None:
-        rows = [
-            (row.head, *(cell.text for cell in row.cells)) for g in table.groups for row in g.rows
-        ]
-        print_rows(console, table.caption, table.columns, rows)
-
     for what, answer in facts(account):
         say(console, f"{what}: {answer}")
-    print_table(runs_table(account))
+    print_table(console, runs_table(account))
     held_back = held_back_table(account)
     if held_back is not None:
-        print_table(held_back)
+        print_table(console, held_back)
     for name in account.left:
         say(console, f"A private tensor left this site: {name}")
     if output is not None:

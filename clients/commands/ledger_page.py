@@ -12,7 +12,7 @@ from clients.egress.ledger_entry import Entry, Head, Part
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
 from common.formatting.page import fill
-from common.formatting.tables import Cell, Group, Row, Table
+from common.formatting.tables import Group, Row, Table, plain_table
 
 HERE = Path(__file__).parent
 MEANINGS: Mapping[str, str] = {
@@ -127,7 +127,8 @@ def runs_table(account: Account) -> Table:
         own = [entry for entry in account.entries if (entry.run, entry.site) == (run, site)]
         sent = [entry for entry in own if entry.verdict == SENT]
         kinds = Counter(KINDS.get(entry.message, entry.message) for entry in sent)
-        cells = (
+        row = (
+            run,
             site,
             numbers.listed([f"{count} × {kind}" for kind, count in kinds.items()]),
             str(len(own) - len(sent)),
@@ -135,9 +136,9 @@ def runs_table(account: Account) -> Table:
             _time(own[0]),
             _time(own[-1]),
         )
-        rows.append(Row(run, tuple(map(Cell, cells))))
+        rows.append(row)
     columns = ("Run", "Site", "Left", "Held back", "Size", "First", "Last")
-    return Table("Messages by run", columns, (Group("", tuple(rows)),))
+    return plain_table("Messages by run", columns, rows, prose=True)
 
 
 def contents_table(account: Account) -> Table:
@@ -148,10 +149,9 @@ def contents_table(account: Account) -> Table:
         own = [part for part in parts if part.record == record]
         names = len({part.name for part in own})
         size = numbers.size(sum(part.size for part in own))
-        told = Cell(MEANINGS.get(record, record)), Cell(str(names)), Cell(size)
-        rows.append(Row(record, told))
+        rows.append((record, MEANINGS.get(record, record), str(names), size))
     columns = ("In a message", "What it is", "Of them", "Size in all")
-    return Table("What was in them", columns, (Group("", tuple(rows)),))
+    return plain_table("What was in them", columns, rows, prose=True)
 
 
 def parts_table(account: Account) -> Table:
@@ -167,7 +167,7 @@ def parts_table(account: Account) -> Table:
         )
         groups.append(Group(record, rows))
     columns = ("Name", "Kind", "Shape", "Times", "Bytes in all")
-    return Table("All of it by name", columns, tuple(groups))
+    return Table("All of it by name", columns, tuple(groups), prose=True)
 
 
 def budget_table(account: Account) -> Table | None:
@@ -175,71 +175,66 @@ def budget_table(account: Account) -> Table | None:
     held = spent(account.entries)
     if not held.noise:
         return None
-    rows = tuple(
-        Row(record, (Cell(MEANINGS[record]), Cell(f"{multiplier:g}"), Cell(str(times))))
+    rows = [
+        (record, MEANINGS[record], f"{multiplier:g}", str(times))
         for (record, multiplier), times in held.noise.items()
-    )
+    ]
     columns = ("In a message", "What it is", "Noise multiplier", "Values with noise of their own")
-    return Table("Noise", columns, (Group("", rows),), BUDGET_NOTES)
+    return plain_table("Noise", columns, rows, BUDGET_NOTES, prose=True)
 
 
 def held_back_table(account: Account) -> Table | None:
     """Return what the policy kept here and why; None where there is nothing."""
     if not account.held_back:
         return None
-    rows = tuple(
-        Row(_time(entry), tuple(map(Cell, (entry.run, str(entry.round), entry.reason))))
-        for entry in account.held_back
-    )
-    return Table("Held back", ("Time", "Run", "Round", "Why"), (Group("", rows),))
+    rows = [
+        (_time(entry), entry.run, str(entry.round), entry.reason) for entry in account.held_back
+    ]
+    return plain_table("Held back", ("Time", "Run", "Round", "Why"), rows, prose=True)
 
 
 def audit_table(account: Account) -> Table:
     """Return what was looked up to say what never left."""
-    rows = tuple(
-        Row(
+    rows = [
+        (
             str(one.file.relative_to(account.folder.parent)),
-            tuple(map(Cell, (str(one.tensors), str(one.skipped), ", ".join(one.left) or "none"))),
+            str(one.tensors),
+            str(one.skipped),
+            ", ".join(one.left) or "none",
         )
         for one in account.audits
-    )
-    return Table(
+    ]
+    return plain_table(
         "Private tensors that are on this site's disk",
         ("File", "Looked up", "Skipped", "Found among what left"),
-        (Group("", rows),),
+        rows,
         (
             "The SHA-256 of each was looked for among those of all that left. Skipped: tensors of "
             "one value throughout, such as counters, which others equal by chance.",
             "Images, labels, predictions, names of files and of patients have no place in a "
             "message: what is listed above is all that was in them.",
         ),
+        prose=True,
     )
 
 
 def messages_table(account: Account) -> Table:
     """Return every line."""
-    rows = tuple(
-        Row(
+    rows = [
+        (
             str(entry.number),
-            tuple(
-                map(
-                    Cell,
-                    (
-                        _time(entry),
-                        entry.run,
-                        str(entry.round),
-                        KINDS.get(entry.message, entry.message),
-                        entry.verdict,
-                        numbers.size(entry.size),
-                        entry.hash[:16],
-                    ),
-                )
-            ),
+            _time(entry),
+            entry.run,
+            str(entry.round),
+            KINDS.get(entry.message, entry.message),
+            entry.verdict,
+            numbers.size(entry.size),
+            entry.hash[:16],
         )
         for entry in account.entries
-    )
+    ]
     columns = ("Line", "Time", "Run", "Round", "Answer to", "Verdict", "Size", "Hash")
-    return Table("Every message", columns, (Group("", rows),))
+    return plain_table("Every message", columns, rows, prose=True)
 
 
 def render(account: Account) -> str:
@@ -263,7 +258,7 @@ def render(account: Account) -> str:
 def _row(name: str, dtype: str, parts: Sequence[Part]) -> Row:
     shapes = dict.fromkeys(" × ".join(map(str, part.shape)) for part in parts)
     cells = (dtype, " or ".join(shapes), str(len(parts)), numbers.count(sum(p.size for p in parts)))
-    return Row(name, tuple(map(Cell, cells)))
+    return Row(name, cells)
 
 
 def _messages(held: Sequence[Entry]) -> str:

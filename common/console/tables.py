@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
 from common.tasks.figures import AUC_BOUNDS, FIGURES, Figure
 
@@ -29,16 +27,16 @@ def print_result(console: Console, run: Path) -> None:
         If the folder holds no result.
     """
     result = read_result(run)
-    console.print(_figures("Test images, weights of the last step", result.get("metrics", {})))
+    print_table(
+        console, _figures("Test images, weights of the last step", result.get("metrics", {}))
+    )
     best = result.get("best") or {}
     if best:
-        console.print(_figures("Test images, weights that validation chose", best))
+        print_table(console, _figures("Test images, weights that validation chose", best))
     say(console, f"Run folder: {run}")
 
 
 def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("Site", overflow="fold")
     tests = {site: subsets.get("test", {}) for site, subsets in metrics.items()}
     # A figure of another number of classes has no column; a run's result does not tell its number.
     shown = [
@@ -49,12 +47,12 @@ def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
             not figure.classes or any(test.get(figure.name) is not None for test in tests.values())
         )
     ]
-    for heading in ("n", *(part for figure in shown for part in _headings(figure))):
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = (part for figure in shown for part in _headings(figure))
+    rows = []
     for site, test in tests.items():
         cells = (cell for figure in shown for cell in _cells(figure, test))
-        table.add_row(site, str(test.get("images", "")), *cells)
-    return table
+        rows.append((site, str(test.get("images", "")), *cells))
+    return plain_table(title, ("Site", "n", *headings), rows)
 
 
 def _headings(figure: Figure) -> tuple[str, ...]:
@@ -79,13 +77,7 @@ def print_rows(
     console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Print a table whose first column is text and whose others are figures."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column(headings[0], overflow="fold")
-    for heading in headings[1:]:
-        table.add_column(heading, justify="right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    print_table(console, plain_table(title, headings, rows))
 
 
 def say(console: Console, text: str) -> None:

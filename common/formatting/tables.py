@@ -1,22 +1,26 @@
-"""A table as text in rows and columns, for a page, a Markdown file or a terminal."""
+"""A table as text in rows and columns, and its writers for a Markdown file and a terminal.
 
+The writer for a page is the macro ``table`` in ``macros.html``.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its text, and what stands small below it, on a line or several."""
-
-    text: str
-    detail: str = ""
+from rich import box
+from rich.console import Console
+from rich.table import Table as TerminalTable
+from rich.text import Text
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row; ``mode`` gives its head the mode's colour."""
+    """One row; ``mode`` gives its head the colour of a training mode.
+
+    The first line of a cell is its text; further lines stand small below it.
+    """
 
     head: str
-    cells: tuple[Cell, ...]
+    cells: tuple[str, ...]
     mode: str = ""
 
 
@@ -32,7 +36,8 @@ class Group:
 class Table:
     """A table: what it shows, its columns (the first one is of the rows' heads), its rows.
 
-    ``spans`` are headings above the columns, each with the number of columns it is of.
+    ``spans`` are headings above the columns, each with the number of columns it is of. The first
+    column and the last of one that is ``prose`` hold text to be read, not figures.
     """
 
     caption: str
@@ -40,6 +45,19 @@ class Table:
     groups: tuple[Group, ...]
     notes: tuple[str, ...] = ()
     spans: tuple[tuple[str, int], ...] = ()
+    prose: bool = False
+
+
+def plain_table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    notes: Sequence[str] = (),
+    prose: bool = False,
+) -> Table:
+    """Return a table without groups; the first cell of a row is its head."""
+    made = tuple(Row(head, tuple(cells)) for head, *cells in rows)
+    return Table(caption, tuple(columns), (Group("", made),), tuple(notes), prose=prose)
 
 
 def markdown(table: Table, level: int = 3) -> str:
@@ -48,7 +66,7 @@ def markdown(table: Table, level: int = 3) -> str:
     Parameters
     ----------
     table : Table
-        Any of a report's.
+        Any.
     level : int
         Of the caption's heading.
     """
@@ -60,15 +78,52 @@ def markdown(table: Table, level: int = 3) -> str:
     for group in table.groups:
         if group.heading:
             lines.append(_line([f"**{group.heading}**", *[""] * (len(table.columns) - 1)]))
-        lines += [_line([row.head, *map(_text, row.cells)]) for row in group.rows]
+        lines += [_line([row.head, *map(_one_line, row.cells)]) for row in group.rows]
     for note in table.notes:
         lines += ["", note]
     return "\n".join(lines) + "\n"
 
 
-def _text(cell: Cell) -> str:
-    return f"{cell.text} {cell.detail}".strip().replace("\n", "; ")
+def print_table(console: Console, table: Table, columns: Sequence[str] = ()) -> None:
+    """Print a table on a terminal: text to the left, figures to the right, no notes.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    table : Table
+        Any.
+    columns : sequence of str
+        Only these besides the first one; all where none are named.
+    """
+    shown = [
+        place for place, column in enumerate(table.columns[1:]) if not columns or column in columns
+    ]
+    grouped = any(group.heading for group in table.groups)
+    indent = "  " if grouped else ""
+    widest = max((len(row.head) for group in table.groups for row in group.rows), default=0)
+    made = TerminalTable(
+        title=table.caption, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
+    # A group's heading may be folded, such as the long name of a site; a row's head is not.
+    made.add_column(
+        table.columns[0], overflow="fold", min_width=len(indent) + widest if grouped else None
+    )
+    for place in shown:
+        made.add_column(table.columns[1 + place], justify="right", overflow="fold", no_wrap=grouped)
+    for group in table.groups:
+        if group.heading:
+            made.add_row(Text(group.heading, style="bold"))
+        for row in group.rows:
+            made.add_row(Text(f"{indent}{row.head}"), *(Text(row.cells[place]) for place in shown))
+        made.add_section()
+    console.print(made)
 
 
-def _line(cells: "list[str] | tuple[str, ...]") -> str:
+def _one_line(cell: str) -> str:
+    text, _, detail = cell.partition("\n")
+    return f"{text} {detail}".strip().replace("\n", "; ")
+
+
+def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -17,7 +17,7 @@ from common.runs.folder import RunFolder
 from common.runs.result import read_result
 from common.runs.tables import read_rows
 from server.exchange import Exchange, RunContext
-from server.journal import Journal, rows_of, say_bytes, say_final, say_round, say_time
+from server.journal import Journal, rows_of, say_final, say_round
 from server.state import RunState, figures_by_site, validation_auc
 from simulations.local import train_pooled
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -134,22 +134,6 @@ def test_the_last_line_names_every_site_s_figures() -> None:
     assert say_final(found, "final weights") == (
         "final weights: north accuracy 0.750, AUC 0.500; south accuracy 0.750, AUC 1.000"
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [(999, "999 bytes"), (1000, "1.0 kB"), (2_340_000, "2.3 MB"), (5 * 10**9, "5.0 GB")],
-)
-def test_bytes_are_told_in_a_reader_s_unit(count: int, said: str) -> None:
-    assert say_bytes(count) == said
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
-)
-def test_time_is_told_in_a_reader_s_unit(seconds: float, said: str) -> None:
-    assert say_time(seconds) == said
 
 
 @pytest.fixture

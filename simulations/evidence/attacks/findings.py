@@ -4,14 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table: what it shows, its headings, its rows; the first column is text."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+from common.formatting.tables import Table, markdown
 
 
 @dataclass(frozen=True)
@@ -40,20 +33,13 @@ class Findings:
     caption: str = ""
 
 
-def markdown(title: str, opening: Sequence[str], findings: Sequence[Findings]) -> str:
+def page(title: str, opening: Sequence[str], findings: Sequence[Findings]) -> str:
     """Return a page in Markdown."""
     blocks = [f"# {title}", *opening]
     for one in findings:
         blocks += [f"## {one.title}", *one.about]
-        for table in one.tables:
-            blocks += [table.title, _table(table)]
+        blocks += [markdown(table).rstrip() for table in one.tables]
         if one.picture is not None:
             blocks += [f"![{one.caption}]({one.picture.name})", one.caption]
         blocks += one.means
     return "\n\n".join(blocks) + "\n"
-
-
-def _table(table: Table) -> str:
-    rule = ["---", *("--:" for _ in table.headings[1:])]
-    rows = [table.headings, rule, *table.rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

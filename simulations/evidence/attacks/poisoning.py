@@ -22,10 +22,10 @@ import typer
 from rich.console import Console
 
 from common.console.progress import ProgressListener, StepCounter, make_listener
-from common.console.tables import print_rows
 from common.formatting.numbers import NOT_DEFINED, percent, points
+from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
-from simulations.evidence.attacks.findings import Findings, Table
+from simulations.evidence.attacks.findings import Findings
 from simulations.evidence.attacks.lies import HONEST, LIAR, SITES, reverse, swap_labels
 from simulations.evidence.federation import federate, make_hospitals, small_config
 
@@ -170,7 +170,7 @@ def run_poisoning(plan: PoisoningPlan, folder: Path, listener: ProgressListener)
         f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent, and its difference in "
         f"points; {plan.patients} patients a hospital, {plan.epochs} epochs."
     )
-    return Table(title, HEADINGS, tuple(rows_of(found)))
+    return plain_table(title, HEADINGS, rows_of(found))
 
 
 def rows_of(found: Mapping[PoisoningCase, PoisoningOutcome]) -> list[tuple[str, ...]]:
@@ -291,4 +291,4 @@ def main(
     listener = make_listener()
     with kept(keep) as folder, closing(listener):
         table = run_poisoning(plan, folder, listener)
-    print_rows(Console(), table.title, table.headings, table.rows)
+    print_table(Console(), table)

@@ -19,12 +19,12 @@ from clients.egress.policy import make_policy
 from common.config.schema import Config
 from common.exchange.messages import RoundReply
 from common.formatting.numbers import decimal, percent
+from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import in_mode, predict
 from common.learning.prototypes import Prototypes, make_prototypes
 from common.models.network import Network
 from common.models.sharing import Layout
 from common.randomness import numpy_generator
-from simulations.evidence.attacks.findings import Table
 from simulations.evidence.attacks.inversion import descend, total_variation
 from simulations.evidence.attacks.membership import Target
 from simulations.evidence.attacks.pictures import load_images, psnr
@@ -174,7 +174,7 @@ def run_prototypes(
         "Nearer to one behind",
         "AUC of candidates",
     )
-    return Table(TITLE.format(attempts=attempts), headings, tuple(rows))
+    return plain_table(TITLE.format(attempts=attempts), headings, rows)
 
 
 def _counts(everything: int) -> Iterable[int]:

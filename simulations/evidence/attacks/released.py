@@ -7,9 +7,10 @@ from typing import Any
 
 from common.config.schema import Config
 from common.formatting.numbers import percent
+from common.formatting.tables import plain_table
 from common.models.network import Network
 from common.runs.result import read_result
-from simulations.evidence.attacks.findings import Findings, Table
+from simulations.evidence.attacks.findings import Findings
 from simulations.evidence.attacks.membership import (
     Scores,
     Shadows,
@@ -154,7 +155,7 @@ def run_membership(
         "mistaken for some."
     )
     return Findings(
-        "Membership inference", _about(size), (Table(title, HEADINGS, tuple(rows)),), _means(best)
+        "Membership inference", _about(size), (plain_table(title, HEADINGS, rows),), _means(best)
     )
 
 

@@ -18,12 +18,13 @@ from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter, make_listener
-from common.console.tables import print_rows, say
+from common.console.tables import say
 from common.device import limited_threads
 from common.files import write_atomic
 from common.formatting.numbers import duration
+from common.formatting.tables import print_table
 from common.runs.result import read_result
-from simulations.evidence.attacks.findings import Findings, markdown
+from simulations.evidence.attacks.findings import Findings, page
 from simulations.evidence.attacks.membership import Target, with_own_normalisation
 from simulations.evidence.attacks.plan import QUICK, AttackSize
 from simulations.evidence.attacks.poisoning import findings as told_of_poisoning
@@ -145,10 +146,10 @@ def main(
             listener.close()
             found.append(one)
             for table in one.tables:
-                print_rows(Console(), table.title, table.headings, table.rows)
+                print_table(Console(), table)
             if output is not None:
                 # After each attack: what is stopped has written what it found.
                 about = opening(size, time.monotonic() - started, folder)
-                write_atomic(output, markdown("What attacks get", about, found).encode())
+                write_atomic(output, page("What attacks get", about, found).encode())
     if output is not None:
         say(Console(), f"Page: {output}")

@@ -21,12 +21,13 @@ from common.data.cache import SiteData
 from common.data.folds import Split
 from common.device import choose_device
 from common.formatting.numbers import decimal
+from common.formatting.tables import plain_table
 from common.learning.local_site import LocalSite, training_site
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
 from common.randomness import numpy_generator
-from simulations.evidence.attacks.findings import Findings, Table
+from simulations.evidence.attacks.findings import Findings
 from simulations.evidence.attacks.inversion import (
     forget_normalisation,
     gradient,
@@ -269,7 +270,7 @@ def run_updates(
     return Findings(
         "Gradient inversion",
         ABOUT,
-        (Table("PSNR in decibels with the images behind the update.", headings, tuple(rows)),),
+        (plain_table("PSNR in decibels with the images behind the update.", headings, rows),),
         MEANS,
         picture=picture,
         caption="Synthetic images behind an update, and what was made of the update.",

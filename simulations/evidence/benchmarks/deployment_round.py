@@ -28,11 +28,14 @@ from typing import Annotated
 import psutil
 import typer
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
+from rich.console import Console
 
 from clients.egress.ledger import entries
 from clients.flower_host.prefork import CLIENT, STANDBY
 from common.config.schema import Config
 from common.console.progress import SilentListener
+from common.formatting.numbers import duration, size
+from common.formatting.tables import plain_table, print_table
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.environment import describe_environment
@@ -216,15 +219,16 @@ def _tell(
     loads: Sequence[float],
 ) -> None:
     machine = describe_environment()
-    size = shared_layout(build_network(config, SITES)).size
+    shared = shared_layout(build_network(config, SITES)).size
     rounds = [[one for deployed in own for one in deployed.rounds] for own in measured]
     print(
         f"{machine['cpu']}, {machine['cores']} cores; load average {min(loads):.1f} to "
-        f"{max(loads):.1f}\n{size:,} shared values ({size * 4 / 1e6:.0f} MB), two sites, "
+        f"{max(loads):.1f}\n{shared:,} shared values ({size(4 * shared)}), two sites, "
         f"{len(rounds[0])} rounds of each setting\n"
     )
-    for number, text in enumerate(settings):
-        print(f"{chr(ord('A') + number)}: {text}")
+    letters = [chr(ord("A") + number) for number in range(len(settings))]
+    for letter, text in zip(letters, settings, strict=True):
+        print(f"{letter}: {text}")
     parts: list[tuple[str, Callable[[Round], float]]] = [
         ("a round", lambda r: r.whole),
         ("  beyond training", lambda r: r.whole - r.training),
@@ -232,26 +236,25 @@ def _tell(
         ("    at the sites", lambda r: r.at_site - r.training),
         ("    reply back, average, checkpoint", lambda r: r.back),
     ]
-    _line("", [chr(ord("A") + number) for number in range(len(settings))])
-    for title, part in parts:
-        _line(title, [f"{median(part(one) for one in own):.1f} s" for own in rounds])
-    _by_role("processor time of a round", "s", 1, [[d.processor for d in own] for own in measured])
-    _by_role("written to the disk", "MB", 1e6, [[d.written for d in own] for own in measured])
+    lines = [
+        (title, *(duration(median(part(one) for one in own)) for own in rounds))
+        for title, part in parts
+    ]
+    processor = [[one.processor for one in own] for own in measured]
+    lines += _by_role("processor time of a round", duration, processor)
+    lines += _by_role("written to the disk", size, [[d.written for d in own] for own in measured])
     for way in ("up", "down"):
-        sent = [median(one.sent[way] for one in own) / 1e6 for own in measured]
-        _line(f"bytes {way}, whole run", [f"{count:.0f} MB" for count in sent])
+        sent = [size(median(one.sent[way] for one in own)) for own in measured]
+        lines.append((f"bytes {way}, whole run", *sent))
+    print_table(Console(), plain_table("Medians", ("", *letters), lines))
 
 
 def _by_role(
-    title: str, unit: str, scale: float, spent: Sequence[Sequence[dict[str, float]]]
-) -> None:
-    """Print what a round took of something, in all and by role, for each setting."""
-    sums = [median(sum(one.values()) for one in own) / scale for own in spent]
-    _line(title, [f"{value:.1f} {unit}" for value in sums])
+    title: str, write: Callable[[float], str], spent: Sequence[Sequence[dict[str, float]]]
+) -> list[tuple[str, ...]]:
+    """Return what a round took of something, in all and by role, for each setting."""
+    lines = [(title, *(write(median(sum(one.values()) for one in own)) for own in spent))]
     for role in ROLES:
-        each = [median(one.get(role, 0.0) for one in own) / scale for own in spent]
-        _line(f"  {role}", [f"{value:.1f} {unit}" for value in each])
-
-
-def _line(title: str, values: Sequence[str]) -> None:
-    print(f"{title:<40}" + "".join(f"{value:>12}" for value in values))
+        each = [write(median(one.get(role, 0.0) for one in own)) for own in spent]
+        lines.append((f"  {role}", *each))
+    return lines

@@ -24,6 +24,7 @@ from typing import Annotated
 
 import psutil
 import typer
+from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import SilentListener
@@ -31,6 +32,8 @@ from common.data.folds import split_site
 from common.data.open import open_site
 from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
+from common.formatting.numbers import size
+from common.formatting.tables import plain_table, print_table
 from common.learning.evaluation import estimate_statistics, evaluate_site, predict
 from common.learning.local_site import LocalSite
 from common.learning.loop import make_optimizer, train
@@ -211,16 +214,11 @@ def _tell(
         ("    exchange, averaging, files (the rest)", f"{beyond - further:.2f} s"),
         ("the same training without federation", f"{apart:.2f} s"),
         ("  the federated round beside it", f"{whole / apart - 1:+.1%}"),
-        ("shared tensors", f"{layout.size * 4 / 2**20:.1f} MiB"),
-        ("bytes of a round, both sites", f"{_mib(federated.bytes_down)} down"),
-        ("", f"{_mib(federated.bytes_up)} up"),
-        ("peak memory of all processes, federated", f"{memory[0].peak / 2**30:.2f} GiB"),
-        ("  without federation", f"{memory[1].peak / 2**30:.2f} GiB"),
+        ("shared tensors", size(4 * layout.size)),
+        ("bytes of a round, both sites", f"{size(federated.bytes_down)} down"),
+        ("", f"{size(federated.bytes_up)} up"),
+        ("peak memory of all processes, federated", size(memory[0].peak)),
+        ("  without federation", size(memory[1].peak)),
         ("from the call to the end of the first step", f"{federated.until_first_step:.1f} s"),
     ]
-    for title, value in lines:
-        print(f"{title:<58}{value}")
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+    print_table(Console(), plain_table("Medians of the rounds", ("", ""), lines))

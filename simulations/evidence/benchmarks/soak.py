@@ -22,8 +22,10 @@ from typing import Annotated
 
 import psutil
 import typer
+from rich.console import Console
 
 from common.console.progress import SilentListener
+from common.formatting.tables import plain_table, print_table
 from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
 from simulations.federated import SIMULATION, train_federated
 from simulations.rehearsal import DEPLOYMENT
@@ -246,16 +248,14 @@ def temporary(folder: Path) -> Iterator[None]:
 def tell(seen: Mapping[int, Mapping[str, float]]) -> bool:
     """Print a line for every figure; return whether nothing grew that may not."""
     figures = sorted({figure for values in seen.values() for figure in values})
-    print(f"{'':<44}{'early':>9}{'late':>9}{'a round':>10}")
-    fine = True
+    fine, lines = True, []
     for figure in figures:
         verdict = judge(
             {n: values.get(figure, 0.0) for n, values in seen.items()}, allowance(figure)
         )
         fine = fine and verdict.fine
-        print(
-            f"{figure:<44}{verdict.early:>9.2f}{verdict.late:>9.2f}{verdict.slope:>+10.4f}  "
-            f"{verdict.said}"
-        )
+        values = (f"{verdict.early:.2f}", f"{verdict.late:.2f}", f"{verdict.slope:+.4f}")
+        lines.append((figure, *values, verdict.said))
+    print_table(Console(), plain_table("", ("", "early", "late", "a round", ""), lines))
     print("\nNothing grew beyond its allowance." if fine else "\nSomething grew.")
     return fine

@@ -21,9 +21,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.console.tables import print_rows
 from common.errors import RunError
-from common.formatting.tables import Cell, Group, Row, Table, markdown
+from common.formatting.tables import Group, Row, Table, markdown, plain_table, print_table
 from common.runs.environment import describe_environment
 from simulations.evidence.faults.cell import UNDISTURBED, FaultOutcome, run_cell
 from simulations.evidence.faults.moments import (
@@ -63,7 +62,7 @@ def page(cells: Sequence[FaultOutcome], at_once: int) -> str:
     groups = []
     for name in dict.fromkeys(cell.process for cell in cells):
         own = rows_of([cell for cell in cells if cell.process == name])
-        rows = tuple(Row(row[1], tuple(map(Cell, row[2:]))) for row in own)
+        rows = tuple(Row(row[1], row[2:]) for row in own)
         groups.append(Group(f"{name} killed", rows))
     machine = describe_environment()
     table = Table(
@@ -139,5 +138,6 @@ def main(
     if output is not None:
         output.write_text(page(cells, at_once))
     columns = ("Killed", "Moment of round 2", "What happened", "Seconds", "Weights")
-    print_rows(console, f"{COORDINATOR} and two hospitals, killed with -9", columns, rows_of(cells))
+    title = f"{COORDINATOR} and two hospitals, killed with -9"
+    print_table(console, plain_table(title, columns, rows_of(cells)))
     raise typer.Exit(int(any(cell.equal is False for cell in cells)))
