@@ -33,31 +33,16 @@ def compare(
     Runs that are complete are not repeated: the same command goes on with a comparison that was
     interrupted.
     """
-    from rich.console import Console
-
-    from common.console.tables import say
-    from simulations.compare import compare as run_comparison
-    from simulations.comparison import print_comparison, read_comparison
-
     chosen = options.gather_config(asked)
+    wanted = numbers("--seeds", seeds), numbers("--folds", folds)
     from common.console.progress import make_listener
     from common.runs.folder import runs_base
+    from simulations.study.presets import compare as run_comparison
+    from simulations.study.progress import make_progress
 
-    listener = make_listener()
-    try:
-        page = run_comparison(
-            chosen,
-            runs_base(chosen, Path("runs")),
-            numbers("--seeds", seeds),
-            numbers("--folds", folds),
-            tuple(part.strip() for part in modes.split(",") if part.strip()),
-            listener,
-        )
-    finally:
-        listener.close()
-    console = Console()
-    print_comparison(console, read_comparison(page.parent))
-    say(console, f"Report: {page}")
+    named = tuple(part.strip() for part in modes.split(",") if part.strip())
+    base = runs_base(chosen, Path("runs"))
+    run_comparison(chosen, base, *wanted, named, make_listener(), make_progress())
 
 
 def demo(
@@ -65,9 +50,9 @@ def demo(
     name: options.RunName = None,
 ) -> None:
     """Compare the three modes on two synthetic hospitals: a few minutes, no data needed."""
-    from simulations.demo import demo as run_demo
+    from simulations.study.presets import demonstrate
 
-    run_demo(runs, name)
+    demonstrate(runs, name)
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

@@ -3,94 +3,88 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from common.files import write_atomic, write_json
 from common.tasks.figures import SUBSET_KEYS
-from simulations.report.records import RunRecord, with_chosen_weights
-from simulations.report.statistics import compare_records
-from simulations.report.tables import seconds_of
+from simulations.report.records import RunRecord
+from simulations.report.results import SPECIFICITY, StudyResults
+from simulations.report.significance import auc_intervals, hold_against_reference
 
-COLUMNS = (
-    "run",
-    "mode",
-    "fold",
-    "seed",
-    "site",
-    "status",
-    *SUBSET_KEYS,
-    "seconds",
-)
+COLUMNS = ("run", "method", "fold", "seed", "site", *SUBSET_KEYS, "seconds")
 
 
-def write_tables(records: Sequence[RunRecord], folder: Path) -> None:
-    """Write ``comparison.json`` and ``comparison.csv``.
-
-    Parameters
-    ----------
-    records : sequence of RunRecord
-        Runs, finished or not. Figures are shares in [0, 1]; what is undefined is null, or empty.
-    folder : Path
-        Where they go.
-
-    Raises
-    ------
-    RunError
-        If they cannot be written.
-    """
-    records = with_chosen_weights(records)
-    write_json(folder / "comparison.json", comparison_values(records))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in records:
-        for site in record.config.site_names:
-            writer.writerow(_csv_row(record, site))
-    write_atomic(folder / "comparison.csv", text.getvalue().encode())
-
-
-def comparison_values(records: Sequence[RunRecord]) -> dict[str, Any]:
-    """Return what ``comparison.json`` holds."""
-    comparison = compare_records(records)
+def values_of(results: StudyResults) -> dict[str, Any]:
+    """Return what the report's JSON holds: shares in [0, 1]; what is undefined is NaN."""
+    names = [method.name for method in results.methods]
+    metrics = [figure.name for figure in results.figures]
+    figures = [
+        {"method": name, "site": place, "metric": metric}
+        | asdict(results.summary(name, place, metric))
+        for name in names
+        for place in results.places
+        for metric in (*metrics, SPECIFICITY)
+    ]
+    figures += [
+        {"method": name, "site": site, "metric": results.calibration_error}
+        | asdict(results.calibration(name, site))
+        for name in names
+        for site in results.sites
+    ]
     return {
-        "runs": [
+        "methods": {method.name: method.label for method in results.methods},
+        "reference": results.reference,
+        "folds": results.folds,
+        "seeds": results.seeds,
+        "cells": [
             {
-                "run": record.name,
-                "mode": record.mode,
-                "fold": record.config.fold,
-                "seed": record.config.seed,
-                "status": record.status,
-                "weights": record.weights,
-                "config_digest": record.config.digest(),
+                "folder": run.path.name,
+                "method": method,
+                "fold": fold,
+                "seed": seed,
+                "weights": run.weights,
+                "config_digest": run.config.digest(),
+                "seconds": results.seconds.get((method, fold, seed)),
             }
-            for record in records
+            for (method, fold, seed), run in results.records.items()
         ],
-        "summaries": _by_key(comparison.summaries),
-        "differences_to_pooled": _by_key(comparison.differences),
+        "missing": results.missing,
+        "figures": figures,
+        "differences_to_reference": [
+            {"method": method.name, "site": place, "metric": metric}
+            | asdict(results.difference(method.name, place, metric))
+            for method in results.others
+            for place in results.places
+            for metric in metrics
+        ],
+        "auc_against_reference": {
+            place: {
+                name: asdict(test) for name, test in hold_against_reference(results, place).items()
+            }
+            for place in results.places
+        },
+        "auc_intervals": {
+            site: {name: asdict(auc_intervals(results, name, site)) for name in names}
+            for site in results.sites
+        },
     }
 
 
-def _by_key(values: Mapping[tuple[str, str, str], Any]) -> list[dict[str, Any]]:
-    return [
-        {"site": site, "mode": mode, "metric": metric}
-        | {name: _or_null(item) for name, item in asdict(value).items()}
-        for (site, mode, metric), value in values.items()
+def to_csv(results: StudyResults) -> str:
+    """Return a row for each cell and site, with its figures on the test images."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for key, run in results.records.items():
+        for site in results.sites:
+            writer.writerow([run.name, *key, site, *_figures(run, site)])
+    return text.getvalue()
+
+
+def _figures(run: RunRecord, site: str) -> list[float | int | str]:
+    values = [run.figure(site, name) for name in SUBSET_KEYS]
+    whole = [
+        int(v) if name == "images" and math.isfinite(v) else v
+        for name, v in zip(SUBSET_KEYS, values, strict=True)
     ]
-
-
-def _or_null(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _csv_row(record: RunRecord, site: str) -> list[Any]:
-    about = [record.name, record.mode, *record.pair, site, record.status]
-    figures: list[float] = [
-        record.figure(site, name) if record.completed else math.nan for name in SUBSET_KEYS
-    ]
-    images = SUBSET_KEYS.index("images")
-    if math.isfinite(figures[images]):
-        figures[images] = int(figures[images])
-    return about + ["" if _or_null(v) is None else v for v in (*figures, seconds_of(record))]
+    return ["" if not math.isfinite(value) else value for value in (*whole, run.seconds)]

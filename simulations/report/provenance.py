@@ -1,7 +1,7 @@
-"""What stands behind the figures: budget, traffic, tensors, leakage, environment, configuration."""
+"""What stands behind the figures: budget, cost, traffic, leakage, cells, environment, keys."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +12,95 @@ from common.config.schema import Config, Scalar, about_keys, keys_of
 from common.config.sections import SYNTHETIC, Role
 from common.config.sites import parse_sites
 from common.formatting import numbers
-from common.formatting.tables import Cell, Group, Row, Table
-from common.runs.result import differing_keys
-from simulations.report.records import LABELS, Pair, RunRecord, modes_of, sites_of
-from simulations.report.tables import seconds_of
+from common.formatting.tables import Group, Row, Table, plain_table
+from simulations.report.records import Pair, RunRecord
+from simulations.report.results import StudyResults
+from simulations.report.tables import rows_by_method
 
 
-def budget_table(records: Sequence[RunRecord]) -> Table:
+def budget_table(results: StudyResults) -> Table:
     """Return what a run of each mode used, on average: images seen, steps, rounds, time."""
-    sites = sites_of(records)
     rows = []
-    for mode in modes_of(records):
-        runs = [run for run in records if run.mode == mode and run.completed]
-        seen = [_mean(_images_seen(run, site) for run in runs) for site in sites]
+    for method in results.methods:
+        runs = results.runs(method.name)
+        seen = [_mean(_images_seen(run, site) for run in runs) for site in results.sites]
         steps = _mean(max((row.step for row in run.rows), default=0) for run in runs)
         rounds = _mean(max((row.round for row in run.rows), default=0) for run in runs)
-        seconds = _mean(seconds_of(run) for run in runs)
-        cells = [Cell(_count(value)) for value in (*seen, steps, rounds)]
-        rows.append(Row(LABELS[mode], (*cells, Cell(numbers.duration(seconds))), mode))
-    columns = (*(f"Images seen, {site}" for site in sites), "Optimizer steps", "Rounds", "Time")
+        seconds = _mean(run.seconds for run in runs)
+        cells = (*map(_count, (*seen, steps, rounds)), numbers.duration(seconds))
+        rows.append(Row(method.label, cells, method.mode))
+    columns = (*(f"Images seen, {s}" for s in results.sites), "Optimizer steps", "Rounds", "Time")
     note = (
         "Images seen count repetitions: a smaller site's images are shown more often, so that all "
         "sites take the same number of steps. In single-site training every site takes these "
         "steps with its own network. In federated training a round is an exchange with the "
-        "server; without one, it ends where figures are taken. Time is the whole run's, on this "
-        "machine."
+        "server; without one, it ends where figures are taken. Time is that of all rounds, on this "
+        "machine, beside what else it computed."
     )
     return Table("Budget of one run", ("Mode", *columns), (Group("", tuple(rows)),), (note,))
+
+
+def costs_table(results: StudyResults) -> Table:
+    """Return what the cells of each method took."""
+
+    def cells(method: str) -> Iterable[str]:
+        seconds = [s for (name, _, _), s in results.seconds.items() if name == method]
+        most = max((m for (name, _, _), m in results.memory.items() if name == method), default=0.0)
+        runs = results.runs(method)
+        return [
+            str(len(runs)),
+            numbers.duration(_mean(seconds)),
+            numbers.size(most) if most else numbers.NOT_DEFINED,
+            numbers.span(n for run in runs for n in run.result.get("images_seen", {}).values()),
+            _exchanged(runs),
+        ]
+
+    columns = ("Cells", "Time of one", "Memory at most", "Images seen by each site", "Exchanged")
+    return Table(
+        "What the cells took",
+        ("Method", *columns),
+        rows_by_method(results, cells),
+        (
+            "Time by the clock, start of all processes included, mean over cells that ran through "
+            "in one go. Memory of all processes of a cell, pages that they share counted once. "
+            "Exchanged: sent and received by all sites in one run.",
+        ),
+    )
+
+
+def _exchanged(runs: Sequence[RunRecord]) -> str:
+    told: list[Mapping[str, int]] = [run.result.get("bytes", {}) for run in runs]
+    totals = [one.get("down", 0) + one.get("up", 0) for one in told]
+    return numbers.size(sum(totals) / len(totals)) if any(totals) else "nothing"
+
+
+def cells_table(results: StudyResults) -> Table:
+    """Return every cell with its folder, so that every figure can be traced."""
+    order = {method.name: place for place, method in enumerate(results.methods)}
+    found = sorted(results.records.items(), key=lambda item: (order[item[0][0]], item[0][1:]))
+    rows = [
+        Row(
+            run.path.name,
+            (
+                results.label(method),
+                str(fold),
+                str(seed),
+                *(numbers.percent(run.figure(site, "auc")) for site in results.sites),
+                numbers.duration(run.seconds),
+                "done",
+            ),
+            run.mode,
+        )
+        for (method, fold, seed), run in found
+    ]
+    blank = [""] * (4 + len(results.sites))
+    rows += [
+        Row(name, (*blank, f"failed: {why}" if why else "not done"))
+        for name, why in results.missing.items()
+    ]
+    aucs = (f"AUC {site}" for site in results.sites)
+    columns = ("Folder", "Method", "Fold", "Seed", *aucs, "Time", "State")
+    return Table("Every cell", columns, (Group("", tuple(rows)),), prose=True)
 
 
 def unequal_budgets(records: Iterable[tuple[str, RunRecord]]) -> list[str]:
@@ -51,10 +113,9 @@ def unequal_budgets(records: Iterable[tuple[str, RunRecord]]) -> list[str]:
     """
     seen: dict[tuple[str, Pair], dict[int, list[str]]] = {}
     for name, run in records:
-        if run.completed:
-            for site in run.config.site_names:
-                by_count = seen.setdefault((site, run.pair), {})
-                by_count.setdefault(_images_seen(run, site), []).append(name)
+        for site in run.config.site_names:
+            by_count = seen.setdefault((site, run.pair), {})
+            by_count.setdefault(_images_seen(run, site), []).append(name)
     found = []
     for (site, (fold, seed)), by_count in seen.items():
         if len(by_count) > 1:
@@ -66,17 +127,17 @@ def unequal_budgets(records: Iterable[tuple[str, RunRecord]]) -> list[str]:
 def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
     """Return the bytes that federated training exchanges, in short and by round.
 
-    The second table is of the first completed run. None without one.
+    The second table is of the first federated run. None without one.
     """
-    runs = [run for run in records if run.mode == "federated" and run.completed and run.rows]
+    runs = [run for run in records if run.mode == "federated" and run.rows]
     if not runs:
         return None
     short, long = [], []
-    for site in sites_of(runs):
+    for site in runs[0].config.site_names:
         rows = [row for run in runs for row in run.curve(site)]
         down, up = _mean(row.bytes_down for row in rows), _mean(row.bytes_up for row in rows)
         total = sum(row.bytes_down + row.bytes_up for row in rows) / len(runs)
-        short.append(Row(site, _sizes(down, up, total)))
+        short.append((site, *_sizes(down, up, total)))
         every = [
             Row(
                 f"round {row.round}",
@@ -86,18 +147,18 @@ def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
         ]
         long.append(Group(site, tuple(every)))
     return (
-        Table(
+        plain_table(
             "Bytes exchanged between a site and the server",
             ("Site", "Down in a round", "Up in a round", "All rounds"),
-            (Group("", tuple(short)),),
+            short,
             ("Down: from the server to the site. Up: from the site to the server. Means.",),
         ),
         Table(f"Every round of {runs[0].name}", ("Site and round", "Down", "Up", "Both"), (*long,)),
     )
 
 
-def _sizes(*octets: float) -> tuple[Cell, ...]:
-    return tuple(Cell(numbers.size(value)) for value in octets)
+def _sizes(*octets: float) -> tuple[str, ...]:
+    return tuple(map(numbers.size, octets))
 
 
 def leakage_table(records: Sequence[RunRecord]) -> Table | None:
@@ -115,7 +176,7 @@ def leakage_table(records: Sequence[RunRecord]) -> Table | None:
                     for key in ("patients", "shared_patients", "shared_images", "unknown")
                 ),
             )
-            cells = (Cell(str(entry["unit"])), *(Cell(_count(value)) for value in values))
+            cells = (str(entry["unit"]), *map(_count, values))
             rows[site, fold] = Row(f"fold {fold}", cells)
     if not rows:
         return None
@@ -142,8 +203,8 @@ def environment_table(records: Sequence[RunRecord]) -> Table:
     for run in records:
         for key, value in _flat_environment(run.environment):
             lines.setdefault(key, {}).setdefault(value)
-    rows = tuple(Row(key, (Cell("; ".join(values)),)) for key, values in lines.items())
-    return Table("Computed with", ("", ""), (Group("", rows),))
+    rows = [(key, "; ".join(values)) for key, values in lines.items()]
+    return plain_table("Computed with", ("", ""), rows, prose=True)
 
 
 def _flat_environment(environment: "Any") -> Iterable[tuple[str, str]]:
@@ -174,27 +235,27 @@ def fingerprints(records: Sequence[RunRecord]) -> set[str]:
     return found - {""}
 
 
-def config_table(config: Config, ranging: Sequence[str]) -> Table:
-    """Return every key that determines a run; what is not the default comes first.
+def config_table(configs: Sequence[Config]) -> Table:
+    """Return every key in which the runs do not differ; what is not the default comes first.
 
     Parameters
     ----------
-    config : Config
-        Of one of the runs.
-    ranging : sequence of str
-        Keys that differ between the runs on purpose, such as ``fold``.
+    configs : sequence of Config
+        Of the runs, at least one.
     """
-    values = config.to_run_config()
+    values, *others = [config.to_run_config() for config in configs]
+    ranging = [key for key, value in values.items() if any(one[key] != value for one in others)]
     changed: list[Row] = []
     default: list[Row] = []
     for key, usual, meaning in describe():
         # Where a run lives says nothing about it, and a report is handed on.
         if key in keys_of(Role.PLACE) or key in ranging:
             continue
-        row = Row(key, (Cell(_shown(key, values[key])), Cell(" ".join(meaning.split()))))
+        row = Row(key, (_shown(key, values[key]), " ".join(meaning.split())))
         (default if values[key] == usual else changed).append(row)
     groups = (Group("Set for this run", tuple(changed)), Group("Defaults", tuple(default)))
-    return Table("Configuration", ("Key", "Value", "Meaning"), tuple(g for g in groups if g.rows))
+    shown = tuple(group for group in groups if group.rows)
+    return Table("Configuration", ("Key", "Value", "Meaning"), shown, prose=True)
 
 
 def _shown(key: str, value: Scalar) -> str:
@@ -204,19 +265,6 @@ def _shown(key: str, value: Scalar) -> str:
     if about_keys()[key].path and value not in ("", SYNTHETIC):
         return f"…/{Path(str(value)).name}"
     return "''" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def differing_configs(records: Sequence[RunRecord]) -> list[str]:
-    """Return the keys, other than fold and seed, in which a run differs from the first."""
-    found: dict[str, None] = {}
-    for run in records[1:]:
-        update = {"fold": records[0].config.fold, "seed": records[0].config.seed}
-        same_cell = run.config.model_copy(update=update)
-        for text in differing_keys(records[0].config, same_cell):
-            found.setdefault(text.partition(" ")[0])
-    # A run may settle these for its processes; they do not make one mode better than another.
-    settled = keys_of(Role.MACHINE, Role.FOLDERS)
-    return [key for key in found if key not in settled]
 
 
 def _images_seen(run: RunRecord, site: str) -> int:

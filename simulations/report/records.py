@@ -14,9 +14,6 @@ from common.runs.tables import MetricsRow, PredictionsTable, read_predictions, r
 from common.runs.weights import read_run_config
 from common.tasks.figures import Figure, tabled
 
-MODES = ("pooled", "federated", "single")
-LABELS = {"pooled": "Pooled", "federated": "Federated", "single": "Single-site"}
-
 Pair = tuple[int, int]
 """Fold and seed: what two runs of different modes must share to be compared."""
 
@@ -64,11 +61,6 @@ class RunRecord:
         return str(self.result.get("status", ""))
 
     @property
-    def reason(self) -> str:
-        """Why a run that failed did so."""
-        return str(self.result.get("reason") or "")
-
-    @property
     def pair(self) -> Pair:
         """Fold and seed."""
         return self.config.fold, self.config.seed
@@ -77,6 +69,12 @@ class RunRecord:
     def completed(self) -> bool:
         """Whether the run ended as it should; only then its figures count."""
         return self.status == "completed"
+
+    @property
+    def seconds(self) -> float:
+        """How long all rounds took; NaN where it does not say."""
+        value = self.result.get("seconds")
+        return math.nan if value is None else float(value)
 
     def figure(self, site: str, name: str) -> float:
         """Return a test figure of a site, such as ``"auc"`` or ``"auc_low"``; NaN if undefined."""
@@ -137,17 +135,7 @@ def is_binary(records: Iterable[RunRecord]) -> bool:
     return all(len(record.config.class_names) == 2 for record in records)
 
 
-def sites_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """Return the sites of all runs, in the order of their configurations."""
-    return tuple(dict.fromkeys(name for record in records for name in record.config.site_names))
-
-
 def figures_of(records: Iterable[RunRecord]) -> tuple[Figure, ...]:
     """Return the figures that tables of all these runs show, whatever their numbers of classes."""
     sizes = {len(record.config.class_names) for record in records} or {2}
     return tuple(dict.fromkeys(figure for size in sorted(sizes) for figure in tabled(size)))
-
-
-def modes_of(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    """Return the modes that ran, the reference first."""
-    return tuple(mode for mode in MODES if any(record.mode == mode for record in records))

@@ -1,21 +1,19 @@
-"""Means over runs, and paired differences between two modes on the same folds and seeds."""
+"""Means over runs, and paired differences between two methods on the same folds and seeds."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from common.tasks.figures import Figure, mean_of_sites
-from simulations.report.records import Pair, RunRecord, figures_of, is_binary, modes_of, sites_of
+from simulations.report.records import Pair
 
 LEVEL = 0.95
-REFERENCE = "pooled"
 ALL_SITES = "mean of the sites"
 
-NO_PAIR = "no fold and seed was run in both modes"
+NO_PAIR = "no fold and seed was run with both"
 ONE_PAIR = "there is a single pair of runs (a t-test needs two: run more folds or seeds)"
 NO_SPREAD = "all pairs differ by the same amount"
 
@@ -37,7 +35,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mode less the reference, over the folds and seeds that both ran.
+    """A method less the reference, over the folds and seeds that both ran.
 
     Attributes
     ----------
@@ -60,34 +58,6 @@ class Difference:
     t: float = math.nan
     p: float = math.nan
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All figures of a comparison.
-
-    Attributes
-    ----------
-    sites : tuple of str
-        The sites, and their mean where there are several.
-    modes : tuple of str
-        The modes that ran.
-    figures : tuple of Figure
-        What was measured.
-    summaries : dict
-        By (site, mode, metric).
-    differences : dict
-        By (site, mode, metric), for every mode but the reference; empty if that did not run.
-    binary : bool
-        Whether there are two classes, of which the second is positive.
-    """
-
-    sites: tuple[str, ...]
-    modes: tuple[str, ...]
-    figures: tuple[Figure, ...]
-    summaries: dict[tuple[str, str, str], Summary]
-    differences: dict[tuple[str, str, str], Difference]
-    binary: bool = True
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -121,7 +91,7 @@ def differences_of_pairs(
 
 
 def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, float]) -> Difference:
-    """Compare two modes on the folds and seeds that both have.
+    """Compare two methods on the folds and seeds that both have.
 
     Parameters
     ----------
@@ -152,54 +122,4 @@ def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, flo
         float(interval.high),
         float(test.statistic),
         float(test.pvalue),
-    )
-
-
-def values_of(records: Sequence[RunRecord], site: str, mode: str, metric: str) -> dict[Pair, float]:
-    """Return a metric of a site, or of all sites on average, by fold and seed.
-
-    Only completed runs count.
-    """
-    chosen = [record for record in records if record.mode == mode and record.completed]
-    if site != ALL_SITES:
-        return {record.pair: record.figure(site, metric) for record in chosen}
-    return {
-        record.pair: mean_of_sites(
-            metric, [record.figure(s, metric) for s in record.config.site_names]
-        )
-        for record in chosen
-    }
-
-
-def compare_records(records: Sequence[RunRecord]) -> Comparison:
-    """Summarise every metric by site and mode, and hold every mode against pooled training."""
-    sites, modes, figures = sites_of(records), modes_of(records), figures_of(records)
-    shown = (*sites, ALL_SITES) if len(sites) > 1 else sites
-    summaries, differences = {}, {}
-    for site in shown:
-        for mode in modes:
-            for metric in (figure.name for figure in figures):
-                key = (site, mode, metric)
-                values = values_of(records, site, mode, metric)
-                summaries[key] = _with_interval(summarise(values.values()), records, key)
-                if mode != REFERENCE and REFERENCE in modes:
-                    reference = values_of(records, site, REFERENCE, metric)
-                    differences[key] = paired_difference(values, reference)
-    return Comparison(shown, modes, figures, summaries, differences, is_binary(records))
-
-
-def _with_interval(
-    summary: Summary, records: Sequence[RunRecord], key: tuple[str, str, str]
-) -> Summary:
-    """Add the bootstrap interval of the AUC where it is the only measure of uncertainty."""
-    site, mode, metric = key
-    if summary.n != 1 or metric != "auc" or site == ALL_SITES:
-        return summary
-    (run,) = [
-        record
-        for record in records
-        if record.mode == mode and record.completed and math.isfinite(record.figure(site, metric))
-    ]
-    return Summary(
-        1, summary.mean, math.nan, run.figure(site, "auc_low"), run.figure(site, "auc_high")
     )

@@ -2,61 +2,80 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from common.config.schema import Config
 from common.formatting import numbers
 from simulations.report import provenance
-from simulations.report.records import LABELS, RunRecord, modes_of, sites_of
-from simulations.report.statistics import ALL_SITES, REFERENCE, Comparison
+from simulations.report.page import Card
+from simulations.report.records import RunRecord
+from simulations.report.results import SPECIFICITY, StudyResults
+from simulations.report.statistics import ALL_SITES
+from simulations.report.tables import summary_cell
+
+BINARY_ALONE = (
+    f"DeLong's tests and intervals, the {SPECIFICITY} and the activation inside the lesions are "
+    "defined for two classes alone, and left out of this study of more."
+)
+NAMED = 4
+"""So many methods are named where all are meant."""
 
 
-@dataclass(frozen=True)
-class Card:
-    """One mode's result: its AUC, and how far that is from pooled training."""
+def lead(results: StudyResults) -> str:
+    """Return the result in a sentence or two: the reference, and the best of either kind."""
+    if not results.records:
+        return "No run is completed yet."
+    place = results.places[-1]
+    found = {method.name: results.summary(method.name, place, "auc") for method in results.methods}
+    done = {name: summary for name, summary in found.items() if summary.n}
+    if results.reference not in done:
+        return ""
 
-    mode: str
-    label: str
-    value: str
-    text: str
+    def auc(name: str) -> str:
+        return f"{summary_cell(done[name]).partition(chr(10))[0]}\u00a0%"
+
+    where = "on the mean of the sites" if place == ALL_SITES else f"at {place}"
+    told = [f"{results.label(results.reference)}: AUC {auc(results.reference)} {where}."]
+    for federated, kind in ((False, "without an exchange"), (True, "among the federated methods")):
+        rivals = [
+            method.name
+            for method in results.others
+            if (method.mode == "federated") == federated and method.name in done
+        ]
+        if rivals:
+            best = max(rivals, key=lambda name: done[name].mean)
+            told.append(f"The best other {kind}: {results.label(best)}, {auc(best)}.")
+    return " ".join(told)
 
 
-@dataclass(frozen=True)
-class Headline:
-    """The result in short: what the cards show, and the cards."""
-
-    lead: str
-    cards: tuple[Card, ...]
-
-
-def headline(comparison: Comparison) -> Headline:
-    """Return each mode's AUC and its distance to pooled training, over all sites."""
-    site = comparison.sites[-1] if comparison.sites else ""
-    cards = tuple(
-        Card(mode, LABELS[mode], f"{numbers.percent(summary.mean)} %", _distance(comparison, key))
-        for mode in comparison.modes
-        for key in [(site, mode, "auc")]
-        for summary in [comparison.summaries[key]]
-        if summary.n
+def cards(results: StudyResults) -> tuple[Card, ...]:
+    """Return each mode's AUC and its distance to the reference, over all sites."""
+    place = results.places[-1] if results.places else ""
+    return tuple(
+        Card(
+            method.mode,
+            method.label,
+            f"{numbers.percent(summary.mean)} %",
+            _distance(results, method.name, place),
+        )
+        for method in results.methods
+        if (summary := results.summary(method.name, place, "auc")).n
     )
-    where = f"mean of {len(comparison.sites) - 1} sites" if site == ALL_SITES else site
-    runs = {comparison.summaries[site, card.mode, "auc"].n for card in cards}
-    told = numbers.listed([str(count) for count in sorted(runs)])
-    noun = "run" if runs == {1} else "runs"
-    return Headline(f"AUC on the test images, {where}, {told} {noun} of each mode.", cards)
 
 
-def _distance(comparison: Comparison, key: tuple[str, str, str]) -> str:
-    difference = comparison.differences.get(key)
-    if difference is None:
-        return "the reference" if key[1] == REFERENCE else "no pooled training to compare with"
+def _distance(results: StudyResults, method: str, place: str) -> str:
+    if method == results.reference:
+        return "the reference"
+    if not results.others:
+        return "no pooled training to compare with"
+    name = results.label(results.reference).lower()
+    difference = results.difference(method, place, "auc")
     if not math.isfinite(difference.mean):
-        return f"not compared with pooled training: {difference.reason}"
+        return f"not compared with {name} training: {difference.reason}"
     amount = numbers.points(abs(difference.mean)).removeprefix("+")
     unit = "point" if amount == "1.0" else "points"
     side = "above" if difference.mean > 0 else "below"
-    text = "level with pooled" if amount == "0.0" else f"{amount} {unit} {side} pooled"
+    text = f"level with {name}" if amount == "0.0" else f"{amount} {unit} {side} {name}"
     if not math.isfinite(difference.p):
         return f"{text}; no test, since {difference.reason}"
     bounds = numbers.interval(difference.low, difference.high)
@@ -64,36 +83,48 @@ def _distance(comparison: Comparison, key: tuple[str, str, str]) -> str:
     return f"{text}; 95 % interval {bounds}, {p}, {difference.n} pairs of runs"
 
 
-def facts(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what was compared, as (what, answer)."""
+def facts(results: StudyResults) -> list[tuple[str, str]]:
+    """Return what was compared, as (what, answer); of what methods differ in, nothing."""
+    labels = [method.label for method in results.methods]
+    wanted = len(results.records) + len(results.missing)
+    if not results.comparison:
+        wanted = len(labels) * len(results.folds) * len(results.seeds)
+    told = [
+        ("Methods", numbers.listed(labels) if len(labels) <= NAMED else str(len(labels))),
+        ("Cells", f"{len(results.records)} done of {wanted} (methods × folds × seeds)"),
+    ]
+    records = list(results.records.values())
     if not records:
-        return [("Runs", f"none of {len(pending)} has begun")]
+        return told
     config = records[0].config
-    folds = sorted({record.config.fold for record in records})
-    seeds = sorted({record.config.seed for record in records})
-    done = sum(record.completed for record in records)
-    rounds = f"{config.local_steps} steps" if config.local_steps else "one epoch"
-    network = config.backbone if config.backbone != "covidnet" else f"covidnet ({config.variant})"
+    configs = [record.config for record in records]
+    backbones = sorted({one.backbone for one in configs})
+    alike = (
+        ("Variant", {one.variant for one in configs if one.backbone == "covidnet"}),
+        ("Normalisation", {_normalisation(one) for one in configs}),
+        ("Objective", {_objective(one) for one in configs}),
+        ("A round", {_round(one) for one in configs}),
+    )
     return [
-        ("Modes", numbers.listed([LABELS[mode].lower() for mode in modes_of(records)])),
-        ("Sites", numbers.listed(sites_of(records))),
-        ("Classes", f"{', '.join(config.class_names)}"),
-        ("Folds", f"{_list(folds)} of {config.folds} (counted from 0), split by {config.split}"),
-        ("Seeds", _list(seeds)),
-        ("Runs", f"{done} completed of {len(records) + len(pending)}"),
+        *told,
+        ("Sites", numbers.listed(results.sites)),
+        ("Classes", ", ".join(config.class_names)),
+        (
+            "Folds",
+            f"{_list(results.folds)} of {config.folds} (counted from 0), split by {config.split}",
+        ),
+        ("Seeds", _list(results.seeds)),
         (
             "Network",
-            f"{network}, width {config.width:g}, {config.image_size} pixels, "
-            f"normalisation {_normalisation(config.normalisation)}{_own_modules(config)}",
+            f"{numbers.listed(backbones)}, width {config.width:g}, {config.image_size} pixels",
         ),
-        ("Objective", _objective(config)),
-        ("Training", training(config)),
-        ("A round", f"{rounds}{_EXCHANGED[config.exchange]}"),
+        *((what, *answers) for what, answers in alike if len(answers) == 1),
+        ("Training", _training(config)),
         ("Weights", f"{_weights(records)}; nothing was chosen on test images"),
     ]
 
 
-def training(config: Config) -> str:
+def _training(config: Config) -> str:
     """Return how long and with what was trained."""
     return (
         f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
@@ -128,13 +159,16 @@ def _objective(config: Config) -> str:
     return " + ".join(["cross entropy", *(told for there, told in parts if there)])
 
 
-def _own_modules(config: Config) -> str:
-    told = "" if config.adapters == "none" else f", {config.adapters} adapters of each site's own"
+def _round(config: Config) -> str:
+    length = f"{config.local_steps} steps" if config.local_steps else "one epoch"
+    return f"{length}{_EXCHANGED[config.exchange]}"
+
+
+def _normalisation(config: Config) -> str:
+    told = "of each site's own (DSBN)" if config.normalisation == "dsbn" else "shared by all sites"
+    if config.adapters != "none":
+        told += f", {config.adapters} adapters of each site's own"
     return told + (", a branch of each site's own" if config.auxiliary else "")
-
-
-def _normalisation(kind: str) -> str:
-    return "of each site's own (DSBN)" if kind == "dsbn" else "shared by all sites"
 
 
 def _weights(records: Sequence[RunRecord]) -> str:
@@ -154,15 +188,15 @@ def leaks(records: Sequence[RunRecord]) -> bool:
     return not entries or any(entry["shared_patients"] or entry["unknown"] for entry in entries)
 
 
-def leakage_sentences(records: Sequence[RunRecord]) -> list[str]:
+def leakage_sentences(records: Sequence[RunRecord]) -> tuple[str, ...]:
     """Say of every site whether patients are on both sides, over all folds that were run."""
     by_site: dict[str, dict[int, Mapping[str, Any]]] = {}
     for record in records:
         for entry in record.result.get("leakage", ()):
             by_site.setdefault(str(entry["site"]), {})[record.config.fold] = entry
     if not by_site:
-        return ["No run says yet whether patients are in both training and test."]
-    return [_leakage_sentence(site, folds) for site, folds in by_site.items()]
+        return ("No run says yet whether patients are in both training and test.",)
+    return tuple(_leakage_sentence(site, folds) for site, folds in by_site.items())
 
 
 def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
@@ -188,25 +222,20 @@ def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
     return f"{told}."
 
 
-def warnings(records: Sequence[RunRecord], pending: Mapping[str, str]) -> list[str]:
+def warnings(results: StudyResults) -> tuple[str, ...]:
     """Return what keeps the figures from being taken at face value."""
-    told = []
-    unfinished = [record.name for record in records if not record.completed]
-    if unfinished or pending:
-        count = len(unfinished) + len(pending)
+    told = [] if results.binary else [BINARY_ALONE]
+    if results.missing:
+        count = len(results.missing)
         told.append(
-            f"{count} of {len(records) + len(pending)} runs are not completed; "
-            "the figures are those of the others."
+            f"{count} cell{' is' if count == 1 else 's are'} not done; the figures are the others'."
         )
-    keys = provenance.differing_configs(records)
-    if keys:
+    prints = provenance.fingerprints(list(results.records.values()))
+    if len(prints) > 1:
         told.append(
-            f"The runs' configurations differ in {numbers.listed(keys)}: "
-            "the modes were not trained alike."
+            f"The cells were computed by {len(prints)} versions of the code (see Environment)."
         )
-    if len(provenance.fingerprints(records)) > 1:
-        told.append("The runs were computed by different versions of the code (see Environment).")
-    named = [(LABELS[record.mode].lower(), record) for record in records]
+    named = [(results.label(method), run) for (method, _, _), run in results.records.items()]
     for text in provenance.unequal_budgets(named):
-        told.append(f"The modes saw different numbers of images at {text}.")
-    return told
+        told.append(f"The methods saw different numbers of images at {text}.")
+    return tuple(told)

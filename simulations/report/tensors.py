@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from common.formatting import numbers
-from common.formatting.tables import Cell, Group, Row, Table
+from common.formatting.tables import Table, plain_table
 from simulations.report.records import RunRecord
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
@@ -19,7 +19,7 @@ def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
     Sizes come from the run's files; where these are not at hand (private tensors stay at a
     deployed site), the names alone come from its result.
     """
-    chosen = [run for run in records if run.completed and run.mode in ("federated", "pooled")]
+    chosen = [run for run in records if run.mode in ("federated", "pooled")]
     if not chosen:
         return None
     run = min(chosen, key=lambda run: run.mode)
@@ -40,18 +40,16 @@ def _tensor_table(title: str, entries: Sequence[TensorEntry]) -> Table:
     values = sum(math.prod(shape) for _, shape, _ in entries if shape is not None)
     known = f", {numbers.count(values)} values, {numbers.size(total)}" if values else ""
     rows = [
-        Row(
+        (
             name,
-            (
-                Cell("–" if shape is None else " × ".join(map(str, shape)) or "1"),
-                Cell(numbers.size(octets) if octets else "–"),
-            ),
+            "–" if shape is None else " × ".join(map(str, shape)) or "1",
+            numbers.size(octets) if octets else "–",
         )
         for name, shape, octets in entries
     ]
     noun = "tensor" if len(entries) == 1 else "tensors"
     caption = f"{title}: {numbers.count(len(entries))} {noun}{known}"
-    return Table(caption, ("Tensor", "Shape", "Size"), (Group("", tuple(rows)),))
+    return plain_table(caption, ("Tensor", "Shape", "Size"), rows, prose=True)
 
 
 def _tensors(path: Path) -> list[TensorEntry]:

@@ -1,13 +1,9 @@
 """What a study's report shows beside its figures, computed from the weights of its cells."""
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from clients.adapt.adapt import ADAPTATIONS
 from common.console.progress import ProgressListener
@@ -16,23 +12,22 @@ from common.data.open import site_root
 from common.device import choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
 from common.files import read_json, write_json
-from common.formatting.tables import Table
 from common.runs.result import without_nan
 from simulations.explain.activation import activation_examples, draw_examples, measure_lesions
 from simulations.explain.activation_maps import LesionShare, Method
 from simulations.explain.projections import ProjectionMap, draw_projections, projection_map
-from simulations.report.page import Panel, Panels
-from simulations.report.records import Pair, RunRecord
-from simulations.report.study.analysis_tables import (
+from simulations.report.analysis_tables import (
     UnseenKey,
     lesion_tables,
     silhouette_table,
     unseen_table,
 )
-from simulations.report.study.page import Extras
-from simulations.report.study.pictures import FOLDER, save_figure
-from simulations.report.study.results import StudyResults
-from simulations.report.study.unseen import evaluate_unseen
+from simulations.report.page import Section
+from simulations.report.pictures import FOLDER, photographed, save_figure
+from simulations.report.records import Pair, RunRecord
+from simulations.report.results import StudyResults
+from simulations.report.sections import Extras
+from simulations.report.unseen import evaluate_unseen
 from simulations.study.cells import Cell
 from simulations.study.run import Study
 
@@ -74,26 +69,25 @@ def _look(
 ) -> Extras:
     folder = study.folder / FOLDER
     shown = _shown(study, results)
-    tables: dict[str, tuple[Table, ...]] = {}
-    panels = []
+    sections = []
     aucs = _unseen(study, left_out, listener)
     labels = {method.name: method.label for method in study.plan.unseen}
     if table := unseen_table(results, labels, aucs):
-        tables["The unseen hospital"] = (table,)
+        sections.append(Section("The unseen hospital", (table,)))
     maps = _projections(study, shown, listener)
     silhouettes = silhouette_table(maps)
-    found = (
+    seen = (
         *lesion_tables(_lesions(study, shown, listener) if results.binary else ()),
         *([silhouettes] if silhouettes else ()),
     )
-    if found:
-        tables["What the networks see"] = found
+    if seen:
+        sections.append(Section("What the networks see", seen))
     if maps:
-        panels.append(_projection_panels(maps, folder))
+        sections.append(_projection_section(maps, folder))
     first = (results.reference, study.plan.folds[0], study.plan.seeds[0])
     if first in results.records:
-        panels += _activation_panels(study, results.records[first], folder, listener)
-    return Extras(tables, panels, {"unseen": _plain(aucs)})
+        sections.append(_activation_section(study, results.records[first], folder, listener))
+    return Extras(sections, {"unseen": _plain(aucs)})
 
 
 def _shown(study: Study, results: StudyResults) -> list[tuple[str, str, RunRecord]]:
@@ -180,26 +174,25 @@ def _projections(
     return maps
 
 
-def _projection_panels(maps: list[tuple[str, str, ProjectionMap]], folder: Path) -> Panels:
-    panels = []
+def _projection_section(maps: list[tuple[str, str, ProjectionMap]], folder: Path) -> Section:
+    pictures = []
     for number, (label, _, shown) in enumerate(maps):
         png, _ = save_figure(draw_projections(shown), folder, f"projections-{number}")
-        panels.append(Panel(label, _image(png, f"Map of the projections: {label}")))
-    return Panels(
-        "projections",
+        pictures.append(photographed(png, label, f"Map of the projections: {label}"))
+    return Section(
         "Maps of the projections",
-        "Test images in the plane (PCA, then t-SNE), of the first fold and seed. Neighbours are "
-        "alike; distances between clusters mean nothing.",
-        tuple(panels),
+        pictures=tuple(pictures),
         wide=True,
+        note="Test images in the plane (PCA, then t-SNE), of the first fold and seed. Neighbours "
+        "are alike; distances between clusters mean nothing.",
     )
 
 
-def _activation_panels(
+def _activation_section(
     study: Study, record: RunRecord, folder: Path, listener: ProgressListener
-) -> list[Panels]:
+) -> Section:
     """Draw what the reference looked at; patients' images stay out of the page."""
-    panels, real = [], []
+    pictures, real = [], []
     for name, data in study.sites.items():
         listener.message(f"Drawing what the network looks at in images of {name}")
         root = site_root(study.plan.config, name)
@@ -210,27 +203,21 @@ def _activation_panels(
             continue
         png, _ = save_figure(draw_examples(examples, name), folder, f"activation-{name}")
         if study.plan.config.site_folder(name) is None:
-            panels.append(Panel(name, _image(png, f"Activation maps at {name}")))
+            pictures.append(photographed(png, name, f"Activation maps at {name}"))
         else:
             real.append(png.name)
     caption = (
         "Grad-CAM, Grad-CAM++ and HiResCAM of the class decided for, on the reference's surest "
         "right and wrong decisions of the first fold and seed (wrong ones in red)."
     )
-    if panels:
+    if pictures:
         caption += " Blue outlines: lesions."
     if real:
         caption += (
             f" Patients' images are not in this page; they lie beside it in {FOLDER}: "
             f"{', '.join(real)}."
         )
-    title = "What the network looks at"
-    return [Panels("activation", title, caption, tuple(panels), wide=True)]
-
-
-def _image(png: Path, text: str) -> Markup:
-    data = base64.b64encode(png.read_bytes()).decode()
-    return Markup(f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">')
+    return Section("What the network looks at", pictures=tuple(pictures), wide=True, note=caption)
 
 
 def _plain(aucs: Mapping[UnseenKey, Mapping[Pair, float]]) -> list[dict[str, Any]]:

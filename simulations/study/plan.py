@@ -32,9 +32,10 @@ from common.config.toml_model import read_toml
 from common.errors import ConfigError
 from common.files import write_atomic
 from common.methods.registry import METHODS, Method, Mode, find_method
-from simulations.report.study.results import Order
+from simulations.report.results import Order
 from simulations.study.cells import Cell
 
+PLAN = "study.toml"
 ADVICE = {key: about.study for key, about in about_keys().items() if about.study}
 """Keys that a study decides for each of its runs, and what to do instead of setting them."""
 
@@ -63,6 +64,7 @@ class StudyFile(BaseModel):
     orders: list[str] = Field(default_factory=list)
     unseen: list[str] = Field(default_factory=list)
     backend: Literal["ray", "in-process"] = "ray"
+    preset: Literal["", "comparison"] = ""
     run: dict[str, Any] = Field(default_factory=dict)
     method: list[OwnMethod] = Field(default_factory=list)
 
@@ -89,6 +91,9 @@ class StudyPlan:
         What all runs share; its fold and seed are 0.
     backend : str
         What runs the sites of federated cells.
+    comparison : bool
+        Whether it is the preset of :mod:`simulations.study.presets`: the methods are training
+        modes of one configuration.
     """
 
     title: str
@@ -100,6 +105,7 @@ class StudyPlan:
     unseen: tuple[Method, ...]
     config: Config
     backend: str = "ray"
+    comparison: bool = False
 
     def cells(self) -> tuple[Cell, ...]:
         """Return all cells; the methods of a seed and fold follow each other, to be compared."""
@@ -132,7 +138,7 @@ class StudyPlan:
         """Write the plan as a file that :func:`read_file` reads, every key of a run spelt out."""
         run = {k: v for k, v in self.config.to_run_config().items() if k not in ADVICE}
         known = {method.name: method for method in (*self.methods, *self.unseen)}
-        own = [method for method in known.values() if METHODS.get(method.name) != method]
+        own = [] if self.comparison else [m for m in known.values() if METHODS.get(m.name) != m]
         told = {
             "title": self.title,
             "methods": [method.name for method in self.methods],
@@ -142,6 +148,7 @@ class StudyPlan:
             "orders": [f"{o.lower} {'=' if o.level else '<'} {o.upper}" for o in self.orders],
             "unseen": [method.name for method in self.unseen],
             "backend": self.backend,
+            "preset": "comparison" if self.comparison else "",
             "run": run,
             "method": [vars(method) | {"settings": dict(method.settings)} for method in own],
         }
@@ -174,6 +181,8 @@ def make_plan(
     ConfigError
         Naming what is wrong, and for a misspelt name the nearest one.
     """
+    if file.preset:
+        raise ConfigError(f"{source} is of a comparison, which `xsite compare` goes on with.")
     for key, advice in ADVICE.items():
         if key in values:
             raise ConfigError(f"{key} is set, but a study decides it itself: {advice}.")
@@ -197,7 +206,7 @@ def make_plan(
         load_config(None, values),
         file.backend,
     )
-    _check(plan)
+    check(plan)
     return plan
 
 
@@ -241,7 +250,7 @@ def _order(text: str, known: Mapping[str, Method], chosen: Sequence[str]) -> Ord
     return Order(lower, upper, sign == "=") if {lower, upper} <= set(chosen) else None
 
 
-def _check(plan: StudyPlan) -> None:
+def check(plan: StudyPlan) -> None:
     """Refuse what would fail hours later, cell by cell.
 
     Raises

@@ -8,16 +8,16 @@ from typing import Any
 from common.console.progress import ProgressListener
 from common.formatting.numbers import duration, size
 from simulations.report.records import RunRecord, read_record, with_chosen_weights
-from simulations.report.study.page import write_study
-from simulations.report.study.results import Key, StudyResults
+from simulations.report.results import Key, StudyResults
+from simulations.report.sections import Extras, write_report
 from simulations.study.analyses import run_analyses
 from simulations.study.cells import Cell, read_cell, state_of
 from simulations.study.run import Study
-from simulations.study.sessions import read_sittings
+from simulations.study.sessions import read_sessions
 
 
 def publish(study: Study, listener: ProgressListener) -> Path:
-    """Write the report of the cells that are done.
+    """Write the report of the cells that are done; what costs computing is left out of comparisons.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def publish(study: Study, listener: ProgressListener) -> Path:
     Returns
     -------
     Path
-        ``study.html``.
+        The page.
 
     Raises
     ------
@@ -38,10 +38,16 @@ def publish(study: Study, listener: ProgressListener) -> Path:
     """
     done, missing = _done_cells(study)
     results = _results(study, done, missing)
-    left_out = [cell for cell in done if cell.without]
-    further = run_analyses(study, results, left_out, listener)
-    extras = replace(further, facts=_took(study.folder))
-    return write_study(results, study.folder, extras)
+    extras = Extras()
+    if not study.plan.comparison:
+        left_out = [cell for cell in done if cell.without]
+        extras = run_analyses(study, results, left_out, listener)
+    return write_report(results, study.folder, replace(extras, facts=_took(study.folder)))
+
+
+def read_results(study: Study) -> StudyResults:
+    """Return the figures of the cells that are done."""
+    return _results(study, *_done_cells(study))
 
 
 def _done_cells(study: Study) -> tuple[dict[Cell, Mapping[str, Any]], dict[str, str]]:
@@ -52,7 +58,7 @@ def _done_cells(study: Study) -> tuple[dict[Cell, Mapping[str, Any]], dict[str, 
         state, reason = state_of(study.path(cell), study.keys[cell])
         if state == "done":
             done[cell] = read_cell(study.path(cell))
-        else:
+        elif cell in study.asked or state != "missing":
             missing[cell.name] = study.failures.get(cell, reason)
     return done, missing
 
@@ -81,6 +87,7 @@ def _results(
         missing=missing,
         seconds={key: value for key, value in seconds.items() if value},
         memory={key: done[cell]["peak_memory_bytes"] for key, cell in main.items()},
+        comparison=plan.comparison,
     )
 
 
@@ -90,14 +97,14 @@ def _key(cell: Cell) -> Key:
 
 def _took(folder: Path) -> list[tuple[str, str]]:
     """Return how long computing took in all, and the memory that all cells took at once."""
-    found = read_sittings(folder)
+    found = read_sessions(folder)
     if found is None:
         return []
-    sittings = "one sitting" if found.count == 1 else f"{found.count} sittings"
+    sessions = "one session" if found.count == 1 else f"{found.count} sessions"
     return [
         (
             "Computing time",
-            f"{duration(found.seconds)} in {sittings}, up to {found.slots} cells at once",
+            f"{duration(found.seconds)} in {sessions}, up to {found.slots} cells at once",
         ),
         ("Memory", f"{size(found.memory)} at the most, all cells together"),
     ]

@@ -1,6 +1,7 @@
 """A study from its plan to its cells: what is done is kept, what is not is computed."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,12 +29,12 @@ from simulations.study.cells import (
     state_of,
     write_record,
 )
-from simulations.study.plan import StudyPlan
+from simulations.study.plan import PLAN, StudyPlan
 from simulations.study.pool import Pool, Running, make_slots, remove_scratch, usual_memory
 from simulations.study.progress import StudyProgress, time_left
-from simulations.study.sessions import sitting
+from simulations.study.sessions import session
 
-CELLS, PLAN = "cells", "study.toml"
+CELLS = "cells"
 POLL_SECONDS = 2.0
 
 
@@ -51,6 +52,8 @@ class Study:
         What determines each cell.
     sites : dict of str to SiteData
         Every site, decoded.
+    asked : tuple of Cell
+        Those that are to be computed; a comparison's report is of all that its folder holds.
     seconds : dict of Cell to float
         How long the cells took that are done.
     memory : dict of str to int
@@ -63,6 +66,7 @@ class Study:
     folder: Path
     keys: dict[Cell, str]
     sites: dict[str, SiteData]
+    asked: tuple[Cell, ...]
     seconds: dict[Cell, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=lambda: usual_memory("ray"))
     failures: dict[Cell, str] = field(default_factory=dict)
@@ -77,7 +81,12 @@ class Study:
         return tuple(self.keys)
 
 
-def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Study:
+def open_study(
+    plan: StudyPlan,
+    folder: Path,
+    listener: ProgressListener,
+    asked: tuple[Cell, ...] | None = None,
+) -> Study:
     """Read the sites, so that every cell has its key, and refuse folds that no cell could use.
 
     Parameters
@@ -88,6 +97,8 @@ def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Stu
         Where it lies, or shall lie.
     listener : ProgressListener
         Told of the decoding.
+    asked : tuple of Cell, optional
+        Cells of the plan that are to be computed; all without it.
 
     Raises
     ------
@@ -96,8 +107,7 @@ def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Stu
     RunError
         If the folder is something else's.
     """
-    if (folder / "config.toml").exists() or (folder / "comparison.toml").exists():
-        raise RunError(f"{folder} holds a run or a comparison; choose another name (--name).")
+    refuse_other_folders(folder)
     digests, sites = {}, {}
     for name in plan.config.site_names:
         counter = StepCounter(listener, f"preparing the images of {name}")
@@ -106,16 +116,49 @@ def open_study(plan: StudyPlan, folder: Path, listener: ProgressListener) -> Stu
         sites[name], digests[name] = site, site_digest(site)
         for fold in plan.folds:
             split_site(site, plan.config.changed(fold=fold))
-    # The threads are part of what determines a cell. One for each lets the most cells run at
-    # once, which is faster than more threads for each.
-    if not plan.config.threads and not _gpus(plan.config):
-        plan = replace(plan, config=plan.config.changed(threads=1))
+    plan = with_threads(plan)
     cells = plan.cells()
     keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in cells}
-    return Study(plan, folder, keys, sites, memory=usual_memory(plan.backend))
+    memory = usual_memory(plan.backend)
+    return Study(plan, folder, keys, sites, cells if asked is None else asked, memory=memory)
 
 
-def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
+def with_threads(plan: StudyPlan) -> StudyPlan:
+    """Return a plan with the number of threads settled, which is part of what determines a cell.
+
+    One for each cell lets the most cells run at once, which is faster than more for each.
+    """
+    if plan.config.threads or _gpus(plan.config):
+        return plan
+    return replace(plan, config=plan.config.changed(threads=1))
+
+
+def refuse_other_folders(folder: Path) -> None:
+    """Refuse the folder of a run, and that of a comparison as it lay before it was a study.
+
+    Raises
+    ------
+    RunError
+        Saying what to do.
+    """
+    if (folder / "config.toml").exists():
+        raise RunError(
+            f"{folder} is the folder of a run, not of a comparison or a study; choose another "
+            "name (--name)."
+        )
+    if (folder / "comparison.toml").exists():
+        raise RunError(
+            f"{folder} holds a comparison of an earlier version of xsite, whose runs cannot be "
+            "gone on with. Its report.html stays readable; choose another name (--name)."
+        )
+
+
+def run_study(
+    study: Study,
+    jobs: int,
+    progress: StudyProgress,
+    cell_done: Callable[[], object] = lambda: None,
+) -> None:
     """Compute the cells that are not done, several at once; those that fail are noted.
 
     Parameters
@@ -126,6 +169,8 @@ def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
         How many cells at once; 0 lets the machine decide.
     progress : StudyProgress
         Told of progress.
+    cell_done : callable
+        Called after every cell, whether it is done or failed.
 
     Raises
     ------
@@ -142,7 +187,7 @@ def run_study(study: Study, jobs: int, progress: StudyProgress) -> None:
         study.plan.write(study.folder / PLAN)
         todo = _sort_out(study, progress)
         if todo:
-            _compute(study, todo, jobs, progress)
+            _compute(study, todo, jobs, progress, cell_done)
 
 
 def refuse_failures(study: Study) -> None:
@@ -156,7 +201,7 @@ def refuse_failures(study: Study) -> None:
     if study.failures:
         told = "; ".join(f"{cell}: {why}" for cell, why in study.failures.items())
         raise RunError(
-            f"{len(study.failures)} of {len(study.cells)} cells failed, the others are kept. "
+            f"{len(study.failures)} of {len(study.asked)} cells failed, the others are kept. "
             f"The same command tries them again. {told}"
         )
 
@@ -164,7 +209,7 @@ def refuse_failures(study: Study) -> None:
 def _sort_out(study: Study, progress: StudyProgress) -> list[Cell]:
     """Find out which cells are to be computed; set damaged ones aside."""
     todo = []
-    for cell in study.cells:
+    for cell in study.asked:
         path = study.path(cell)
         state, reason = state_of(path, study.keys[cell])
         if state == "begun" and is_completed(path):
@@ -181,8 +226,8 @@ def _sort_out(study: Study, progress: StudyProgress) -> list[Cell]:
             )
         todo.append(cell)
     _tell_of_others(study, progress)
-    if done := len(study.cells) - len(todo):
-        progress.message(f"{done} of {len(study.cells)} cells are done already.")
+    if done := len(study.asked) - len(todo):
+        progress.message(f"{done} of {len(study.asked)} cells are done already.")
     return todo
 
 
@@ -208,16 +253,22 @@ def _note_done(study: Study, cell: Cell) -> None:
     study.memory[mode] = max(study.memory[mode], int(record["peak_memory_bytes"]))
 
 
-def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress) -> None:
+def _compute(
+    study: Study,
+    todo: list[Cell],
+    jobs: int,
+    progress: StudyProgress,
+    cell_done: Callable[[], object],
+) -> None:
     """Compute cells until none is left, or somebody asks to stop."""
     slots = make_slots(study.plan.config, jobs, _gpus(study.plan.config))
     progress.message(
-        f"{study.folder}: {len(todo)} of {len(study.cells)} cells to compute, "
+        f"{study.folder}: {len(todo)} of {len(study.asked)} cells to compute, "
         f"{len(slots)} at once where memory allows."
     )
     pool = Pool(slots, study.folder / "output")
     ahead, again = list(todo), set[Cell]()
-    with sitting(study.folder, len(slots)) as now, terminable():
+    with session(study.folder, len(slots)) as now, terminable():
         try:
             while ahead or pool.running:
                 while ahead and pool.has_room(study.memory, ahead[0].method.mode):
@@ -229,9 +280,10 @@ def _compute(study: Study, todo: list[Cell], jobs: int, progress: StudyProgress)
                         ahead.insert(0, one.cell)
                 if ended:
                     now.write()
+                    cell_done()
                 left = time_left(ahead, pool.running, study.seconds, len(slots))
-                done = len(study.cells) - len(ahead) - len(pool.running) - len(study.failures)
-                progress.update(done, len(study.cells), pool.running, left)
+                done = len(study.asked) - len(ahead) - len(pool.running) - len(study.failures)
+                progress.update(done, len(study.asked), pool.running, left)
         except KeyboardInterrupt:
             progress.message("Stopping; what is computed is kept.")
             for one in pool.stop():

@@ -1,4 +1,4 @@
-"""When a study was computed, for how long and in how much memory, over all its sittings."""
+"""When a study was computed, for how long and in how much memory, over all its sessions."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ class Sessions:
 
 
 @contextmanager
-def sitting(folder: Path, slots: int) -> Iterator[Session]:
+def session(folder: Path, slots: int) -> Iterator[Session]:
     """Note when computing began and when it ended, however it ends."""
     now = Session(folder, _now(), slots)
     try:
@@ -86,8 +86,8 @@ def sitting(folder: Path, slots: int) -> Iterator[Session]:
         now.write()
 
 
-def read_sittings(folder: Path) -> Sessions | None:
-    """Return what a study's sittings took together; None if there was none."""
+def read_sessions(folder: Path) -> Sessions | None:
+    """Return what a study's sessions took together; None if there was none."""
     told = _read(folder)
     if not told:
         return None

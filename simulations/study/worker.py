@@ -10,13 +10,17 @@ gives the order on standard input and reads JSON lines on standard output::
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from common.config.load import make_config
+from common.config.schema import Config
+from common.console.progress import ProgressListener
 from common.errors import XsiteError
-from simulations.compare import trainer
+
+Train = Callable[[Config, Path, ProgressListener], Path]
 
 
 class LinesReport:
@@ -53,6 +57,17 @@ class LinesReport:
     def write(self, event: Mapping[str, Any]) -> None:
         """Write one event."""
         print(json.dumps(event), file=self._channel, flush=True)
+
+
+def trainer(mode: str, backend: str = "ray") -> Train:
+    """Return the function that trains in a mode; federated, on a backend."""
+    if mode == "federated":
+        from simulations.federated import backend_named, train_federated
+
+        return partial(train_federated, backend=backend_named(backend))
+    from simulations.local import train_pooled, train_single
+
+    return train_pooled if mode == "pooled" else train_single
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from common.models.network import build_network
 from common.runs.folder import RunFolder
 from common.runs.tables import write_predictions
 from simulations.cli import GuardedGroup
-from simulations.report.study.unseen import evaluate_unseen, visit
+from simulations.report.unseen import evaluate_unseen, visit
 from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config, write_site
 

@@ -21,8 +21,8 @@ from simulations.explain.activation import (
 )
 from simulations.explain.activation_maps import METHODS
 from simulations.explain.projections import network_images, network_of
+from simulations.report.pictures import save_figure
 from simulations.report.records import RunRecord
-from simulations.report.study.pictures import save_figure
 from tests.simulations.report.pictured_run import pictured_run, write_hospitals
 
 CLASSES = ("non-covid", "covid")

@@ -15,8 +15,8 @@ from simulations.explain.projections import (
     projection_map,
     silhouette,
 )
+from simulations.report.pictures import save_figure
 from simulations.report.records import RunRecord
-from simulations.report.study.pictures import save_figure
 from tests.simulations.report.pictured_run import pictured_run, write_hospitals
 
 Run = tuple[RunRecord, list[SiteData]]

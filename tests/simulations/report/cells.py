@@ -1,11 +1,13 @@
-"""Results of a study with figures that a test chose."""
+"""Results of studies and comparisons with figures that a test chose."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.config.schema import Config
 from common.methods.registry import METHODS
-from simulations.report.records import read_record
-from simulations.report.study.results import Order, StudyResults
+from simulations.report.records import read_record, with_chosen_weights
+from simulations.report.results import Order, StudyResults
+from simulations.study.presets import MODES, comparison
 from tests.simulations.report.fabricated_runs import fabricate_run
 
 SITES = ("site-a", "site-b")
@@ -43,4 +45,26 @@ def fabricate_study(
         missing=missing or {},
         seconds=dict.fromkeys(records, 60.0),
         memory=dict.fromkeys(records, 2e9),
+    )
+
+
+def comparison_of(
+    runs: Sequence[Path], pending: Mapping[str, str] | None = None, title: str = "A title"
+) -> StudyResults:
+    """Return the results of a comparison of runs; those that are not completed are missing."""
+    records = [read_record(run) for run in runs]
+    missing = {run.name: str(run.result.get("reason", "")) for run in records if not run.completed}
+    done = with_chosen_weights([run for run in records if run.completed])
+    modes = [mode for mode in MODES if any(run.mode == mode for run in done)]
+    plan = comparison(Config(), (0,), (0,), modes or ["pooled"])
+    return StudyResults(
+        title=title,
+        methods=plan.methods,
+        folds=tuple(sorted({run.config.fold for run in done})),
+        seeds=tuple(sorted({run.config.seed for run in done})),
+        reference=plan.reference,
+        orders=(),
+        records={(run.mode, *run.pair): run for run in done},
+        missing=missing | dict(pending or {}),
+        comparison=True,
     )

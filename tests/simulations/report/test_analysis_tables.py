@@ -6,7 +6,7 @@ import numpy as np
 
 from simulations.explain.activation_maps import LesionShare
 from simulations.explain.projections import Clustering, ProjectionMap
-from simulations.report.study.analysis_tables import lesion_tables, silhouette_table, unseen_table
+from simulations.report.analysis_tables import lesion_tables, silhouette_table, unseen_table
 from tests.simulations.report.cells import fabricate_study
 
 
@@ -21,7 +21,7 @@ def test_unseen_sites_beside_what_training_there_gives(tmp_path: Path) -> None:
     }
     table = unseen_table(results, {"sepnorm": "SepNorm"}, aucs)
     assert table is not None
-    rows = {row.head: [cell.text for cell in row.cells] for row in table.groups[0].rows}
+    rows = {row.head: list(row.cells) for row in table.groups[0].rows}
     assert rows["Re-estimated on its images"] == ["65.0", "60.0", "62.5"]
     assert rows["Averaged over the sites"] == ["–", "–", "–"]
     assert rows["For comparison: trained there"] == ["80.0", "80.0", "80.0"]
@@ -37,7 +37,7 @@ def test_lesions_are_told_by_site_network_and_method() -> None:
     by_site = {"site-a": {"grad-cam": share(0.3), "grad-cam++": share(0.05)}}
     tables = lesion_tables([("xsite", "federated", by_site)])  # type: ignore[list-item]
     assert tables[0].caption == "Grad-CAM: activation mass inside the lesions"
-    told = [[cell.text for cell in table.groups[0].rows[0].cells] for table in tables]
+    told = [list(table.groups[0].rows[0].cells) for table in tables]
     assert told == [["10.0", "6.00", "3.00", "15.00"], ["10.0", "1.00", "0.50", "2.50"]]
     assert lesion_tables([]) == ()
 
@@ -47,4 +47,4 @@ def test_what_clusters_is_told_before_and_after() -> None:
     shown = ProjectionMap(("a",), ("x", "y"), np.zeros(1), np.zeros(1), {}, found)  # type: ignore[arg-type]
     table = silhouette_table([("xsite", "federated", shown)])
     assert table is not None
-    assert [cell.text for cell in table.groups[0].rows[0].cells] == ["0.01", "0.00", "0.50", "–"]
+    assert list(table.groups[0].rows[0].cells) == ["0.01", "0.00", "0.50", "–"]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from base64 import b64decode
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 
 from common.errors import RunError
 from common.files import write_json
-from simulations.report import read_record, write_report, write_tables
-from simulations.report.page import render
+from simulations.report.page import to_html
+from simulations.report.records import read_record
+from simulations.report.results import StudyResults
+from simulations.report.sections import make_page, write_report
+from tests.simulations.report.cells import comparison_of
 from tests.simulations.report.fabricated_runs import fabricate_run, figures, leakage_of
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -77,11 +81,15 @@ def study(base: Path) -> list[Path]:
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the report of :func:`study`."""
     runs = study(tmp_path_factory.mktemp("study"))
-    return render([read_record(run) for run in runs], "A title")
+    return render(comparison_of(runs))
+
+
+def render(results: StudyResults) -> str:
+    return to_html(make_page(results, Path("nowhere")))
 
 
 def page_of(runs: list[Path], pending: dict[str, str] | None = None) -> Page:
-    return Page(render([read_record(run) for run in runs], "A title", pending))
+    return Page(render(comparison_of(runs, pending)))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_a_page_says_what_a_compared_method_does(
     tmp_path: Path, part: dict[str, Any], told: str
 ) -> None:
     run = fabricate_run(tmp_path, "federated", SITES, **part)
-    text = Page(render([read_record(run)], "t")).text
+    text = page_of([run]).text
     assert told in text
     assert ("cross entropy +" in text) == (part.get("alpha", 1.0) > 0)
 
@@ -144,12 +152,12 @@ def test_one_pair_is_a_difference_without_a_test(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched(html: str) -> None:
     page = Page(html)
-    assert page.tags["svg"] == 6
-    assert not {"script", "link", "img", "iframe", "object"} & page.tags.keys()
+    assert page.tags["img"] == 6
+    assert not {"script", "link", "iframe", "object"} & page.tags.keys()
     for name, value in page.attributes:
         if name in ("href", "src", "xlink:href", "data", "action"):
-            assert (value or "").startswith("#"), (name, value)
-    assert "//" not in html
+            assert (value or "").startswith(("#", "data:image/svg+xml;base64,")), (name, value)
+    assert "//" not in re.sub(r"base64,[^\"]+", "", html)
     assert "@import" not in html
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
 
@@ -172,28 +180,34 @@ def test_names_are_text_and_never_mark_up(tmp_path: Path) -> None:
     done = fabricate_run(tmp_path, "federated", {"a": 0.9}, files=odd + "{}", classes=f"{odd},b")
     sentence = leakage_of("a") | {"site": odd, "sentence": odd}
     write_json(done / "result.json", read_record(done).result | {"leakage": [sentence]})
-    html = render([read_record(run), read_record(done)], odd, {odd: odd})
+    html = render(comparison_of([run, done], {odd: odd}, odd))
     page = Page(html)
-    assert page.tags["img"] == 0
+    assert page.tags["img"] == 3
     assert page.text.count(odd) >= 5
-    assert "<img" not in html
+    assert "<img src" not in html
 
 
 def test_figures_say_in_words_what_they_show(html: str) -> None:
-    assert '<title id="roc-0-title">ROC curves at hospital-a</title>' in html
-    assert "Pooled AUC 90.2; Federated AUC 88.2; Single-site AUC 80.2" in html
+    told = [value for name, value in Page(html).attributes if name == "alt"]
+    assert len(told) == 6
+    aucs = "Pooled, AUC 90.2; Federated, AUC 88.2; Single-site, AUC 80.2"
+    assert f"ROC curves at hospital-a: {aucs}" in told
+    runs = "Pooled 90.2 ± 1.4; Federated 88.2 ± 2.8; Single-site 80.2 ± 1.4"
+    assert f"AUC of every run at hospital-a, in percent: {runs}" in told
     # Curves end at 90.23 − … : rounds reach 0.5, 0.9 and all of the way from 50 to the AUC.
     first = 50 + 0.5 * (90.23 - 50)
     assert f"Pooled from {first:.1f} to 90.2" in html
-    # No stand-in colour is left, and every mode has its own variable.
-    assert "#0a0b0" not in html
-    for mode in ("pooled", "federated", "single"):
-        assert html.count(f"stroke: var(--{mode})") >= 4
+    # Every mode has its colour, the same as in the tables.
+    style = html.partition("</style>")[0]
+    encoded = re.findall(r"base64,([^\"]+)", html)
+    for colour in ("#b24a00", "#0064a8", "#007a5a"):
+        assert colour in style
+        assert all(f"stroke: {colour}" in b64decode(one).decode() for one in encoded)
 
 
 def test_leakage_is_told_at_the_top(tmp_path: Path) -> None:
     clean = fabricate_run(tmp_path / "1", "pooled", {"a": 0.9})
-    html = render([read_record(clean)], "A title")
+    html = render(comparison_of([clean]))
     assert 'class="callout good"' in html
     told = html.index("a: split by patient, 0 of 40 patients are in both.")
     assert told < html.index("What was compared")
@@ -208,7 +222,7 @@ def test_leakage_is_told_at_the_top(tmp_path: Path) -> None:
         )
         for fold, shared in ((0, 3), (1, 5))
     ]
-    html = render([read_record(run) for run in runs], "A title")
+    html = render(comparison_of(runs))
     assert 'class="callout warn"' in html
     assert (
         "a: split by image, 3 to 5 of 40 patients are in both training and test "
@@ -225,13 +239,12 @@ def test_what_went_wrong_is_told(tmp_path: Path) -> None:
     environment = dict(read_record(runs[1]).environment) | {"code_fingerprint": "0" * 64}
     write_json(runs[1] / "environment.json", environment)
     page = page_of(runs, {"single-fold0-seed1": "", "pooled-fold0-seed1": "no disk"})
-    assert "3 of 5 runs are not completed" in page.text
-    assert "configurations differ in epochs" in page.text
-    assert "different versions of the code" in page.text
-    seen = "a, fold 0, seed 0: pooled 160 and federated 320 images"
-    assert f"The modes saw different numbers of images at {seen}." in page.text
+    assert "3 cells are not done; the figures are the others'." in page.text
+    assert "2 versions of the code" in page.text
+    seen = "a, fold 0, seed 0: Pooled 160 and Federated 320 images"
+    assert f"The methods saw different numbers of images at {seen}." in page.text
     assert page.cells("single-fold0-seed0")[0][-1] == "failed: flood"
-    assert page.cells("single-fold0-seed1")[0][-1] == "not begun"
+    assert page.cells("single-fold0-seed1")[0][-1] == "not done"
     assert page.cells("pooled-fold0-seed1")[0][-1] == "failed: no disk"
 
 
@@ -289,8 +302,7 @@ def test_before_any_run_is_complete(tmp_path: Path) -> None:
     running = fabricate_run(tmp_path, "single", {"a": 0.9, "b": 0.8}, status="running")
     page = page_of([running])
     assert "No run is completed yet." in page.text
-    # A learning curve there is already.
-    assert page.tags["svg"] == 2
+    assert page.cells("single-fold0-seed0")[0][-1] == "not done"
 
 
 def test_undefined_figures_are_dashes(tmp_path: Path) -> None:
@@ -303,31 +315,31 @@ def test_undefined_figures_are_dashes(tmp_path: Path) -> None:
 
 
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
-    records = [read_record(fabricate_run(tmp_path, "pooled", {"a": 0.9}))]
-    pages = [re.sub(r"on \d{4}-\S+ \S+ \S+\.", "", render(records, "T")) for _ in range(2)]
+    results = comparison_of([fabricate_run(tmp_path, "pooled", {"a": 0.9})])
+    pages = [re.sub(r"on \d{4}-\S+ \S+ \S+\.", "", render(results)) for _ in range(2)]
     assert pages[0] == pages[1]
 
 
 def test_json_and_csv_hold_the_figures(tmp_path: Path) -> None:
     runs = study(tmp_path)
     runs.append(fabricate_run(tmp_path, "single", SITES, fold=2, status="interrupted"))
-    write_tables([read_record(run) for run in runs], tmp_path)
+    write_report(comparison_of(runs), tmp_path)
     rows = list(csv.DictReader((tmp_path / "comparison.csv").open()))
-    assert len(rows) == 14
+    assert len(rows) == 12
     row = rows[3]
     assert (row["run"], row["site"]) == ("federated-fold0-seed0", "hospital-b")
     assert float(row["auc"]) == pytest.approx(0.79)
     assert row["images"] == "30"
-    assert (rows[-1]["status"], rows[-1]["auc"]) == ("interrupted", "")
     told = json.loads((tmp_path / "comparison.json").read_text())
+    assert told["missing"] == {"single-fold2-seed0": ""}
     found = next(
         entry
-        for entry in told["differences_to_pooled"]
-        if (entry["site"], entry["mode"], entry["metric"]) == ("hospital-a", "federated", "auc")
+        for entry in told["differences_to_reference"]
+        if (entry["site"], entry["method"], entry["metric"]) == ("hospital-a", "federated", "auc")
     )
     assert found["mean"] == pytest.approx(-0.02)
     assert found["p"] == pytest.approx(0.295167, abs=1e-6)
-    single = next(entry for entry in told["differences_to_pooled"] if entry["mode"] == "single")
+    single = next(one for one in told["differences_to_reference"] if one["method"] == "single")
     assert single["p"] is None
 
 
@@ -341,7 +353,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_report_is_written_whole(tmp_path: Path) -> None:
-    records = [read_record(fabricate_run(tmp_path, "pooled", {"a": 0.9}))]
-    path = write_report(records, tmp_path / "sub" / "report.html", "Kopf an Kopf ± 1")
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9})
+    path = write_report(comparison_of([run], title="Kopf an Kopf ± 1"), tmp_path / "sub")
+    assert path == tmp_path / "sub" / "report.html"
     assert path.read_text().startswith("<!DOCTYPE html>")
     assert "<h1>Kopf an Kopf ± 1</h1>" in path.read_text()

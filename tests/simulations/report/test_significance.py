@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulations.report.statistics import ALL_SITES
-from simulations.report.study.significance import (
+from simulations.report.significance import (
     auc_difference,
     auc_intervals,
     hold_against_reference,
     holm,
 )
+from simulations.report.statistics import ALL_SITES
 from tests.simulations.report.cells import fabricate_study
 
 PAIRS = [(fold, seed) for seed in (0, 1) for fold in range(4)]

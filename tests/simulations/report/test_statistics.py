@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from simulations.report import read_record
 from simulations.report.statistics import (
     ALL_SITES,
     NO_PAIR,
     NO_SPREAD,
     ONE_PAIR,
-    compare_records,
     paired_difference,
     summarise,
 )
+from tests.simulations.report.cells import comparison_of
 from tests.simulations.report.fabricated_runs import fabricate_run
 
 
@@ -73,30 +72,30 @@ def test_runs_are_summarised_by_site_and_over_the_sites(tmp_path: Path) -> None:
         fabricate_run(tmp_path, "single", {"a": 0.70, "b": 0.60}, fold=1),
         fabricate_run(tmp_path, "single", {"a": 0.10, "b": 0.10}, fold=0, status="failed"),
     ]
-    found = compare_records([read_record(run) for run in runs])
-    assert found.sites == ("a", "b", ALL_SITES)
-    assert found.modes == ("pooled", "federated", "single")
-    pooled = found.summaries["a", "pooled", "auc"]
+    found = comparison_of(runs)
+    assert found.places == ("a", "b", ALL_SITES)
+    assert [method.name for method in found.methods] == ["pooled", "federated", "single"]
+    pooled = found.summary("pooled", "a", "auc")
     # Deviation of two values: their distance / √2.
     assert (pooled.n, pooled.mean) == (2, pytest.approx(0.92))
     assert pooled.sd == pytest.approx(0.04 / math.sqrt(2))
     assert math.isnan(pooled.low)
     # By run: (0.89 + 0.78)/2 = 0.835 and (0.92 + 0.83)/2 = 0.875.
-    everywhere = found.summaries[ALL_SITES, "federated", "auc"]
+    everywhere = found.summary("federated", ALL_SITES, "auc")
     assert everywhere.mean == pytest.approx(0.855)
     assert everywhere.sd == pytest.approx(0.04 / math.sqrt(2))
     # Differences at b: −0.02 and −0.01.
-    assert found.differences["b", "federated", "auc"].mean == pytest.approx(-0.015)
+    assert found.difference("federated", "b", "auc").mean == pytest.approx(-0.015)
     # The failed run does not count: one run, its interval, one pair.
-    single = found.summaries["a", "single", "auc"]
+    single = found.summary("single", "a", "auc")
     assert (single.n, single.mean) == (1, 0.7)
     assert (single.low, single.high) == (pytest.approx(0.66), pytest.approx(0.73))
-    assert found.differences["a", "single", "auc"].n == 1
-    assert ("a", "pooled", "auc") not in found.differences
+    assert found.difference("single", "a", "auc").n == 1
+    assert [method.name for method in found.others] == ["federated", "single"]
 
 
 def test_without_pooled_training_there_is_no_difference(tmp_path: Path) -> None:
     run = fabricate_run(tmp_path, "federated", {"a": 0.9})
-    found = compare_records([read_record(run)])
-    assert found.sites == ("a",)
-    assert found.differences == {}
+    found = comparison_of([run])
+    assert found.places == ("a",)
+    assert found.others == ()

@@ -204,7 +204,7 @@ def test_a_site_with_fewer_images_than_folds_is_refused_before_anything_runs(
 def test_the_folder_of_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "config.toml").touch()
-    with pytest.raises(RunError, match="holds a run or a comparison"):
+    with pytest.raises(RunError, match="is the folder of a run"):
         opened(tmp_path)
 
 

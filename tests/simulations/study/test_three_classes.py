@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from clients.prediction import find_images, predict_images
 from common.config.schema import Config, about_keys
 from common.console.progress import SilentListener
 from common.data.open import open_site
-from simulations import compare as room
 from simulations.explain.activation import measure_lesions
 from simulations.report.records import read_record
 from simulations.study.plan import make_plan, read_file
+from simulations.study.presets import compare
 from simulations.study.progress import make_progress
 from simulations.study.publish import publish
 from simulations.study.run import open_study, refuse_failures, run_study
@@ -155,8 +156,9 @@ def test_a_study_says_what_its_figures_are_of(study: Path) -> None:
         assert "DeLong's interval" not in text
         assert "Specificity: at the highest threshold" not in text
     assert "the mean of the curves of one class, the positive one, against the rest" in page
-    assert "Right decisions (%)" in page
-    assert page.count("<svg") == 3 * 2  # kinds of curves, sites
+    drawn = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    assert len(drawn) == 3 * 2  # kinds of curves, sites
+    assert sum("Right decisions (%)" in b64decode(one).decode() for one in drawn) == 2
     # The key of the drawings tells the AUC of the tables.
     for method, _, parts in cells(study):
         auc = np.mean([roc_auc_score(*part, multi_class="ovr") for part in parts])
@@ -194,15 +196,17 @@ def test_a_federated_run_predicts_and_meets_a_hospital(config: Config, tmp_path:
 
 def test_a_comparison_says_what_its_figures_are_of(config: Config, tmp_path: Path) -> None:
     named = config.changed(run_name="compared")
-    page = room.compare(named, tmp_path, (0,), (0,), ("pooled", "single"), SilentListener())
+    modes = ("pooled", "single")
+    page = compare(named, tmp_path, (0,), (0,), modes, SilentListener(), make_progress())
     text = page.read_text()
     assert "AUC: mean of one class against the rest" in text
     assert "the mean of the curves of one class, the positive one, against the rest" in text
     told = json.loads((page.parent / "comparison.json").read_text())
-    aucs = {(o["site"], o["mode"]): o for o in told["summaries"] if o["metric"] == "auc"}
-    for mode in ("pooled", "single"):
+    aucs = {(o["site"], o["method"]): o for o in told["figures"] if o["metric"] == "auc"}
+    for mode in modes:
+        (run,) = (page.parent / "cells").glob(f"{mode}-fold0-seed0-*")
         for site in ("a", "b"):
-            labels, said = predicted(page.parent / f"{mode}-fold0-seed0", site)
+            labels, said = predicted(run, site)
             expected = roc_auc_score(labels, said, multi_class="ovr")
             found = aucs[site, mode]
             assert found["mean"] == pytest.approx(expected)

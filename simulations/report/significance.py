@@ -23,13 +23,8 @@ from simulations.report.delong import (
     mean_components,
 )
 from simulations.report.records import Pair
-from simulations.report.statistics import (
-    ALL_SITES,
-    Difference,
-    differences_of_pairs,
-    paired_difference,
-)
-from simulations.report.study.results import StudyResults
+from simulations.report.results import StudyResults
+from simulations.report.statistics import ALL_SITES, Difference, differences_of_pairs
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -90,10 +85,9 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 def hold_against_reference(results: StudyResults, place: str) -> dict[str, Test]:
     """Hold every other method's AUC against the reference's, at a site or over the sites' mean."""
     reference = results.values(results.reference, place, "auc")
-    others = [method.name for method in results.methods if method.name != results.reference]
-    values = {name: results.values(name, place, "auc") for name in others}
-    differences = {name: paired_difference(values[name], reference) for name in others}
-    signed = {name: _wilcoxon(values[name], reference) for name in others}
+    others = [method.name for method in results.others]
+    differences = {name: results.difference(name, place, "auc") for name in others}
+    signed = {name: _wilcoxon(results.values(name, place, "auc"), reference) for name in others}
     t_holm = holm({name: differences[name].p for name in others})
     signed_holm = holm(signed)
     return {

@@ -1,8 +1,8 @@
-"""The cells of a study that are done, by method, fold and seed, and the figures over them."""
+"""The cells that a report is of, by method, fold and seed, and the figures over them."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,13 @@ from common.runs.tables import PredictionsTable
 from common.tasks.figures import NAMES, Figure, mean_of_sites
 from simulations.report.calibration import operating_point, outcomes, reliability
 from simulations.report.records import Pair, RunRecord, figures_of, is_binary
-from simulations.report.statistics import ALL_SITES, Summary, summarise
+from simulations.report.statistics import (
+    ALL_SITES,
+    Difference,
+    Summary,
+    paired_difference,
+    summarise,
+)
 
 SPECIFICITY, CALIBRATION = "specificity at 95 % sensitivity", "calibration error"
 
@@ -52,7 +58,7 @@ class StudyResults:
     folds, seeds : tuple of int
         That were to be run.
     reference : str
-        The method that the others are held against.
+        The method that the others are held against; '' for none.
     orders : tuple of Order
         What is expected.
     records : mapping of Key to RunRecord
@@ -61,6 +67,9 @@ class StudyResults:
         Cells that are not, by name: why they failed, or '' if they have not ended.
     seconds, memory : mapping of Key to float
         What cells took by the clock, in seconds, and at the most, in bytes; where it is known.
+    comparison : bool
+        Whether the methods are the training modes of one configuration. Then figures are
+        summarised over all runs alike, and the report is the shorter one.
     """
 
     title: str
@@ -73,6 +82,7 @@ class StudyResults:
     missing: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[Key, float] = field(default_factory=dict)
     memory: Mapping[Key, float] = field(default_factory=dict)
+    comparison: bool = False
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
@@ -103,6 +113,10 @@ class StudyResults:
         """Return how tables call a method."""
         return next(one.label for one in self.methods if one.name == method)
 
+    def runs(self, method: str) -> list[RunRecord]:
+        """Return a method's cells."""
+        return [run for (name, _, _), run in self.records.items() if name == method]
+
     def values(self, method: str, place: str, metric: str) -> dict[Pair, float]:
         """Return a test figure by fold and seed; the mean of the sites is the mean of theirs."""
         found = {}
@@ -113,9 +127,34 @@ class StudyResults:
                 found[fold, seed] = mean_of_sites(metric, held)
         return found
 
-    def cross_validated(self, method: str, place: str, metric: str) -> Summary:
-        """Return a test figure's mean over all folds, summarised as :meth:`over_seeds` does."""
-        return self.over_seeds(self.values(method, place, metric))
+    def summary(self, method: str, place: str, metric: str) -> Summary:
+        """Return a test figure's mean and deviation over a comparison's runs, or a study's seeds.
+
+        Of a comparison's single run the AUC comes with its bootstrap interval, which is then the
+        only measure of uncertainty.
+        """
+        values = self.values(method, place, metric)
+        if not self.comparison:
+            return self.over_seeds(values)
+        found = summarise(values.values())
+        if found.n != 1 or metric != "auc" or place == ALL_SITES:
+            return found
+        (pair,) = [pair for pair, value in values.items() if math.isfinite(value)]
+        run = self.records[method, *pair]
+        return replace(found, low=run.figure(place, "auc_low"), high=run.figure(place, "auc_high"))
+
+    def difference(self, method: str, place: str, metric: str) -> Difference:
+        """Return a method's test figure less the reference's, over pairs of runs."""
+        reference = self.values(self.reference, place, metric)
+        return paired_difference(self.values(method, place, metric), reference)
+
+    @property
+    def others(self) -> tuple[Method, ...]:
+        """The methods that are held against the reference; none where there is no reference."""
+        names = [method.name for method in self.methods]
+        if self.reference not in names:
+            return ()
+        return tuple(method for method in self.methods if method.name != self.reference)
 
     def over_seeds(self, values: Mapping[Pair, float]) -> Summary:
         """Return mean and deviation over the seeds of the mean over all folds.

@@ -6,12 +6,12 @@ import numpy as np
 
 from clients.adapt.adapt import ADAPTATIONS, LABELS
 from common.formatting import numbers
-from common.formatting.tables import Cell, Group, Row, Table
+from common.formatting.tables import Group, Row, Table
 from simulations.explain.activation import TITLES
 from simulations.explain.activation_maps import LesionShare, Method
 from simulations.explain.projections import ProjectionMap
 from simulations.report.records import Pair
-from simulations.report.study.results import StudyResults
+from simulations.report.results import StudyResults
 from simulations.report.tables import summary_cell
 
 UnseenKey = tuple[str, str, str]
@@ -101,7 +101,7 @@ def _lesion_table(
             found = by_site[site][method]
             gains = (found.gain_in_lungs, found.gain, found.gain_in_image)
             area = numbers.percent(float(np.mean(found.area)))
-            rows.append(Row(head, (Cell(area), *(Cell(numbers.decimal(g)) for g in gains)), mode))
+            rows.append(Row(head, (area, *map(numbers.decimal, gains)), mode))
         groups.append(Group(site, tuple(rows)))
     note = (
         "Maps of the positive class on the positive test images, as a multiple of what an even map "
@@ -137,7 +137,7 @@ def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | 
         Row(
             head,
             tuple(
-                Cell(numbers.decimal(value))
+                numbers.decimal(value)
                 for found in shown.clustering.values()
                 for value in (found.by_class, found.by_site)
             ),
@@ -160,7 +160,7 @@ def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | 
     )
 
 
-def _over_seeds(results: StudyResults, values: Mapping[Pair, float]) -> Cell:
+def _over_seeds(results: StudyResults, values: Mapping[Pair, float]) -> str:
     return summary_cell(results.over_seeds(values))
 
 

@@ -1,7 +1,8 @@
 """ROC, precision-recall and reliability curves of all methods at a site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,25 @@ from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
-    roc_auc_score,
     roc_curve,
 )
 
 from common.formatting import numbers
 from common.methods.registry import Method
 from common.runs.tables import PredictionsTable
-from common.tasks.figures import one_against_rest
+from common.tasks.figures import mean_defined, one_against_rest
 from simulations.report.calibration import BINS, reliability
-from simulations.report.figures import CURVES_OVER_CLASSES, ROC_AXES
-from simulations.report.study.results import StudyResults
-from simulations.report.svg import Theme, panel
+from simulations.report.page import Section
+from simulations.report.pictures import (
+    FOLDER,
+    INK,
+    MUTED,
+    Picture,
+    drawn,
+    panel,
+    save_figure,
+)
+from simulations.report.results import StudyResults
 
 GRID = np.linspace(0.0, 1.0, 201)
 # Told apart on a light and on a dark page; the first is the reference's.
@@ -32,6 +40,17 @@ COLOURS = (
 # Colour alone would be lost in print and on many eyes.
 STYLES = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.5, 2)))
 PLOT, LINE_HEIGHT = 392.0, 17.0
+LineStyle = Mapping[str, Any]
+MODE_STYLES: Mapping[str, LineStyle] = {
+    # The colours of page.css.
+    "pooled": {"color": "#b24a00", "linestyle": STYLES[1], "linewidth": 2.0},
+    "federated": {"color": "#0064a8", "linestyle": STYLES[0], "linewidth": 2.0},
+    "single": {"color": "#007a5a", "linestyle": STYLES[2], "linewidth": 2.0},
+}
+ROC_AXES = ("False positives (% of negative images)", "True positives (% of positive images)")
+CURVES_OVER_CLASSES = (
+    "Each is the mean of the curves of one class, the positive one, against the rest."
+)
 
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
@@ -66,30 +85,41 @@ class Chart:
 class Kind:
     """A kind of chart: its name, title and caption, and how a site's chart is found.
 
-    ``chart`` takes the study, a site, and whether it is of the federated methods or the others;
-    the reference is in both. It returns None where no cell of these methods is done. ``several`` is
-    the caption where there are more than two classes.
+    ``chart`` takes the results, a site, and the methods to be drawn. It returns None where no cell
+    of these is done. ``several`` is the caption where there are more than two classes.
     """
 
     name: str
     title: str
     caption: str
     several: str
-    chart: Callable[[StudyResults, str, bool], Chart | None]
+    chart: Callable[[StudyResults, str, Sequence[Method]], Chart | None]
 
 
 DIAGONAL: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
 
 
-def roc_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
+def roc_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Chart | None:
     """Return ROC curves, the mean over folds and seeds at equal false positive rate."""
-    lines = _averaged(results, site, federated, _roc, roc_auc_score, "AUC")
+
+    def label(method: Method, tables: list[PredictionsTable]) -> str:
+        aucs = results.values(method.name, site, "auc").values()
+        return f"{method.label}, AUC {numbers.percent(mean_defined(aucs))}"
+
+    lines = _averaged(results, site, methods, _roc, label)
     return Chart(lines, DIAGONAL, ROC_AXES) if lines else None
 
 
-def precision_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
+def precision_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Chart | None:
     """Return precision by recall, the mean over folds and seeds at equal recall."""
-    lines = _averaged(results, site, federated, _precision_recall, average_precision_score, "AP")
+
+    def label(method: Method, tables: list[PredictionsTable]) -> str:
+        areas = [
+            average_precision_score(*pair) for table in tables for pair in _against_rest(table)
+        ]
+        return f"{method.label}, AP {numbers.percent(float(np.mean(areas)))}"
+
+    lines = _averaged(results, site, methods, _precision_recall, label)
     if not lines:
         return None
     tables = _tables(results, lines[0][2], site)
@@ -98,13 +128,13 @@ def precision_chart(results: StudyResults, site: str, federated: bool) -> Chart 
     return Chart(lines, base, ("Recall (% of positive images)", "Precision (%)"))
 
 
-def reliability_chart(results: StudyResults, site: str, federated: bool) -> Chart | None:
+def reliability_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Chart | None:
     """Return observed by predicted shares of positive images, over all folds and seeds.
 
     Of more than two classes, of images whose decision is right.
     """
     lines = []
-    for method in _shown(results, federated):
+    for method in methods:
         labels, scores = results.test_scores(method.name, site, results.seeds)
         if len(labels):
             found = reliability(labels, scores)
@@ -147,23 +177,94 @@ KINDS = (
 )
 
 
+def curve_sections(results: StudyResults, folder: Path) -> list[Section]:
+    """Draw ROC, precision-recall and reliability curves; ROC curves alone of a comparison.
+
+    Parameters
+    ----------
+    results : StudyResults
+        What is reported.
+    folder : Path
+        Of the report. A study's drawings are written into ``pictures`` too, as SVG and PNG.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written.
+    """
+    if not results.records:
+        return []
+    return [
+        Section(
+            kind.title,
+            pictures=(*_pictures(results, kind, folder / FOLDER),),
+            note=kind.caption if results.binary else kind.several,
+        )
+        for kind in (KINDS[:1] if results.comparison else KINDS)
+    ]
+
+
+def _pictures(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Picture]:
+    for site in results.sites:
+        for short, group, methods in _groups(results):
+            chart = kind.chart(results, site, methods)
+            if chart is None:
+                continue
+            figure = draw_chart(chart, _styles(results, methods))
+            if not results.comparison:
+                save_figure(figure, folder, f"{kind.name}-{site}-{short}")
+            yield drawn(figure, f"{site}{group}", f"{kind.title} at {site}: {chart.text}")
+
+
+def _groups(results: StudyResults) -> Iterator[tuple[str, str, list[Method]]]:
+    """Yield what is drawn together: short name, caption and methods.
+
+    A study's federated methods are apart from the others; the reference is among both.
+    """
+    if results.comparison:
+        yield "", "", list(results.methods)
+        return
+    reference = [method for method in results.methods if method.name == results.reference]
+    for federated, short, group in (
+        (False, "local", ", without an exchange"),
+        (True, "federated", ", federated"),
+    ):
+        kept = [m for m in results.methods if (m.mode == "federated") == federated]
+        if kept:
+            yield short, group, reference + [m for m in kept if m.name != results.reference]
+
+
+def _styles(results: StudyResults, methods: Sequence[Method]) -> dict[str, LineStyle]:
+    """Return how each method is drawn; a study's reference, which stands first, stands out."""
+    if results.comparison:
+        return {method.name: MODE_STYLES[method.mode] for method in methods}
+    others = [method.name for method in methods if method.name != results.reference]
+    styles: dict[str, LineStyle] = {
+        name: {
+            "color": COLOURS[1 + place % (len(COLOURS) - 1)],
+            "linestyle": STYLES[(place + 1) % len(STYLES)],
+            "linewidth": 1.4,
+        }
+        for place, name in enumerate(others)
+    }
+    chosen: LineStyle = {"color": COLOURS[0], "linestyle": "-", "linewidth": 2.6, "zorder": 3}
+    return styles | {results.reference: chosen}
+
+
 def _averaged(
     results: StudyResults,
     site: str,
-    federated: bool,
+    methods: Sequence[Method],
     curve: Callable[[Labels, Scores], Curve],
-    area: Callable[[Labels, Scores], float],
-    short: str,
+    label: Callable[[Method, list[PredictionsTable]], str],
 ) -> tuple[tuple[str, Curve, str], ...]:
-    """Return each method's mean curve over its cells, labelled with its mean area."""
+    """Return each method's mean curve over its cells, with its label."""
     lines = []
-    for method in _shown(results, federated):
+    for method in methods:
         if tables := _tables(results, method.name, site):
             found = [curve(*pair) for table in tables for pair in _against_rest(table)]
             mean = (found[0][0], np.mean([y for _, y in found], axis=0))
-            areas = [area(*pair) for table in tables for pair in _against_rest(table)]
-            label = f"{method.label}, {short} {numbers.percent(float(np.mean(areas)))}"
-            lines.append((label, mean, method.name))
+            lines.append((label(method, tables), mean, method.name))
     return (*lines,)
 
 
@@ -188,39 +289,24 @@ def _precision_recall(labels: Labels, scores: Scores) -> Curve:
     return GRID, np.interp(GRID, recall[::-1], best[::-1])
 
 
-def draw_chart(chart: Chart, reference: str, theme: Theme) -> Figure:
+def draw_chart(chart: Chart, styles: Mapping[str, LineStyle]) -> Figure:
     """Draw a chart, the key below it.
 
     Parameters
     ----------
     chart : Chart
         What is drawn.
-    reference : str
-        The method whose line stands out.
-    theme : Theme
-        The figure's colours.
+    styles : mapping of str to LineStyle
+        By method.
     """
     below = 62.0 + LINE_HEIGHT * len(chart.lines)
-    figure, axes = panel(PLOT, PLOT - 70.0 + below, right=18.0, bottom=below, theme=theme)
+    figure, axes = panel(PLOT, PLOT - 70.0 + below, right=18.0, bottom=below)
     x, y = chart.base
-    axes.plot(100 * x, 100 * y, color=theme.muted, linewidth=0.8, linestyle=(0, (2, 3)))
-    place = 0
+    axes.plot(100 * x, 100 * y, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     for label, (x, y), name in chart.lines:
-        chosen = name == reference
-        place += not chosen
-        style: Any = "-" if chosen else STYLES[place % len(STYLES)]
-        axes.plot(
-            100 * x,
-            100 * y,
-            label=label,
-            color=COLOURS[0 if chosen else 1 + (place - 1) % (len(COLOURS) - 1)],
-            linestyle=style,
-            linewidth=2.6 if chosen else 1.4,
-            # A method whose predictions are all in one bin has no line.
-            marker="o" if len(x) <= BINS else "",
-            markersize=4,
-            zorder=3 if chosen else 2,
-        )
+        # A method whose predictions are all in one bin has no line.
+        marker = "o" if len(x) <= BINS else ""
+        axes.plot(100 * x, 100 * y, label=label, marker=marker, markersize=4, **styles[name])
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100.5)
     axes.set_xlabel(chart.axes[0])
@@ -230,20 +316,13 @@ def draw_chart(chart: Chart, reference: str, theme: Theme) -> Figure:
         loc="upper left",
         bbox_to_anchor=(-0.14, -44.0 / height),
         frameon=False,
-        labelcolor=theme.ink,
+        labelcolor=INK,
         fontsize=10.5,
         labelspacing=0.25,
         handlelength=2.6,
         borderaxespad=0.0,
     )
     return figure
-
-
-def _shown(results: StudyResults, federated: bool) -> list[Method]:
-    """Return the methods of a drawing, the reference first."""
-    kept = [m for m in results.methods if (m.mode == "federated") == federated]
-    reference = [m for m in results.methods if m.name == results.reference]
-    return reference + [m for m in kept if m.name != results.reference] if kept else []
 
 
 def _tables(results: StudyResults, method: str, site: str) -> list[PredictionsTable]:
