@@ -33,9 +33,8 @@ from simulations.study.run import (
 DEMO = Path(__file__).with_name("demo.toml")
 MODES: dict[Mode, str] = {"pooled": "Pooled", "federated": "Federated", "single": "Single-site"}
 REFERENCE = "pooled"
-ALL_FIGURES = 76
-"""Columns of a screen that holds every figure."""
-NARROW = ("Accuracy", "AUC")
+NARROW, FIRST, EACH = 76, 16, 12
+"""Columns of a screen below which there is room for two figures; of the other columns; of one."""
 
 
 def comparison(
@@ -203,7 +202,9 @@ def demonstrate(runs: Path | None = None, name: str | None = None) -> Path:
 
 
 def print_comparison(console: Console, results: StudyResults) -> None:
-    """Print the figures by site and mode, in percent; accuracy and AUC on a narrow screen.
+    """Print the figures by site and mode, in percent.
+
+    On a narrow screen accuracy and AUC alone, else as many more as there is room for.
 
     Parameters
     ----------
@@ -212,5 +213,10 @@ def print_comparison(console: Console, results: StudyResults) -> None:
     results : StudyResults
         Of a comparison.
     """
-    narrow = console.width < ALL_FIGURES
-    print_table(console, metrics_table(results), NARROW if narrow else ())
+    table = metrics_table(results)
+    shown = ["Accuracy", "AUC"]
+    if console.width >= NARROW:
+        runs, *figures = table.columns[1:]
+        others = [name for name in figures if name not in shown]
+        shown = [runs, *shown, *others[: (console.width - FIRST) // EACH - len(shown)]]
+    print_table(console, table, shown)
