@@ -185,7 +185,7 @@ def say_round(
     told += [f"{size(down)} down, {size(up)} up"] if context.exchanges else []
     return (
         f"round {after.round}/{context.plan.rounds}: {'; '.join(told)}; "
-        f"{duration(seconds_left)} left"
+        f"{duration(seconds_left, estimated=True)} left"
     )
 
 

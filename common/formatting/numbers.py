@@ -60,11 +60,11 @@ def size(octets: float) -> str:
     return f"{round(octets)} B"
 
 
-def duration(seconds: float) -> str:
-    """Write a time: ``4.2 s``, ``42 s``, ``3 min 5 s``, ``1 h 12 min``."""
+def duration(seconds: float, estimated: bool = False) -> str:
+    """Write a time: ``4.2 s``, ``42 s``, ``3 min 5 s``, ``1 h 12 min``; estimated, ``4 s``."""
     if not math.isfinite(seconds):
         return NOT_DEFINED
-    if seconds < 9.95:
+    if seconds < 9.95 and not estimated:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:

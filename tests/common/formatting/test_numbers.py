@@ -53,6 +53,11 @@ def test_durations(seconds: float, text: str) -> None:
     assert numbers.duration(seconds) == text
 
 
+def test_an_estimated_time_has_no_decimals() -> None:
+    assert numbers.duration(4.21, estimated=True) == "4 s"
+    assert numbers.duration(185, estimated=True) == "3 min 5 s"
+
+
 def test_whole_numbers_are_grouped() -> None:
     assert numbers.count(1234567) == "1\u202f234\u202f567"
 
