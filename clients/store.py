@@ -25,15 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import CheckpointError, StoreError
-from common.files import (
-    load_tensors,
-    number_of,
-    numbered,
-    read_json,
-    remove_parts,
-    save_tensors,
-    write_json,
-)
+from common.files import read_json, remove_parts, write_json
+from common.tensor_files import load_tensors, number_of, numbered, save_tensors
 
 OWNER_ONLY = 0o600
 PRIVATE, MOMENT = "private/", "moment/"

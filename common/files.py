@@ -3,17 +3,12 @@
 import fcntl
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from common.errors import CheckpointError, RunError
 
@@ -52,30 +47,14 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         _to_disk(temporary)
         temporary.replace(path)
         _to_disk(path.parent)
-    except (OSError, SafetensorError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except OSError as error:
         raise RunError(
-            f"Cannot write {path}: {reason}. "
+            f"Cannot write {path}: {error.strerror or error}. "
             "Free some space or name another folder; what was written before is unharmed."
         ) from error
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
-
-
-def numbered(folder: Path, stem: str) -> list[Path]:
-    """Return the tensor files of a folder that are called by a stem and a number, by number.
-
-    A copy that somebody made of one, under another name, is none.
-    """
-    name = re.compile(rf"{re.escape(stem)}(\d+)\.safetensors", re.ASCII)
-    found = {path: name.fullmatch(path.name) for path in folder.glob(f"{stem}*.safetensors")}
-    return sorted((path for path in found if found[path]), key=lambda path: number_of(path))
-
-
-def number_of(path: Path) -> int:
-    """Return the number of a file of :func:`numbered`."""
-    return int(path.stem.rpartition("-")[2])
 
 
 def remove_parts(folder: Path) -> None:
@@ -130,45 +109,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds no JSON object; something else than xsite wrote it.")
     return found
-
-
-def save_tensors(
-    path: Path,
-    tensors: Mapping[str, torch.Tensor],
-    metadata: Mapping[str, str] | None = None,
-    mode: int = 0o644,
-) -> None:
-    """Write named tensors and text metadata as a safetensors file, atomically.
-
-    Tensors that are contiguous and on the CPU go into the file as they lie, without a copy.
-    """
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path, mode) as temporary:
-        save_file(held, temporary, metadata=dict(metadata or {}))
-
-
-def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file.
-
-    Returns
-    -------
-    tuple of dict
-        The tensors by name, on the CPU, and the metadata.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, truncated or not a safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = dict(file.metadata() or {})
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"Cannot read the weights in {path}: {error}. "
-            "Expected a complete safetensors file that xsite wrote."
-        ) from error
 
 
 @contextmanager

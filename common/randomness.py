@@ -8,9 +8,13 @@ uninterrupted one would have drawn.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+# Most of who draws here draws with NumPy: tables and synthetic patients need no second of PyTorch.
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:
@@ -37,8 +41,10 @@ def numpy_generator(seed: int, *parts: str | int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(derive_seed(seed, *parts)))
 
 
-def torch_generator(seed: int, *parts: str | int) -> torch.Generator:
+def torch_generator(seed: int, *parts: str | int) -> "torch.Generator":
     """Return a CPU torch generator of its own for ``(seed, *parts)``."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, *parts))
 
 
@@ -48,6 +54,8 @@ def seeded_torch(seed: int, *parts: str | int) -> Iterator[None]:
 
     For library code that accepts no generator: weight initialisation and dropout.
     """
+    import torch
+
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive_seed(seed, *parts))

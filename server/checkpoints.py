@@ -11,9 +11,10 @@ import torch
 
 from common.errors import CheckpointError
 from common.exchange.messages import fault_of_prototypes
-from common.files import load_tensors, number_of, numbered, remove_parts, save_tensors
+from common.files import remove_parts
 from common.formatting.from_json import from_json
 from common.learning.prototypes import Prototypes
+from common.tensor_files import load_tensors, number_of, numbered, save_tensors
 from server.state import RunState
 
 KEPT = 2

@@ -14,8 +14,9 @@ from common.exchange.messages import RoundReply, SiteReply
 from common.formatting.numbers import duration, size
 from common.models.network import Network
 from common.models.sharing import pack, private_names, shared_names, unpack
-from common.runs.folder import MetricsRow, RunFolder
+from common.runs.folder import RunFolder
 from common.runs.result import TrainingResult
+from common.runs.tables import MetricsRow
 from common.runs.weights import Which, load_shared, save_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Exchange, RunContext

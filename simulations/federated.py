@@ -16,8 +16,8 @@ from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, XsiteError
 from common.files import alone_in
 from common.formatting.numbers import listed
-from common.runs.folder import RunFolder, read_run_config, refuse_taken
-from common.runs.result import differing_keys, read_result
+from common.runs.folder import RunFolder, refuse_taken
+from common.runs.result import differing_keys, read_result, read_run_config
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say

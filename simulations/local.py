@@ -22,7 +22,7 @@ from common.console.progress import ProgressListener, StepCounter
 from common.device import Device, choose_device, limited_threads
 from common.errors import ConfigError, RunError
 from common.exchange.fingerprint import code_fingerprint
-from common.files import alone_in, load_tensors
+from common.files import alone_in
 from common.learning.local_site import LocalSite
 from common.learning.schedule import make_plan
 from common.models.network import Network
@@ -34,11 +34,12 @@ from common.models.sharing import (
     shared_names,
     unpack,
 )
-from common.runs.folder import RunFolder, read_run_config, record_end, refuse_taken
-from common.runs.result import TrainingResult
+from common.runs.folder import RunFolder, record_end, refuse_taken
+from common.runs.result import TrainingResult, read_run_config
 from common.runs.weights import weights_digest, weights_name
 from common.signals import stop_between_steps
 from common.tasks.task import task_network
+from common.tensor_files import load_tensors
 from server.app import Ending, noting
 from server.app import train as train_rounds
 from server.checkpoints import load_checkpoint

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from common.errors import CheckpointError, RunError, StoreError
-from common.files import load_tensors, save_tensors
 from common.formatting.from_json import from_json
 from common.learning.loop import TrainSummary
 from common.learning.optimiser import load_moments, moments_of
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, unpack
+from common.tensor_files import load_tensors, save_tensors
 
 PRIVATE, MOMENT, SHARED = "private/", "moment/", "shared"
 

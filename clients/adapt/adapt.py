@@ -38,8 +38,8 @@ from common.models.network import Network, PrivateNetwork
 from common.models.per_site import PerSite
 from common.models.sharing import shared_names
 from common.randomness import numpy_generator
-from common.runs.result import read_result
-from common.runs.weights import Which, load_whole_network, read_run_config
+from common.runs.result import read_result, read_run_config
+from common.runs.weights import Which, load_whole_network
 
 ADAPTATIONS = ("re-estimated", "averaged", "nearest", "test-batch")
 """What a new site may be given, the recommended one first."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clients.egress.ledger_entry import Entry
 from clients.store import MOMENT, PRIVATE
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 
 FILES = ("store/*.safetensors", "private*.safetensors", "best-private*.safetensors")
 

@@ -161,7 +161,7 @@ def gather_config(asked: CliOptions) -> Config:
     if asked.resume is None:
         return load_config(None, complete(values))
     run = _find_run(asked.resume, values)
-    from common.runs.folder import read_run_config
+    from common.runs.result import read_run_config
 
     stored = read_run_config(run)
     told = with_absolute_paths(values)

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import nn
 
 from common.errors import CheckpointError
-from common.files import load_tensors
 from common.models.dsbn import DomainBatchNorm
-from common.models.released import assign_released, refuse_misfits
+from common.models.released import assign_released
 from common.models.sharing import shared_names
+from common.tensor_files import load_tensors, refuse_misfits
 
 
 def load_pretrained(

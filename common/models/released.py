@@ -4,7 +4,7 @@ Theirs are 270 tensors: every layer once, every BatchNorm twice. Names without a
 belong to the COVID-CT site ('ucsd'), those ending in ``new`` to the SARS-CoV-2 site ('new').
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.errors import CheckpointError, ConfigError
 from common.models.backbones.covidnet import BLOCKS
 from common.models.dsbn import DomainBatchNorm
+from common.tensor_files import refuse_misfits
 
 SUFFIX = {"ucsd": "", "new": "new"}
 """The authors' two sites, and what the names of their BatchNorms end in."""
@@ -182,42 +183,3 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path} holds no 'state_dict' of tensors, as a checkpoint would.")
     return dict(state)
-
-
-def refuse_misfits(
-    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Check that a file holds exactly the expected tensors, finite ones.
-
-    Parameters
-    ----------
-    path : Path
-        Named in the error.
-    tensors : mapping of str to Tensor
-        What the file holds.
-    expected : mapping of str to tuple of int
-        Shape by name.
-
-    Raises
-    ------
-    CheckpointError
-        Naming the tensors that are missing, additional, misshapen or not finite.
-    """
-    common = [name for name in expected if name in tensors]
-    faults = {
-        "missing": [name for name in expected if name not in tensors],
-        "additional": [name for name in tensors if name not in expected],
-        "misshapen": [
-            f"{name} {tuple(tensors[name].shape)}, expected {expected[name]}"
-            for name in common
-            if tuple(tensors[name].shape) != expected[name]
-        ],
-        "not finite": [name for name in common if not bool(tensors[name].isfinite().all())],
-    }
-    if any(faults.values()):
-        said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
-        raise CheckpointError(f"The weights in {path} do not fit the network ({said}).")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from common.exchange.fingerprint import code_fingerprint
 
@@ -26,6 +25,9 @@ def describe_environment() -> dict[str, Any]:
         processor, cores that this process may use, memory in GiB and GPU names. The host's name,
         its user and its paths are left out: a run's folder is handed on.
     """
+    # A run's folder is read without PyTorch; only a new one asks what GPUs there are.
+    import torch
+
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

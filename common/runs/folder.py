@@ -22,21 +22,8 @@ from common.errors import RunError, XsiteError
 from common.files import read_object, write_atomic, write_json
 from common.runs.environment import describe_environment
 from common.runs.events import EventWriter
-from common.runs.result import differing_keys, read_result, write_result
+from common.runs.result import differing_keys, read_result, read_run_config, write_result
 from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
-from common.runs.weights import load_run_network, read_run_config
-
-__all__ = [
-    "MetricsRow",
-    "RunFolder",
-    "clear_unbegun",
-    "load_run_network",
-    "read_result",
-    "read_run_config",
-    "refuse_taken",
-    "run_folder_name",
-    "runs_base",
-]
 
 Status = Literal["failed", "interrupted"]
 

@@ -1,4 +1,4 @@
-"""``result.json``: how a run ended and its figures at every site."""
+"""``config.toml`` and ``result.json``: what a run was asked, how it ended, its figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from common.config.load import load_config
 from common.config.schema import Config
 from common.data.folds import Leakage
+from common.errors import RunError
 from common.files import read_object, write_json
 from common.tasks.figures import AUC_BOUNDS, auc_interval, measure
 
@@ -79,6 +81,20 @@ def read_result(run: Path) -> dict[str, Any]:
         If it is missing or no JSON object.
     """
     return read_object(run / "result.json")
+
+
+def read_run_config(run: Path) -> Config:
+    """Return the configuration that a run's folder holds.
+
+    Raises
+    ------
+    RunError
+        If the folder holds none.
+    """
+    path = run / "config.toml"
+    if not path.is_file():
+        raise RunError(f"{run} is not the folder of a run: it holds no config.toml.")
+    return load_config(path)
 
 
 def write_result(run: Path, result: Mapping[str, Any]) -> None:

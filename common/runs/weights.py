@@ -11,15 +11,14 @@ from typing import Literal
 
 import torch
 
-from common.config.load import load_config
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError, StoreError
-from common.files import load_tensors, save_tensors
 from common.models import dsbn
 from common.models.network import Network
-from common.models.released import refuse_misfits
 from common.models.sharing import load_private, private_state, shared_names
+from common.runs.result import read_run_config
 from common.tasks.task import task_network
+from common.tensor_files import load_tensors, refuse_misfits, save_tensors
 
 Which = Literal["final", "best"]
 
@@ -179,20 +178,6 @@ def _why_missing(which: Which, config: Config, path: Path) -> str:
     if path.name.endswith(weights_name("private", "final")):
         return "A site's private tensors lie at the site alone, or the run has not ended yet."
     return "The run has not ended yet, or it failed; its result.json says which."
-
-
-def read_run_config(run: Path) -> Config:
-    """Return the configuration that a run's folder holds.
-
-    Raises
-    ------
-    RunError
-        If the folder holds none.
-    """
-    path = run / "config.toml"
-    if not path.is_file():
-        raise RunError(f"{run} is not the folder of a run: it holds no config.toml.")
-    return load_config(path)
 
 
 def weights_digest(network: Network) -> str:

@@ -12,8 +12,7 @@ from common.config.schema import Config
 from common.config.sites import SiteEntry, format_sites
 from common.console.progress import ProgressListener
 from common.errors import RunError
-from common.runs.folder import read_run_config
-from common.runs.result import read_result
+from common.runs.result import read_result, read_run_config
 from simulations.runtime.in_process import Tamper, simulated_nodes
 from simulations.runtime.in_process import federate as run_federation
 from simulations.synth import write_hospitals

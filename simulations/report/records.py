@@ -9,9 +9,8 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError, XsiteError
 from common.files import read_object
-from common.runs.result import read_result
+from common.runs.result import read_result, read_run_config
 from common.runs.tables import MetricsRow, PredictionsTable, read_predictions, read_rows
-from common.runs.weights import read_run_config
 from common.tasks.figures import Figure, tabled
 
 Pair = tuple[int, int]

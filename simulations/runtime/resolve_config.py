@@ -5,7 +5,8 @@ from pathlib import Path
 from common.config.load import make_config, with_absolute_paths
 from common.config.schema import Config
 from common.errors import RunError
-from common.runs.folder import read_run_config, run_folder_name
+from common.runs.folder import run_folder_name
+from common.runs.result import read_run_config
 from simulations.runtime.placement import Placement, place
 
 

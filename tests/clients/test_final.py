@@ -17,11 +17,11 @@ from common.config.schema import Config
 from common.errors import StoreError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteReply
-from common.files import load_tensors
 from common.learning.evaluation import evaluate_site
 from common.models.sharing import pack, private_state
 from common.runs.tables import read_predictions
 from common.runs.weights import load_run_network
+from common.tensor_files import load_tensors
 from tests.clients.opened import opened, order
 from tests.federation.hospitals import tiny_config
 

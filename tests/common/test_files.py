@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from common.errors import CheckpointError, RunError
-from common.files import load_tensors, read_json, save_tensors, write_atomic, write_json
+from common.files import read_json, write_atomic, write_json
+from common.tensor_files import load_tensors, save_tensors
 
 
 def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.files import load_tensors, save_tensors
+from common.tensor_files import load_tensors, save_tensors
 
 Spoil = Callable[[Path], None]
 

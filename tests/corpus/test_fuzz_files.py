@@ -16,7 +16,6 @@ from common.data.cache import load_site
 from common.data.decode import DecodeSettings, decode_bytes, dicom_patient, read_header
 from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
-from common.files import load_tensors, save_tensors
 from common.learning.loop import TrainSummary, make_optimizer
 from common.models.network import build_network
 from common.models.released import read_checkpoint
@@ -29,6 +28,7 @@ from common.runs.tables import (
     write_predictions,
     write_rows,
 )
+from common.tensor_files import load_tensors, save_tensors
 from server.checkpoints import load_checkpoint, save_checkpoint
 from simulations.unfinished import UnfinishedRound
 from tests.clients.test_store import OWNER

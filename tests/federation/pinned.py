@@ -16,7 +16,7 @@ import numpy as np
 import threadpoolctl
 import torch
 
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 
 PINNED = Path(__file__).with_name("pinned_weights.json")
 SHORT = 16

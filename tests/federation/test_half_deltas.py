@@ -18,8 +18,8 @@ from common.errors import RunError
 from common.exchange.codecs.half_deltas import add_delta
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_order, decode_reply
-from common.files import load_tensors
 from common.runs.result import read_result
+from common.tensor_files import load_tensors
 from tests.clients.opened import opened, order
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 from tests.federation.search import FLOATS, Wire

@@ -10,11 +10,11 @@ from torch import Tensor
 from common.config.schema import Config
 from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
-from common.files import load_tensors
 from common.learning.local_site import LocalSite, TrainingSite
 from common.learning.loop import make_optimizer, train
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
+from common.tensor_files import load_tensors
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from clients.site_check import check_site
 from common.config.schema import Config
 from common.exchange.wire import decode_order, decode_reply
-from common.files import load_tensors
 from common.runs.tables import read_predictions, read_rows
+from common.tensor_files import load_tensors
 from simulations.cli import app
 from tests.federation.hospitals import TINY, federate, run_of
 

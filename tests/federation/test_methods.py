@@ -10,8 +10,8 @@ from flwr.app import Message
 
 from common.exchange.messages import RoundOrder
 from common.exchange.wire import decode_order, decode_reply
-from common.files import load_tensors
 from common.runs.result import read_result
+from common.tensor_files import load_tensors
 from tests.federation.hospitals import federate, run_of, tiny_config
 from tests.federation.search import Wire
 from tests.federation.test_invariants_privacy import Collector

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import CheckpointError, RunError
-from common.files import load_tensors, save_tensors
+from common.tensor_files import load_tensors, save_tensors
 from server.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from server.state import RunState
 from tests.server.answers import prototypes

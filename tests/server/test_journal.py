@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from common.console.progress import SilentListener
 from common.exchange.messages import SiteReply
-from common.files import load_tensors, read_json
+from common.files import read_json
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.folder import RunFolder
 from common.runs.result import read_result
 from common.runs.tables import read_rows
+from common.tensor_files import load_tensors
 from server.exchange import Exchange, RunContext
 from server.journal import Journal, rows_of, say_final, say_round
 from server.state import RunState, figures_by_site, validation_auc

@@ -17,8 +17,8 @@ from common.config.load import describe, keys
 from common.console.options import CliOptions, gather_config
 from common.errors import ConfigError, RunError
 from common.methods.registry import METHODS
-from common.runs.folder import RunFolder, read_run_config
-from common.runs.result import read_result
+from common.runs.folder import RunFolder
+from common.runs.result import read_result, read_run_config
 from simulations.cli import app
 from simulations.commands.study import numbers
 from simulations.synth import hospital_names

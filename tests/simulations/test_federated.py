@@ -16,9 +16,10 @@ import torch
 from common.config.schema import Config
 from common.console.progress import SilentListener
 from common.errors import RunError
-from common.files import alone_in, load_tensors
+from common.files import alone_in
 from common.runs.result import read_result
 from common.runs.tables import read_rows
+from common.tensor_files import load_tensors
 from simulations.federated import (
     _conclude,
     _note_end,

@@ -17,11 +17,11 @@ from clients.prediction import predict_images
 from common.config.schema import Config
 from common.console.progress import ProgressListener, SilentListener
 from common.errors import ConfigError, RunError, SiteError
-from common.files import load_tensors
 from common.methods.registry import METHODS
-from common.runs.folder import load_run_network
 from common.runs.result import read_result
 from common.runs.tables import read_rows
+from common.runs.weights import load_run_network
+from common.tensor_files import load_tensors
 from simulations.local import train_pooled, train_single
 from tests.simulations.tiny import tiny_config
 

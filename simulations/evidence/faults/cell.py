@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 from simulations.evidence.faults.moments import SITE, FaultMoment, Process
 from simulations.runtime.processes import program_line
 

@@ -57,6 +57,12 @@ MOMENTS = (
     ),
     FaultMoment("mid-aggregation", COORDINATOR, "server.state", "aggregate", 2, answering=False),
     FaultMoment(
-        "mid-checkpoint", COORDINATOR, "common.files", "save_file", 2, after=True, answering=False
+        "mid-checkpoint",
+        COORDINATOR,
+        "common.tensor_files",
+        "save_file",
+        2,
+        after=True,
+        answering=False,
     ),
 )

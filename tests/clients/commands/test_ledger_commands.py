@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from clients.egress.budget import epsilon, upper
 from clients.egress.ledger import enter, verify
 from clients.egress.ledger_entry import Message, Part
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 from simulations.cli import app
 from simulations.runtime.in_process import InProcessGrid, run_server
 from tests.federation.hospitals import client, deploy, server, tiny_config

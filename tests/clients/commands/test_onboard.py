@@ -20,10 +20,10 @@ from common.config.schema import Config
 from common.data.open import open_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
-from common.files import load_tensors
 from common.models.network import build_network
 from common.runs.folder import RunFolder
 from common.runs.tables import write_predictions
+from common.tensor_files import load_tensors
 from simulations.cli import GuardedGroup
 from simulations.report.unseen import evaluate_unseen, visit
 from tests.common.runs.written import write_private, write_shared

@@ -9,7 +9,7 @@ import torch
 from clients.egress.audit import audit
 from clients.egress.ledger import enter, entries
 from clients.egress.ledger_entry import Entry, Message, Part
-from common.files import save_tensors
+from common.tensor_files import save_tensors
 
 TENSORS = {
     "private/norm.weight": torch.arange(4.0),

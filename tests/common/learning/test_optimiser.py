@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from common.errors import StoreError
-from common.files import load_tensors, save_tensors
 from common.learning.optimiser import load_moments, make_optimizer, moments_of
+from common.tensor_files import load_tensors, save_tensors
 from tests.common.small_training import config, network, normal
 
 

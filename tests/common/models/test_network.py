@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from common.config.load import make_config
 from common.config.schema import Config
 from common.errors import CheckpointError, ConfigError, RunError
-from common.files import save_tensors
 from common.models import sharing
 from common.models.dsbn import DomainBatchNorm
 from common.models.network import build_network, layout_of
 from common.models.released import released_entries
+from common.tensor_files import save_tensors
 
 
 def small(**more: object) -> Config:

@@ -7,11 +7,11 @@ import torch
 
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError
-from common.files import load_tensors, save_tensors
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
-from common.runs.folder import RunFolder, load_run_network
-from common.runs.weights import load_shared, weights_digest
+from common.runs.folder import RunFolder
+from common.runs.weights import load_run_network, load_shared, weights_digest
+from common.tensor_files import load_tensors, save_tensors
 from tests.common.runs.written import write_private, write_shared
 
 CONFIG = Config(

@@ -14,7 +14,7 @@ from clients.flower_host.prefork import STANDBY
 from common.config.schema import Config
 from common.console.progress import SilentListener
 from common.errors import ConfigError, RunError
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 from server.deployment.consortium import Consortium
 from server.deployment.folders import COORDINATOR, write_folders
 from simulations.federated import train_federated

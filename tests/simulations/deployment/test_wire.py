@@ -24,9 +24,9 @@ from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import SHARED, count_bytes, decode_reply
-from common.files import load_tensors
 from common.models.network import layout_of
 from common.runs.tables import read_predictions
+from common.tensor_files import load_tensors
 from simulations.federated import train_federated
 from simulations.rehearsal import deployment, own_folder
 from tests.federation.hospitals import run_of, tiny_config

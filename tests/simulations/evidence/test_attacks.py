@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from clients.site_check import check_site
 from common.config.schema import Config
 from common.data.folder import read_site
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 from simulations.evidence.attacks import poisoning
 from simulations.evidence.attacks import run as everything
 from simulations.evidence.attacks.lies import HONEST, SITES, reverse, swap_labels

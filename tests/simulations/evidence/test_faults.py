@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from common.config.load import load_config, parse_override
-from common.files import load_tensors
+from common.tensor_files import load_tensors
 from simulations.evidence.faults.cell import HOOK, SETTINGS, UNDISTURBED, FaultOutcome, run_cell
 from simulations.evidence.faults.matrix import page
 from simulations.evidence.faults.moments import MOMENTS, PROCESSES

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from common.config.schema import Config
-from common.files import save_tensors, write_json
+from common.files import write_json
 from common.runs.tables import MetricsRow, write_predictions, write_rows
+from common.tensor_files import save_tensors
 
 FIGURES = ("accuracy", "f1", "sensitivity", "precision", "auc")
 

@@ -1,0 +1,109 @@
+"""Tensor files: safetensors, written atomically, read whole, and held against what is expected."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from common.errors import CheckpointError
+from common.files import replacing
+
+
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    mode: int = 0o644,
+) -> None:
+    """Write named tensors and text metadata as a safetensors file, atomically.
+
+    Tensors that are contiguous and on the CPU go into the file as they lie, without a copy.
+    """
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path, mode) as temporary:
+        try:
+            save_file(held, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:
+            # So a full disk is called here.
+            raise OSError(str(error)) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file.
+
+    Returns
+    -------
+    tuple of dict
+        The tensors by name, on the CPU, and the metadata.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"Cannot read the weights in {path}: {error}. "
+            "Expected a complete safetensors file that xsite wrote."
+        ) from error
+
+
+def numbered(folder: Path, stem: str) -> list[Path]:
+    """Return the tensor files of a folder that are called by a stem and a number, by number.
+
+    A copy that somebody made of one, under another name, is none.
+    """
+    name = re.compile(rf"{re.escape(stem)}(\d+)\.safetensors", re.ASCII)
+    found = {path: name.fullmatch(path.name) for path in folder.glob(f"{stem}*.safetensors")}
+    return sorted((path for path in found if found[path]), key=lambda path: number_of(path))
+
+
+def number_of(path: Path) -> int:
+    """Return the number of a file of :func:`numbered`."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def refuse_misfits(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Check that a file holds exactly the expected tensors, finite ones.
+
+    Parameters
+    ----------
+    path : Path
+        Named in the error.
+    tensors : mapping of str to Tensor
+        What the file holds.
+    expected : mapping of str to tuple of int
+        Shape by name.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensors that are missing, additional, misshapen or not finite.
+    """
+    common = [name for name in expected if name in tensors]
+    faults = {
+        "missing": [name for name in expected if name not in tensors],
+        "additional": [name for name in tensors if name not in expected],
+        "misshapen": [
+            f"{name} {tuple(tensors[name].shape)}, expected {expected[name]}"
+            for name in common
+            if tuple(tensors[name].shape) != expected[name]
+        ],
+        "not finite": [name for name in common if not bool(tensors[name].isfinite().all())],
+    }
+    if any(faults.values()):
+        said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        raise CheckpointError(f"The weights in {path} do not fit the network ({said}).")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
