@@ -3,28 +3,56 @@
 import contextlib
 import tempfile
 import traceback
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import typer
 from typer.core import TyperGroup
 
-from clients.commands import approve, check_site, ledger, onboard, predict
 from common.errors import XsiteError, one_line
-from simulations.commands import about, compare, deploy, study, synth, train
-from simulations.commands.resume_hint import ResumeHint
+from simulations.commands import ResumeHint
 
 INTERRUPTED = 130
 UNEXPECTED = 70
 
 
+class LazyGroup(TyperGroup):
+    """Commands whose modules are imported when one of them is given, and not for a list of them.
+
+    Attributes
+    ----------
+    places : mapping of str to (str, str)
+        By a command's name, the module whose ``app`` holds it, or is it, and a line on what it
+        does; no module for a command that is here already.
+    """
+
+    places: ClassVar[Mapping[str, tuple[str, str]]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        """Stand in for every command with its name and its line."""
+        super().__init__(**settings)
+        lines = {name: click.Command(name, help=line) for name, (_, line) in self.places.items()}
+        self.commands = lines | {
+            name: self.commands[name] for name in lines if name in self.commands
+        }
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the command that is given."""
+        name, command, rest = super().resolve_command(ctx, args)
+        module = self.places[name][0] if name else ""
+        if name and module:
+            group = typer.main.get_group(import_module(module).app)
+            command = group.commands.get(name, group)
+        return name, command, rest
+
+
 class GuardedGroup(TyperGroup):
     """Commands whose errors are a sentence on standard error, never a traceback."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which a person meets them."""
-        return ["train", *(name for name in super().list_commands(ctx) if name != "train")]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command and turn what goes wrong into a sentence and an exit code."""
@@ -47,9 +75,42 @@ class GuardedGroup(TyperGroup):
             raise typer.Exit(UNEXPECTED) from error
 
 
+class CommandsOfXsite(LazyGroup, GuardedGroup):
+    """All of them, in the order in which a person meets them."""
+
+    places: ClassVar = {
+        "train": ("simulations.commands.train", "Train federated, pooled or single-site."),
+        "compare": ("simulations.commands.compare", "Train all modes and write a report."),
+        "demo": ("simulations.commands.compare", "Compare on synthetic hospitals."),
+        "study": ("simulations.commands.study", "Compare methods on folds and seeds."),
+        "predict": ("clients.commands.predict", "Classify images with a run's network."),
+        "onboard": ("clients.commands.onboard", "Take in a hospital that has no labels yet."),
+        "check-site": ("clients.commands.check_site", "Say whether a site's folder is fit."),
+        "synth": ("simulations.commands.synth", "Write synthetic hospitals."),
+        "deploy": ("", "Go from simulation to hospitals."),
+        "approve": ("clients.commands.approve", "Say yes to a run, at a hospital."),
+        "ledger": ("clients.commands.ledger", "Check and show what left a site."),
+        "config": ("simulations.commands.about", "List the configuration keys."),
+        "methods": ("simulations.commands.about", "List the compared methods."),
+        "version": ("simulations.commands.about", "Print versions."),
+    }
+
+
+class CommandsOfDeploy(LazyGroup):
+    """From simulation to hospitals."""
+
+    places: ClassVar = {
+        "init": ("server.commands.deploy_init", "Make a folder for every role."),
+        "up": ("simulations.commands.deploy", "Run a real deployment on this machine."),
+        "run": ("simulations.commands.deploy", "Run a configuration over the consortium."),
+    }
+
+
 app = typer.Typer(
-    cls=GuardedGroup,
+    cls=CommandsOfXsite,
     no_args_is_help=True,
+    # Click suggests by itself.
+    suggest_commands=False,
     add_completion=False,
     pretty_exceptions_enable=False,
     # Plain help appears in half the time that rich help takes to import.
@@ -60,17 +121,13 @@ app = typer.Typer(
     ),
     epilog="Begin with: xsite demo",
 )
-app.add_typer(train.app, name="train", short_help="Train federated, pooled or single-site.")
-compare.register(app)
-study.register(app)
-predict.register(app)
-onboard.register(app)
-check_site.register(app)
-synth.register(app)
-app.add_typer(deploy.app, name="deploy", short_help="Go from simulation to hospitals.")
-approve.register(app)
-app.add_typer(ledger.app, name="ledger", short_help="Check and show what left a site.")
-about.register(app)
+deploy = typer.Typer(cls=CommandsOfDeploy, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(deploy, name="deploy")
+
+
+@deploy.callback()
+def _deploy() -> None:
+    """Go from simulation to hospitals: certificates, keys, scripts and checklists."""
 
 
 def main() -> None:

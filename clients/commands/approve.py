@@ -1,21 +1,22 @@
 """``xsite approve``: a person's yes to a run, at a site whose policy asks for one."""
 
-from __future__ import annotations
-
 import getpass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from clients.egress.approval import approve as say_yes
+from clients.egress.approval import requests
+from common.config.load import describe
 from common.console.options import PlainCommand
+from common.console.tables import print_rows, say
+
+app = typer.Typer(rich_markup_mode=None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("approve", cls=PlainCommand, short_help="Say yes to a run, at a hospital.")(approve)
-
-
+@app.command("approve", cls=PlainCommand, short_help="Say yes to a run, at a hospital.")
 def approve(
     state: Annotated[Path, typer.Argument(metavar="DIR", help="The site's state-dir.")],
     run: Annotated[
@@ -27,13 +28,6 @@ def approve(
     Where the site's policy says approve-runs = true, nothing of a run is computed before. A yes
     holds for this configuration and this code; if one of them changes, it is asked for anew.
     """
-    from rich.console import Console
-
-    from clients.egress.approval import approve as say_yes
-    from clients.egress.approval import requests
-    from common.config.load import describe
-    from common.console.tables import print_rows, say
-
     console, place = Console(), state.expanduser().absolute()
     if run is not None:
         said = say_yes(place, run, getpass.getuser())

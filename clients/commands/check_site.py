@@ -1,24 +1,21 @@
 """``xsite check-site``: whether a site's folder is fit for training."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from common.config.load import load_config, parse_override
 from common.console import options
 from common.console.options import PlainCommand
+from common.errors import ConfigError
+
+app = typer.Typer(rich_markup_mode=None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("check-site", cls=PlainCommand, short_help="Say whether a site's folder is fit.")(
-        check_site
-    )
-
-
+@app.command("check-site", cls=PlainCommand, short_help="Say whether a site's folder is fit.")
 def check_site(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")],
     name: Annotated[
@@ -32,16 +29,16 @@ def check_site(
     The folder holds one folder a class (the key 'classes' names them) and, for folds that keep a
     patient together, metadata.csv with the columns file_name and patient_id.
     """
-    from rich.console import Console
-
     from clients.site_check import check_site as check
     from clients.site_check import print_check
 
     place = folder.expanduser().absolute()
     # Any folder can be looked at, also one whose name could not be a site's.
     site = name or re.sub(r"[^a-z0-9_-]+", "-", place.name.lower()).strip("-_") or "site"
-    asked = options.CliOptions(config, set_, site_folders=[f"{site}={place}"])
-    found = check(site, place, options.gather_config(asked))
+    if "," in str(place):
+        raise ConfigError(f"The folder {place} has a comma in its name; rename it or link to it.")
+    asked = dict(parse_override(text) for text in set_ or ()) | {"sites": f"{site}={place}"}
+    found = check(site, place, load_config(config, asked))
     print_check(Console(), found)
     if not found.fit:
         raise typer.Exit(1)

@@ -1,13 +1,16 @@
 """``xsite ledger``: what left a site, for those who answer for it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from clients.egress.ledger import verify as check
 from common.console.options import PlainCommand
+from common.console.tables import say
+from common.files import write_atomic
+from common.formatting.tables import print_table
 
 Folder = Annotated[
     Path,
@@ -15,6 +18,7 @@ Folder = Annotated[
         metavar="DIR", help="The site's state-dir, or the folder 'ledger' in it or in a run."
     ),
 ]
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,8 +42,6 @@ def verify(
     Print the hash of the last line. Noted where nobody at this machine can change it, it proves
     later, with --contains, that the ledger was not written anew.
     """
-    from clients.egress.ledger import verify as check
-
     place = _ledger(folder)
     head = check(place, [one.strip().lower() for one in contains or ()])
     typer.echo(f"{place}: {head.entries} lines, none of them changed.")
@@ -57,8 +59,6 @@ def show(
 
     The ledger is checked first. Exit code 1 if a private tensor is found among what left.
     """
-    from rich.console import Console
-
     from clients.commands.ledger_page import (
         facts,
         held_back_table,
@@ -66,9 +66,6 @@ def show(
         runs_table,
         take_account,
     )
-    from common.console.tables import say
-    from common.files import write_atomic
-    from common.formatting.tables import print_table
 
     console, account = Console(), take_account(_ledger(folder))
 

@@ -1,20 +1,23 @@
 """``xsite onboard``: a run's network at a hospital that it has never seen, without labels."""
 
-from __future__ import annotations
-
 import enum
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from clients.commands.predict import NOT_A_DEVICE
+from common.config.sites import parse_site
 from common.console import options
 from common.console.options import PlainCommand, find_run
+from common.console.progress import StepCounter, make_listener
+from common.console.tables import number, print_rows, say
+from common.errors import ConfigError, RunError
+from common.tasks.figures import tabled
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from clients.onboarding import Onboarded
 
 
@@ -26,13 +29,10 @@ class Adaptation(enum.StrEnum):
     NEAREST = "nearest"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        "onboard", cls=PlainCommand, short_help="Take in a hospital that has no labels yet."
-    )(onboard)
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command("onboard", cls=PlainCommand, short_help="Take in a hospital that has no labels yet.")
 def onboard(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a completed run.")],
     site: Annotated[
@@ -62,11 +62,7 @@ def onboard(
     The site's normalisation, its predictions and the figures go to onboarded/NAME in the run's
     folder, and xsite predict RUN --site NAME uses them from then on.
     """
-    from rich.console import Console
-
     from clients.onboarding import onboard as take_in
-    from common.console.progress import StepCounter, make_listener
-    from common.console.tables import say
 
     found_run = find_run(run, runs or Path("runs"))
     name, folder = _name_and_folder(site, data)
@@ -95,8 +91,6 @@ def onboard(
 
 
 def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
-    from common.config.sites import parse_site
-    from common.errors import ConfigError, RunError
 
     entry = parse_site(site)
     if bool(entry.folder) == (data is not None):
@@ -110,13 +104,10 @@ def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
     return entry.name, folder
 
 
-def _print_table(console: Console, found: Onboarded) -> None:
-    from math import isnan
+def _print_table(console: Console, found: "Onboarded") -> None:
 
     from clients.adapt.adapt import LABELS
     from clients.onboarding import shares
-    from common.console.tables import number, print_rows
-    from common.tasks.figures import tabled
 
     headings = ["Normalisation", *(f"Called {label}" for label in found.classes), "Confidence"]
     measured = tabled(len(found.classes)) if found.figures else ()

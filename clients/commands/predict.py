@@ -1,15 +1,16 @@
 """``xsite predict``: what a run's network says about images."""
 
-from __future__ import annotations
-
 import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from common.console import options
 from common.console.options import PlainCommand, find_run
+from common.console.progress import StepCounter, make_listener
+from common.console.tables import print_rows, say
 
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
 
@@ -21,13 +22,10 @@ class WhichWeights(enum.StrEnum):
     BEST = "best"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("predict", cls=PlainCommand, short_help="Classify images with a run's network.")(
-        predict
-    )
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command("predict", cls=PlainCommand, short_help="Classify images with a run's network.")
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
     paths: Annotated[
@@ -51,11 +49,7 @@ def predict(
     decoded as the run decoded its own. An image that cannot be read is named, the others are
     classified all the same, and the command ends with an error.
     """
-    from rich.console import Console
-
     from clients.prediction import find_images, predict_images, write_csv
-    from common.console.progress import StepCounter, make_listener
-    from common.console.tables import print_rows, say
 
     console, complaints = Console(), Console(stderr=True)
     folder = find_run(run, runs or Path("runs"))

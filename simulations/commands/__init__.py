@@ -1,4 +1,26 @@
-"""The commands of ``xsite``, a file for each group.
+"""The commands of experiments, a file for each group, and what of theirs can be gone on with."""
 
-Nothing heavy is imported at the top of these files: ``xsite --help`` answers at once.
-"""
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class ResumeHint:
+    """What the present command has begun, for the sentence that ends it early.
+
+    Attributes
+    ----------
+    run : Path or None
+        Folder of the run that the command writes.
+    command : str
+        How the run was started, such as ``"xsite train pooled"``.
+    """
+
+    run: Path | None = None
+    command: str = ""
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that goes on with the run."""
+        return f"{self.command} --resume {shlex.quote(str(self.run))}"

@@ -1,21 +1,24 @@
 """``xsite config``, ``xsite methods`` and ``xsite version``."""
 
-from __future__ import annotations
-
+import platform
+from importlib import metadata
 from typing import Annotated
 
+import tomli_w
 import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
+from common.config.load import describe
 from common.console.options import PlainCommand
+from common.errors import ConfigError
+from common.methods.registry import METHODS
+
+app = typer.Typer(rich_markup_mode=None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("config", cls=PlainCommand, short_help="List the configuration keys.")(config)
-    app.command("methods", cls=PlainCommand, short_help="List the compared methods.")(methods)
-    app.command("version", cls=PlainCommand, short_help="Print versions.")(version)
-
-
+@app.command("config", cls=PlainCommand, short_help="List the configuration keys.")
 def config(
     word: Annotated[
         str, typer.Argument(metavar="[WORD]", help="Only keys that mention this word.")
@@ -25,13 +28,6 @@ def config(
 
     A TOML file (--config), the command line (--set) and flwr run (--run-config) take these keys.
     """
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from common.config.load import describe
-    from common.errors import ConfigError
-
     console = Console()
     found = 0
     for key, default, meaning in describe():
@@ -47,15 +43,9 @@ def config(
         raise ConfigError(f"No configuration key mentions '{word}'; `xsite config` lists them all.")
 
 
+@app.command("methods", cls=PlainCommand, short_help="List the compared methods.")
 def methods() -> None:
     """List the methods that xsite is compared with: how each is asked for, and what it sets."""
-    import tomli_w
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from common.methods.registry import METHODS
-
     console = Console()
     for method in METHODS.values():
         console.print(Text.assemble((method.name, "bold"), f"  {method.label} ({method.mode})"))
@@ -63,11 +53,9 @@ def methods() -> None:
         console.print(Padding(Text(told or "the defaults"), (0, 0, 0, 4)))
 
 
+@app.command("version", cls=PlainCommand, short_help="Print versions.")
 def version() -> None:
     """Print the version of xsite and of what it computes with."""
-    import platform
-    from importlib import metadata
-
     for package in ("xsite", "torch", "flwr"):
         typer.echo(f"{package} {metadata.version(package)}")
     typer.echo(f"python {platform.python_version()}")

@@ -1,24 +1,19 @@
 """``xsite compare`` and ``xsite demo``: all modes on the same folds, and a report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from common.console import options
-from common.console.options import PlainCommand
+from common.console.options import PlainCommand, RunName, RunsFolder
+from common.console.progress import make_listener
+from common.runs.folder import runs_base
+from simulations.commands import options
+
+app = typer.Typer(rich_markup_mode=None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("compare", cls=PlainCommand, short_help="Train all modes and write a report.")(
-        compare
-    )
-    app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")(demo)
-
-
+@app.command("compare", cls=PlainCommand, short_help="Train all modes and write a report.")
 @options.of_a_run("resume", "seed", "method")
 def compare(
     asked: options.CliOptions,
@@ -33,39 +28,22 @@ def compare(
     Runs that are complete are not repeated: the same command goes on with a comparison that was
     interrupted.
     """
-    chosen = options.gather_config(asked)
-    wanted = numbers("--seeds", seeds), numbers("--folds", folds)
-    from common.console.progress import make_listener
-    from common.runs.folder import runs_base
     from simulations.study.presets import compare as run_comparison
     from simulations.study.progress import make_progress
 
+    chosen = options.gather_config(asked)
+    wanted = options.numbers("--seeds", seeds), options.numbers("--folds", folds)
     named = tuple(part.strip() for part in modes.split(",") if part.strip())
     base = runs_base(chosen, Path("runs"))
     run_comparison(chosen, base, *wanted, named, make_listener(), make_progress())
 
 
+@app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")
 def demo(
-    runs: options.RunsFolder = None,
-    name: options.RunName = None,
+    runs: RunsFolder = None,
+    name: RunName = None,
 ) -> None:
     """Compare the three modes on two synthetic hospitals: a few minutes, no data needed."""
     from simulations.study.presets import demonstrate
 
     demonstrate(runs, name)
-
-
-def numbers(option: str, text: str) -> tuple[int, ...]:
-    """Read ``0,1,2``.
-
-    Raises
-    ------
-    ConfigError
-        If it is anything else.
-    """
-    from common.errors import ConfigError
-
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts):
-        raise ConfigError(f"{option} is '{text}'; expected whole numbers like 0,1,2.")
-    return tuple(dict.fromkeys(int(part) for part in parts))

@@ -1,53 +1,27 @@
-"""``xsite deploy``: what a consortium needs to start, and a rehearsal on one machine."""
+"""``xsite deploy up`` and ``deploy run``: a federated run over real servers.
 
-from __future__ import annotations
+``deploy run`` is the coordinator's command, and stands here since it submits and follows a run by
+the same code as a simulation, which :mod:`server` does not import.
+"""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from common.console import options
+from common.config.schema import Config
 from common.console.options import PlainCommand
+from common.console.progress import ProgressListener
+from common.console.tables import say
+from common.errors import ConfigError
+from common.runs.result import read_result
+from server.deployment.consortium import read_consortium
+from simulations.commands import options
+from simulations.commands.train import run_training
 
-if TYPE_CHECKING:
-    from common.config.schema import Config
-    from common.console.progress import ProgressListener
-
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Go from simulation to hospitals: certificates, keys, scripts and checklists.",
-)
-
-
-@app.command("init", cls=PlainCommand, short_help="Make a folder for every role.")
-def init(
-    consortium: Annotated[
-        Path, typer.Argument(metavar="TOML", help="Who takes part: configs/consortium.toml.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="A new folder. [default: ./<name>]"),
-    ] = None,
-) -> None:
-    """Make certificates, keys, start scripts, systemd units and a checklist for every role.
-
-    One folder is the coordinator's, the others are the hospitals'. There are private keys in them,
-    which their owner alone can read; each CHECKLIST.md says what to do with its folder.
-    """
-    from rich.console import Console
-
-    from common.console.tables import say
-    from server.deployment.consortium import read_consortium
-    from server.deployment.folders import COORDINATOR, write_folders
-
-    plan = read_consortium(consortium)
-    folder = write_folders(plan, (output or Path(plan.name)).expanduser().absolute())
-    console = Console()
-    for role in (COORDINATOR, *plan.site_names):
-        say(console, f"{folder / role}: begin with its CHECKLIST.md")
+app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command("up", cls=PlainCommand, short_help="Run a real deployment on this machine.")
@@ -65,13 +39,6 @@ def up(
     The coordinator's server and a node for every site start, a run goes over them, and all of it is
     taken down again, on Ctrl-C too. The weights are those of xsite train federated, bit for bit.
     """
-    from rich.console import Console
-
-    from common.console.tables import say
-    from common.errors import ConfigError
-    from common.runs.result import read_result
-    from simulations.commands.train import run_training
-
     if not local:
         raise ConfigError(
             "Say --local to run a deployment on this machine. At real hospitals each starts its "
@@ -105,8 +72,6 @@ def run(
     process is killed, the run goes on from its last checkpoint. Ctrl-C stops the run; --resume goes
     on with it.
     """
-    from server.deployment.consortium import read_consortium
-    from simulations.commands.train import run_training
     from simulations.runtime.consortium import backend_of, runs_of
 
     plan = read_consortium(consortium)

@@ -1,35 +1,35 @@
 """``xsite study``: methods × folds × seeds, and the tables of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
-from common.console import options
-from common.console.options import PlainCommand
-from simulations.commands.compare import numbers
+from common.config.load import parse_override
+from common.console.options import DataFolder, Device, PlainCommand, RunsFolder, Settings
+from common.console.progress import make_listener
+from common.console.tables import say
+from common.errors import ConfigError
+from simulations.commands import options
 
 if TYPE_CHECKING:
     from simulations.study.plan import StudyPlan
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("study", cls=PlainCommand, short_help="Compare methods on folds and seeds.")(study)
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command("study", cls=PlainCommand, short_help="Compare methods on folds and seeds.")
 def study(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file of the study.")],
-    set_: options.Settings = None,
-    data: options.DataFolder = None,
-    runs: options.RunsFolder = None,
+    set_: Settings = None,
+    data: DataFolder = None,
+    runs: RunsFolder = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the study's folder. [default: the file's]")
     ] = None,
-    device: options.Device = None,
+    device: Device = None,
     methods: Annotated[
         str | None, typer.Option(metavar="A,B", help="Methods, instead of the file's.")
     ] = None,
@@ -59,13 +59,7 @@ def study(
         backend_named(backend)
         plan = replace(plan, backend=backend)
     if jobs < 0:
-        from common.errors import ConfigError
-
         raise ConfigError("--jobs is 1 or more.")
-    from rich.console import Console
-
-    from common.console.progress import make_listener
-    from common.console.tables import say
     from simulations.study.progress import make_progress
     from simulations.study.publish import publish
     from simulations.study.run import open_study, refuse_failures, run_study
@@ -98,8 +92,7 @@ def _plan(
     methods: str | None,
     folds: str | None,
     seeds: str | None,
-) -> StudyPlan:
-    from common.config.load import parse_override
+) -> "StudyPlan":
     from simulations.study.plan import make_plan, read_file
 
     read = read_file(file)
@@ -111,6 +104,6 @@ def _plan(
         str(file),
         options.complete(values),
         [part.strip() for part in (methods or "").split(",") if part.strip()],
-        () if folds is None else numbers("--folds", folds),
-        () if seeds is None else numbers("--seeds", seeds),
+        () if folds is None else options.numbers("--folds", folds),
+        () if seeds is None else options.numbers("--seeds", seeds),
     )

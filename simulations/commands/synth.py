@@ -1,20 +1,19 @@
 """``xsite synth``: synthetic hospitals as ordinary site folders."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from common.console.options import PlainCommand
+from common.console.progress import make_listener
+from common.console.tables import say
+
+app = typer.Typer(rich_markup_mode=None)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("synth", cls=PlainCommand, short_help="Write synthetic hospitals.")(synth)
-
-
+@app.command("synth", cls=PlainCommand, short_help="Write synthetic hospitals.")
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     sites: Annotated[
@@ -35,10 +34,6 @@ def synth(
     Each hospital has a look of its own (window, noise, sharpness, share of COVID-19). Results on
     these images say nothing about patients.
     """
-    from rich.console import Console
-
-    from common.console.progress import make_listener
-    from common.console.tables import say
     from simulations.synth import hospital_names, write_hospitals
 
     listener = make_listener()

@@ -1,23 +1,23 @@
 """``xsite train``: one run, federated, pooled or single-site."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from common.console import options
+from common.config.schema import Config
 from common.console.options import PlainCommand
-from simulations.commands.resume_hint import ResumeHint
+from common.console.progress import ProgressListener, make_listener
+from common.console.tables import print_result
+from common.errors import ConfigError
+from common.runs.folder import run_folder_name, runs_base
+from simulations.commands import ResumeHint, options
 
-if TYPE_CHECKING:
-    from common.config.schema import Config
-    from common.console.progress import ProgressListener
+Training = Callable[[Config, Path, ProgressListener], Path]
 
-    Training = Callable[[Config, Path, ProgressListener], Path]
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -53,7 +53,6 @@ def federated(
     """
 
     def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        from common.errors import ConfigError
         from simulations.federated import backend_named, train_federated
         from simulations.runtime.placement import place
 
@@ -120,7 +119,6 @@ def run_training(
     ``command`` is the one that goes on with an interrupted run, if it is not that of the mode.
     """
     config = options.gather_config(replace(asked, mode=mode))
-    from common.runs.folder import run_folder_name, runs_base
 
     base = runs_base(config, Path("runs"))
     # Named here, so that the sentence that ends an interrupted run can name it.
@@ -128,10 +126,6 @@ def run_training(
     if asked.resume or not (base / config.run_name).exists():
         trail = context.ensure_object(ResumeHint)
         trail.run, trail.command = base / config.run_name, command or f"xsite train {mode}"
-    from rich.console import Console
-
-    from common.console.progress import make_listener
-    from common.console.tables import print_result
 
     listener = make_listener()
     try:

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from clients.adapt.adapt import ADAPTATIONS
-from clients.commands import onboard as command
-from clients.commands import predict as predict_command
 from clients.onboarding import onboard
 from clients.prediction import predict_images
 from common.config.schema import Config
@@ -24,14 +21,10 @@ from common.models.network import build_network
 from common.runs.folder import RunFolder
 from common.runs.tables import write_predictions
 from common.tensor_files import load_tensors
-from simulations.cli import GuardedGroup
+from simulations.cli import app
 from simulations.report.unseen import evaluate_unseen, visit
 from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config, write_site
-
-app = typer.Typer(cls=GuardedGroup)
-command.register(app)
-predict_command.register(app)
 
 
 def make_run(base: Path, mode: str = "pooled", status: str = "completed", **keys: str) -> Path:
