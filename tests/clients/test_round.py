@@ -76,7 +76,7 @@ def test_figures_are_those_of_the_weights_received_and_not_of_those_trained(
         network, site.alone.training, site.alone.split, site.config, site.device
     )
     told = {k: v for k, v in reply.metrics.items() if k.startswith(("test/", "validation/"))}
-    assert told == pytest.approx(flatten(expected), rel=1e-12, nan_ok=True)
+    assert told == pytest.approx(flatten(site, {site.name: expected}), rel=1e-12, nan_ok=True)
     assert {f"{part}/auc" for part in ("test", "validation")} < set(told)
 
 
