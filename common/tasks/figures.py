@@ -78,6 +78,11 @@ class Classified:
         return float(precision), float(sensitivity), float(f1)
 
 
+def _specificity(found: Classified) -> float:
+    negative = found.labels == 0
+    return float(np.mean(found.decisions[negative] == 0)) if negative.any() else math.nan
+
+
 def _auc(found: Classified) -> float:
     from sklearn.metrics import roc_auc_score
 
@@ -145,6 +150,8 @@ FIGURES = (
     Figure("sensitivity", "Sensitivity", "Sens", lambda found: found.by_class[1]),
     # Undefined where nothing is called positive.
     Figure("precision", "Precision", "Prec", lambda found: found.by_class[0], of_labels=False),
+    # Of negative images; undefined where nothing is negative.
+    Figure("specificity", "Specificity", "Spec", _specificity, classes=2),
     # One class against the rest, on average; undefined where the images lack a class.
     Figure("auc", "AUC", "AUC", _auc),
     # Cross entropy of the predicted probabilities, in nats.

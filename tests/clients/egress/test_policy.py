@@ -52,6 +52,7 @@ def written(path: Path, text: str, mode: int = 0o644) -> Path:
 def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     assert read_policy(written(tmp_path / "policy.toml", "")) == Policy()
     assert all(may_leave(Policy(), figure) for figure in FIGURES)
+    assert {"test/specificity", "validation/specificity", "test/auc_low"} <= set(FIGURES)
     assert not may_leave(Policy(), "test/patients")
 
 

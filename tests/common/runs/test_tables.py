@@ -39,6 +39,27 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "absent.csv") == []
 
 
+def test_a_table_of_before_a_figure_was_measured_is_read_and_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(CONFIG, "federated", tmp_path)
+    table = folder.path / "metrics.csv"
+    table.write_text(
+        "round,step,site,subset,accuracy,f1,sensitivity,precision,auc,loss,train_loss,"
+        "train_cross_entropy,train_contrastive,images_seen,seconds,bytes_down,bytes_up\n"
+        "1,4,a,test,0.75,0.5,0.25,1.0,0.875,0.5,0.5,0.5,0.0,64,1.5,10,20\n"
+    )
+    (old,) = read_rows(table)
+    assert math.isnan(old.figures["specificity"])
+    assert (old.figures["auc"], old.train_loss, old.bytes_up) == (0.875, 0.5, 20)
+    # A resumed run writes the column, and the old rows have an empty place in it.
+    resumed = RunFolder.create(CONFIG.changed(resume=True), "federated", tmp_path)
+    new = MetricsRow(2, 8, "a", "test", {"specificity": 0.25, "auc": 0.5})
+    resumed.add_metrics([new], 2)
+    found = read_rows(table)
+    assert [row.figures["auc"] for row in found] == [0.875, 0.5]
+    assert math.isnan(found[0].figures["specificity"])
+    assert found[1].figures["specificity"] == 0.25
+
+
 def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     table = tmp_path / "m.csv"
     write_rows(table, [row(1), row(2)])

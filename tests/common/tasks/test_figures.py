@@ -8,11 +8,14 @@ from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_sco
 
 from common.randomness import numpy_generator
 from common.tasks.figures import (
+    FIGURES,
+    NAMES,
     auc_interval,
     auc_of_counts,
     check_binary,
     measure,
     resampled_aucs,
+    tabled,
 )
 
 Labels = NDArray[np.int64]
@@ -46,10 +49,32 @@ def test_numbers_by_hand() -> None:
         "f1",
         "sensitivity",
         "precision",
+        "specificity",
         "auc",
         "loss",
         "images",
     ]
+
+
+def test_specificity_is_of_the_negatives_and_of_two_classes_alone() -> None:
+    # Of five negatives three are decided so.
+    found = measure(np.array([0, 0, 0, 0, 0, 1]), two([0.1, 0.2, 0.3, 0.7, 0.9, 0.4]))
+    assert found["specificity"] == 3 / 5 and found["sensitivity"] == 0
+    assert math.isnan(measure(np.array([1, 1]), two([0.1, 0.9]))["specificity"])
+    assert math.isnan(measure(np.array([0, 1, 2]), np.eye(3))["specificity"])
+    assert "specificity" in {figure.name for figure in tabled(2)}
+    assert "specificity" not in {figure.name for figure in tabled(3)}
+
+
+def test_every_figure_is_an_entry_with_a_name_of_its_own_and_stays_in_its_range() -> None:
+    labels, probabilities = scored(50)
+    found = measure(labels, probabilities)
+    assert len(set(NAMES)) == len(FIGURES) == len(found) - 1
+    for figure in FIGURES:
+        assert figure.low <= found[figure.name] <= figure.high
+        # What a perfect network has is the best end of the range.
+        perfect = measure(labels, two((labels * 1.0).tolist()))[figure.name]
+        assert perfect == pytest.approx(figure.high if figure.larger_is_better else figure.low)
 
 
 def test_what_is_undefined_is_nan_and_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:

@@ -12,7 +12,7 @@ from common.files import write_json
 from common.runs.tables import MetricsRow, write_predictions, write_rows
 from common.tensor_files import save_tensors
 
-FIGURES = ("accuracy", "f1", "sensitivity", "precision", "auc")
+FIGURES = ("accuracy", "f1", "sensitivity", "precision", "specificity", "auc")
 
 
 def fabricate_run(

@@ -120,32 +120,40 @@ def test_the_table_s_numbers_come_from_the_runs(html: str) -> None:
     page = Page(html)
     # hospital-a: 91.23 and 89.23: mean 90.23, deviation 2/√2; the other metrics 10 points less.
     # The mean of the sites: 85.615 and 83.615.
-    in_a, in_b, everywhere = [row for row in page.cells("Pooled") if len(row) == 6][:3]
-    assert in_a == ["2", "80.2 ± 1.4", "80.2 ± 1.4", "80.2 ± 1.4", "80.2 ± 1.4", "90.2 ± 1.4"]
+    in_a, in_b, everywhere = [row for row in page.cells("Pooled") if len(row) == 7][:3]
+    assert in_a == ["2", *["80.2 ± 1.4"] * 5, "90.2 ± 1.4"]
     assert in_b[-1] == "79.0 ± 1.4"
     assert everywhere[-1] == "84.6 ± 1.4"
     # Differences −1 and −3: mean −2, standard error 1, t = −2 with one degree of freedom, where
     # p = 1 − 2 atan(2)/π = 0.295 and the 97.5 % quantile is tan(0.475 π) = 12.7062.
-    tables = [row for row in page.cells("Federated") if len(row) == 6]
+    tables = [row for row in page.cells("Federated") if len(row) == 7]
     assert len(tables) == 6
-    assert tables[3] == ["2"] + ["−2.0[−14.7, +10.7]\np = 0.295"] * 5
+    assert tables[3] == ["2"] + ["−2.0[−14.7, +10.7]\np = 0.295"] * 6
     # Single-site is 10 points below in both folds: nothing to test.
-    assert [row for row in page.cells("Single-site") if len(row) == 6][3] == ["2"] + ["−10.0"] * 5
+    assert [row for row in page.cells("Single-site") if len(row) == 7][3] == ["2"] + ["−10.0"] * 6
     assert "No test where all pairs differ by the same amount." in page.text
 
 
 def test_a_single_run_shows_the_bootstrap_interval(tmp_path: Path) -> None:
     run = fabricate_run(tmp_path, "pooled", {"a": 0.9})
     page = page_of([run])
-    assert page.cells("Pooled")[0] == ["1", "80.0", "80.0", "80.0", "80.0", "90.0[86.0, 93.0]"]
+    assert page.cells("Pooled")[0] == ["1", *["80.0"] * 5, "90.0[86.0, 93.0]"]
     assert "bootstrap" in page.text
     assert "±" not in " ".join(page.cells("Pooled")[0])
+
+
+def test_a_run_of_before_a_figure_was_measured_has_a_dash_in_its_column(tmp_path: Path) -> None:
+    run = fabricate_run(tmp_path, "pooled", {"a": 0.9})
+    old = {name: value for name, value in figures(0.9).items() if name != "specificity"}
+    write_json(run / "result.json", read_record(run).result | {"metrics": {"a": {"test": old}}})
+    cells = page_of([run]).cells("Pooled")[0]
+    assert cells == ["1", *["80.0"] * 4, "–", "90.0[86.0, 93.0]"]
 
 
 def test_one_pair_is_a_difference_without_a_test(tmp_path: Path) -> None:
     runs = [fabricate_run(tmp_path, mode, {"a": 0.9}) for mode in ("pooled", "federated")]
     page = page_of(runs)
-    assert page.cells("Federated")[1] == ["1"] + ["0.0"] * 5
+    assert page.cells("Federated")[1] == ["1"] + ["0.0"] * 6
     assert "No test where there is a single pair of runs" in page.text
     assert "p =" not in page.text
 
@@ -311,7 +319,7 @@ def test_undefined_figures_are_dashes(tmp_path: Path) -> None:
     write_json(
         run / "result.json", read_record(run).result | {"metrics": {"a": {"test": undefined}}}
     )
-    assert page_of([run]).cells("Pooled")[0] == ["0"] + ["–"] * 5
+    assert page_of([run]).cells("Pooled")[0] == ["0"] + ["–"] * 6
 
 
 def test_the_same_runs_give_the_same_page(tmp_path: Path) -> None:
