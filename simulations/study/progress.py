@@ -139,4 +139,4 @@ def _share(running: Running) -> str:
 
 
 def _left(seconds: float) -> str:
-    return f", about {duration(seconds, estimated=True)} left" if math.isfinite(seconds) else ""
+    return f", about {duration(seconds, estimated=True)} left" if seconds >= 1 else ""
