@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,8 @@ from common.learning.prototypes import (
     make_prototypes,
     remote_prototypes,
 )
-from common.methods.fedprox import proximal
-from common.methods.moon import model_contrast
-from common.methods.term import Term
+from common.methods.method import Local, Outcome
+from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
 from common.randomness import numpy_generator
@@ -64,10 +64,16 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         If training diverged; nothing is stored then.
     """
     started = time.monotonic()
+    methods = methods_of(site.config)
+
+    # 1. The received shared tensors, and the site's own private ones of its last round.
     network = site.network()
     store = site.store(network)
     state = receive(site, order, network, store)
 
+    # 2. The figures of what was received. They ride with the reply, since another exchange would
+    #    cost as much again. The private tensors that belong to them are kept: validation may
+    #    choose this average only once the server has every site's figures.
     metrics: dict[str, float] = {}
     if order.evaluate:
         figures, _ = evaluate_sites(site, network)
@@ -75,11 +81,24 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         if order.received and any("validation" in by_subset for by_subset in figures.values()):
             store.save_evaluated(order.received, private_state(network), order.best)
 
+    # 3. The local steps. Terms are made first: some hold on to the weights as they are now.
+    local = Local(
+        site.config,
+        network,
+        site.device,
+        order.total_steps,
+        order.steps,
+        tuple(one.training for one in site.sites),
+        _constants(site, order),
+        received=order.shared,
+        memory=state.memory if state is not None else {},
+    )
     optimizer = make_optimizer(network, site.config)
     if state is not None and site.carries_moments:
         load_moments(optimizer, state.moments)
+    terms = methods.terms(local)
     if site.take_steps is not None:
-        summary = site.take_steps(network, optimizer, order)
+        summary = site.take_steps(network, optimizer, order, terms)
     else:
         summary = train(
             network,
@@ -89,10 +108,11 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
             site.device,
             order.steps,
             order.total_steps,
-            constants=_anchors(site, order),
-            terms=_terms(site, network, state),
+            terms=terms,
             on_step=progress_writer(site.own, order.round, order.steps),
         )
+
+    # 4. What leaves. ``arrived`` is what the server will make of it: the site goes on from that.
     prototypes = _prototypes(site, network)
     shared = arrived = pack(network)
     if site.config.exchange == "half-deltas":
@@ -100,7 +120,11 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         arrived = add_delta(order.shared, shared)
     if not np.isfinite(arrived).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
-    _keep(site, order, network, optimizer, store, arrived)
+    outcome = methods.after_round(replace(local, trained=arrived))
+
+    # 5. What stays, written before anything is sent: a reply that the server takes means that the
+    #    site can go on from it.
+    _keep(site, order, network, optimizer, store, arrived, outcome)
     moved = change_of(arrived, order.shared)
     note(site.own, _sent(order, summary, moved, shared.nbytes, prototypes))
     return RoundReply(
@@ -175,8 +199,8 @@ def flatten(site: OpenSite, figures: Mapping[str, Figures]) -> dict[str, float]:
     }
 
 
-def _anchors(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
-    if not site.config.meets_prototypes:
+def _constants(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
+    if not site.meets_prototypes:
         return None
     size = site.config.projection_size
     for one in order.prototypes:
@@ -194,21 +218,6 @@ def _anchors(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
         average=site.config.prototypes == "average",
         multiplicity=site.config.prototype_multiplicity,
     )
-
-
-def _terms(site: OpenSite, network: Network, state: PrivateState | None) -> list[Term]:
-    """Return what a compared method adds to the objective of this round."""
-    config = site.config
-    terms = []
-    if config.proximal:
-        terms.append(proximal(network, config.proximal))
-    if config.model_contrast and state is not None and state.last is not None:
-        terms.append(
-            model_contrast(
-                network, state.last, config.model_contrast, config.model_contrast_temperature
-            )
-        )
-    return terms
 
 
 def _prototypes(site: OpenSite, network: Network) -> Prototypes:
@@ -245,17 +254,17 @@ def _keep(
     optimizer: Optimizer,
     store: PrivateStore,
     shared: NDArray[Any],
+    outcome: Outcome,
 ) -> None:
-    """Write the private tensors and moments of the end of the round, and what it sends if asked.
+    """Write the private tensors and moments of the end of the round, and what methods remember.
 
     ``shared``: the shared tensors as the server will have them.
     """
-    config = site.config
     state = PrivateState(
         private_state(network),
         moments_of(optimizer) if site.carries_moments else {},
         digest_of(shared),
-        shared if config.model_contrast else None,
+        outcome.memory,
     )
     store.save(order.round, state, order.previous)
 

@@ -1,7 +1,7 @@
 """A site, open: its images, their split, the device, and the folder of its own files."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,8 @@ from common.exchange.messages import RoundOrder, SiteInfo
 from common.files import write_json
 from common.learning.local_site import LocalSite
 from common.learning.loop import StepReport, TrainSummary
+from common.learning.objective import Term
+from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import private_state, shared_layout
 from common.tasks.task import task_layout, task_network
@@ -27,7 +29,7 @@ from common.tasks.task import task_layout, task_network
 PROGRESS_SECONDS = 1.0
 
 
-TakeSteps = Callable[[Network, Optimizer, RoundOrder], TrainSummary]
+TakeSteps = Callable[[Network, Optimizer, RoundOrder, Sequence[Term]], TrainSummary]
 """Takes the steps of an order with a network and its optimizer."""
 
 
@@ -96,7 +98,7 @@ class OpenSite:
     def meets_prototypes(self) -> bool:
         """Whether other participants' prototypes are met, and its own by them."""
         others = self.take_steps is None and len(self.config.site_names) > 1
-        return others and self.config.meets_prototypes
+        return others and methods_of(self.config).meets_prototypes(self.config)
 
     @property
     def carries_moments(self) -> bool:

@@ -4,7 +4,7 @@
 
     store/manifest.json            whose state this is
     store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3; the
-                                   weights that the site sent too, if its objective looks back
+                                   what methods remember too, as the weights that the site sent
     store/evaluated-0003.safetensors   normalisation under the average of round 3, while
                                        validation may still choose that round
 
@@ -15,7 +15,7 @@ goes back with it. Files are readable by their owner alone.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,7 @@ from common.files import read_json, remove_parts, write_json
 from common.tensor_files import load_tensors, number_of, numbered, save_tensors
 
 OWNER_ONLY = 0o600
-PRIVATE, MOMENT = "private/", "moment/"
-LAST = "last"
+PRIVATE, MOMENT, MEMORY = "private/", "moment/", "memory/"
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,14 @@ class PrivateState:
         Its optimizer's state.
     sent : str
         Digest of the shared tensors that it sent.
-    last : ndarray, shape (layout.size,), or None
-        These tensors, where the objective asks for them.
+    memory : mapping of str to ndarray
+        What the methods remember.
     """
 
     private: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     sent: str
-    last: NDArray[Any] | None = None
+    memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class PrivateStore:
                 "start a new run."
             )
         tensors, sent = self._read(path)
-        last = tensors[LAST].numpy() if LAST in tensors else None
-        return PrivateState(_below(PRIVATE, tensors), _below(MOMENT, tensors), sent, last)
+        memory = {name: tensor.numpy() for name, tensor in _below(MEMORY, tensors).items()}
+        return PrivateState(_below(PRIVATE, tensors), _below(MOMENT, tensors), sent, memory)
 
     def save(self, round: int, state: PrivateState, previous: int) -> None:
         """Write the state of the end of a round, atomically.
@@ -173,8 +172,7 @@ class PrivateStore:
     def _write(self, path: Path, state: PrivateState) -> None:
         tensors = {f"{PRIVATE}{name}": tensor for name, tensor in state.private.items()}
         tensors |= {f"{MOMENT}{name}": tensor for name, tensor in state.moments.items()}
-        if state.last is not None:
-            tensors[LAST] = torch.from_numpy(state.last)
+        tensors |= {f"{MEMORY}{name}": torch.from_numpy(a) for name, a in state.memory.items()}
         about = asdict(self.owner) | {"sent": state.sent}
         save_tensors(path, tensors, about, mode=OWNER_ONLY)
 

@@ -12,6 +12,7 @@ from common.errors import ReplyError, RunError
 from common.exchange.messages import Purpose, RoundOrder, SiteReply
 from common.exchange.wire import count_bytes, encode_order, encode_shared
 from common.learning.schedule import Plan
+from common.methods.registry import methods_of
 from common.models.sharing import Layout
 from server.checks import ExpectedHeader, check_header
 from server.participants import Participants
@@ -121,7 +122,7 @@ def make_orders(
 def _meets(config: Config, site: str, other: str, state: RunState) -> bool:
     """Say whether a site gets another's prototypes; its own are part of an average alone."""
     met = other != site or config.prototypes == "average"
-    return config.meets_prototypes and met and other in state.prototypes
+    return methods_of(config).meets_prototypes(config) and met and other in state.prototypes
 
 
 def round_of(state: RunState, purpose: Purpose) -> int:

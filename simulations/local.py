@@ -25,6 +25,7 @@ from common.exchange.fingerprint import code_fingerprint
 from common.files import alone_in
 from common.learning.local_site import LocalSite
 from common.learning.schedule import make_plan
+from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import (
     load_private,
@@ -129,11 +130,12 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
 
 def _refuse_federated_parts(config: Config, mode: Mode) -> None:
     """Refuse keys that would do nothing without an exchange."""
-    for key in ("proximal", "model_contrast", "prototype_pull"):
-        if value := getattr(config, key):
+    for method in methods_of(config).members:
+        if method.federated:
+            value = getattr(config, method.key)
             raise ConfigError(
-                f"{key_of(key)} is {value:g}, but it is for federated training: in {mode} training "
-                "nothing is received. Leave it out."
+                f"{key_of(method.key)} is {value:g}, but it is for federated training: in {mode} "
+                "training nothing is received. Leave it out."
             )
     if config.exchange != "weights":
         raise ConfigError(

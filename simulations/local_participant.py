@@ -4,7 +4,7 @@ It answers the messages of federated training, in this process. What a round nee
 steps, can be stopped between any two of them and gone on with.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
 from common.exchange.wire import decode_order, encode_reply
 from common.learning.loop import StepReport, TrainSummary, train
+from common.learning.objective import Term
 from common.learning.schedule import Plan
 from common.models.network import Network
 from common.runs.folder import RunFolder
@@ -140,6 +141,7 @@ def _take_steps(
     network: Network,
     optimizer: Optimizer,
     order: RoundOrder,
+    terms: Sequence[Term],
 ) -> TrainSummary:
     """Take what is left of a round's steps.
 
@@ -161,6 +163,7 @@ def _take_steps(
         run.device,
         range(before.next_step, order.steps.stop),
         order.total_steps,
+        terms=terms,
         on_step=tell,
         should_stop=run.should_stop,
     )

@@ -1,8 +1,8 @@
 """The one training loop: pooled, single-site and federated training all go through :func:`train`.
 
-They differ in the sites that a batch is made of and in the constants that the contrastive term
-meets. What step s does is a function of (configuration, weights, optimizer, s) alone, so that a
-resumed run goes on bit for bit.
+They differ in the sites that a batch is made of and in the terms of the loss. What step s does is a
+function of (configuration, weights, optimizer, terms, s) alone, so that a resumed run goes on bit
+for bit.
 """
 
 import math
@@ -20,10 +20,8 @@ from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
 from common.learning.local_site import TrainingSite
-from common.learning.objective import Loss, objective
+from common.learning.objective import Batch, Loss, Term, objective
 from common.learning.optimiser import contrastive_weight, learning_rate, make_optimizer
-from common.learning.prototypes import RemotePrototypes
-from common.methods.term import Batch, Term
 from common.models.network import Network
 from common.randomness import seeded_torch, torch_generator
 
@@ -78,7 +76,6 @@ def train(
     device: Device,
     steps: range,
     total_steps: int,
-    constants: RemotePrototypes | None = None,
     terms: Sequence[Term] = (),
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -105,10 +102,8 @@ def train(
         Global steps to take, for example ``range(120, 240)``.
     total_steps : int
         Steps of the whole run, over which the learning rate falls.
-    constants : RemotePrototypes, optional
-        The other sites' prototypes.
     terms : sequence of Term
-        What a compared method adds to the objective.
+        What the method adds to the cross entropy.
     on_step : callable, optional
         Called now and then, and after the last step.
     should_stop : callable, optional
@@ -134,14 +129,12 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total_steps)
         images, targets, site_slices = _joint_batch(sites, config, device, step)
-        weight = contrastive_weight(config, step, total_steps)
         # Dropout knows no generator of its own.
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
             with device.autocast():
                 output = network(images, site_slices)
-                batch = Batch(images, targets, site_slices, output)
-                further = [term(batch) for term in terms]
-            loss = objective(output, targets, config, weight, constants, further)
+            batch = Batch(images, targets, site_slices, output)
+            loss = objective(batch, config, terms, step)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         if config.clip_norm:

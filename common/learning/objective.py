@@ -1,13 +1,13 @@
-"""What is optimised: cross entropy + α · contrastive term.
+"""What is optimised: cross entropy, and the terms that a method adds to it.
 
 The contrastive term is the supervised NT-Xent of arXiv 2009.07652, section III-C. Pooled, its
 pairs are those of the joint batch. Federated, an anchor is an image of the batch, and the other
 sites' prototypes stand for the images that the joint batch would hold of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,64 @@ from torch import Tensor
 from common.config.schema import Config
 from common.data.folder import CLASS
 from common.device import at_least_float32
+from common.learning.optimiser import contrastive_weight
 from common.learning.prototypes import RemotePrototypes
-from common.methods import fedproto
-from common.models import ms_net
 from common.models.network import Output
+from common.models.per_site import SiteSlices
 from common.tasks.task import task_of
+
+CONTRASTIVE = "contrastive"
+"""Name of the term that is reported beside the cross entropy."""
+
+
+class Batch(NamedTuple):
+    """What a term may look at.
+
+    Attributes
+    ----------
+    images : Tensor, shape (batch, 3, height, width)
+        As the network got them.
+    targets : mapping of str to Tensor, each of shape (batch, …)
+        What is to be learnt of each.
+    site_slices : sequence of (str, int)
+        Whose they are.
+    output : Output
+        What the network says of them.
+    """
+
+    images: Tensor
+    targets: Mapping[str, Tensor]
+    site_slices: SiteSlices
+    output: Output
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes, shape (batch,)."""
+        return self.targets[CLASS]
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a method adds to the loss of a batch.
+
+    Attributes
+    ----------
+    name : str
+        Of the term.
+    value : callable
+        The batch's value, shape (), not weighted.
+    weight : callable
+        Its weight at a step, which is counted from 0 over the whole run; 0 leaves it out.
+    """
+
+    name: str
+    value: Callable[[Batch], Tensor]
+    weight: Callable[[int], float]
+
+    @classmethod
+    def constant(cls, name: str, value: Callable[[Batch], Tensor], weight: float = 1.0) -> "Term":
+        """Return a term of the same weight at every step."""
+        return cls(name, value, lambda step: weight)
 
 
 @dataclass(frozen=True)
@@ -30,13 +83,11 @@ class Loss:
     Attributes
     ----------
     total : Tensor, shape ()
-        ``cross_entropy + weight · contrastive``; what is differentiated.
+        Cross entropy and every term times its weight; what is differentiated.
     cross_entropy : Tensor, shape ()
         Detached: the task's loss, of classes alone their cross entropy, mean over the batch.
     contrastive : Tensor, shape ()
         Detached mean over the ordered positive pairs; 0 where the term is off.
-
-    What a compared method adds (:mod:`common.methods`) is in the total alone.
     """
 
     total: Tensor
@@ -116,43 +167,49 @@ def _log_sum(logits: Tensor, weights: Tensor) -> Tensor:
     return torch.logsumexp(weighted, dim=1)
 
 
-def objective(
-    output: Output,
-    targets: Mapping[str, Tensor],
-    config: Config,
-    weight: float,
-    constants: RemotePrototypes | None = None,
-    terms: Sequence[Tensor] = (),
-) -> Loss:
-    """Return the task's loss + weight · contrastive for one batch, and what a method adds.
+def contrastive_term(
+    config: Config, total_steps: int, constants: RemotePrototypes | None = None
+) -> Term:
+    """Return the contrastive term of a training.
 
     Parameters
     ----------
-    output : Output
-        Of the network, for the whole (joint) batch.
-    targets : mapping of str to Tensor, each of shape (batch, …)
-        What is to be learnt of each image; its class is what the contrastive term compares.
     config : Config
-        Task, temperature and denominator.
-    weight : float
-        The contrastive term's weight at this step; 0 leaves it out.
+        Temperature, denominator, and how its weight rises to α.
+    total_steps : int
+        Steps of the whole run.
     constants : RemotePrototypes, optional
         The other sites' prototypes.
-    terms : sequence of Tensor, shape ()
-        What is added as it is.
     """
-    labels = targets[CLASS]
-    cross_entropy = task_of(config).loss(output.heads, targets)
-    total, term = cross_entropy, torch.zeros_like(cross_entropy)
-    if weight:
-        term = contrastive(
-            output.projection, labels, config.temperature, config.denominator, constants
-        )
-        total = total + weight * term
-    if output.auxiliary is not None:
-        total = total + ms_net.transfer(output.logits, output.auxiliary, labels)
-    if config.prototype_pull and constants is not None:
-        total = total + config.prototype_pull * fedproto.pull(output.projection, labels, constants)
-    for further in terms:
-        total = total + further
-    return Loss(total, cross_entropy.detach(), term.detach())
+
+    def value(batch: Batch) -> Tensor:
+        projections, heat = batch.output.projection, config.temperature
+        return contrastive(projections, batch.labels, heat, config.denominator, constants)
+
+    return Term(CONTRASTIVE, value, lambda step: contrastive_weight(config, step, total_steps))
+
+
+def objective(batch: Batch, config: Config, terms: Sequence[Term], step: int) -> Loss:
+    """Return the task's loss + the weighted terms of one batch.
+
+    Parameters
+    ----------
+    batch : Batch
+        The whole (joint) batch, and what the network says of it.
+    config : Config
+        Which task.
+    terms : sequence of Term
+        In the order in which they are computed.
+    step : int
+        Counted from 0 over the whole run.
+    """
+    cross_entropy = task_of(config).loss(batch.output.heads, batch.targets)
+    weights = [(term, term.weight(step)) for term in terms]
+    values = [(term.name, weight, term.value(batch)) for term, weight in weights if weight]
+    total, reported = cross_entropy, torch.zeros_like(cross_entropy)
+    # First what is reported by itself, so that the sum is rounded alike whoever adds more.
+    for name, weight, value in sorted(values, key=lambda one: one[0] != CONTRASTIVE):
+        total = total + weight * value
+        if name == CONTRASTIVE:
+            reported = value
+    return Loss(total, cross_entropy.detach(), reported.detach())

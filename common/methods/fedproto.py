@@ -7,11 +7,51 @@ the features are the last hidden layer's; here they are projections of length 1,
 prototypes that xsite's sites send, so the distance is 2 − 2·cos.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.config.schema import Config
 from common.device import at_least_float32
+from common.learning.objective import Batch, Term
 from common.learning.prototypes import RemotePrototypes
+from common.methods.method import PLAIN, Local, Method, Variant
+
+
+class FedProto(Method):
+    """Add λ · the squared distance from the prototypes of an image's class."""
+
+    name = "fedproto"
+    key = "prototype_pull"
+    federated = True
+    variants = (
+        Variant(
+            "fedproto",
+            "FedProto",
+            "federated",
+            PLAIN | {"exchange": "prototypes", "prototypes": "average", "prototype-pull": 1.0},
+        ),
+    )
+
+    def meets_prototypes(self, config: Config) -> bool:
+        """Say whether a site meets any: what is pulled to is theirs."""
+        return config.prototypes != "none"
+
+    def terms(self, local: Local) -> Sequence[Term]:
+        """Return the pull, once another site has sent a prototype."""
+        constants = local.constants
+        if constants is None:
+            return []
+
+        def value(batch: Batch) -> Tensor:
+            return pull(batch.output.projection, batch.labels, constants)
+
+        return [Term.constant(self.name, value, local.config.prototype_pull)]
+
+    def describe(self, config: Config) -> Sequence[str]:
+        """Say what it adds."""
+        return [f"{config.prototype_pull:g} × squared distance from prototypes (FedProto)"]
 
 
 def pull(projections: Tensor, labels: Tensor, constants: RemotePrototypes) -> Tensor:

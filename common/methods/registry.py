@@ -1,118 +1,59 @@
-"""The methods that xsite is compared with, and its own: a training mode and values of keys each.
+"""The methods that there are, those that a configuration asks for, and the rows of a comparison.
 
-Rows of the table of arXiv 2009.07652 first, then federated learning's own, then what is left of
-xsite when one part is taken away. Backbone, folds and budget are a run's, not a method's (but for
-the two rows of the original COVID-Net, whose point is the backbone).
+A new method is a file of this folder and a line of :data:`REGISTERED`.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from common.config.schema import Config, Scalar, keys_of
-from common.config.sections import Role
+from common.config.schema import Config
 from common.errors import ConfigError
+from common.methods.adapters import Adapters
+from common.methods.contrastive import Contrastive, XSite
+from common.methods.fedavg import FedAvg
+from common.methods.fedbn import FedBN
+from common.methods.fedproto import FedProto
+from common.methods.fedprox import FedProx
+from common.methods.method import Method, Methods, Variant
+from common.methods.moon import Moon
+from common.methods.ms_net import MSNet
 
-Mode = Literal["pooled", "federated", "single"]
+REGISTERED: tuple[Method, ...] = (
+    FedAvg(),
+    FedProx(),
+    FedBN(),
+    Moon(),
+    Contrastive(),
+    FedProto(),
+    Adapters(),
+    MSNet(),
+    XSite(),
+)
+"""In the order of a table, in which their terms are computed too."""
 
-
-@dataclass(frozen=True)
-class Method:
-    """A row of the comparison.
-
-    Attributes
-    ----------
-    name : str
-        How it is asked for.
-    label : str
-        How a table calls it.
-    mode : {'pooled', 'federated', 'single'}
-        How it is trained.
-    settings : mapping of str to Scalar
-        Values of configuration keys, in kebab-case, that make a run this method's.
-    """
-
-    name: str
-    label: str
-    mode: Mode
-    settings: Mapping[str, Scalar]
-
-    @property
-    def values(self) -> dict[str, Scalar]:
-        """Its settings, and the defaults of the keys that make a run another method's.
-
-        α is left to the configuration where a method does not unset it.
-        """
-        defaults = Config().to_run_config()
-        return {key: defaults[key] for key in keys_of(Role.METHOD)} | dict(self.settings)
-
-
-_PLAIN: dict[str, Scalar] = {"alpha": 0.0}
-_SHARED: dict[str, Scalar] = _PLAIN | {"normalisation": "shared"}
-_ORIGINAL: dict[str, Scalar] = _SHARED | {"backbone": "covidnet-original", "variant": "corrected"}
-
-METHODS = {
-    method.name: method
-    for method in (
-        # Wang, Liu and Dou 2020, table I.
-        Method("single-original", "Single-site, original COVID-Net", "single", _ORIGINAL),
-        Method("single", "Single-site", "single", _PLAIN),
-        Method("joint-original", "Joint, original COVID-Net", "pooled", _ORIGINAL),
-        Method("joint", "Joint, shared normalisation", "pooled", _SHARED),
-        Method("series-adapters", "Series adapters", "pooled", _PLAIN | {"adapters": "series"}),
-        Method(
-            "parallel-adapters", "Parallel adapters", "pooled", _PLAIN | {"adapters": "parallel"}
-        ),
-        Method("ms-net", "MS-Net", "pooled", _PLAIN | {"auxiliary": True}),
-        Method("sepnorm", "SepNorm", "pooled", _PLAIN),
-        Method("sepnorm-contrastive", "SepNorm + contrastive", "pooled", {}),
-        # McMahan et al., AISTATS 2017; running statistics are averaged too.
-        Method("fedavg", "FedAvg", "federated", _SHARED),
-        Method("fedprox", "FedProx", "federated", _SHARED | {"proximal": 0.01}),
-        # Li et al., ICLR 2021: every site keeps its normalisation.
-        Method("fedbn", "FedBN", "federated", _PLAIN),
-        Method("moon", "MOON", "federated", _SHARED | {"model-contrast": 1.0}),
-        Method(
-            "fedproto",
-            "FedProto",
-            "federated",
-            _PLAIN | {"exchange": "prototypes", "prototypes": "average", "prototype-pull": 1.0},
-        ),
-        Method(
-            "fed-adapters",
-            "Federated parallel adapters",
-            "federated",
-            _PLAIN | {"adapters": "parallel"},
-        ),
-        Method("xsite", "xsite", "federated", {}),
-        Method(
-            "xsite-once",
-            "xsite, prototypes counted once",
-            "federated",
-            {"prototype-multiplicity": False},
-        ),
-        Method(
-            "xsite-averaged",
-            "xsite, prototypes averaged over sites",
-            "federated",
-            {"prototypes": "average"},
-        ),
-        Method(
-            "xsite-local", "xsite, contrastive within a site", "federated", {"prototypes": "none"}
-        ),
-    )
+METHODS: dict[str, Variant] = {
+    variant.name: variant
+    for mode in ("single", "pooled", "federated")
+    for method in REGISTERED
+    for variant in method.variants
+    if variant.mode == mode
 }
+"""Rows of the table of arXiv 2009.07652 first, then federated learning's own, xsite last."""
 
 
-def find_method(name: str, methods: Mapping[str, Method] = METHODS) -> Method:
-    """Return a method by its name.
+def methods_of(config: Config) -> Methods:
+    """Return the methods that a configuration asks for."""
+    return Methods(tuple(one for one in REGISTERED if one.active(config)))
+
+
+def find_method(name: str, methods: Mapping[str, Variant] = METHODS) -> Variant:
+    """Return a row of the comparison by its name.
 
     Parameters
     ----------
     name : str
         As it is asked for.
-    methods : mapping of str to Method
+    methods : mapping of str to Variant
         Where to look.
 
     Raises

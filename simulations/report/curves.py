@@ -15,7 +15,7 @@ from sklearn.metrics import (
 )
 
 from common.formatting import numbers
-from common.methods.registry import Method
+from common.methods.method import Variant
 from common.runs.tables import PredictionsTable
 from common.tasks.figures import mean_defined, one_against_rest
 from simulations.report.calibration import BINS, reliability
@@ -93,16 +93,16 @@ class Kind:
     title: str
     caption: str
     several: str
-    chart: Callable[[StudyResults, str, Sequence[Method]], Chart | None]
+    chart: Callable[[StudyResults, str, Sequence[Variant]], Chart | None]
 
 
 DIAGONAL: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
 
 
-def roc_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Chart | None:
+def roc_chart(results: StudyResults, site: str, methods: Sequence[Variant]) -> Chart | None:
     """Return ROC curves, the mean over folds and seeds at equal false positive rate."""
 
-    def label(method: Method, tables: list[PredictionsTable]) -> str:
+    def label(method: Variant, tables: list[PredictionsTable]) -> str:
         aucs = results.values(method.name, site, "auc").values()
         return f"{method.label}, AUC {numbers.percent(mean_defined(aucs))}"
 
@@ -110,10 +110,10 @@ def roc_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Ch
     return Chart(lines, DIAGONAL, ROC_AXES) if lines else None
 
 
-def precision_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Chart | None:
+def precision_chart(results: StudyResults, site: str, methods: Sequence[Variant]) -> Chart | None:
     """Return precision by recall, the mean over folds and seeds at equal recall."""
 
-    def label(method: Method, tables: list[PredictionsTable]) -> str:
+    def label(method: Variant, tables: list[PredictionsTable]) -> str:
         areas = [
             average_precision_score(*pair) for table in tables for pair in _against_rest(table)
         ]
@@ -128,7 +128,7 @@ def precision_chart(results: StudyResults, site: str, methods: Sequence[Method])
     return Chart(lines, base, ("Recall (% of positive images)", "Precision (%)"))
 
 
-def reliability_chart(results: StudyResults, site: str, methods: Sequence[Method]) -> Chart | None:
+def reliability_chart(results: StudyResults, site: str, methods: Sequence[Variant]) -> Chart | None:
     """Return observed by predicted shares of positive images, over all folds and seeds.
 
     Of more than two classes, of images whose decision is right.
@@ -216,7 +216,7 @@ def _pictures(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Pictu
             yield drawn(figure, f"{site}{group}", f"{kind.title} at {site}: {chart.text}")
 
 
-def _groups(results: StudyResults) -> Iterator[tuple[str, str, list[Method]]]:
+def _groups(results: StudyResults) -> Iterator[tuple[str, str, list[Variant]]]:
     """Yield what is drawn together: short name, caption and methods.
 
     A study's federated methods are apart from the others; the reference is among both.
@@ -234,7 +234,7 @@ def _groups(results: StudyResults) -> Iterator[tuple[str, str, list[Method]]]:
             yield short, group, reference + [m for m in kept if m.name != results.reference]
 
 
-def _styles(results: StudyResults, methods: Sequence[Method]) -> dict[str, LineStyle]:
+def _styles(results: StudyResults, methods: Sequence[Variant]) -> dict[str, LineStyle]:
     """Return how each method is drawn; a study's reference, which stands first, stands out."""
     if results.comparison:
         return {method.name: MODE_STYLES[method.mode] for method in methods}
@@ -254,9 +254,9 @@ def _styles(results: StudyResults, methods: Sequence[Method]) -> dict[str, LineS
 def _averaged(
     results: StudyResults,
     site: str,
-    methods: Sequence[Method],
+    methods: Sequence[Variant],
     curve: Callable[[Labels, Scores], Curve],
-    label: Callable[[Method, list[PredictionsTable]], str],
+    label: Callable[[Variant, list[PredictionsTable]], str],
 ) -> tuple[tuple[str, Curve, str], ...]:
     """Return each method's mean curve over its cells, with its label."""
     lines = []

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.methods.registry import Method
+from common.methods.method import Variant
 from common.runs.tables import PredictionsTable
 from common.tasks.figures import NAMES, Figure, mean_of_sites
 from simulations.report.calibration import operating_point, outcomes, reliability
@@ -53,7 +53,7 @@ class StudyResults:
     ----------
     title : str
         Heading of the report.
-    methods : tuple of Method
+    methods : tuple of Variant
         Rows, in order.
     folds, seeds : tuple of int
         That were to be run.
@@ -73,7 +73,7 @@ class StudyResults:
     """
 
     title: str
-    methods: tuple[Method, ...]
+    methods: tuple[Variant, ...]
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     reference: str
@@ -149,7 +149,7 @@ class StudyResults:
         return paired_difference(self.values(method, place, metric), reference)
 
     @property
-    def others(self) -> tuple[Method, ...]:
+    def others(self) -> tuple[Variant, ...]:
         """The methods that are held against the reference; none where there is no reference."""
         names = [method.name for method in self.methods]
         if self.reference not in names:

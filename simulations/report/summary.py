@@ -6,6 +6,7 @@ from typing import Any
 
 from common.config.schema import Config
 from common.formatting import numbers
+from common.methods.registry import methods_of
 from simulations.report import provenance
 from simulations.report.page import Card
 from simulations.report.records import RunRecord
@@ -140,23 +141,7 @@ _EXCHANGED = {
 
 
 def _objective(config: Config) -> str:
-    weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
-    kind = {"site": "", "average": " with averaged prototypes", "none": " within a site"}
-    met, heat = kind[config.prototypes], f"τ\u00a0=\u00a0{config.temperature:g}"
-    parts = (
-        (config.alpha, f"{weight}contrastive term{met} ({heat})"),
-        (config.auxiliary, "the sites' own branches and what they hand on (MS-Net)"),
-        (
-            config.proximal,
-            f"{config.proximal / 2:g} × squared distance from the received weights (FedProx)",
-        ),
-        (config.model_contrast, f"{config.model_contrast:g} × model-contrastive term (MOON)"),
-        (
-            config.prototype_pull,
-            f"{config.prototype_pull:g} × squared distance from prototypes (FedProto)",
-        ),
-    )
-    return " + ".join(["cross entropy", *(told for there, told in parts if there)])
+    return " + ".join(["cross entropy", *methods_of(config).describe(config)])
 
 
 def _round(config: Config) -> str:
@@ -165,10 +150,8 @@ def _round(config: Config) -> str:
 
 
 def _normalisation(config: Config) -> str:
-    told = "of each site's own (DSBN)" if config.normalisation == "dsbn" else "shared by all sites"
-    if config.adapters != "none":
-        told += f", {config.adapters} adapters of each site's own"
-    return told + (", a branch of each site's own" if config.auxiliary else "")
+    kind = "of each site's own (DSBN)" if config.normalisation == "dsbn" else "shared by all sites"
+    return ", ".join([kind, *methods_of(config).private_parts(config)])
 
 
 def _weights(records: Sequence[RunRecord]) -> str:

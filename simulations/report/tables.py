@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table, plain_table
-from common.methods.registry import Method
+from common.methods.method import Variant
 from simulations.report.calibration import BINS
 from simulations.report.results import SPECIFICITY, Order, StudyResults
 from simulations.report.significance import Test, auc_intervals, hold_against_reference
@@ -32,7 +32,7 @@ def metrics_table(results: StudyResults) -> Table:
     """Return the figures by site and mode."""
     counts: set[int] = set()
 
-    def cells(place: str, method: Method) -> Iterable[str]:
+    def cells(place: str, method: Variant) -> Iterable[str]:
         found = [results.summary(method.name, place, figure.name) for figure in results.figures]
         counts.update(summary.n for summary in found)
         return str(max(summary.n for summary in found)), *map(summary_cell, found)
@@ -70,7 +70,7 @@ def differences_table(results: StudyResults) -> Table | None:
         return None
     found: list[Difference] = []
 
-    def cells(place: str, method: Method) -> Iterable[str]:
+    def cells(place: str, method: Variant) -> Iterable[str]:
         own = [results.difference(method.name, place, one.name) for one in results.figures]
         found.extend(own)
         return str(max(difference.n for difference in own)), *map(_difference_cell, own)
@@ -247,8 +247,8 @@ def rows_by_method(
 
 def _by_place(
     results: StudyResults,
-    methods: Sequence[Method],
-    cells: Callable[[str, Method], Iterable[str]],
+    methods: Sequence[Variant],
+    cells: Callable[[str, Variant], Iterable[str]],
 ) -> tuple[Group, ...]:
     return tuple(
         Group(place, tuple(Row(m.label, tuple(cells(place, m)), m.mode) for m in methods))

@@ -20,7 +20,7 @@ from common.data.folder import CLASS
 from common.errors import CheckpointError, XsiteError
 from common.exchange.fingerprint import code_fingerprint
 from common.files import read_json, write_json
-from common.methods.registry import Method
+from common.methods.method import Variant
 from common.runs.result import read_result
 
 RECORD = "cell.json"
@@ -36,7 +36,7 @@ class Cell:
 
     Attributes
     ----------
-    method : Method
+    method : Variant
         What is trained.
     fold, seed : int
         On which fold, with which seed.
@@ -44,7 +44,7 @@ class Cell:
         The site that training does not see, '' if it sees all.
     """
 
-    method: Method
+    method: Variant
     fold: int
     seed: int
     without: str = ""

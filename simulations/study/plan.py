@@ -31,7 +31,8 @@ from common.config.sites import SITE_NAME, format_sites, parse_sites
 from common.config.toml_model import read_toml
 from common.errors import ConfigError
 from common.files import write_atomic
-from common.methods.registry import METHODS, Method, Mode, find_method
+from common.methods.method import Mode, Variant
+from common.methods.registry import METHODS, find_method
 from simulations.report.results import Order
 from simulations.study.cells import Cell
 
@@ -77,7 +78,7 @@ class StudyPlan:
     ----------
     title : str
         Heading of the report.
-    methods : tuple of Method
+    methods : tuple of Variant
         Rows of its tables, in this order.
     folds, seeds : tuple of int
         Every method is trained on each fold with each seed.
@@ -85,7 +86,7 @@ class StudyPlan:
         The method that the others are held against.
     orders : tuple of Order
         What is expected.
-    unseen : tuple of Method
+    unseen : tuple of Variant
         Methods that are also trained without each site in turn, to meet that site afterwards.
     config : Config
         What all runs share; its fold and seed are 0.
@@ -97,12 +98,12 @@ class StudyPlan:
     """
 
     title: str
-    methods: tuple[Method, ...]
+    methods: tuple[Variant, ...]
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     reference: str
     orders: tuple[Order, ...]
-    unseen: tuple[Method, ...]
+    unseen: tuple[Variant, ...]
     config: Config
     backend: str = "ray"
     comparison: bool = False
@@ -189,7 +190,7 @@ def make_plan(
     for one in file.method:
         for key in ADVICE.keys() & one.settings.keys():
             raise ConfigError(f"[[method]] '{one.name}' of {source} sets {key}: {ADVICE[key]}.")
-    own = {one.name: Method(one.name, one.label, one.mode, one.settings) for one in file.method}
+    own = {one.name: Variant(one.name, one.label, one.mode, one.settings) for one in file.method}
     if taken := sorted(own.keys() & METHODS.keys()):
         raise ConfigError(f"[[method]] of {source}: '{taken[0]}' is the name of a method of xsite.")
     known = METHODS | own
@@ -239,7 +240,7 @@ def read_file(path: Path) -> StudyFile:
     return file
 
 
-def _order(text: str, known: Mapping[str, Method], chosen: Sequence[str]) -> Order | None:
+def _order(text: str, known: Mapping[str, Variant], chosen: Sequence[str]) -> Order | None:
     """Read ``a < b`` or ``a = b``; None if the study leaves one of the two methods out."""
     sign = next((sign for sign in "<=" if sign in text), "")
     lower, _, upper = (part.strip() for part in text.partition(sign or " "))

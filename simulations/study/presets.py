@@ -14,7 +14,7 @@ from common.console.tables import say
 from common.errors import ConfigError, RunError
 from common.formatting.numbers import listed
 from common.formatting.tables import print_table
-from common.methods.registry import Method, Mode
+from common.methods.method import Mode, Variant
 from common.runs.result import differing_keys
 from simulations.report.results import StudyResults
 from simulations.report.tables import metrics_table
@@ -71,7 +71,7 @@ def comparison(
     settings = {key: values[key] for key in keys_of(Role.METHOD)}
     plan = StudyPlan(
         title=f"{named[:1].upper()}{named[1:]} training at {where}",
-        methods=tuple(Method(mode, label, mode, settings) for mode, label in chosen.items()),
+        methods=tuple(Variant(mode, label, mode, settings) for mode, label in chosen.items()),
         folds=tuple(dict.fromkeys(folds)),
         seeds=tuple(dict.fromkeys(seeds)),
         reference=REFERENCE if REFERENCE in modes else "",

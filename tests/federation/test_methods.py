@@ -66,7 +66,7 @@ def test_a_method_acts_and_keeps_its_private_tensors(
     wire = Wire(federate(config, tamper=collector).wire())
     assert read_result(run_of(config))["status"] == "completed"
     # What a site sent last it may keep too.
-    collector.tensors = {n: t for n, t in collector.tensors.items() if not n.endswith(":last")}
+    collector.tensors = {n: t for n, t in collector.tensors.items() if not n.endswith("/last")}
     wanted = collector.pieces()
     assert len(wanted) > (1000 if "shared" in settings.values() else 5000)
     assert wire.found(wanted) == []

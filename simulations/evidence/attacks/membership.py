@@ -18,6 +18,7 @@ from common.config.schema import Config
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite
 from common.learning.loop import make_optimizer, train
+from common.learning.objective import contrastive_term
 from common.learning.schedule import make_plan
 from common.models.network import Network, build_network
 from common.models.sharing import pack, unpack
@@ -154,7 +155,8 @@ def train_shadows(
         network = build_network(config, [site.name])
         steps = make_plan(config, [len(target.split.train)]).total_steps
         optimizer = make_optimizer(network, config)
-        train(network, optimizer, [site], config, target.device, range(steps), steps)
+        terms = [contrastive_term(config, steps)]
+        train(network, optimizer, [site], config, target.device, range(steps), steps, terms)
         estimate_statistics(network, site, config, target.device)
         told["own"].append(confidence(network, target, config))
         bare = build_network(config, [site.name])

@@ -37,6 +37,7 @@ from common.formatting.tables import plain_table, print_table
 from common.learning.evaluation import estimate_statistics, evaluate_site, predict
 from common.learning.local_site import LocalSite
 from common.learning.loop import make_optimizer, train
+from common.learning.objective import contrastive_term
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.environment import describe_environment
@@ -138,7 +139,9 @@ def run_alone(config: Config, site: str, rounds: int) -> Alone:
             predict(network, images, split.train, config, device)
             further.append(time.monotonic() - began)
             these = range(number * steps, (number + 1) * steps)
-            summary = train(network, optimizer, [images], config, device, these, rounds * steps)
+            total = rounds * steps
+            terms = [contrastive_term(config, total)]
+            summary = train(network, optimizer, [images], config, device, these, total, terms)
             training.append(summary.seconds)
     return Alone(training, further)
 

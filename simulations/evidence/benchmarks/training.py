@@ -34,7 +34,7 @@ from common.data.folds import Split
 from common.device import Device, choose_device, limited_threads
 from common.learning.local_site import TrainingSite, training_site
 from common.learning.loop import make_optimizer, train
-from common.learning.objective import objective
+from common.learning.objective import Batch, contrastive_term, objective
 from common.models.network import Network, Output, build_network
 from common.runs.environment import describe_environment
 from simulations.evidence.benchmarks.two_sites import CLASSES, SITES, write_site
@@ -114,7 +114,8 @@ def plain_loop(
                 torch.cat([output.embedding for output in outputs]),
                 torch.cat([output.projection for output in outputs]),
             )
-            loss = objective(joint, {CLASS: torch.cat(labels)}, config, config.alpha).total
+            given = Batch(torch.empty(0), {CLASS: torch.cat(labels)}, (), joint)
+            loss = objective(given, config, [contrastive_term(config, 1)], 0).total
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
@@ -132,7 +133,9 @@ def own_loop(sites: list[TrainingSite], config: Config, device: Device) -> Conte
 
     def take(steps: int) -> None:
         nonlocal done
-        train(network, optimizer, sites, config, device, range(done, done + steps), 10**6)
+        these, total = range(done, done + steps), 10**6
+        terms = [contrastive_term(config, total)]
+        train(network, optimizer, sites, config, device, these, total, terms)
         done += steps
 
     return Contender(f"xsite, {str(device.dtype).removeprefix('torch.')}", take)

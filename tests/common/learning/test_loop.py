@@ -1,10 +1,12 @@
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.optim import Optimizer
 
 import common.learning.loop as training
 from common.config.schema import Config
@@ -15,21 +17,38 @@ from common.data.folds import Split
 from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
-from common.learning.local_site import training_site
+from common.learning.local_site import TrainingSite, training_site
 from common.learning.loop import (
     StepReport,
     TrainSummary,
     contrastive_weight,
     learning_rate,
     make_optimizer,
-    train,
 )
-from common.learning.objective import objective
+from common.learning.objective import Batch, contrastive_term, objective
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
 from common.randomness import torch_generator
 from tests.common.small_training import CPU, CPU64, changed, config, network, same, site, state
+
+
+def train(
+    network: Network,
+    optimizer: Optimizer,
+    sites: Sequence[TrainingSite],
+    settings: Config,
+    device: Device,
+    steps: range,
+    total_steps: int,
+    constants: RemotePrototypes | None = None,
+    **others: Any,
+) -> TrainSummary:
+    """Train with the contrastive term."""
+    terms = [contrastive_term(settings, total_steps, constants)]
+    return training.train(
+        network, optimizer, sites, settings, device, steps, total_steps, terms, **others
+    )
 
 
 def trained(
@@ -77,13 +96,11 @@ def test_a_step_is_what_its_parts_say() -> None:
         generator = torch_generator(values.seed, place.name, 3, "augment")
         images.append(augment(place.images[chosen], 16, (0.5, 1.5), True, generator).double())
         labels.append(place.labels[chosen])
-    loss = objective(
-        own(torch.cat(images), [("a", 8), ("b", 8)]),
-        {CLASS: torch.cat(labels)},
-        values,
-        1.0,
-        remote,
+    slices = [("a", 8), ("b", 8)]
+    batch = Batch(
+        torch.cat(images), {CLASS: torch.cat(labels)}, slices, own(torch.cat(images), slices)
     )
+    loss = objective(batch, values, [contrastive_term(values, 8, remote)], 3)
     gradients = torch.autograd.grad(loss.total, list(own.parameters()))
     norm = torch.cat([g.flatten() for g in gradients]).norm()
     assert norm > 0.05, "nothing to clip"

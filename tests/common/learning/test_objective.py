@@ -11,7 +11,7 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
 from common.data.folder import CLASS
-from common.learning.objective import contrastive, objective
+from common.learning.objective import Batch, contrastive, contrastive_term, objective
 from common.learning.prototypes import RemotePrototypes, make_prototypes, remote_prototypes
 from common.models.network import Output
 from tests.common.small_training import config, normal
@@ -279,7 +279,9 @@ def test_the_objective_is_cross_entropy_and_the_weighted_term() -> None:
     output = Output(logits, x, x)
     others = constants(3, 2, 1)
     values = config(temperature=0.2, denominator="eq4")
-    loss = objective(output, {CLASS: labels}, values, 0.5, others)
+    given = Batch(torch.empty(0), {CLASS: labels}, (), output)
+    values = values.changed(alpha=0.5)
+    loss = objective(given, values, [contrastive_term(values, 10, others)], 3)
     term = contrastive(x, labels, 0.2, "eq4", others)
     entropy = -logits.log_softmax(1)[torch.arange(8), labels].mean()
     torch.testing.assert_close(loss.total, entropy + 0.5 * term, rtol=1e-13, atol=0)
@@ -291,6 +293,8 @@ def test_the_objective_is_cross_entropy_and_the_weighted_term() -> None:
 def test_without_weight_the_projections_are_left_alone() -> None:
     x, labels = batch(8, 2, 1)
     logits = torch.from_numpy(normal(8, 2, seed=9)).requires_grad_()
-    loss = objective(Output(logits, x, x), {CLASS: labels}, config(), 0.0)
+    given = Batch(torch.empty(0), {CLASS: labels}, (), Output(logits, x, x))
+    values = config(alpha=0.0)
+    loss = objective(given, values, [contrastive_term(values, 10)], 3)
     loss.total.backward()
     assert loss.contrastive.item() == 0 and x.grad is None and logits.grad is not None

@@ -1,19 +1,40 @@
 """FedProx and MOON: what they add to a step, and on which tensors."""
 
 import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
 
 from common.data.folder import CLASS
-from common.methods.fedprox import proximal
-from common.methods.moon import model_contrast
-from common.methods.term import Batch
+from common.learning.objective import Batch, Term
+from common.methods.fedprox import FedProx
+from common.methods.method import Local
+from common.methods.moon import Moon
 from common.models.network import Network, Output
 from common.models.sharing import pack, private_names, shared_names
 from tests.common import small_training
 
 SEGMENTS = [("a", 4)]
+
+
+def weighted(terms: Sequence[Term]) -> Callable[[Batch], Tensor]:
+    """Return what a method's one term adds to the loss."""
+    (term,) = terms
+    return lambda batch: term.weight(0) * term.value(batch)
+
+
+def local_of(network: Network, **settings: float) -> Local:
+    return Local(small_training.config(**settings), network, small_training.CPU, 8)
+
+
+def moon(network: Network, last: NDArray[Any], weight: float) -> Callable[[Batch], Tensor]:
+    local = local_of(network, model_contrast=weight, model_contrast_temperature=0.5)
+    return weighted(Moon().terms(replace(local, memory={"last": last})))
 
 
 def batch_of(network: Network) -> Batch:
@@ -24,7 +45,7 @@ def batch_of(network: Network) -> Batch:
 def test_fedprox_pulls_shared_parameters_back_and_no_private_one() -> None:
     network = small_training.network("a")
     empty = Batch(torch.empty(0), {}, (), Output(*[torch.empty(0)] * 3))
-    term = proximal(network, 0.5)
+    term = weighted(FedProx().terms(local_of(network, proximal=0.5)))
     assert term(empty).item() == 0
     received = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with torch.no_grad():
@@ -52,7 +73,7 @@ def test_moon_prefers_the_received_model_to_the_last() -> None:
         for name, parameter in last.named_parameters():
             if name in shared_names(last):
                 parameter.mul_(-0.5).add_(0.1)
-    term = model_contrast(received, pack(last), weight=2.0, temperature=0.5)
+    term = moon(received, pack(last), 2.0)
     present = copy.deepcopy(received)
     with torch.no_grad():
         next(present.parameters()).add_(0.05)
@@ -77,7 +98,7 @@ def test_moon_prefers_the_received_model_to_the_last() -> None:
 
 def test_moon_leaves_running_statistics_alone() -> None:
     network = small_training.network("a").train()
-    term = model_contrast(network, pack(network), weight=1.0, temperature=0.5)
+    term = moon(network, pack(network), 1.0)
     batch = batch_of(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = term(batch).item()

@@ -1,0 +1,65 @@
+"""xsite's own: supervised contrast of projections, across sites by their prototypes.
+
+Z. Wang, Q. Liu and Q. Dou, *Contrastive cross-site learning with redesigned net for COVID-19 CT
+classification*, IEEE J-BHI 2020 (arXiv 2009.07652), which pools the images. Federated, the other
+sites' prototypes stand in for their images (:mod:`common.learning.objective`). The last three rows
+are what is left of it when one part is taken away.
+"""
+
+from collections.abc import Sequence
+
+from common.config.schema import Config
+from common.learning.objective import Term, contrastive_term
+from common.methods.method import PLAIN, Local, Method, Variant
+
+
+class Contrastive(Method):
+    """Add α · the contrastive term."""
+
+    name = "contrastive"
+    key = "alpha"
+
+    def meets_prototypes(self, config: Config) -> bool:
+        """Say whether prototypes are among its pairs."""
+        return config.prototypes != "none"
+
+    def terms(self, local: Local) -> Sequence[Term]:
+        """Return the term."""
+        return [contrastive_term(local.config, local.total_steps, local.constants)]
+
+    def describe(self, config: Config) -> Sequence[str]:
+        """Say what it adds."""
+        weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
+        kind = {"site": "", "average": " with averaged prototypes", "none": " within a site"}
+        met, heat = kind[config.prototypes], f"τ\u00a0=\u00a0{config.temperature:g}"
+        return [f"{weight}contrastive term{met} ({heat})"]
+
+
+class XSite(Method):
+    """The contrastive term over private normalisation: what the defaults are."""
+
+    name = "xsite"
+    variants = (
+        Variant("sepnorm", "SepNorm", "pooled", PLAIN),
+        Variant("sepnorm-contrastive", "SepNorm + contrastive", "pooled", {}),
+        Variant("xsite", "xsite", "federated", {}),
+        Variant(
+            "xsite-once",
+            "xsite, prototypes counted once",
+            "federated",
+            {"prototype-multiplicity": False},
+        ),
+        Variant(
+            "xsite-averaged",
+            "xsite, prototypes averaged over sites",
+            "federated",
+            {"prototypes": "average"},
+        ),
+        Variant(
+            "xsite-local", "xsite, contrastive within a site", "federated", {"prototypes": "none"}
+        ),
+    )
+
+    def active(self, config: Config) -> bool:
+        """Say no: its parts are other methods, Contrastive and FedBN."""
+        return False

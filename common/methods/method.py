@@ -1,0 +1,215 @@
+"""What a method is: how sites learn together, said in a few hooks of one object.
+
+A method is one file: a class that overrides the hooks it needs, and a line in
+:mod:`common.methods.registry`. Rounds, loop, server, store and reports ask these hooks and never
+a method's name. In the order in which a run asks them::
+
+    broadcast      at the server: what goes down beside the weights
+    terms          at a site, before it trains: what is added to the loss
+    after_round    at a site, after it trained: what else leaves, and what it remembers
+    combine        at the server: the next weights, from the sites' average
+    personal       at a site: the network whose figures are reported
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from numpy.typing import NDArray
+
+from common.config.schema import Config, Scalar, keys_of
+from common.config.sections import Role
+from common.device import Device
+from common.learning.local_site import TrainingSite
+from common.learning.objective import Term
+from common.learning.prototypes import RemotePrototypes
+from common.models.network import Network
+
+Mode = Literal["pooled", "federated", "single"]
+Arrays = Mapping[str, NDArray[Any]]
+"""Arrays by name: what a method sends, or remembers."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the comparison: a method, as values of configuration keys and a training mode.
+
+    Attributes
+    ----------
+    name : str
+        How it is asked for.
+    label : str
+        How a table calls it.
+    mode : {'pooled', 'federated', 'single'}
+        How it is trained.
+    settings : mapping of str to Scalar
+        Values of configuration keys, in kebab-case, that make a run this method's.
+    """
+
+    name: str
+    label: str
+    mode: Mode
+    settings: Mapping[str, Scalar]
+
+    @property
+    def values(self) -> dict[str, Scalar]:
+        """Its settings, and the defaults of the keys that make a run another method's.
+
+        α is left to the configuration where a method does not unset it.
+        """
+        defaults = Config().to_run_config()
+        return {key: defaults[key] for key in keys_of(Role.METHOD)} | dict(self.settings)
+
+
+PLAIN: dict[str, Scalar] = {"alpha": 0.0}
+"""Cross entropy alone, every site with its own normalisation."""
+SHARED: dict[str, Scalar] = PLAIN | {"normalisation": "shared"}
+"""Cross entropy alone, one normalisation for all."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """What a method may look at where a network is trained.
+
+    Attributes
+    ----------
+    config : Config
+        The run's.
+    network : Network
+        On the device. In :meth:`Method.terms` it holds what was received, in
+        :meth:`Method.after_round` what training made of it.
+    device : Device
+        Where to compute.
+    total_steps : int
+        Steps of the whole run.
+    steps : range
+        Those of the round.
+    sites : sequence of TrainingSite
+        One at a hospital, all in pooled training.
+    constants : RemotePrototypes or None
+        The other sites' prototypes, where the method meets them.
+    received, trained : ndarray, shape (layout.size,), or None
+        The shared tensors as the server sent them, and as it will have them from this site.
+    parts : mapping of str to ndarray
+        What the server sent beside the weights (:meth:`Method.broadcast`).
+    memory : mapping of str to ndarray
+        What the method remembered here at the end of the last round; empty at the first.
+    """
+
+    config: Config
+    network: Network
+    device: Device
+    total_steps: int
+    steps: range = range(0)
+    sites: Sequence[TrainingSite] = ()
+    constants: RemotePrototypes | None = None
+    received: NDArray[Any] | None = None
+    trained: NDArray[Any] | None = None
+    parts: Arrays = field(default_factory=dict)
+    memory: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method makes of a round at a site.
+
+    Attributes
+    ----------
+    parts : mapping of str to ndarray
+        What leaves beside the weights.
+    memory : mapping of str to ndarray
+        What stays, for the next round.
+    """
+
+    parts: Arrays = field(default_factory=dict)
+    memory: Arrays = field(default_factory=dict)
+
+
+class Method:
+    """The hooks, each of which does nothing: FedAvg.
+
+    Attributes
+    ----------
+    name : str
+        Of the method, within what it sends and remembers.
+    key : str
+        Field of the configuration that switches it on.
+    federated : bool
+        Whether it needs an exchange, and so is refused in pooled and single-site training.
+    variants : tuple of Variant
+        Its rows of the comparison.
+    """
+
+    name: ClassVar[str]
+    key: ClassVar[str]
+    federated: ClassVar[bool] = False
+    variants: ClassVar[tuple[Variant, ...]] = ()
+
+    def active(self, config: Config) -> bool:
+        """Say whether a configuration asks for the method."""
+        return bool(getattr(config, self.key))
+
+    def meets_prototypes(self, config: Config) -> bool:
+        """Say whether its terms meet the other sites' prototypes, which travel only then."""
+        return False
+
+    def terms(self, local: Local) -> Sequence[Term]:
+        """Return what it adds to the loss of the coming steps."""
+        return ()
+
+    def after_round(self, local: Local) -> Outcome:
+        """Return what else leaves after a site's steps, and what the site remembers."""
+        return Outcome()
+
+    def describe(self, config: Config) -> Sequence[str]:
+        """Say for a report's line on the objective what it adds there."""
+        return ()
+
+    def private_parts(self, config: Config) -> Sequence[str]:
+        """Say for a report what every site has of its own because of it."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods that a configuration asks for, as one: each hook asks all of them in order."""
+
+    members: tuple[Method, ...]
+
+    def meets_prototypes(self, config: Config) -> bool:
+        """Say whether any of them meets the other sites' prototypes."""
+        return any(one.meets_prototypes(config) for one in self.members)
+
+    def terms(self, local: Local) -> list[Term]:
+        """Return what all of them add to the loss, in their order."""
+        return [term for one in self.members for term in one.terms(_of(one, local))]
+
+    def after_round(self, local: Local) -> Outcome:
+        """Return what else leaves and what stays, each by ``<method>/<name>``."""
+        outcomes = {one.name: one.after_round(_of(one, local)) for one in self.members}
+        return Outcome(
+            _joined({name: outcome.parts for name, outcome in outcomes.items()}),
+            _joined({name: outcome.memory for name, outcome in outcomes.items()}),
+        )
+
+    def describe(self, config: Config) -> list[str]:
+        """Say what all of them add to the objective."""
+        return [text for one in self.members for text in one.describe(config)]
+
+    def private_parts(self, config: Config) -> list[str]:
+        """Say what every site has of its own because of them."""
+        return [text for one in self.members for text in one.private_parts(config)]
+
+
+def _of(method: Method, local: Local) -> Local:
+    """Return what a method may look at: of parts and memory its own alone."""
+    below = f"{method.name}/"
+    return replace(local, parts=_below(below, local.parts), memory=_below(below, local.memory))
+
+
+def _below(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def _joined(arrays: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:
+    return {f"{name}/{key}": a for name, own in arrays.items() for key, a in own.items()}
