@@ -1,5 +1,7 @@
 """The errors of xsite: one sentence each, for the person who can act on it."""
 
+from importlib.util import find_spec
+
 LONGEST, END = 5000, 1000
 """Characters of a sentence, and how many of them are kept of its end, where the advice stands."""
 
@@ -77,3 +79,34 @@ class ApprovalError(PolicyError):
 
 class LedgerError(XsiteError):
     """A site's ledger was changed, is incomplete, or cannot be written."""
+
+
+EXTRAS = {
+    "jinja2": "research",
+    "markupsafe": "research",
+    "matplotlib": "research",
+    "opacus": "privacy",
+    "ray": "research",
+    "torchcam": "research",
+}
+"""Which of xsite's extras brings a package that neither a site nor a server imports."""
+
+
+def missing_extra(package: str) -> str:
+    """Return the sentence that says how to get a package; '' where no extra brings it."""
+    extra = EXTRAS.get(package.partition(".")[0])
+    if extra is None:
+        return ""
+    return f"This needs {package}, which is not installed: pip install 'xsite[{extra}]'"
+
+
+def require(package: str) -> None:
+    """Refuse to go on where a package of one of xsite's extras is not installed.
+
+    Raises
+    ------
+    ConfigError
+        With the command that installs it.
+    """
+    if find_spec(package) is None:
+        raise ConfigError(missing_extra(package))

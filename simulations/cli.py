@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from common.errors import XsiteError, one_line
+from common.errors import XsiteError, missing_extra, one_line
 from simulations.commands import ResumeHint
 
 INTERRUPTED = 130
@@ -71,6 +71,10 @@ class GuardedGroup(TyperGroup):
             _complain_of_a_file(error, trail)
             raise typer.Exit(XsiteError.exit_code) from error
         except Exception as error:
+            lacking = isinstance(error, ModuleNotFoundError) and missing_extra(error.name or "")
+            if lacking:
+                _complain(lacking)
+                raise typer.Exit(XsiteError.exit_code) from error
             _complain_of_unexpected(error, trail)
             raise typer.Exit(UNEXPECTED) from error
 

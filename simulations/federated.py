@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
-from common.errors import ConfigError, RunError, XsiteError
+from common.errors import ConfigError, RunError, XsiteError, require
 from common.files import alone_in
 from common.formatting.numbers import listed
 from common.runs.folder import RunFolder, refuse_taken
@@ -119,6 +119,7 @@ def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
 
 def _simulate(spec: RunSpec, held: ExitStack) -> RunOutcome:
     """Run the app to its end, follow it, and take everything down."""
+    require("ray")
     environment = child_environment(spec.folder, spec.config, spec.placement)
     with _superlink(spec.folder, environment) as (link, tree):
         # The SuperLink takes seconds to start, in which the bundle is made.

@@ -5,8 +5,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 from common.config.schema import Config
+from common.exchange.fingerprint import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
@@ -15,6 +17,21 @@ MAY_IMPORT = {
     "server": {"common", "server"},
     "simulations": {"common", "clients", "server", "simulations"},
 }
+FLOORS_OF_COMMON = (
+    {"errors"},
+    {"files", "randomness", "signals"},
+    {"formatting"},
+    {"config"},
+    {"device", "tensor_files"},
+    {"data"},
+    {"models"},
+    {"tasks"},
+    {"learning", "methods"},
+    {"exchange"},
+    {"runs"},
+    {"console"},
+)
+"""From the ground up; what stands on a floor imports from it and from those below."""
 NEVER_IN_COMMON = {"flwr", "ray", "socket", "http", "urllib", "requests", "httpx"}
 
 
@@ -28,6 +45,20 @@ def imported_packages(file: Path) -> set[str]:
             assert node.level == 0, f"{file} imports relatively"
             found.add((node.module or "").partition(".")[0])
     return found
+
+
+def imported_rooms(file: Path, package: str) -> set[str]:
+    """Return the folders and files at the top of a package that a file of it imports from."""
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        rooms |= {name.split(".")[1] for name in names if name.startswith(f"{package}.")}
+    return rooms
 
 
 def sources(package: str) -> list[Path]:
@@ -51,6 +82,36 @@ def test_an_import_the_wrong_way_would_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "wrong.py"
     file.write_text("def f():\n    from server.app import app\n    import flwr.app\n")
     assert imported_packages(file) == {"server", "flwr"}
+
+
+def test_the_floors_of_common_hold() -> None:
+    floors = {room: floor for floor, rooms in enumerate(FLOORS_OF_COMMON) for room in rooms}
+    for file in sources("common"):
+        if file != ROOT / "common" / "__init__.py":
+            own = file.relative_to(ROOT / "common").with_suffix("").parts[0]
+            above = {room for room in imported_rooms(file, "common") if floors[room] > floors[own]}
+            assert not above, f"{file.relative_to(ROOT)} imports from above: {above}"
+
+
+def test_an_import_from_a_floor_above_would_be_seen(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text("def f():\n    from common.runs.folder import x\n    from common import data\n")
+    assert imported_rooms(file, "common") == {"runs", "data"}
+
+
+def test_evidence_is_neither_installed_nor_shipped_nor_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = find_packages(str(ROOT), **project["tool"]["setuptools"]["packages"]["find"])
+    assert "simulations.runtime" in found and "simulations.synthetic" in found
+    assert not [name for name in found if "evidence" in name]
+    shipped = {
+        place.split("**")[0].strip("/") for place in project["tool"]["flwr"]["app"]["fab-include"]
+    }
+    assert shipped == set(SHIPPED)
+    for package in MAY_IMPORT:
+        for file in sources(package):
+            if "evidence" not in file.parts:
+                assert "evidence" not in imported_rooms(file, "simulations"), file
 
 
 def test_flower_has_every_key_with_the_schema_s_default() -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from clients.egress.audit import Audit, audit
@@ -11,10 +12,9 @@ from clients.egress.ledger import entries, verify
 from clients.egress.ledger_entry import Entry, Head, Part
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
-from common.formatting.page import fill
+from common.formatting.page import folded, page, section, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
 
-HERE = Path(__file__).parent
 MEANINGS: Mapping[str, str] = {
     SHARED: "Shared weights of the network",
     PROTOTYPES: "Class prototypes, with the number of images behind each",
@@ -239,19 +239,41 @@ def messages_table(account: Account) -> Table:
 
 def render(account: Account) -> str:
     """Return the ledger as one HTML page."""
-    return fill(
-        HERE / "ledger_page.html",
-        f"What left {numbers.listed(list(dict.fromkeys(e.site for e in account.entries)))}",
-        facts=facts(account),
-        left=account.left,
-        runs=runs_table(account),
-        contents=contents_table(account),
-        parts=parts_table(account),
-        budget=in_words(spent(account.entries)),
-        noise=budget_table(account),
-        held_back=held_back_table(account),
-        audited=audit_table(account),
-        messages=messages_table(account),
+    noise, held_back = budget_table(account), held_back_table(account)
+    contents = (runs_table(account), contents_table(account))
+    sections = [
+        section("whole", "As a whole", _facts(account), _alarm(account)),
+        section("left", "What left", *map(table_html, contents), folded(parts_table(account))),
+        section(
+            "budget",
+            "What the noise guarantees",
+            f"<p>{escape(in_words(spent(account.entries)))}.</p>",
+            table_html(noise) if noise else "",
+        ),
+        section("held", "What the policy kept here", table_html(held_back)) if held_back else "",
+        section("never", "What never left", table_html(audit_table(account))),
+        section("every", "Line by line", folded(messages_table(account))),
+    ]
+    sites = numbers.listed(list(dict.fromkeys(entry.site for entry in account.entries)))
+    note = "Read from a ledger whose every line was checked."
+    return page(f"What left {sites}", note, "\n".join(filter(None, sections)))
+
+
+def _facts(account: Account) -> str:
+    lines = (
+        f"<div><dt>{escape(what)}</dt><dd>{escape(answer)}</dd></div>"
+        for what, answer in facts(account)
+    )
+    return "\n".join(["<dl>", *lines, "</dl>"])
+
+
+def _alarm(account: Account) -> str:
+    if not account.left:
+        return ""
+    names = "".join(f"<li>{escape(name)}</li>" for name in account.left)
+    return (
+        '<div class="callout warn"><strong>Private tensors left this site</strong>\n'
+        f'<ul class="plain">{names}</ul></div>'
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
 from clients.egress.ledger_entry import Message
-from common.errors import PolicyError
+from common.errors import PolicyError, require
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED, VECTORS
 
 SENT = "sent"
@@ -103,6 +103,7 @@ def epsilon(multipliers: Mapping[float, int], delta: float) -> float:
     if not multipliers:
         return 0.0
     # It takes seconds to import, and few sites need it.
+    require("opacus")
     from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()

@@ -1,38 +1,90 @@
 """The frame of every page: one HTML file with its style inlined, nothing fetched from anywhere."""
 
 from datetime import datetime
+from html import escape
 from pathlib import Path
-from typing import Any
+from string import Template
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from common.formatting.tables import Row, Table
 
 HERE = Path(__file__).parent
 
 
-def fill(template: Path, title: str, **values: Any) -> str:
+def page(title: str, note: str, sections: str) -> str:
     """Return a page.
 
     Parameters
     ----------
-    template : Path
-        A template that extends ``frame.html``.
     title : str
         The page's heading.
-    **values
-        What the template shows. Text in it is text: no mark-up of a site's or a file's name
-        becomes the page's.
+    note : str
+        A sentence below it.
+    sections : str
+        What the page shows, as HTML.
     """
-    environment = Environment(
-        loader=ChoiceLoader([FileSystemLoader(template.parent), FileSystemLoader(HERE)]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(template.name).render(
-        title=title,
-        style=Markup((HERE / "page.css").read_text()),
+    return Template((HERE / "frame.html").read_text()).substitute(
+        title=escape(title),
+        style=(HERE / "page.css").read_text(),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        **values,
+        note=escape(note),
+        sections=sections,
     )
+
+
+def section(name: str, title: str, *parts: str) -> str:
+    """Return a section of a page: its name in links, its heading, and HTML below it."""
+    heading = f'<h2 id="{name}">{escape(title)}</h2>'
+    return "\n".join([f'<section aria-labelledby="{name}">', heading, *parts, "</section>\n"])
+
+
+def folded(table: Table) -> str:
+    """Return a table that opens when its caption is clicked."""
+    return f"<details><summary>{escape(table.caption)}</summary>{table_html(table)}</details>"
+
+
+def table_html(table: Table) -> str:
+    """Return a table as HTML, with its caption and notes.
+
+    Parameters
+    ----------
+    table : Table
+        All text in it is text: no mark-up of a site's or a file's name becomes the page's.
+    """
+    caption = escape(table.caption)
+    kind = ' class="dense"' if len(table.columns) > 8 else ""
+    kind = ' class="text"' if table.prose else kind
+    spans = "".join(
+        f'<th colspan="{columns}" scope="colgroup">{escape(heading)}</th>'
+        for heading, columns in table.spans
+    )
+    columns = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    lines = [
+        f"<h3>{caption}</h3>",
+        f'<div class="box" tabindex="0" role="region" aria-label="{caption}, scrollable">',
+        f'<table{kind} aria-label="{caption}">',
+        "<thead>",
+        *([f"<tr>{spans}</tr>"] if spans else []),
+        f"<tr>{columns}</tr></thead>",
+    ]
+    for group in table.groups:
+        lines.append("<tbody>")
+        if group.heading:
+            lines.append(
+                f'<tr class="group"><th scope="rowgroup" colspan="{len(table.columns)}">'
+                f"<span>{escape(group.heading)}</span></th></tr>"
+            )
+        lines += [*map(_row, group.rows), "</tbody>"]
+    notes = (f'<p class="note">{escape(note)}</p>' for note in table.notes)
+    return "\n".join([*lines, "</table>", "</div>", *notes])
+
+
+def _row(row: Row) -> str:
+    swatch = f'<i class="swatch {escape(row.mode)}"></i>' if row.mode else ""
+    cells = "".join(map(_cell, row.cells))
+    return f'<tr><th scope="row">{swatch}{escape(row.head)}</th>{cells}</tr>'
+
+
+def _cell(cell: str) -> str:
+    text, _, detail = cell.partition("\n")
+    small = f"<small>{escape(detail)}</small>" if detail else ""
+    return f"<td>{escape(text)}{small}</td>"

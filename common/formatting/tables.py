@@ -1,6 +1,6 @@
 """A table as text in rows and columns, and its writers for a Markdown file and a terminal.
 
-The writer for a page is the macro ``table`` in ``macros.html``.
+The writer for a page is :func:`common.formatting.page.table_html`.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,15 +1,21 @@
 """TensorBoard's event files, written without a thread and without the host's name in them.
 
 TensorBoard's own writer puts the host's name into the file's name; a run's folder is handed on.
+Where TensorBoard is not installed, a run has no such files.
 """
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
-from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+try:
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+except ModuleNotFoundError:
+    INSTALLED = False
+else:
+    INSTALLED = True
 
 
 class EventWriter:

@@ -21,6 +21,7 @@ from common.config.schema import Config
 from common.errors import RunError, XsiteError
 from common.files import read_object, write_atomic, write_json
 from common.runs.environment import describe_environment
+from common.runs.events import INSTALLED as TENSORBOARD
 from common.runs.events import EventWriter
 from common.runs.result import differing_keys, read_result, read_run_config, write_result
 from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
@@ -119,6 +120,8 @@ class RunFolder:
         # config.toml is what makes a folder a run, so it comes last.
         write_atomic(path / "config.toml", folder.config.to_toml().encode())
         folder.log(f"{mode} run '{name}' started")
+        if not TENSORBOARD:
+            folder.log("no curves: pip install 'xsite[research]' brings TensorBoard")
         return folder
 
     @classmethod
@@ -205,7 +208,7 @@ class RunFolder:
                 write_rows(table, [*kept, *rows])
             else:
                 append_rows(table, rows)
-            for row in rows:
+            for row in rows if TENSORBOARD else ():
                 folder = self.path / "tensorboard" / row.site
                 writer = self._events.setdefault(row.site, EventWriter(folder))
                 writer.add(row.round, row.scalars())

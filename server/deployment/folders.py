@@ -8,6 +8,7 @@
                             bin/flwr-clientapp *.service CHECKLIST.md
 """
 
+import re
 import secrets
 import shutil
 import tempfile
@@ -15,9 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.errors import ConfigError, RunError
 from server.deployment.certificates import (
@@ -106,7 +104,11 @@ def _coordinator(
     consortium: Consortium, authority: Pair, server: Pair, pairs: Mapping[str, Pair]
 ) -> dict[str, File]:
     until = datetime.now(UTC) + timedelta(days=consortium.days)
-    shared = {"c": consortium, "until": until.strftime("%d %B %Y")}
+    shared = _keys("c", consortium) | {
+        "until": until.strftime("%d %B %Y"),
+        "sites": ",".join(consortium.site_names),
+        "hosts": " ".join(consortium.hosts),
+    }
     files = {
         "ca.crt": File(authority.public),
         "ca.key": File(authority.private, SECRET),
@@ -120,8 +122,8 @@ def _coordinator(
     for name in ("superlink.sh", "superexec.sh", "register.sh"):
         files[name] = File(_fill(name, shared), SCRIPT)
     for name, what, after in (
-        ("superlink", "Flower's SuperLink", []),
-        ("superexec", "the coordinator's side of runs", ["xsite-superlink.service"]),
+        ("superlink", "Flower's SuperLink", ""),
+        ("superexec", "the coordinator's side of runs", " xsite-superlink.service"),
     ):
         unit = {
             "description": f"xsite: {what} of {consortium.name}",
@@ -139,10 +141,10 @@ def _coordinator(
 def _hospital(
     consortium: Consortium, site: SitePlan, authority: Pair, pair: Pair
 ) -> dict[str, File]:
-    shared = {"c": consortium, "s": site}
+    shared = _keys("c", consortium) | _keys("s", site) | _of_a_site(consortium, site)
     unit = {
         "description": f"xsite: the node of {site.name} in {consortium.name}",
-        "after": [],
+        "after": "",
         "folder": site.folder,
         "script": "supernode.sh",
         "user": site.user,
@@ -183,15 +185,38 @@ def _pair(site: SitePlan) -> Pair:
     return Pair(b"", public)
 
 
-def _fill(template: str, values: Mapping[str, Any]) -> bytes:
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(values).encode()
+def _keys(letter: str, plan: Consortium | SitePlan) -> dict[str, str]:
+    """Return what a plan says, by the names that templates have for it, such as ``c.port``."""
+    return {f"{letter}.{key}": str(value) for key, value in plan.model_dump().items()}
+
+
+def _of_a_site(consortium: Consortium, site: SitePlan) -> dict[str, str]:
+    """Return what in a hospital's files depends on more than a key."""
+    key = "`key` is your site's identity: whoever has it can answer in your name."
+    if site.public_key:
+        key = f"Put your private key there as `key`, readable by `{site.user}` alone."
+    images = "This site has no folder of images: it is a synthetic hospital, for trying things out."
+    if site.data_dir:
+        check = f"`{site.programs}/xsite check-site {site.data_dir} --name {site.name}`"
+        images = (
+            f"{check}\n   says whether your images are fit. "
+            f"`{site.user}` needs to read them, not to write them."
+        )
+    gpus = "" if site.gpus == "none" else site.gpus
+    return {
+        "host": consortium.hosts[0],
+        "key": key,
+        "images": images,
+        "approve_runs": str(site.approve_runs).lower(),
+        "gpus": f'export CUDA_VISIBLE_DEVICES="{gpus}"\n' if site.gpus else "",
+        "data_dir": f'data-dir=\\"{site.data_dir}\\" ' if site.data_dir else "",
+    }
+
+
+def _fill(template: str, values: Mapping[str, object]) -> bytes:
+    """Return a template with its blanks, such as ``{{ c.port }}``, filled; each must be known."""
+    text = (HERE / "templates" / template).read_text()
+    return re.sub(r"\{\{ ([a-z_.]+) \}\}", lambda blank: str(values[blank[1]]), text).encode()
 
 
 def _write(path: Path, file: File) -> None:

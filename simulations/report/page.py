@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.formatting.page import fill
 from common.formatting.tables import Table, markdown
 from simulations.report.pictures import Picture
+from simulations.report.template import fill
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,10 @@ state=${XSITE_STATE:-{{ s.state_dir }}}
 export PATH="$here/bin:${XSITE_PROGRAMS:-{{ s.programs }}}:$PATH"
 export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.1}"
-{% if s.gpus %}
-export CUDA_VISIBLE_DEVICES="{{ "" if s.gpus == "none" else s.gpus }}"
-{% endif %}
-mkdir -p "$state/empty"
+{{ gpus }}mkdir -p "$state/empty"
 # Flower's processes import packages from the folder that they start in before the run's own.
 cd "$state/empty"
-exec flower-supernode --superlink "${XSITE_SUPERLINK:-{{ c.hosts[0] }}:{{ c.port }}}" \
+exec flower-supernode --superlink "${XSITE_SUPERLINK:-{{ host }}:{{ c.port }}}" \
     --root-certificates "$here/ca.crt" --auth-supernode-private-key "$here/key" \
     --host 127.0.0.1 --port {{ s.runtime_port }} \
-    --node-config "site=\"{{ s.name }}\" {% if s.data_dir %}data-dir=\"{{ s.data_dir }}\" {% endif %}state-dir=\"$state\" policy=\"$here/policy.toml\""
+    --node-config "site=\"{{ s.name }}\" {{ data_dir }}state-dir=\"$state\" policy=\"$here/policy.toml\""
