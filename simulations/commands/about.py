@@ -13,7 +13,6 @@ from rich.text import Text
 from common.config.load import describe
 from common.console.options import PlainCommand
 from common.errors import ConfigError
-from common.methods.registry import METHODS
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,6 +45,9 @@ def config(
 @app.command("methods", cls=PlainCommand, short_help="List the compared methods.")
 def methods() -> None:
     """List the methods that xsite is compared with: how each is asked for, and what it sets."""
+    # Methods come with what they add to the loss, and so with PyTorch.
+    from common.methods.registry import METHODS
+
     console = Console()
     for method in METHODS.values():
         console.print(Text.assemble((method.name, "bold"), f"  {method.label} ({method.mode})"))

@@ -24,7 +24,6 @@ from common.console.options import (
     find_run,
 )
 from common.errors import ConfigError
-from common.methods.registry import find_method
 from common.runs.result import read_run_config
 
 SiteList = Annotated[
@@ -157,6 +156,9 @@ def gather_config(asked: CliOptions) -> Config:
 
 
 def _from_method(name: str, mode: str) -> dict[str, Scalar]:
+    # Methods come with what they add to the loss, and so with PyTorch.
+    from common.methods.registry import find_method
+
     method = find_method(name)
     if method.mode != mode:
         raise ConfigError(
