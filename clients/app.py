@@ -1,6 +1,8 @@
 """The ClientApp: decode what the server says, do it, encode the answer."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import flwr.app
@@ -10,19 +12,22 @@ from flwr.clientapp import ClientApp
 
 from clients.client_errors import refuse
 from clients.egress.approval import require_approval
-from clients.egress.gate import ExpectedMessage, enter_refusal, release
-from clients.egress.noise import noised
-from clients.egress.policy import Policy, kept_back, reduced
+from clients.egress.gate import ExpectedMessage
+from clients.egress.pipeline import enter_refusal, let_leave, release
+from clients.egress.policy import Policy
 from clients.final import evaluate_last
 from clients.identity import identify
-from clients.round import train_round
+from clients.round import keep, train_round
 from clients.site import OpenSite, make_site_info, note, open_identity
 from common.device import limited_threads
+from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import JoinRequest, RoundOrder
-from common.exchange.wire import decode_join, decode_order, encode_reply, encode_site_info
+from common.exchange.wire import decode_join, decode_order, encode_site_info
 from common.files import locked
 from common.tasks.task import task_layout
 
+Way = tuple[Policy, Path, Path]
+"""A site's policy, the folder of its files in the run, and its ledger's."""
 Request = TypeVar("Request", JoinRequest, RoundOrder)
 
 app = ClientApp()
@@ -46,30 +51,33 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, decode_order, _follow)
 
 
-def _say_card(site: OpenSite, call: JoinRequest, _: Policy) -> RecordDict:
+def _say_card(site: OpenSite, call: JoinRequest, way: Way) -> RecordDict:
     if call.awaited:
         note(site.own, f"run {call.run}: the server waits for {call.awaited}")
+    policy, _, ledger = way
     content: RecordDict = encode_site_info(make_site_info(site), flwr.app)
+    release(content, expected_message(site), policy, ledger)
     return content
 
 
-def _follow(site: OpenSite, order: RoundOrder, policy: Policy) -> RecordDict:
-    act = train_round if order.purpose == "train" else evaluate_last
-    reply = act(site, order)
-    if kept := kept_back(reply, policy):
-        note(site.own, kept)
-    leaving = noised(reduced(reply, policy), order.shared, policy)
-    content: RecordDict = encode_reply(leaving, flwr.app)
-    return content
+def _follow(site: OpenSite, order: RoundOrder, way: Way) -> RecordDict:
+    expected = expected_message(site, order.round)
+    if order.purpose != "train":
+        return let_leave(evaluate_last(site, order), expected, {}, *way).content
+    trained = train_round(site, order)
+    expected = replace(expected, received=trained.received)
+    leaving = let_leave(trained.reply, expected, trained.memory, *way)
+    keep(site, order, trained, leaving.coded, leaving.own)
+    return leaving.content
 
 
 def _answer(
     message: Message,
     context: Context,
     decode: Callable[[Mapping[str, Any]], Request],
-    act: Callable[[OpenSite, Request, Policy], RecordDict],
+    act: Callable[[OpenSite, Request, Way], RecordDict],
 ) -> Message:
-    """Answer a message with what :mod:`clients.egress.gate` lets pass.
+    """Answer a message with what :mod:`clients.egress.pipeline` lets leave.
 
     Whatever goes wrong, only what :mod:`clients.client_errors` allows leaves.
     """
@@ -86,8 +94,7 @@ def _answer(
         # A round that the server gave up on may still be running here.
         with locked(own / ".lock"), limited_threads(identity.config):
             opened = open_identity(identity, asked.run)
-            content = act(opened, asked, identity.policy)
-            release(content, _expected(opened, asked), identity.policy, ledger)
+            content = act(opened, asked, (identity.policy, own, ledger))
         return Message(content, reply_to=message)
     except Exception as error:
         refusal = refuse(error, site, own)
@@ -100,15 +107,15 @@ def _answer(
             torch.cuda.empty_cache()
 
 
-def _expected(site: OpenSite, asked: JoinRequest | RoundOrder) -> ExpectedMessage:
-    order = asked if isinstance(asked, RoundOrder) else None
+def expected_message(site: OpenSite, round: int = 0) -> ExpectedMessage:
+    """Return what a site's answer about a round can be; 0: to the roll call."""
     return ExpectedMessage(
         site=site.name,
         run=site.run,
-        round=order.round if order else 0,
+        round=round,
         layout=task_layout(site.config, site.name),
         classes=len(site.config.class_names),
         projection_size=site.config.projection_size,
-        received=order.shared if order and order.purpose == "train" else None,
-        halved=site.config.exchange == "half-deltas",
+        received=None,
+        codec=find_codec(site.config.codec),
     )

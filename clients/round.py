@@ -1,22 +1,22 @@
 """A site's round: receive, evaluate, train, keep what is private, return what is shared."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.optim import Optimizer
 
 from clients.egress.noise import change_of
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
-from common.errors import ReplyError, RunError
-from common.exchange.codecs.half_deltas import add_delta, half_delta
+from common.errors import ReplyError, RunError, StoreError
+from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.payload import Arrays, Coded
 from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
@@ -36,13 +36,47 @@ from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
 from common.randomness import numpy_generator
+from common.tasks.task import task_layout
 
 Figures = Mapping[str, Mapping[str, float]]
 """Subset → figure → value."""
+RECEIVED, MEMORY = "received", "codec/"
+"""Names of what a codec goes on from in the private store."""
 
 
-def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
-    """Do what a site does in a round.
+@dataclass(frozen=True)
+class Trained:
+    """A round that was trained, before anything of it has left or been stored.
+
+    Attributes
+    ----------
+    reply : RoundReply
+        All that could leave.
+    received : ndarray, shape (layout.size,)
+        The shared tensors that it began with.
+    memory : mapping of str to ndarray
+        What the codec kept of the round before.
+    state : PrivateState
+        What the site goes on from.
+    store : PrivateStore
+        Where to.
+    summary : TrainSummary
+        Of the steps.
+    after : callable
+        Returns what the methods make of the round, given the shared tensors as they arrive.
+    """
+
+    reply: RoundReply
+    received: NDArray[Any]
+    memory: Arrays
+    state: PrivateState
+    store: PrivateStore
+    summary: TrainSummary
+    after: Callable[[NDArray[Any]], Outcome]
+
+
+def train_round(site: OpenSite, order: RoundOrder) -> Trained:
+    """Do what a site does in a round, up to where something leaves.
 
     Parameters
     ----------
@@ -53,15 +87,15 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
 
     Returns
     -------
-    RoundReply
-        What leaves the site.
+    Trained
+        What could leave, and what is to be stored by :func:`keep` once it may.
 
     Raises
     ------
     StoreError
         If the private state that the order goes on from is not there.
     RunError
-        If training diverged; nothing is stored then.
+        If training diverged.
     """
     started = time.monotonic()
     methods = methods_of(site.config)
@@ -69,7 +103,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     # 1. The received shared tensors, and the site's own private ones of its last round.
     network = site.network()
     store = site.store(network)
-    state = receive(site, order, network, store)
+    received, state = receive(site, order, network, store)
 
     # 2. The figures of what was received. They ride with the reply, since another exchange would
     #    cost as much again. The private tensors that belong to them are kept: validation may
@@ -90,7 +124,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         order.steps,
         tuple(one.training for one in site.sites),
         _constants(site, order),
-        received=order.shared,
+        received=received,
         memory=state.memory if state is not None else {},
     )
     optimizer = make_optimizer(network, site.config)
@@ -112,22 +146,11 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
             on_step=progress_writer(site.own, order.round, order.steps),
         )
 
-    # 4. What leaves. ``arrived`` is what the server will make of it: the site goes on from that.
-    prototypes = _prototypes(site, network)
-    shared = arrived = pack(network)
-    if site.config.exchange == "half-deltas":
-        shared = half_delta(shared, order.shared)
-        arrived = add_delta(order.shared, shared)
-    if not np.isfinite(arrived).all():
+    # 4. What could leave. What the server makes of it, and so what stays, the way out decides.
+    shared = pack(network)
+    if not np.isfinite(shared).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
-    outcome = methods.after_round(replace(local, trained=arrived))
-
-    # 5. What stays, written before anything is sent: a reply that the server takes means that the
-    #    site can go on from it.
-    _keep(site, order, network, optimizer, store, arrived, outcome)
-    moved = change_of(arrived, order.shared)
-    note(site.own, _sent(order, summary, moved, shared.nbytes, prototypes))
-    return RoundReply(
+    reply = RoundReply(
         run=order.run,
         round=order.round,
         site=site.name,
@@ -136,13 +159,47 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
         images=sum(site.class_counts),
         layout=shared_layout(network),
         shared=shared,
-        prototypes=prototypes,
+        prototypes=_prototypes(site, network),
     )
+    kept = {} if state is None else state.memory
+    carried = moments_of(optimizer) if site.carries_moments else {}
+    return Trained(
+        reply,
+        received,
+        {name.removeprefix(MEMORY): a for name, a in kept.items() if name.startswith(MEMORY)},
+        PrivateState(private_state(network), carried, ""),
+        store,
+        summary,
+        lambda arrived: methods.after_round(replace(local, trained=arrived)),
+    )
+
+
+def keep(
+    site: OpenSite, order: RoundOrder, trained: Trained, coded: Coded, own: NDArray[Any]
+) -> None:
+    """Store the end of a round whose reply may leave, and say so in the site's log.
+
+    Parameters
+    ----------
+    site, order, trained
+        The site, what it was asked, and what :func:`train_round` made of it.
+    coded : Coded
+        The shared tensors as they travel, and what the codec keeps.
+    own : ndarray, shape (layout.size,)
+        The shared tensors that the site calls its own in the next round.
+    """
+    kept = {f"{MEMORY}{name}": array for name, array in coded.memory.items()}
+    if find_codec(site.config.codec_down).relative:
+        kept[RECEIVED] = trained.received
+    kept |= trained.after(own).memory
+    state = replace(trained.state, sent=digest_of(own), memory=kept)
+    trained.store.save(order.round, state, order.previous)
+    note(site.own, _sent(order, trained, change_of(own, trained.received), coded))
 
 
 def receive(
     site: OpenSite, order: RoundOrder, network: Network, store: PrivateStore
-) -> PrivateState | None:
+) -> tuple[NDArray[Any], PrivateState | None]:
     """Fill a network with the received shared and the site's own private tensors.
 
     Running statistics are estimated anew under the received weights if these are to be evaluated,
@@ -151,18 +208,33 @@ def receive(
 
     Returns
     -------
+    ndarray, shape (layout.size,)
+        The received shared tensors.
     PrivateState or None
         What the site goes on from; None at its first round.
     """
-    unpack(network, order.shared)
     state = store.load(order.previous) if order.previous else None
+    shared = order.shared if order.coded is None else _decoded(site, order.coded, state)
+    unpack(network, shared)
     if state is not None:
         load_private(network, state.private)
-        if order.evaluate and state.sent != digest_of(order.shared):
+        if order.evaluate and state.sent != digest_of(shared):
             _estimate_anew(site, network)
     elif order.received:
         _estimate_anew(site, network)
-    return state
+    return shared, state
+
+
+def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArray[Any]:
+    """Return the shared tensors of what ``codec-down`` made of them."""
+    codec, kept = find_codec(site.config.codec_down), {} if state is None else state.memory
+    if codec.relative and RECEIVED not in kept:
+        raise StoreError(
+            f"The server sends a change, but '{site.name}' has not kept what it is a change of. "
+            "If its private store cannot be restored from a copy, start a new run."
+        )
+    layout = task_layout(site.config, site.name)
+    return codec.decode(coded, kept.get(RECEIVED, np.zeros(layout.size, layout.dtype)))
 
 
 def _estimate_anew(site: OpenSite, network: Network) -> None:
@@ -202,12 +274,9 @@ def flatten(site: OpenSite, figures: Mapping[str, Figures]) -> dict[str, float]:
 def _constants(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
     if not site.meets_prototypes:
         return None
-    size = site.config.projection_size
     for one in order.prototypes:
-        if one.vectors.shape[1] != size:
-            raise ReplyError(
-                f"The prototypes of {one.site} have {one.vectors.shape[1]} values, not {size}."
-            )
+        if (fault := one.fault(size=site.config.projection_size)) is not None:
+            raise ReplyError(f"{one.site}: {fault}.")
     return remote_prototypes(
         site.name,
         order.prototypes,
@@ -247,28 +316,6 @@ def _some_of_each_class(site: OpenSite, count: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(chosen))
 
 
-def _keep(
-    site: OpenSite,
-    order: RoundOrder,
-    network: Network,
-    optimizer: Optimizer,
-    store: PrivateStore,
-    shared: NDArray[Any],
-    outcome: Outcome,
-) -> None:
-    """Write the private tensors and moments of the end of the round, and what methods remember.
-
-    ``shared``: the shared tensors as the server will have them.
-    """
-    state = PrivateState(
-        private_state(network),
-        moments_of(optimizer) if site.carries_moments else {},
-        digest_of(shared),
-        outcome.memory,
-    )
-    store.save(order.round, state, order.previous)
-
-
 def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]:
     return {
         "train/loss": summary.loss,
@@ -280,10 +327,10 @@ def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]
     }
 
 
-def _sent(
-    order: RoundOrder, summary: TrainSummary, moved: float, size: int, prototypes: Prototypes
-) -> str:
+def _sent(order: RoundOrder, trained: Trained, moved: float, coded: Coded) -> str:
     """Say for the site's log what leaves it."""
+    summary, prototypes = trained.summary, trained.reply.prototypes
+    size = sum(array.nbytes for array in coded.arrays.values())
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "
         f"loss {summary.loss:.4f}, weights moved by {moved:.4g}; "

@@ -3,8 +3,8 @@
 ::
 
     store/manifest.json            whose state this is
-    store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3; the
-                                   what methods remember too, as the weights that the site sent
+    store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3, and
+                                   what methods and codecs remember
     store/evaluated-0003.safetensors   normalisation under the average of round 3, while
                                        validation may still choose that round
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from common.errors import CheckpointError, StoreError
 from common.files import read_json, remove_parts, write_json
-from common.tensor_files import load_tensors, number_of, numbered, save_tensors
+from common.tensor_files import below, load_tensors, number_of, numbered, save_tensors
 
 OWNER_ONLY = 0o600
 PRIVATE, MOMENT, MEMORY = "private/", "moment/", "memory/"
@@ -63,7 +63,7 @@ class PrivateState:
     sent : str
         Digest of the shared tensors that it sent.
     memory : mapping of str to ndarray
-        What the methods remember.
+        What the methods and the codecs remember.
     """
 
     private: Mapping[str, Tensor]
@@ -96,8 +96,8 @@ class PrivateStore:
                 "start a new run."
             )
         tensors, sent = self._read(path)
-        memory = {name: tensor.numpy() for name, tensor in _below(MEMORY, tensors).items()}
-        return PrivateState(_below(PRIVATE, tensors), _below(MOMENT, tensors), sent, memory)
+        memory = {name: tensor.numpy() for name, tensor in below(MEMORY, tensors).items()}
+        return PrivateState(below(PRIVATE, tensors), below(MOMENT, tensors), sent, memory)
 
     def save(self, round: int, state: PrivateState, previous: int) -> None:
         """Write the state of the end of a round, atomically.
@@ -120,7 +120,7 @@ class PrivateStore:
     def settle(self, round: int) -> None:
         """Keep of a finished run what its last evaluation needs: no moments, no other rounds."""
         state = self.load(round)
-        if state.moments:
+        if state.moments or state.memory:
             self._write(self._round(round), PrivateState(state.private, {}, state.sent))
         for other in self.rounds():
             if other != round:
@@ -157,7 +157,7 @@ class PrivateStore:
                 f"Validation chose round {round}, but the private store {self.folder} of site "
                 f"'{self.owner.site}' has kept nothing of it."
             )
-        return _below(PRIVATE, self._read(path)[0])
+        return below(PRIVATE, self._read(path)[0])
 
     def rounds(self) -> list[int]:
         """Return the rounds whose state is there, in order."""
@@ -247,7 +247,3 @@ def _refuse_other(found: Mapping[str, Any], owner: Owner, path: Path) -> None:
                 f"{path} holds the private state of {what} '{said}', not of '{mine}'. "
                 "Name another state-dir or run, or move that folder away."
             )
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

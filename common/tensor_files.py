@@ -1,7 +1,7 @@
 """Tensor files: safetensors, written atomically, read whole, and held against what is expected."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.errors import CheckpointError
 from common.files import replacing
+from common.formatting.misfits import misfits, named
 
 
 def save_tensors(
@@ -70,6 +71,11 @@ def number_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, by what follows it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
 def refuse_misfits(
     path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
@@ -89,21 +95,9 @@ def refuse_misfits(
     CheckpointError
         Naming the tensors that are missing, additional, misshapen or not finite.
     """
-    common = [name for name in expected if name in tensors]
-    faults = {
-        "missing": [name for name in expected if name not in tensors],
-        "additional": [name for name in tensors if name not in expected],
-        "misshapen": [
-            f"{name} {tuple(tensors[name].shape)}, expected {expected[name]}"
-            for name in common
-            if tuple(tensors[name].shape) != expected[name]
-        ],
-        "not finite": [name for name in common if not bool(tensors[name].isfinite().all())],
-    }
-    if any(faults.values()):
-        said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+    faults = misfits({name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
+    faults["not finite"] = [
+        name for name in expected if name in tensors and not bool(tensors[name].isfinite().all())
+    ]
+    if said := named(faults):
         raise CheckpointError(f"The weights in {path} do not fit the network ({said}).")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -4,21 +4,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, make_dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from common.errors import CheckpointError
-from common.exchange.messages import fault_of_prototypes
+from common.exchange.payload import Kind, Part
 from common.files import remove_parts
 from common.formatting.from_json import from_json
 from common.learning.prototypes import Prototypes
-from common.tensor_files import load_tensors, number_of, numbered, save_tensors
+from common.tensor_files import below, load_tensors, number_of, numbered, save_tensors
 from server.state import RunState
 
 KEPT = 2
-ARRAYS = ("shared", "prototypes")
+ARRAYS = ("shared", "sent", "memory", "prototypes", "parts")
+SHARED, SENT, MEMORY, PROTOTYPES, PARTS = "shared", "sent", "memory/", "prototypes/", "parts/"
 Numbers = make_dataclass(
     "Numbers", [(k, v) for k, v in get_type_hints(RunState).items() if k not in ARRAYS]
 )
@@ -42,16 +45,14 @@ def save_checkpoint(folder: Path, state: RunState, config_digest: str) -> None:
     RunError
         If the disk is full; the checkpoints that were there are unharmed.
     """
-    tensors = {"shared": torch.from_numpy(state.shared)}
-    for site, own in state.prototypes.items():
-        for part in ("classes", "vectors", "counts"):
-            tensors[f"prototypes/{site}/{part}"] = torch.from_numpy(getattr(own, part))
+    tensors = {name: torch.from_numpy(array) for name, array in _arrays_of(state).items()}
     numbers = {f.name: getattr(state, f.name) for f in fields(state) if f.name not in ARRAYS}
     about = {
         "config": config_digest,
         "state": json.dumps(numbers),
         # JSON keeps the order of the sites, which safetensors does not.
         "prototypes": json.dumps(list(state.prototypes)),
+        "parts": json.dumps({name: part.kind for name, part in state.parts.items()}),
     }
     save_tensors(folder / f"round-{state.round:04d}.safetensors", tensors, about)
     remove_parts(folder)
@@ -128,21 +129,37 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
     return state
 
 
-def _state_of(tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> RunState:
-    sites = from_json(list[str], about["prototypes"])
-    prototypes = {
-        site: Prototypes(
-            site,
-            *(
-                tensors[f"prototypes/{site}/{part}"].numpy()
-                for part in ("classes", "vectors", "counts")
-            ),
-        )
-        for site in sites
-    }
+def _arrays_of(state: RunState) -> dict[str, NDArray[Any]]:
+    """Return a state's arrays, each by a name of its own."""
+    arrays = {SHARED: state.shared} | ({} if state.sent is None else {SENT: state.sent})
+    for prefix, held in (
+        (MEMORY, {"": state.memory}),
+        (PROTOTYPES, {f"{site}/": own.arrays() for site, own in state.prototypes.items()}),
+        (PARTS, {f"{name}/": part.arrays for name, part in state.parts.items()}),
+    ):
+        arrays |= {f"{prefix}{name}{key}": a for name, of in held.items() for key, a in of.items()}
+    return arrays
+
+
+def _state_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> RunState:
+    sites, kinds = (
+        from_json(list[str], about["prototypes"]),
+        from_json(dict[str, Kind], about["parts"]),
+    )
+
+    def held(prefix: str) -> dict[str, NDArray[Any]]:
+        return {name: tensor.numpy() for name, tensor in below(prefix, tensors).items()}
+
     numbers = vars(from_json(Numbers, about["state"]))
-    state = RunState(shared=tensors["shared"].numpy(), prototypes=prototypes, **numbers)
-    if (fault := _fault_of(state)) is not None or len(tensors) != 1 + 3 * len(sites):
+    state = RunState(
+        shared=tensors[SHARED].numpy(),
+        sent=tensors[SENT].numpy() if SENT in tensors else None,
+        memory=held(MEMORY),
+        prototypes={site: Prototypes.of(site, held(f"{PROTOTYPES}{site}/")) for site in sites},
+        parts={name: Part(kind, held(f"{PARTS}{name}/")) for name, kind in kinds.items()},
+        **numbers,
+    )
+    if (fault := _fault_of(state)) is not None or set(tensors) != set(_arrays_of(state)):
         raise ValueError(fault or "it holds tensors that are none of a run's")
     return state
 
@@ -155,5 +172,10 @@ def _fault_of(state: RunState) -> str | None:
     shared = state.shared
     if shared.ndim != 1 or shared.dtype.kind != "f" or not np.isfinite(shared).all():
         return f"its weights are {shared.dtype} of shape {shared.shape}, or not finite"
-    faults = (fault_of_prototypes(own) for own in state.prototypes.values())
+    if state.sent is not None and (state.sent.shape, state.sent.dtype) != (
+        shared.shape,
+        shared.dtype,
+    ):
+        return f"what the sites have is {state.sent.dtype} of shape {state.sent.shape}"
+    faults = (own.fault() for own in state.prototypes.values())
     return next((fault for fault in faults if fault is not None), None)

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from common.errors import ReplyError
 from common.exchange.messages import RoundReply, SiteReply
-from common.learning.prototypes import Prototypes
+from common.exchange.payload import Forms, check_parts
+from common.formatting.misfits import misfits, named
 from common.models.sharing import Layout
 
 LARGEST_GROWTH = 100.0
@@ -60,6 +61,8 @@ class ExpectedWeights:
         Of the prototypes.
     min_count : int
         Fewest images behind a prototype.
+    forms : mapping of str to PartForm
+        What a method sends besides.
     """
 
     layout: Layout
@@ -67,6 +70,7 @@ class ExpectedWeights:
     classes: int
     projection_size: int
     min_count: int
+    forms: Forms = field(default_factory=dict)
 
 
 def check_header(reply: SiteReply, asked: ExpectedHeader) -> None:
@@ -117,7 +121,11 @@ def check_weights(
         raise ReplyError(f"it says that it trained on {trained:g} images")
     check_layout(reply.layout, expected.layout)
     _check_values(reply.shared, expected)
-    _check_prototypes(reply.prototypes, class_counts, expected)
+    fewest = "min-prototype-count", expected.min_count
+    size, classes = expected.projection_size, expected.classes
+    if (fault := reply.prototypes.fault(size, classes, class_counts, fewest)) is not None:
+        raise ReplyError(fault)
+    check_parts(reply.parts, expected.forms)
 
 
 def check_layout(found: Layout, expected: Layout) -> None:
@@ -130,25 +138,11 @@ def check_layout(found: Layout, expected: Layout) -> None:
     """
     if found == expected:
         return
-    shapes, own = (
-        dict(zip(found.names, found.shapes, strict=True)),
-        dict(zip(expected.names, expected.shapes, strict=True)),
-    )
-    faults = {
-        "missing": [name for name in own if name not in shapes],
-        "additional": [name for name in shapes if name not in own],
-        "misshapen": [
-            f"{name} {shapes[name]}, expected {own[name]}"
-            for name in own
-            if name in shapes and shapes[name] != own[name]
-        ],
-    }
-    said = [f"{fault}: {_some(names)}" for fault, names in faults.items() if names]
+    shapes, own = (dict(zip(of.names, of.shapes, strict=True)) for of in (found, expected))
+    said = named(misfits(shapes, own))
     if not said and found.dtype != expected.dtype:
-        said = [f"they are {found.dtype}, expected {expected.dtype}"]
-    raise ReplyError(
-        f"its shared tensors do not fit ({'; '.join(said) or 'in another order, or one twice'})"
-    )
+        said = f"they are {found.dtype}, expected {expected.dtype}"
+    raise ReplyError(f"its shared tensors do not fit ({said or 'in another order, or one twice'})")
 
 
 def _check_values(shared: NDArray[Any], expected: ExpectedWeights) -> None:
@@ -171,40 +165,6 @@ def _check_values(shared: NDArray[Any], expected: ExpectedWeights) -> None:
         raise ReplyError(
             f"the norm of its shared tensors is {norm:.3g}, that of those sent "
             f"{expected.sent_norm:.3g}: training has diverged there"
-        )
-
-
-def _check_prototypes(
-    found: Prototypes, class_counts: Sequence[int], expected: ExpectedWeights
-) -> None:
-    classes, vectors, counts = found.classes, found.vectors, found.counts
-    count, size = classes.size, expected.projection_size
-    if (classes.shape, vectors.shape, counts.shape) != ((count,), (count, size), (count,)):
-        raise ReplyError(
-            f"its prototypes have shapes {classes.shape}, {vectors.shape} and {counts.shape}; "
-            f"expected (n,), (n, {size}) and (n,)"
-        )
-    types = [str(array.dtype) for array in (classes, vectors, counts)]
-    if types != ["int64", "float32", "int64"]:
-        raise ReplyError(
-            f"its prototypes have types {', '.join(types)}; expected int64, float32, int64"
-        )
-    if count == 0:
-        return
-    if len(set(classes.tolist())) < count or classes.min() < 0 or classes.max() >= expected.classes:
-        raise ReplyError(f"its prototypes are of the classes {classes.tolist()}")
-    if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
-        raise ReplyError("its prototypes are not of length 1")
-    if counts.min() < expected.min_count:
-        raise ReplyError(
-            f"{int(counts.min())} images stand behind one of its prototypes, fewer than "
-            f"min-prototype-count = {expected.min_count}"
-        )
-    # The other sites weigh a prototype by the class's images, and cannot where there are none.
-    if (counts > np.array(class_counts)[classes]).any():
-        raise ReplyError(
-            f"its prototypes of the classes {classes.tolist()} stand for {counts.tolist()} "
-            f"images, more than it has: {list(class_counts)}"
         )
 
 
@@ -236,7 +196,3 @@ def far_from_the_others(replies: Mapping[str, RoundReply], sent: NDArray[Any]) -
 def norm_of(shared: NDArray[Any]) -> float:
     """Return the Euclidean norm of a flat array, without a copy of it."""
     return math.sqrt(float(np.dot(shared, shared)))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import flwr.app
+import numpy as np
 from flwr.app import Message
 
 from common.config.schema import Config
 from common.errors import ReplyError, RunError
+from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import Purpose, RoundOrder, SiteReply
-from common.exchange.wire import count_bytes, encode_order, encode_shared
+from common.exchange.payload import FLAT, Arrays
+from common.exchange.wire import count_bytes, encode_arrays, encode_order
 from common.learning.schedule import Plan
 from common.methods.registry import methods_of
 from common.models.sharing import Layout
@@ -71,8 +74,50 @@ class Exchange(Generic[Reply]):
     traffic: Mapping[str, tuple[int, int]]
 
 
+def code_down(context: RunContext, state: RunState) -> tuple[RunState, Arrays | None]:
+    """Code the average for its way to the sites.
+
+    Every site of a round begins with the same weights. So where a codec rounds, those that lack
+    what a change is from are sent, whole, what the others will have: not the average itself.
+
+    Parameters
+    ----------
+    context : RunContext
+        The run.
+    state : RunState
+        Before the round.
+
+    Returns
+    -------
+    RunState
+        With the weights as the sites will have them, and what the codec keeps.
+    mapping of str to ndarray, or None
+        What travels to the sites of :func:`can_decode`; None where whole weights travel to all.
+    """
+    codec = find_codec(context.config.codec_down)
+    able = any(can_decode(context, state, site) for site in context.participants.nodes)
+    if codec.exact or not able:
+        return replace(state, memory={}), None
+    before = state.shared if state.sent is None else state.sent
+    coded = codec.encode(state.shared, before, state.memory)
+    arrives = codec.decode(coded.arrays, before)
+    if not np.isfinite(arrives).all():
+        return replace(state, memory={}), None
+    return replace(state, shared=arrives, memory=coded.memory), coded.arrays
+
+
+def can_decode(context: RunContext, state: RunState, site: str) -> bool:
+    """Say whether a site has what a change would be from: what the last round began with."""
+    last = state.sent is not None and state.completed.get(site) == state.round
+    return last or not find_codec(context.config.codec_down).relative
+
+
 def make_orders(
-    context: RunContext, state: RunState, purpose: Purpose, message_type: str
+    context: RunContext,
+    state: RunState,
+    purpose: Purpose,
+    message_type: str,
+    coded: Arrays | None = None,
 ) -> dict[str, Message]:
     """Return a message for every site.
 
@@ -86,6 +131,8 @@ def make_orders(
         What the sites shall do.
     message_type : str
         Flower's.
+    coded : mapping of str to ndarray, optional
+        The shared tensors as :func:`code_down` made them.
     """
     asked = round_of(state, purpose)
     common = RoundOrder(
@@ -100,9 +147,11 @@ def make_orders(
         shared=state.shared,
         prototypes=(),
         class_counts={},
+        parts=state.parts if purpose == "train" else {},
     )
     # Encoded once for all: the sites' messages hold the same bytes.
-    shared = encode_shared(state.shared, flwr.app)
+    whole = encode_arrays({FLAT: state.shared}, flwr.app)
+    change = None if coded is None else encode_arrays(coded, flwr.app)
     messages = {}
     for site, node in context.participants.nodes.items():
         others = [s for s in context.participants.nodes if _meets(context.config, site, s, state)]
@@ -113,8 +162,9 @@ def make_orders(
             class_counts={
                 other: context.participants.infos[other].class_counts for other in others
             },
+            coded=coded if can_decode(context, state, site) else None,
         )
-        content = encode_order(order, flwr.app, shared)
+        content = encode_order(order, flwr.app, whole if order.coded is None else change)
         messages[site] = Message(content, node, message_type, group_id=str(asked))
     return messages
 

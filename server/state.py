@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
+from common.exchange.payload import Arrays, Payload
 from common.learning.prototypes import Prototypes
 from common.tasks.figures import is_better, mean_defined
 from server.aggregate import aggregate
@@ -28,8 +29,15 @@ class RunState:
         The average of the last round; before the first, the initial weights.
     began_with : mapping of str to int
         Training images of each site that was there at the start: they set the run's length.
+    sent : ndarray, shape (layout.size,), or None
+        What the sites that completed the last round received in it, where ``codec-down`` sends
+        changes of it.
+    memory : mapping of str to ndarray
+        What ``codec-down`` keeps from one order to the next.
     prototypes : mapping of str to Prototypes
         Each site's latest.
+    parts : Payload
+        What a method keeps at the server and sends with the next orders.
     completed : mapping of str to int
         The last round of which each site's reply was taken: where it goes on from.
     figures : mapping of str to mapping of str to float
@@ -49,7 +57,10 @@ class RunState:
     round: int
     shared: NDArray[Any]
     began_with: Mapping[str, int] = field(default_factory=dict)
+    sent: NDArray[Any] | None = None
+    memory: Arrays = field(default_factory=dict)
     prototypes: Mapping[str, Prototypes] = field(default_factory=dict)
+    parts: Payload = field(default_factory=dict)
     completed: Mapping[str, int] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     images_seen: Mapping[str, int] = field(default_factory=dict)

@@ -16,11 +16,19 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
-from common.exchange.codecs.half_deltas import add_delta
+from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_reply
 from server.checks import ExpectedWeights, check_weights, far_from_the_others, norm_of
-from server.exchange import Exchange, RunContext, make_orders, require_enough, sort_replies, without
+from server.exchange import (
+    Exchange,
+    RunContext,
+    code_down,
+    make_orders,
+    require_enough,
+    sort_replies,
+    without,
+)
 from server.state import RunState, advance, choose
 
 Note = Callable[[RunState, RunState, Exchange[RoundReply]], None]
@@ -60,7 +68,8 @@ class SiteAverage(FedAvg):
     ) -> Iterable[Message]:
         """Order a round of training from every site."""
         self.prepare()
-        self.sent = make_orders(self.context, self.state, "train", MessageType.TRAIN)
+        self.state, coded = code_down(self.context, self.state)
+        self.sent = make_orders(self.context, self.state, "train", MessageType.TRAIN, coded)
         return list(self.sent.values())
 
     def aggregate_train(
@@ -83,11 +92,10 @@ class SiteAverage(FedAvg):
             config.min_prototype_count,
         )
 
+        codec = find_codec(config.codec)
+
         def decode(content: Mapping[str, Any]) -> RoundReply:
-            reply = decode_reply(content)
-            if config.exchange != "half-deltas":
-                return reply
-            return replace(reply, shared=add_delta(before.shared, reply.shared))
+            return decode_reply(content, lambda arrays: codec.decode(arrays, before.shared))
 
         def check(reply: RoundReply) -> None:
             check_weights(reply, context.participants.infos[reply.site].class_counts, expected)
@@ -101,6 +109,8 @@ class SiteAverage(FedAvg):
         self.state = advance(
             chosen, exchange.good, config.aggregation, exchange.traffic, now - self.since
         )
+        if find_codec(config.codec_down).relative:
+            self.state = replace(self.state, sent=before.shared)
         self.since = now
         self.note(before, self.state, exchange)
         return None, MetricRecord({"sites": len(exchange.good)})

@@ -137,10 +137,9 @@ def _refuse_federated_parts(config: Config, mode: Mode) -> None:
                 f"{key_of(method.key)} is {value:g}, but it is for federated training: in {mode} "
                 "training nothing is received. Leave it out."
             )
-    if config.exchange != "weights":
-        raise ConfigError(
-            f"exchange is '{config.exchange}', but {mode} training exchanges nothing."
-        )
+    for key in ("share", "codec", "codec_down"):
+        if (value := getattr(config, key)) != Config.model_fields[key].default:
+            raise ConfigError(f"{key_of(key)} is '{value}', but {mode} training exchanges nothing.")
 
 
 def _with_threads(config: Config, base: Path) -> Config:

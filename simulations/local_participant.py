@@ -14,11 +14,12 @@ from flwr.clientapp import ClientApp
 from torch.optim import Optimizer
 
 from clients.final import evaluate_last
-from clients.round import train_round
+from clients.round import keep, train_round
 from clients.site import OpenSite, SiteImages
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.device import Device
+from common.exchange.codecs.none import NoCodec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
 from common.exchange.wire import decode_order, encode_reply
@@ -129,9 +130,16 @@ def app_of(site: OpenSite, should_stop: Callable[[], bool]) -> ClientApp:
         message.content.clear()
         return Message(encode_reply(act(site, order), flwr.app), reply_to=message)
 
-    app.train()(lambda message, _: follow(train_round, message))
+    app.train()(lambda message, _: follow(_train, message))
     app.evaluate()(lambda message, _: follow(evaluate_last, message))
     return app
+
+
+def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
+    trained = train_round(site, order)
+    shared = trained.reply.shared
+    keep(site, order, trained, NoCodec().encode(shared, trained.received, {}), shared)
+    return trained.reply
 
 
 def _take_steps(

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from common.errors import CheckpointError, RunError, StoreError
@@ -18,7 +17,7 @@ from common.learning.loop import TrainSummary
 from common.learning.optimiser import load_moments, moments_of
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, unpack
-from common.tensor_files import load_tensors, save_tensors
+from common.tensor_files import below, load_tensors, save_tensors
 
 PRIVATE, MOMENT, SHARED = "private/", "moment/", "shared"
 
@@ -109,15 +108,11 @@ class UnfinishedRound:
             if not steps.start < done.next_step < steps.stop or done.steps < 1:
                 return nothing
             unpack(network, tensors[SHARED].numpy())
-            load_private(network, _below(PRIVATE, tensors))
-            load_moments(optimizer, _below(MOMENT, tensors))
+            load_private(network, below(PRIVATE, tensors))
+            load_moments(optimizer, below(MOMENT, tensors))
         except (KeyError, ValueError, RunError, StoreError):
             # Damaged: the round is done again, which takes longer and comes to the same.
             unpack(network, before[0])
             load_private(network, before[1])
             return nothing
         return done
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

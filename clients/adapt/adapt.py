@@ -16,7 +16,7 @@ A network whose sites share their normalisation has nothing of the kind: there `
 nearest), and the other two turn the shared statistics into the new site's.
 
 Of what has no meaning on average: MS-Net's branches are averaged along, as no prediction reads
-them. A network of which nothing is shared (``exchange = 'prototypes'``) is refused.
+them. A network of which nothing is shared (``share = 'prototypes'``) is refused.
 """
 
 import copy
@@ -53,7 +53,7 @@ LABELS = {
 """How a table calls them."""
 
 NOTHING_SHARED = (
-    "its sites share no weights (exchange = 'prototypes'), so each has a network of its own and "
+    "its sites share no weights (share = 'prototypes'), so each has a network of its own and "
     "there is none to hand to a new site. Take a run that shares weights."
 )
 
@@ -98,7 +98,7 @@ def load_trained(run: Path, which: Which = "final") -> tuple[Network, Config]:
             f"The run {run} is single-site training: it holds a network for each of "
             f"{', '.join(config.site_names)} and none of them all. Take a pooled or federated run."
         )
-    if config.exchange == "prototypes":
+    if config.share == "prototypes":
         raise RunError(f"The run {run}: {NOTHING_SHARED}")
     if status != "completed":
         raise RunError(

@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 from clients.egress.ledger_entry import Message
 from common.errors import PolicyError, require
-from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED, VECTORS
+from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
 
 SENT = "sent"
 OUTSIDE = (CARD, REPLY, "error")
@@ -85,7 +85,7 @@ def exact_records(message: Message) -> list[str]:
             if part.record not in noised
             and part.record not in OUTSIDE
             # Of prototypes the vectors; where there are none, empty arrays travel.
-            and (part.record != PROTOTYPES or (part.name.endswith(f"/{VECTORS}") and part.size))
+            and (part.record != PROTOTYPES or (part.name.endswith("/vectors") and part.size))
         )
     )
 

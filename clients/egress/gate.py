@@ -1,37 +1,30 @@
-"""The last thing that happens to a message at a site: it is read, judged and entered.
+"""The egress gate: what is about to leave is read and judged, part by part.
 
-What is judged are the bytes that are about to leave, decoded anew, and not what the code before
-meant to send. Every message is entered in the ledger before it leaves, and so is one that is held
-back.
+What is judged are the bytes, decoded anew, and not what the code before meant to send.
 """
 
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from clients.egress.budget import SENT, require_budget
-from clients.egress.ledger import enter
-from clients.egress.ledger_entry import Message, Noise, Part
+from clients.egress.ledger_entry import Noise, Part
 from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave
-from clients.site import note
-from common.errors import LedgerError, PolicyError, ReplyError
-from common.exchange.codecs.half_deltas import HALF, add_delta
+from common.errors import PolicyError
+from common.exchange.codecs.none import NoCodec
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
+from common.exchange.payload import ADDED, FLAT, Codec, Forms, Payload, check_parts
 from common.exchange.wire import (
     CARD,
-    FLAT,
     SHARED,
-    count_bytes,
     decode_evaluation,
     decode_reply,
     decode_site_info,
@@ -39,7 +32,6 @@ from common.exchange.wire import (
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 
-HELD_BACK = "held back"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,8 +51,10 @@ class ExpectedMessage:
         Of the prototypes.
     received : ndarray, shape (layout.size,), or None
         The shared tensors that a round began with.
-    halved : bool
-        Whether their change leaves, in half precision, and not they themselves.
+    codec : Codec
+        How those that it ended with travel.
+    forms : mapping of str to PartForm
+        What its method sends besides.
     """
 
     site: str
@@ -70,68 +64,27 @@ class ExpectedMessage:
     classes: int
     projection_size: int
     received: NDArray[Any] | None
-    halved: bool = False
+    codec: Codec = field(default_factory=NoCodec)
+    forms: Forms = field(default_factory=dict)
+
+    def reference(self) -> NDArray[Any]:
+        """Return what a round began with.
+
+        Raises
+        ------
+        PolicyError
+            If it is unknown: no round was asked for, and no weights leave.
+        """
+        if self.received is None or self.received.shape != (self.layout.size,):
+            raise PolicyError(
+                "what the round began with is unknown (policy: largest-update, clip-update)"
+            )
+        return self.received
 
 
-def release(content: RecordDict, expected: ExpectedMessage, policy: Policy, ledger: Path) -> None:
-    """Judge a message and enter it; when this returns, it may leave.
-
-    Parameters
-    ----------
-    content : RecordDict
-        What is about to leave.
-    expected : ExpectedMessage
-        What it can be.
-    policy : Policy
-        The site's.
-    ledger : Path
-        The ledger's folder.
-
-    Raises
-    ------
-    PolicyError
-        If it holds anything that may not leave, or the budget has no room for it: what, and which
-        key of the policy says so.
-    LedgerError
-        If it cannot be entered.
-    """
-    parts = parts_of(content, expected.layout)
-    kind = "card" if CARD in content else "training" if SHARED in content else "evaluation"
-    held = Message(expected.site, expected.run, expected.round, kind, HELD_BACK, "", 0, parts)
-    try:
-        noise = judge(content, expected, policy)
-        sent = replace(held, verdict=SENT, size=count_bytes(content), noise=noise)
-
-        def allow(before: Iterable[Message]) -> None:
-            require_budget(before, sent, policy.largest_epsilon)
-
-        enter(ledger, sent, allow=allow)
-    except (PolicyError, ReplyError) as error:
-        enter(ledger, replace(held, reason=str(error)))
-        raise PolicyError(f"Held back at {expected.site}: {error}") from error
-
-
-def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
-    """Enter the sentence that leaves in place of a result.
-
-    A ledger that cannot be written does not keep it here: it was written in advance, and without
-    it the server would wait.
-
-    Parameters
-    ----------
-    reason : str
-        The sentence.
-    own : Path
-        The folder of the site's files in the run: ``<run>/sites/<site>``.
-    ledger : Path
-        The ledger's folder.
-    """
-    part = text_part("error", "reason", reason)
-    said = Message(own.name, own.parents[1].name, 0, "error", SENT, "", part.size, (part,))
-    try:
-        enter(ledger, said)
-    except LedgerError as error:
-        note(own, f"not in the ledger: {reason} ({error})")
+def kind_of(content: Mapping[str, Any]) -> str:
+    """Return what kind of answer a message is, as the ledger calls it."""
+    return "card" if CARD in content else "training" if SHARED in content else "evaluation"
 
 
 def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noise | None:
@@ -152,10 +105,12 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
     if CARD in content:
         _judge_info(decode_site_info(content), expected)
     elif SHARED in content:
-        reply = decode_reply(content)
+        before = expected.reference()
+        reply = decode_reply(content, lambda arrays: expected.codec.decode(arrays, before))
         _judge_header(reply, expected, policy)
         _judge_weights(reply, expected, policy)
         _judge_prototypes(reply.prototypes, expected, policy)
+        _judge_added(reply.parts, expected, policy)
         if reply.images < 0:
             raise PolicyError("the number of images is negative")
         return noise_in(reply, policy)
@@ -171,8 +126,8 @@ def parts_of(content: RecordDict, layout: Layout) -> tuple[Part, ...]:
         if isinstance(record, ArrayRecord):
             for key, array in record.items():
                 values = array.numpy()
-                if (name, key) == (SHARED, FLAT) and values.size == layout.size:
-                    found += _tensors(values, layout)
+                if _is_of_tensors(name) and values.size == layout.size and key == FLAT:
+                    found += _tensors(name, values, layout)
                 else:
                     found.append(_tensor(name, key, values))
         else:
@@ -186,11 +141,15 @@ def text_part(record: str, name: str, text: str) -> Part:
     return Part(record, name, (), "text", len(data), hashlib.sha256(data).hexdigest())
 
 
-def _tensors(flat: NDArray[Any], layout: Layout) -> list[Part]:
+def _is_of_tensors(record: str) -> bool:
+    return record == SHARED or record.partition("/")[0] in ADDED
+
+
+def _tensors(record: str, flat: NDArray[Any], layout: Layout) -> list[Part]:
     parts, start = [], 0
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         stop = start + math.prod(shape)
-        parts.append(_tensor(SHARED, name, flat[start:stop].reshape(shape)))
+        parts.append(_tensor(record, name, flat[start:stop].reshape(shape)))
         start = stop
     return parts
 
@@ -239,22 +198,14 @@ def _judge_weights(reply: RoundReply, expected: ExpectedMessage, policy: Policy)
     if "weights" not in policy.may_leave:
         raise PolicyError("weights may not leave (policy: may-leave)")
     _same("layout of the weights", reply.layout, expected.layout)
-    shape, dtype = (expected.layout.size,), HALF if expected.halved else expected.layout.dtype
-    _same("shape of the weights", reply.shared.shape, shape)
-    _same("type of the weights", str(reply.shared.dtype), dtype)
+    _same("shape of the weights", reply.shared.shape, (expected.layout.size,))
+    _same("type of the weights", str(reply.shared.dtype), expected.layout.dtype)
     if not (policy.largest_update or policy.clip_update):
         return
-    if expected.received is None or expected.received.shape != shape:
-        raise PolicyError(
-            "what the round began with is unknown (policy: largest-update, clip-update)"
-        )
-    if expected.halved and policy.clip_update:
-        raise PolicyError(
-            "a change in half precision cannot be clipped exactly (policy: clip-update)"
-        )
-    received = expected.received
-    shared = add_delta(received, reply.shared) if expected.halved else reply.shared
-    change = change_of(shared, received)
+    if policy.clip_update and not expected.codec.exact:
+        raise PolicyError(f"{expected.codec.about} cannot be clipped exactly (policy: clip-update)")
+    received = expected.reference()
+    change = change_of(reply.shared, received)
     for key, (least, most) in _limits(received, policy).items():
         # Not `>`: a change that is no number is too large.
         if not change <= most:
@@ -280,29 +231,25 @@ def _limits(received: NDArray[Any], policy: Policy) -> Mapping[str, tuple[float,
 
 
 def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Policy) -> None:
-    count = len(found.classes)
-    for name, array, shape, kind in (
-        ("classes", found.classes, (count,), np.int64),
-        ("vectors", found.vectors, (count, expected.projection_size), np.float32),
-        ("counts", found.counts, (count,), np.int64),
-    ):
-        _same(f"shape of the prototypes' {name}", array.shape, shape)
-        _same(f"type of the prototypes' {name}", array.dtype, np.dtype(kind))
-    if not count:
-        return
-    if "prototypes" not in policy.may_leave:
+    if found.classes.size and "prototypes" not in policy.may_leave:
         raise PolicyError("prototypes may not leave (policy: may-leave)")
-    if len(set(found.classes.tolist())) < count or not set(found.classes.tolist()) <= set(
-        range(expected.classes)
-    ):
-        raise PolicyError("the prototypes are not one a class")
-    if (fewest := int(found.counts.min())) < policy.min_prototype_images:
-        raise PolicyError(
-            f"a prototype stands for {fewest} images, fewer than {policy.min_prototype_images} "
-            "(policy: min-prototype-images)"
-        )
-    if not np.allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-3):
-        raise PolicyError("a prototype is not of length 1")
+    fewest = "min-prototype-images", policy.min_prototype_images
+    fault = found.fault(expected.projection_size, expected.classes, fewest=fewest)
+    if fault is not None:
+        raise PolicyError(fault)
+
+
+def _judge_added(parts: Payload, expected: ExpectedMessage, policy: Policy) -> None:
+    """Judge what a method sends besides: as the run says, and not where noise protects the rest."""
+    check_parts(parts, expected.forms)
+    for name, part in parts.items():
+        if part.kind not in policy.may_leave:
+            raise PolicyError(f"{part.kind} may not leave: '{name}' (policy: may-leave)")
+        if policy.clip_update or policy.largest_update:
+            raise PolicyError(
+                f"'{name}' tells of the weights' change what no limit holds of "
+                "(policy: largest-update, clip-update)"
+            )
 
 
 def _same(what: str, found: Any, expected: Any) -> None:

@@ -31,19 +31,19 @@ FAR = 8.0
 """Standard deviations from which the length of a vector of noise differs once in 10¹³ times."""
 
 
-def noised(reply: SiteReply, received: NDArray[Any], policy: Policy) -> SiteReply:
+def noised(reply: SiteReply, received: NDArray[Any] | None, policy: Policy) -> SiteReply:
     """Return a reply with its change clipped and its noise.
 
     Parameters
     ----------
     reply : SiteReply
         What is to leave; figures stay as they are.
-    received : ndarray, shape (layout.size,)
-        The shared tensors that the round began with.
+    received : ndarray, shape (layout.size,), or None
+        The shared tensors that the round began with; None where none was asked for.
     policy : Policy
         The site's.
     """
-    if not isinstance(reply, RoundReply):
+    if not isinstance(reply, RoundReply) or received is None:
         return reply
     if policy.clip_update:
         shared = _clipped(reply.shared, received, policy.clip_update, deviation(policy))

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from common.config.toml_model import TomlModel, key_of, read_toml
@@ -24,7 +23,7 @@ from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
 from common.tasks.figures import SUBSET_KEYS
 
-What = Literal["weights", "prototypes", "figures"]
+What = Literal["weights", "prototypes", "figures", "moments", "method"]
 SENDABLE: tuple[What, ...] = get_args(What)
 FIGURES = (
     *(f"{subset}/{figure}" for subset in ("validation", "test") for figure in SUBSET_KEYS),
@@ -42,8 +41,9 @@ class Policy(TomlModel):
     """What may leave a site; a key of its file is the field's name in kebab-case."""
 
     may_leave: list[What] = Field(list(SENDABLE))
-    """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'. Without weights the
-    site takes no part in training."""
+    """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'; 'moments' of the
+    optimizer and what else a 'method' sends, where the run asks for them. Without weights the site
+    takes no part in training."""
     figures: list[str] = Field(["*"])
     """Which figures, as names or patterns: 'test/auc', 'train/*'."""
     min_prototype_images: int = Field(4, ge=1)
@@ -175,8 +175,4 @@ def kept_back(reply: SiteReply, policy: Policy) -> str:
 
 def _enough(prototypes: Prototypes, policy: Policy) -> Prototypes:
     kept = prototypes.counts >= policy.min_prototype_images
-    if "prototypes" not in policy.may_leave:
-        kept = np.zeros_like(kept)
-    return Prototypes(
-        prototypes.site, prototypes.classes[kept], prototypes.vectors[kept], prototypes.counts[kept]
-    )
+    return prototypes.chosen(kept & ("prototypes" in policy.may_leave))

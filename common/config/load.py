@@ -57,6 +57,11 @@ def make_config(values: Mapping[str, Any], source: str = "") -> Config:
     """
     where = f" (in {source})" if source else ""
     for key in values:
+        if key == "exchange":
+            raise ConfigError(
+                f"Configuration key 'exchange'{where} is two keys now: share says what travels "
+                "('weights' or 'prototypes'), codec how ('none' or 'half-deltas')."
+            )
         if key not in keys():
             near = difflib.get_close_matches(key, keys(), n=1, cutoff=0.5)
             hint = f"Did you mean '{near[0]}'?" if near else "`xsite config` lists the keys."

@@ -88,16 +88,16 @@ class Config(
             )
         if self.min_sites > len(names):
             raise ValueError(f"min-sites is {self.min_sites}, but there are {len(names)} sites")
-        if self.exchange == "prototypes" and not self.meets_prototypes:
+        if self.share == "prototypes" and not self.meets_prototypes:
             raise ValueError(
-                "exchange = 'prototypes' needs a term that meets them: prototype-pull or alpha, "
+                "share = 'prototypes' needs a term that meets them: prototype-pull or alpha, "
                 "and prototypes other than 'none'"
             )
-        if self.exchange == "prototypes":
+        if self.share == "prototypes":
             for key in ("pretrained", "proximal", "model_contrast"):
                 if getattr(self, key):
                     raise ValueError(
-                        f"{key_of(key)} is about shared weights, and exchange = 'prototypes' "
+                        f"{key_of(key)} is about shared weights, and share = 'prototypes' "
                         "shares none"
                     )
         if self.resume and not self.run_name:

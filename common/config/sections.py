@@ -15,6 +15,7 @@ from common.config.sites import parse_sites
 from common.config.toml_model import TomlModel
 from common.errors import ConfigError
 
+CODEC = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 SYNTHETIC = "synthetic"
 
 Aggregation = Literal["uniform", "images", "median", "trimmed-mean", "krum"]
@@ -238,11 +239,14 @@ class FederationKeys(TomlModel):
     local_steps: int = Field(16, ge=0)
     """Optimizer steps at a site between two exchanges; 0: one epoch. More save bytes and cost
     accuracy."""
-    exchange: Annotated[Literal["weights", "half-deltas", "prototypes"], Key(Role.METHOD)] = (
-        "weights"
-    )
-    """What the sites exchange: shared weights and prototypes; the same, but a site sends the change
-    of its weights in half precision; or (FedProto) prototypes alone."""
+    share: Annotated[Literal["weights", "prototypes"], Key(Role.METHOD)] = "weights"
+    """What the sites share: weights and prototypes, or (FedProto) prototypes alone."""
+    codec: str = Field("none", pattern=CODEC)
+    """How weights travel to the server: 'none' as they are, 'half-deltas' their change in half
+    precision."""
+    codec_down: str = Field("none", pattern=CODEC)
+    """How their average travels to the sites, by the same names; a site that lacks what a change is
+    from gets whole weights."""
     optimizer_state: Literal["carry", "reset"] = "carry"
     """What a site does with its optimizer's moments at the start of a round."""
     aggregation: Aggregation = "uniform"

@@ -1,18 +1,18 @@
 """What server and sites say to each other.
 
-A site says no more than these classes hold: what is shared, prototypes with their counts, numbers
-of images, scalar figures, who it is and what code it runs. :mod:`common.exchange.wire` makes Flower
-records of them.
+A site says no more than these classes hold: what is shared, prototypes with their counts, what a
+method adds, numbers of images, scalar figures, who it is and what code it runs.
+:mod:`common.exchange.wire` makes Flower records of them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from common.data.folds import Leakage
+from common.exchange.payload import Arrays, Payload
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 
@@ -90,11 +90,16 @@ class RoundOrder:
     evaluate : bool
         Say how good the received weights are.
     shared : ndarray, shape (layout.size,)
-        The shared tensors.
+        The shared tensors; empty while ``coded`` holds them.
     prototypes : tuple of Prototypes
         The other sites', in the server's order.
     class_counts : mapping of str to tuple of int
         Training images of each class at those sites.
+    coded : mapping of str to ndarray, or None
+        The shared tensors as ``codec-down`` made them, with what the site received in the round
+        ``previous`` for a reference.
+    parts : Payload
+        What a method sends besides, by name.
     """
 
     run: str
@@ -108,6 +113,8 @@ class RoundOrder:
     shared: NDArray[Any]
     prototypes: tuple[Prototypes, ...]
     class_counts: Mapping[str, tuple[int, ...]]
+    coded: Arrays | None = None
+    parts: Payload = field(default_factory=dict)
 
     @property
     def received(self) -> int:
@@ -149,16 +156,18 @@ class RoundReply(SiteReply):
     layout : Layout
         Names and shapes of what ``shared`` holds.
     shared : ndarray, shape (layout.size,)
-        The shared tensors after local training; on its way to a server with ``exchange =
-        "half-deltas"`` their change, as :mod:`common.exchange.codecs.half_deltas` has it.
+        The shared tensors after local training; ``codec`` says how they travel.
     prototypes : Prototypes
         Its class prototypes.
+    parts : Payload
+        What a method sends besides, by name.
     """
 
     images: int
     layout: Layout
     shared: NDArray[Any]
     prototypes: Prototypes
+    parts: Payload = field(default_factory=dict)
 
 
 def fault_of(order: RoundOrder) -> str | None:
@@ -183,28 +192,10 @@ def fault_of(order: RoundOrder) -> str | None:
     if not 0 <= steps.start <= steps.stop <= order.total_steps or (training and not steps):
         return f"steps {steps.start} to {steps.stop} of {order.total_steps}"
     for one in order.prototypes:
-        fault = fault_of_prototypes(one) or _fault_of_classes(one, order.class_counts[one.site])
+        counts = order.class_counts[one.site]
+        fault = one.fault(images=counts)
+        if min(counts, default=0) < 0:
+            fault = f"of classes with {list(counts)} images"
         if fault is not None:
-            return f"prototypes of {one.site}: {fault}"
-    return None
-
-
-def fault_of_prototypes(found: Prototypes) -> str | None:
-    """Say what is wrong with the types, shapes or values of prototypes, None if nothing is."""
-    count = found.classes.size
-    kinds = [str(array.dtype) for array in (found.classes, found.vectors, found.counts)]
-    if kinds != ["int64", "float32", "int64"]:
-        return f"of types {', '.join(kinds)}"
-    shapes = found.classes.shape, found.vectors.shape[:1], found.counts.shape
-    if shapes != ((count,),) * 3 or found.vectors.ndim != 2:
-        return f"of shapes {found.classes.shape}, {found.vectors.shape}, {found.counts.shape}"
-    if not np.isfinite(found.vectors).all():
-        return "not finite"
-    return None
-
-
-def _fault_of_classes(found: Prototypes, counts: Sequence[int]) -> str | None:
-    known = [label for label, images in enumerate(counts) if images > 0]
-    if min(counts, default=0) < 0 or not set(found.classes.tolist()) <= set(known):
-        return f"of the classes {found.classes.tolist()}, of which it has {list(counts)} images"
+            return f"{one.site}: {fault}"
     return None

@@ -23,8 +23,9 @@ from common.exchange.messages import (
     SiteReply,
     fault_of,
 )
+from common.exchange.payload import ADDED, FLAT, PART_NAME, Arrays, Part, Payload, flat_of
 from common.formatting.from_json import from_json
-from common.learning.prototypes import Prototypes
+from common.learning.prototypes import KEYS, Prototypes
 from common.models.sharing import Layout
 
 # Names of records
@@ -34,8 +35,7 @@ SHARED, PROTOTYPES, METRICS = "shared", "prototypes", "metrics"
 RUN, ROUND, SITE, FINGERPRINT, AWAITED = "run", "round", "site", "fingerprint", "awaited"
 PURPOSE, PREVIOUS, BEST, EVALUATE = "purpose", "previous", "best", "evaluate"
 FIRST_STEP, LAST_STEP, TOTAL_STEPS = "first-step", "last-step", "total-steps"
-FLAT, IMAGES, LAYOUT, CLASS_COUNTS = "flat", "images", "layout", "class-counts"
-CLASSES, VECTORS, COUNTS = "classes", "vectors", "counts"
+CODED, IMAGES, LAYOUT, CLASS_COUNTS = "coded", "images", "layout", "class-counts"
 HEADER = (RUN, ROUND, SITE, FINGERPRINT)
 
 
@@ -89,15 +89,16 @@ def decode_site_info(content: Mapping[str, Any]) -> SiteInfo:
     return info
 
 
-def encode_shared(shared: NDArray[Any], records: Records) -> Any:
-    """Return shared tensors as an ArrayRecord."""
-    return records.ArrayRecord({FLAT: records.Array(shared)})
+def encode_arrays(arrays: Arrays, records: Records) -> Any:
+    """Return arrays by key as an ArrayRecord."""
+    return records.ArrayRecord({key: records.Array(array) for key, array in arrays.items()})
 
 
-def decode_shared(record: Mapping[str, Any]) -> NDArray[Any]:
-    """Read what :func:`encode_shared` made; ReplyError if it is nothing of the kind."""
-    _only(record, (FLAT,))
-    return _array(record, FLAT)
+def decode_arrays(record: Any) -> dict[str, NDArray[Any]]:
+    """Read what :func:`encode_arrays` made; ReplyError if it is nothing of the kind."""
+    if not isinstance(record, Mapping):
+        raise _strange("arrays")
+    return {str(key): _array(record, key) for key in record}
 
 
 def encode_order(order: RoundOrder, records: Records, shared: Any = None) -> Any:
@@ -110,8 +111,12 @@ def encode_order(order: RoundOrder, records: Records, shared: Any = None) -> Any
     records : Records
         ``flwr.app``.
     shared : ArrayRecord, optional
-        ``order.shared`` by :func:`encode_shared`, where it is made already: several sites get it.
+        Its shared tensors by :func:`encode_arrays`, where that is made already: several sites get
+        it.
     """
+    if shared is None:
+        arrays = {FLAT: order.shared} if order.coded is None else order.coded
+        shared = encode_arrays(arrays, records)
     about = {
         RUN: order.run,
         PURPOSE: order.purpose,
@@ -123,26 +128,29 @@ def encode_order(order: RoundOrder, records: Records, shared: Any = None) -> Any
         TOTAL_STEPS: order.total_steps,
         EVALUATE: order.evaluate,
         CLASS_COUNTS: json.dumps([[p.site, order.class_counts[p.site]] for p in order.prototypes]),
+        CODED: order.coded is not None,
     }
     return records.RecordDict(
         {
             ORDER: records.ConfigRecord(about),
-            SHARED: encode_shared(order.shared, records) if shared is None else shared,
+            SHARED: shared,
             PROTOTYPES: _encode_prototypes(order.prototypes, records),
+            **_encode_parts(order.parts, records),
         }
     )
 
 
 def decode_order(content: Mapping[str, Any]) -> RoundOrder:
     """Read what :func:`encode_order` made; ReplyError if it is nothing of the kind."""
-    _only(content, (ORDER, SHARED, PROTOTYPES))
+    parts = _decode_parts(content, (ORDER, SHARED, PROTOTYPES))
     about = content[ORDER]
     steps = (FIRST_STEP, LAST_STEP, TOTAL_STEPS)
-    _only(about, (RUN, PURPOSE, ROUND, PREVIOUS, BEST, *steps, EVALUATE, CLASS_COUNTS))
+    _only(about, (RUN, PURPOSE, ROUND, PREVIOUS, BEST, *steps, EVALUATE, CLASS_COUNTS, CODED))
     try:
         counts = {str(s): tuple(int(n) for n in ns) for s, ns in _json(about, CLASS_COUNTS)}
     except (TypeError, ValueError, OverflowError) as error:
         raise _strange("the other sites' class counts") from error
+    shared, coded = decode_arrays(content[SHARED]), _truth(about, CODED)
     order = RoundOrder(
         run=_text(about, RUN),
         purpose=_purpose(about),
@@ -152,17 +160,29 @@ def decode_order(content: Mapping[str, Any]) -> RoundOrder:
         steps=range(_whole(about, FIRST_STEP), _whole(about, LAST_STEP)),
         total_steps=_whole(about, TOTAL_STEPS),
         evaluate=_truth(about, EVALUATE),
-        shared=decode_shared(content[SHARED]),
+        shared=np.empty(0) if coded else flat_of(shared),
         prototypes=_decode_prototypes(tuple(counts), content[PROTOTYPES]),
         class_counts=counts,
+        coded=shared if coded else None,
+        parts=parts,
     )
     if (fault := fault_of(order)) is not None:
         raise _strange(f"an order that can be followed ({fault})")
     return order
 
 
-def encode_reply(reply: SiteReply, records: Records) -> Any:
-    """Return a site's reply as a RecordDict."""
+def encode_reply(reply: SiteReply, records: Records, shared: Arrays | None = None) -> Any:
+    """Return a site's reply as a RecordDict.
+
+    Parameters
+    ----------
+    reply : SiteReply
+        The reply.
+    records : Records
+        ``flwr.app``.
+    shared : mapping of str to ndarray, optional
+        Its shared tensors as a codec made them; without it they travel as they are.
+    """
     about: dict[str, Any] = {
         RUN: reply.run,
         ROUND: reply.round,
@@ -172,8 +192,9 @@ def encode_reply(reply: SiteReply, records: Records) -> Any:
     content = {METRICS: records.MetricRecord({k: float(v) for k, v in reply.metrics.items()})}
     if isinstance(reply, RoundReply):
         about |= {IMAGES: reply.images, LAYOUT: reply.layout.to_json()}
-        content[SHARED] = encode_shared(reply.shared, records)
+        content[SHARED] = encode_arrays(shared or {FLAT: reply.shared}, records)
         content[PROTOTYPES] = _encode_prototypes([reply.prototypes], records)
+        content |= _encode_parts(reply.parts, records)
     return records.RecordDict(content | {REPLY: records.ConfigRecord(about)})
 
 
@@ -184,9 +205,19 @@ def decode_evaluation(content: Mapping[str, Any]) -> SiteReply:
     return SiteReply(**_header(content))
 
 
-def decode_reply(content: Mapping[str, Any]) -> RoundReply:
-    """Read a reply to a round of training; ReplyError if it is nothing of the kind."""
-    _only(content, (REPLY, METRICS, SHARED, PROTOTYPES))
+def decode_reply(
+    content: Mapping[str, Any], read: Callable[[Arrays], NDArray[Any]] = flat_of
+) -> RoundReply:
+    """Read a reply to a round of training; ReplyError if it is nothing of the kind.
+
+    Parameters
+    ----------
+    content : mapping
+        The message's records by name.
+    read : callable
+        Returns the shared tensors of the arrays that a codec made of them.
+    """
+    parts = _decode_parts(content, (REPLY, METRICS, SHARED, PROTOTYPES))
     _only(content[REPLY], (*HEADER, IMAGES, LAYOUT))
     header = _header(content)
     (prototypes,) = _decode_prototypes((header[SITE],), content[PROTOTYPES])
@@ -194,8 +225,9 @@ def decode_reply(content: Mapping[str, Any]) -> RoundReply:
         **header,
         images=_whole(content[REPLY], IMAGES),
         layout=Layout.from_json(_text(content[REPLY], LAYOUT)),
-        shared=decode_shared(content[SHARED]),
+        shared=read(decode_arrays(content[SHARED])),
         prototypes=prototypes,
+        parts=parts,
     )
 
 
@@ -222,20 +254,36 @@ def _purpose(about: Mapping[str, Any]) -> Purpose:
 
 
 def _encode_prototypes(prototypes: Sequence[Prototypes], records: Records) -> Any:
-    arrays = {
-        f"{one.site}/{key}": records.Array(array)
-        for one in prototypes
-        for key, array in ((CLASSES, one.classes), (VECTORS, one.vectors), (COUNTS, one.counts))
-    }
-    return records.ArrayRecord(arrays)
+    arrays = {f"{p.site}/{key}": array for p in prototypes for key, array in p.arrays().items()}
+    return encode_arrays(arrays, records)
 
 
 def _decode_prototypes(sites: Sequence[str], record: Any) -> tuple[Prototypes, ...]:
-    parts = (CLASSES, VECTORS, COUNTS)
-    _only(record, [f"{site}/{part}" for site in sites for part in parts])
+    _only(record, [f"{site}/{key}" for site in sites for key in KEYS])
     return tuple(
-        Prototypes(site, *(_array(record, f"{site}/{part}") for part in parts)) for site in sites
+        Prototypes.of(site, {key: _array(record, f"{site}/{key}") for key in KEYS})
+        for site in sites
     )
+
+
+def _encode_parts(parts: Payload, records: Records) -> dict[str, Any]:
+    """Return what a message adds, a record a part; its name begins with the kind."""
+    return {f"{p.kind}/{name}": encode_arrays(p.arrays, records) for name, p in parts.items()}
+
+
+def _decode_parts(content: Mapping[str, Any], expected: Sequence[str]) -> dict[str, Part]:
+    """Read the parts that a message adds; refuse a record that is neither expected nor a part."""
+    added = {}
+    for record in content:
+        kind, _, name = str(record).partition("/")
+        if kind in ADDED and PART_NAME.fullmatch(name):
+            added[record] = name, ADDED[ADDED.index(kind)]
+    _only(dict.fromkeys(set(content) - set(added)), expected)
+    if len({name for name, _ in added.values()}) < len(added):
+        raise _strange("parts of different names")
+    return {
+        name: Part(kind, decode_arrays(content[record])) for record, (name, kind) in added.items()
+    }
 
 
 def _only(found: Any, expected: Sequence[str]) -> None:

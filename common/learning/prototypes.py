@@ -4,7 +4,8 @@ A site never meets its own prototypes, and prototypes of different sites are nev
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,81 @@ class Prototypes:
     classes: NDArray[np.int64]
     vectors: NDArray[np.float32]
     counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, site: str, arrays: Mapping[str, NDArray[Any]]) -> "Prototypes":
+        """Return what :meth:`arrays` returned as prototypes again; nothing is checked."""
+        return cls(site, **{key: arrays[key] for key in KEYS})
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays by key, as they travel and are stored."""
+        return {key: getattr(self, key) for key in KEYS}
+
+    def chosen(self, which: NDArray[np.bool_]) -> "Prototypes":
+        """Return those of the classes that a mask keeps, shape (n,)."""
+        return Prototypes(self.site, **{key: own[which] for key, own in self.arrays().items()})
+
+    def fault(
+        self,
+        size: int | None = None,
+        classes: int | None = None,
+        images: Sequence[int] | None = None,
+        fewest: tuple[str, int] = ("", 1),
+    ) -> str | None:
+        """Say what no prototypes can be.
+
+        Parameters
+        ----------
+        size : int, optional
+            Width of a projection, where it is known.
+        classes : int, optional
+            How many there are.
+        images : sequence of int, optional
+            Images of each class that the site has.
+        fewest : (str, int)
+            The key that says how few images may stand behind a prototype, and its value.
+
+        Returns
+        -------
+        str or None
+            "its prototypes …"; None where every type, shape and value is one that
+            :func:`make_prototypes` can make.
+        """
+        labels, vectors, counts = self.classes, self.vectors, self.counts
+        width = vectors.shape[-1] if size is None and vectors.ndim == 2 else size
+        n, shapes = labels.size, (labels.shape, vectors.shape, counts.shape)
+        if shapes != ((n,), (n, width), (n,)):
+            return (
+                f"its prototypes have shapes {shapes[0]}, {shapes[1]} and {shapes[2]}; "
+                f"expected (n,), (n, {'size' if width is None else width}) and (n,)"
+            )
+        types = [str(array.dtype) for array in (labels, vectors, counts)]
+        if types != ["int64", "float32", "int64"]:
+            return f"its prototypes have types {', '.join(types)}; expected int64, float32, int64"
+        told: list[int] = labels.tolist()
+        if classes is None:
+            classes = max(told, default=0) + 1 if images is None else len(images)
+        if len(set(told)) < n or not set(told) <= set(range(classes)):
+            return f"its prototypes are of the classes {told}"
+        if not np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3):
+            return "its prototypes are not of length 1"
+        key, least = fewest
+        if n and counts.min() < least:
+            least_of = f"{key} = {least}" if key else f"{least}"
+            return (
+                f"{int(counts.min())} images stand behind one of its prototypes, fewer than "
+                f"{least_of}"
+            )
+        # The other sites weigh a prototype by the class's images, and cannot where there are none.
+        if images is not None and (counts > np.array(images)[labels]).any():
+            return (
+                f"its prototypes of the classes {told} stand for {counts.tolist()} images, more "
+                f"than it has: {list(images)}"
+            )
+        return None
+
+
+KEYS = tuple(field.name for field in fields(Prototypes) if field.name != "site")
 
 
 @dataclass(frozen=True)

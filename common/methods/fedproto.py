@@ -30,7 +30,7 @@ class FedProto(Method):
             "fedproto",
             "FedProto",
             "federated",
-            PLAIN | {"exchange": "prototypes", "prototypes": "average", "prototype-pull": 1.0},
+            PLAIN | {"share": "prototypes", "prototypes": "average", "prototype-pull": 1.0},
         ),
     )
 

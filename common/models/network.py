@@ -218,7 +218,7 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     parts = (backbone, *made.values(), projection)
     weights = sum(p.numel() for part in parts for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
-    kind = PrivateNetwork if config.exchange == "prototypes" else Network
+    kind = PrivateNetwork if config.share == "prototypes" else Network
     head = made.pop(CLASS)
     network = kind(
         backbone,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import ReplyError, RunError, StoreError
+from common.formatting.misfits import misfits, named
 from common.models.per_site import PerSite
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
@@ -239,24 +240,15 @@ def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     owners, state = _owners(network), network.state_dict()
     sites = {_owner(name, owners) for name in tensors} - {None} or set(owners.values())
     expected = [n for n in private_names(network) if _owner(n, owners) in sites | {None}]
-    missing = [name for name in expected if name not in tensors]
-    additional = [name for name in tensors if name not in set(expected)]
-    misshapen = [
-        f"{name}: {tuple(tensors[name].shape)} {tensors[name].dtype}, "
-        f"expected {tuple(state[name].shape)} {state[name].dtype}"
-        for name in expected
-        if name in tensors
-        and (tensors[name].shape != state[name].shape or tensors[name].dtype != state[name].dtype)
+    found, wanted = (
+        {name: f"{tuple(of[name].shape)} {of[name].dtype}" for name in names}
+        for of, names in ((tensors, tensors), (state, expected))
+    )
+    faults = misfits(found, wanted)
+    faults["not finite"] = [
+        name for name in expected if name in tensors and not bool(tensors[name].isfinite().all())
     ]
-    broken = [n for n in expected if n in tensors and not bool(tensors[n].isfinite().all())]
-    faults = {
-        "missing": missing,
-        "additional": additional,
-        "misshapen": misshapen,
-        "not finite": broken,
-    }
-    if any(faults.values()):
-        said = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+    if said := named(faults):
         raise StoreError(
             f"The private tensors belong to another network or site, or are damaged ({said})."
         )
@@ -282,7 +274,3 @@ def _owner(name: str, owners: Mapping[str, str]) -> str | None:
         if f"{place}." in owners:
             return owners[f"{place}."]
     return None
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

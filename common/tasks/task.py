@@ -7,6 +7,7 @@ that shall leave a site.
 """
 
 import difflib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -79,6 +80,8 @@ def task_network(config: Config, sites: Sequence[str]) -> Network:
     return build_network(config, sites, task_of(config).heads)
 
 
+# Every message of a site asks for it, and equal configurations have equal layouts.
+@functools.lru_cache(maxsize=8)
 def task_layout(config: Config, site: str) -> Layout:
     """Return :func:`common.models.network.layout_of` with the heads of the task."""
     return layout_of(config, site, task_of(config).heads)

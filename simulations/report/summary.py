@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.config.schema import Config
+from common.exchange.codecs.registry import find_codec
 from common.formatting import numbers
 from common.methods.registry import methods_of
 from simulations.report import provenance
@@ -133,11 +134,12 @@ def _training(config: Config) -> str:
     )
 
 
-_EXCHANGED = {
-    "weights": "",
-    "half-deltas": ", after which a site sends the change of its weights in half precision",
-    "prototypes": ", after which prototypes are exchanged and no weights",
-}
+def _exchanged(config: Config) -> str:
+    if config.share == "prototypes":
+        return ", after which prototypes are exchanged and no weights"
+    up, down = find_codec(config.codec), find_codec(config.codec_down)
+    text = "" if up.exact else f", after which a site sends {up.about}"
+    return text if down.exact else f"{text}; the average comes back as {down.about}"
 
 
 def _objective(config: Config) -> str:
@@ -146,7 +148,7 @@ def _objective(config: Config) -> str:
 
 def _round(config: Config) -> str:
     length = f"{config.local_steps} steps" if config.local_steps else "one epoch"
-    return f"{length}{_EXCHANGED[config.exchange]}"
+    return f"{length}{_exchanged(config)}"
 
 
 def _normalisation(config: Config) -> str:

@@ -163,9 +163,7 @@ def _projections(
     fit = [
         one
         for one in shown
-        if one[2].mode != "single"
-        and one[2].config.alpha
-        and one[2].config.exchange != "prototypes"
+        if one[2].mode != "single" and one[2].config.alpha and one[2].config.share != "prototypes"
     ]
     maps = []
     for label, mode, record in fit:

@@ -1,12 +1,17 @@
 """A tiny site that is open, and what a server could ask of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clients import round
+from clients.app import expected_message
+from clients.egress.pipeline import let_leave
+from clients.egress.policy import Policy
 from clients.identity import identify
 from clients.site import OpenSite, open_identity
 from common.config.schema import Config
-from common.exchange.messages import RoundOrder
+from common.exchange.messages import RoundOrder, RoundReply
 from common.models.sharing import pack
 
 
@@ -38,3 +43,14 @@ def order(site: OpenSite, **values: Any) -> RoundOrder:
         "class_counts": {},
     }
     return RoundOrder(**own | values)
+
+
+def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
+    """Train a round and store its end, as if all of it might leave; return what could."""
+    trained = round.train_round(site, order)
+    expected = replace(expected_message(site, order.round), received=trained.received)
+    folder = site.own.parent / "ledger"
+    policy = Policy(min_prototype_images=1)
+    leaving = let_leave(trained.reply, expected, trained.memory, policy, site.own, folder)
+    round.keep(site, order, trained, leaving.coded, leaving.own)
+    return trained.reply

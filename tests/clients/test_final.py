@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from clients.final import evaluate_last
-from clients.round import train_round
 from clients.site import OpenSite
 from common.config.schema import Config
 from common.errors import StoreError
@@ -22,7 +21,7 @@ from common.models.sharing import pack, private_state
 from common.runs.tables import read_predictions
 from common.runs.weights import load_run_network
 from common.tensor_files import load_tensors
-from tests.clients.opened import opened, order
+from tests.clients.opened import opened, order, train_round
 from tests.federation.hospitals import tiny_config
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.round import flatten, receive, train_round
+from clients.round import flatten, receive
 from clients.site import OpenSite
 from clients.store import digest_of
 from common.errors import RunError, StoreError
@@ -17,7 +17,7 @@ from common.learning.evaluation import estimate_statistics, evaluate_site
 from common.learning.prototypes import Prototypes
 from common.models.network import Network
 from common.models.sharing import private_state, unpack
-from tests.clients.opened import opened, order
+from tests.clients.opened import opened, order, train_round
 from tests.federation.hospitals import tiny_config
 
 STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}

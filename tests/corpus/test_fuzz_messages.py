@@ -31,12 +31,15 @@ FLOATS = st.sampled_from((np.float32, np.float64))
 @st.composite
 def prototypes(draw: st.DrawFn, site: str, classes: int = 4) -> Prototypes:
     chosen = draw(st.lists(st.integers(0, classes - 1), unique=True, max_size=classes))
-    shape = (len(chosen), draw(st.integers(1, 5)))
-    finite = st.floats(-1, 1, width=32)
+    size = draw(st.integers(1, 5))
+    # Of length 1, as prototypes are: along an axis, either way.
+    axes = [draw(st.integers(0, size - 1)) for _ in chosen]
+    signs = [draw(st.sampled_from((1, -1))) for _ in chosen]
+    vectors = np.eye(size, dtype=np.float32)[axes].reshape(len(chosen), size)
     return Prototypes(
         site,
         np.array(chosen, np.int64),
-        draw(stn.arrays(np.float32, shape, elements=finite)),
+        vectors * np.array(signs, np.float32).reshape(-1, 1),
         np.array([draw(st.integers(1, 2**40)) for _ in chosen], np.int64),
     )
 
@@ -67,7 +70,7 @@ def orders(draw: st.DrawFn) -> RoundOrder:
         evaluate=draw(st.booleans()),
         shared=draw(stn.arrays(draw(FLOATS), st.integers(0, 9))),
         prototypes=tuple(draw(prototypes(name)) for name in names),
-        class_counts=dict.fromkeys(names, (1, 2, 3, 2**40)),
+        class_counts=dict.fromkeys(names, (2**40,) * 4),
     )
 
 

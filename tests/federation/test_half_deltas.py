@@ -1,4 +1,4 @@
-"""``exchange = "half-deltas"``: half the bytes to the server, and every invariant holds."""
+"""``codec = "half-deltas"``: half the bytes to the server, and every invariant holds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,6 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from clients.egress.ledger import entries
-from clients.round import train_round
 from clients.store import digest_of
 from common.config.schema import Config
 from common.errors import RunError
@@ -20,7 +19,7 @@ from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_order, decode_reply
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
-from tests.clients.opened import opened, order
+from tests.clients.opened import opened, order, train_round
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 from tests.federation.search import FLOATS, Wire
 from tests.federation.test_bad_replies import in_round_two
@@ -28,7 +27,7 @@ from tests.federation.test_invariants_privacy import Collector
 from tests.federation.test_invariants_reproducible import outcome
 from tests.federation.test_invariants_resume import Killed, killing
 
-HALF = {"exchange": "half-deltas", "epochs": 2}
+HALF = {"codec": "half-deltas", "epochs": 2}
 
 
 class Replies:
@@ -74,7 +73,7 @@ def test_it_ends_near_the_weights_of_a_full_exchange_with_half_the_bytes(tmp_pat
     # Not Adam, which makes a whole step of a gradient that is next to nothing.
     plain = {"optimizer": "sgd", "epochs": 2}
     full = tiny_config(tmp_path, run_name="full", **plain)
-    half = tiny_config(tmp_path, run_name="half", **plain | {"exchange": "half-deltas"})
+    half = tiny_config(tmp_path, run_name="half", **plain | {"codec": "half-deltas"})
     short = tiny_config(tmp_path, run_name="short", **plain | {"epochs": 1})
     for config in (full, half, short):
         federate(config)
@@ -158,7 +157,7 @@ def test_a_site_does_not_send_a_change_that_float16_cannot_hold(tmp_path: Path) 
     settings = {"learning_rate": 100.0, "alpha": 0.0}
     full = opened(tiny_config(tmp_path / "full", **settings))
     assert np.isfinite(train_round(full, order(full, steps=range(1))).shared).all()
-    half = opened(tiny_config(tmp_path / "half", **settings | {"exchange": "half-deltas"}))
+    half = opened(tiny_config(tmp_path / "half", **settings | {"codec": "half-deltas"}))
     with pytest.raises(RunError, match="Training diverged at north in round 1"):
         train_round(half, order(half, steps=range(1)))
     assert half.store(half.network()).rounds() == []

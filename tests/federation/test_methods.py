@@ -22,7 +22,7 @@ EPOCHS: dict[str, Any] = {"epochs": 2}
 FEDAVG: dict[str, Any] = {"normalisation": "shared", "alpha": 0.0}
 FEDBN: dict[str, Any] = {"alpha": 0.0}
 XSITE: dict[str, Any] = {}
-FEDPROTO = FEDBN | {"prototypes": "average", "prototype_pull": 1.0, "exchange": "prototypes"}
+FEDPROTO = FEDBN | {"prototypes": "average", "prototype_pull": 1.0, "share": "prototypes"}
 
 # A method's settings, and those of what it would be if its own part did nothing.
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

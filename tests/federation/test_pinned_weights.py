@@ -95,7 +95,7 @@ PINS = {
     "pooled": Pin("pooled", {}),
     "federated": Pin("federated", {}),
     "single": Pin("single", {}),
-    "half-deltas": Pin("federated", {"exchange": "half-deltas"}),
+    "half-deltas": Pin("federated", {"codec": "half-deltas"}),
 } | {
     name: Pin(METHODS[name].mode, SMALL | METHODS[name].values)
     for name in ("fedprox", "moon", "fedproto", "fedbn", "ms-net", "fed-adapters", "joint")

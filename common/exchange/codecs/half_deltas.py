@@ -1,10 +1,11 @@
-"""A round's change of the shared tensors in half precision: ``exchange = "half-deltas"``.
+"""A change of the shared tensors in half precision: ``codec = "half-deltas"``.
 
-On the way to the server a value takes 2 bytes in place of 4. What is sent is the change, times
-1,024, as float16: its error is at most 1/2,048 of itself, or 3e-11 where it is smaller than 6e-8.
-Both ends compute the same shared tensors from it, bit for bit, and go on with these.
+A value takes 2 bytes in place of 4. What is sent is the change, times 1,024, as float16: its error
+is at most 1/2,048 of itself, or 3e-11 where it is smaller than 6e-8. Both ends compute the same
+shared tensors from it, bit for bit, and go on with these.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,29 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import ReplyError
+from common.exchange.payload import FLAT, Arrays, Coded, flat_of
 
 HALF = "float16"
 SCALE = 1024.0
 """float16 has its full precision from 6e-5 on, and a round changes weights by less than that."""
+
+
+@dataclass(frozen=True)
+class HalfDeltas:
+    """Sends a change in half precision; see :class:`~.payload.Codec`."""
+
+    name: str = "half-deltas"
+    about: str = "the change of its weights in half precision"
+    exact: bool = False
+    relative: bool = True
+
+    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Coded:
+        """Return ``{"flat": change}``, float16; nothing is kept."""
+        return Coded({FLAT: half_delta(values, reference)}, {})
+
+    def decode(self, arrays: Arrays, reference: NDArray[Any]) -> NDArray[Any]:
+        """Return what :func:`add_delta` makes of the change."""
+        return add_delta(reference, flat_of(arrays))
 
 
 def half_delta(shared: NDArray[Any], received: NDArray[Any]) -> NDArray[np.float16]:

@@ -6,7 +6,7 @@ median over all of its rounds but each deployment's first. Seconds depend on wha
 does, processor time and what is written to the disk hardly: all are told.
 
     python -m simulations.evidence deployment-round \
-        --setting exchange=weights --setting exchange=half-deltas,optimizer-state=reset
+        --setting codec=none --setting codec=half-deltas,optimizer-state=reset
 
 A setting is keys of the configuration with their values; ``database=memory`` in it keeps what the
 SuperLink has in its memory, ``database=`` and a path in this file.
@@ -175,8 +175,8 @@ def _released(run: Path, site: str) -> dict[int, float]:
 
 def main(
     setting: Annotated[list[str], typer.Option(help="Keys and values; may be repeated.")] = [  # noqa: B006
-        "exchange=weights",
-        "exchange=half-deltas",
+        "codec=none",
+        "codec=half-deltas",
     ],
     rounds: Annotated[int, typer.Option(min=2, help="Rounds; the first is left out.")] = 6,
     repeats: Annotated[int, typer.Option(min=1, help="Deployments of each setting.")] = 1,

@@ -190,7 +190,7 @@ def test_what_cannot_be_met_is_refused() -> None:
         adapt_to_site(made, site("new", 1), config(), CPU64)
     small = make_config(
         {
-            **{"sites": "a,b", "image-size": 32, "width": 0.05, "exchange": "prototypes"},
+            **{"sites": "a,b", "image-size": 32, "width": 0.05, "share": "prototypes"},
             **{"prototype-pull": 1.0},
         }
     )

@@ -199,7 +199,7 @@ def test_what_is_refused_and_why(tmp_path: Path) -> None:
     [
         ({"mode": "single"}, "it holds a network for each of a, b and none of them all"),
         ({"status": "running"}, "is running, not completed"),
-        ({"exchange": "prototypes"}, "its sites share no weights"),
+        ({"share": "prototypes"}, "its sites share no weights"),
     ],
 )
 def test_runs_that_can_take_nobody_in(tmp_path: Path, keys: dict[str, str], sentence: str) -> None:

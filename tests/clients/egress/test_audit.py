@@ -16,7 +16,7 @@ TENSORS = {
     "moment/0/exp_avg": torch.arange(6.0).reshape(2, 3),
     "private/norm.num_batches_tracked": torch.tensor(7),
     "private/norm.bias": torch.zeros(4),
-    "last": torch.arange(9.0),
+    "memory/last": torch.arange(9.0),
 }
 
 
@@ -38,7 +38,7 @@ def test_what_left_is_found_and_what_is_shared_or_says_nothing_is_not_looked_up(
     save_tensors(own / "store" / "round-0001.safetensors", TENSORS)
     save_tensors(own / "private.safetensors", {"norm.weight": torch.arange(3.0)})
     # What the site shares, and zeros, which many tensors are at the start.
-    clean = ledger_of(tmp_path / "ledger", TENSORS["last"], TENSORS["private/norm.bias"])
+    clean = ledger_of(tmp_path / "ledger", TENSORS["memory/last"], TENSORS["private/norm.bias"])
     found = audit(tmp_path, clean)
     assert [one.file.name for one in found] == ["private.safetensors", "round-0001.safetensors"]
     assert [(one.tensors, one.skipped, one.left) for one in found] == [(1, 0, ()), (2, 2, ())]

@@ -250,7 +250,7 @@ def test_weights_that_lack_their_noise_are_held_back(
     def forgotten(reply: RoundReply, *_: object) -> RoundReply:
         return reply
 
-    monkeypatch.setattr("clients.app.noised", forgotten)
+    monkeypatch.setattr("clients.egress.pipeline.noised", forgotten)
     config = tiny_config(tmp_path, epochs=1)
     with pytest.raises(RunError, match="north: the site's policy keeps this here"):
         run_server(server, deploy(config, {"north": POLICY}))

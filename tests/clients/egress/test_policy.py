@@ -101,7 +101,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             NOISY + 'largest-epsilon = 3.0\nmay-leave = ["weights", "figures"]',
             "no figures, which leave exactly: take 'figures' out",
         ),
-        ('may-leave = ["images"]', "may-leave: Input should be 'weights', 'prototypes' or"),
+        (
+            'may-leave = ["images"]',
+            "Input should be 'weights', 'prototypes', 'figures', 'moments' or 'method'",
+        ),
         ('figures = ["test/acu"]', "the figure 'test/acu', which no site sends"),
         ("approve-runs = 1", "approve-runs: Input should be a valid boolean"),
         ("a = ", "Cannot read the policy"),

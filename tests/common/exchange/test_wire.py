@@ -202,7 +202,7 @@ def test_a_reply_to_training_is_none_to_an_evaluation_nor_the_reverse() -> None:
 
 
 def test_shared_tensors_encoded_once_serve_every_order() -> None:
-    shared = wire.encode_shared(SHARED, flwr.app)
+    shared = wire.encode_arrays({"flat": SHARED}, flwr.app)
     own = wire.encode_order(replace(ORDER, shared=np.zeros(4)), flwr.app, shared)
     assert own["shared"] is shared
     assert wire.decode_order(carried(own)).shared.tobytes() == SHARED.tobytes()

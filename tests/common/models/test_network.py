@@ -71,7 +71,7 @@ def test_shared_weights_do_not_depend_on_the_sites() -> None:
         {"adapters": "parallel"},
         {"auxiliary": True},
         {"normalisation": "shared"},
-        {"exchange": "prototypes"},
+        {"share": "prototypes"},
     ],
 )
 def test_the_layout_is_known_without_the_weights(values: dict[str, object]) -> None:

@@ -265,7 +265,7 @@ def test_private_tensors_that_do_not_fit_are_refused_and_change_nothing() -> Non
         ({k: v for k, v in state.items() if k != name}, f"missing: {name}"),
         (state | {"conv.sites.c.weight": state[name]}, r"additional: conv\.sites\.c\.weight"),
         (state | {"bn.weight": state[name]}, r"additional: bn\.weight"),
-        (state | {name: torch.zeros(4)}, r"misshapen: conv\.sites\.a\.weight: \(4,\)"),
+        (state | {name: torch.zeros(4)}, r"misshapen: conv\.sites\.a\.weight \(4,\)"),
         (state | {name: state[name].double()}, r"misshapen: .*float64"),
         ({}, "missing"),
     ]

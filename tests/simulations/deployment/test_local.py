@@ -73,7 +73,7 @@ def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:
 def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Consortium]]:
     """A consortium that stands, and a configuration of its sites."""
     folder = tmp_path_factory.mktemp("lab")
-    config = tiny_config(folder, epochs=1, data=str(folder / "data"), exchange="half-deltas")
+    config = tiny_config(folder, epochs=1, data=str(folder / "data"), codec="half-deltas")
     made = plan_consortium(config, folder / "state" / "run")
     scripts = write_folders(made, folder / "lab")
     environment = child_environment(folder, config, place(config))

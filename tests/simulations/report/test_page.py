@@ -104,7 +104,7 @@ def page_of(runs: list[Path], pending: dict[str, str] | None = None) -> Page:
         ({"prototype_pull": 3.0}, "3 × squared distance from prototypes (FedProto)"),
         ({"auxiliary": True}, "a branch of each site's own"),
         ({"adapters": "series"}, "series adapters of each site's own"),
-        ({"prototype_pull": 1.0, "exchange": "prototypes"}, "prototypes are exchanged and no"),
+        ({"prototype_pull": 1.0, "share": "prototypes"}, "prototypes are exchanged and no"),
     ],
 )
 def test_a_page_says_what_a_compared_method_does(

@@ -140,7 +140,7 @@ def test_a_method_that_contradicts_the_study_is_refused_before_anything_runs(
 ) -> None:
     text = PLAIN.replace("epochs = 3", 'prototypes = "none"').replace('"xsite"]', '"mine"]') + (
         '\n[[method]]\nname = "mine"\nlabel = "Mine"\nmode = "federated"\n'
-        'settings = { exchange = "prototypes", prototypes = "none" }\n'
+        'settings = { share = "prototypes", prototypes = "none" }\n'
     )
     with pytest.raises(ConfigError, match="method 'mine'"):
         plan_of(tmp_path, text)
