@@ -10,6 +10,9 @@ from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
 from common.tasks.figures import AUC_BOUNDS, FIGURES, Figure
 
+KEPT = ("Acc", "AUC", "95 %")
+"""Columns of a run's figures that have their place on the narrowest screen."""
+
 
 def print_result(console: Console, run: Path) -> None:
     """Print a completed run's figures on its test images, and where its files are.
@@ -27,12 +30,11 @@ def print_result(console: Console, run: Path) -> None:
         If the folder holds no result.
     """
     result = read_result(run)
-    print_table(
-        console, _figures("Test images, weights of the last step", result.get("metrics", {}))
-    )
+    last = _figures("Test images, weights of the last step", result.get("metrics", {}))
+    print_table(console, last, KEPT)
     best = result.get("best") or {}
     if best:
-        print_table(console, _figures("Test images, weights that validation chose", best))
+        print_table(console, _figures("Test images, weights that validation chose", best), KEPT)
     say(console, f"Run folder: {run}")
 
 

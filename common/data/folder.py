@@ -142,6 +142,20 @@ def _folder_problems(name: str, root: Path, classes: Sequence[str]) -> list[str]
             f"Site '{name}': the folder {root / label} is no class of this run "
             f"({', '.join(classes)}). Rename it, move it away, or set classes."
         )
+    for label in missing:
+        path = root / label
+        inside = next((other for other in classes if (root / other / label).is_dir()), None)
+        # A site may lack a class, but not because somebody slipped.
+        if path.is_symlink() or path.exists():
+            problems.append(
+                f"Site '{name}': the class folder {path} is missing: a link that leads to no "
+                "folder, or a file, lies in its place. Put the folder there."
+            )
+        elif inside is not None:
+            problems.append(
+                f"Site '{name}': the class folder {path} is missing, and one of that name lies in "
+                f"{root / inside}. Move it up."
+            )
     if len(missing) == len(classes):
         problems.append(
             f"Site '{name}': {root} holds none of the class folders {', '.join(classes)}. "

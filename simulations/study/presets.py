@@ -33,8 +33,6 @@ from simulations.study.run import (
 DEMO = Path(__file__).with_name("demo.toml")
 MODES: dict[Mode, str] = {"pooled": "Pooled", "federated": "Federated", "single": "Single-site"}
 REFERENCE = "pooled"
-NARROW, FIRST, EACH = 76, 16, 12
-"""Columns of a screen below which there is room for two figures; of the other columns; of one."""
 
 
 def comparison(
@@ -213,10 +211,4 @@ def print_comparison(console: Console, results: StudyResults) -> None:
     results : StudyResults
         Of a comparison.
     """
-    table = metrics_table(results)
-    shown = ["Accuracy", "AUC"]
-    if console.width >= NARROW:
-        runs, *figures = table.columns[1:]
-        others = [name for name in figures if name not in shown]
-        shown = [runs, *shown, *others[: (console.width - FIRST) // EACH - len(shown)]]
-    print_table(console, table, shown)
+    print_table(console, metrics_table(results), keep=("Accuracy", "AUC"))

@@ -1,6 +1,7 @@
 """Sites that lack a class take part: no prototype of it, figures without it undefined."""
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -137,19 +138,18 @@ def test_check_site_names_the_folds_that_lack_a_class(tmp_path: Path) -> None:
 
 
 def test_reports_mean_over_the_sites_where_a_figure_is_defined(tmp_path: Path) -> None:
-    from simulations.report.export import write_tables
-    from simulations.report.records import read_record
+    from simulations.report.export import to_csv, values_of
+    from tests.simulations.report.cells import comparison_of
 
     config = consortium(tmp_path, TWO, "covid", validation_fraction=0.0)
     federate(config)
-    record = read_record(run_of(config))
-    write_tables([record], tmp_path)
-    with (tmp_path / "comparison.csv").open() as file:
-        rows = {row["site"]: row for row in csv.DictReader(file)}
+    results = comparison_of([run_of(config)])
+    (record,) = results.records.values()
+    rows = {row["site"]: row for row in csv.DictReader(io.StringIO(to_csv(results)))}
     assert rows["south"]["auc"] == "" and float(rows["north"]["auc"]) == record.figure(
         "north", "auc"
     )
-    told = json.loads((tmp_path / "comparison.json").read_text())["summaries"]
+    told = values_of(results)["figures"]
     means = {one["metric"]: one["mean"] for one in told if one["site"] == "mean of the sites"}
     assert means["auc"] == record.figure("north", "auc")
     sites = [record.figure(site, "accuracy") for site in ("north", "south")]
