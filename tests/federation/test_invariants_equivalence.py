@@ -12,6 +12,8 @@ from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
 from common.learning.local_site import LocalSite, TrainingSite
 from common.learning.loop import make_optimizer, train
+from common.methods.method import Local
+from common.methods.registry import methods_of
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
 from common.tensor_files import load_tensors
@@ -31,15 +33,18 @@ def train_together(config: Config, private_factor: float = 1.0) -> Network:
         if name in private:
             parameter.register_hook(lambda gradient: gradient * private_factor)
     total = config.epochs * steps_per_epoch((len(s.train) for s in sites), config.batch_size)
+    device = choose_device(config)
+    local = Local(config, network, device, total, range(total), sites)
     with limited_threads(config):
         train(
             network,
             make_optimizer(network, config),
             sites,
             config,
-            choose_device(config),
+            device,
             range(total),
             total,
+            terms=methods_of(config).terms(local),
         )
     return network
 
