@@ -14,6 +14,7 @@ import tomli_w
 
 from common.config.schema import Config
 from common.exchange.fingerprint import DEPLOYED, SHIPPED, python_files
+from simulations.runtime.flower_inside import build_fab_from_disk
 
 # Found beside this file and never by name: the folder in which a command is given may hold
 # packages of these names.
@@ -84,9 +85,6 @@ def build_bundle(app: Path) -> bytes:
     bytes
         A ZIP archive.
     """
-    # Flower takes a second to import, during which the SuperLink can already start.
-    from flwr.cli.build import build_fab_from_disk
-
     return build_fab_from_disk(app)
 
 

@@ -17,17 +17,19 @@ from typing import Any, Literal, TextIO, cast
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.logger import console_handler
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app as site_app
 from common.config.schema import Config
 from common.files import alone_in
 from server.app import app as coordinator_app
 from simulations.runtime.backends import POLL_SECONDS, Backend, RunOutcome, RunSpec
+from simulations.runtime.flower_inside import (
+    Run,
+    TaskIdentity,
+    console_handler,
+    get_all_nested_objects,
+    inflate_object_from_contents,
+)
 from simulations.runtime.following import OutputCopy, RunWatch
 from simulations.runtime.processes import undisturbed
 from simulations.runtime.superlink import LinkRunState

@@ -1,7 +1,7 @@
 """A SuperLink of one's own for one run: started, given the run, asked, stopped.
 
-The one file that knows Flower's control interface. The version of Flower is pinned, and this
-interface answers in milliseconds where each ``flwr`` command takes seconds to start.
+The one file that knows Flower's control interface, which answers in milliseconds where each
+``flwr`` command takes seconds to start.
 """
 
 import socket
@@ -13,14 +13,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_public_key,
+)
 
 from common.config.schema import Scalar
 from common.errors import RunError
+from simulations.runtime.flower_inside import (
+    ControlHttpClient,
+    Fab,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    RuntimeVersionHttpInterceptor,
+    StartRunRequest,
+    StopRunRequest,
+    StreamLogsRequest,
+    fab_to_proto,
+    run_from_proto,
+    simulation_config_from_json,
+    user_config_to_proto,
+)
 from simulations.runtime.processes import last_lines, start
-
-if TYPE_CHECKING:
-    from flwr.supercore.control import ControlHttpClient
 
 START_SECONDS = 90.0
 UNREACHABLE = "unreachable"
@@ -69,13 +85,6 @@ class SuperLink:
         RunError
             If the SuperLink does not take it.
         """
-        from cryptography.hazmat.primitives.serialization import (
-            Encoding,
-            PublicFormat,
-            load_ssh_public_key,
-        )
-        from flwr.proto.control_pb2 import RegisterNodeRequest
-
         pem = load_ssh_public_key(public_key).public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
         )
@@ -109,11 +118,6 @@ class SuperLink:
         RunError
             If the SuperLink does not accept the run.
         """
-        from flwr.common.serde import fab_to_proto, user_config_to_proto
-        from flwr.proto.control_pb2 import StartRunRequest
-        from flwr.supercore.fab import Fab
-        from flwr.supercore.utils import simulation_config_from_json
-
         request = StartRunRequest(
             fab=fab_to_proto(Fab(sha256(bundle).hexdigest(), bundle, {})),
             override_config=user_config_to_proto(dict(run_config)),
@@ -138,9 +142,6 @@ class SuperLink:
         RunError
             If the SuperLink's process has ended, or has not answered for half a minute.
         """
-        from flwr.common.serde import run_from_proto
-        from flwr.proto.control_pb2 import ListRunsRequest
-
         if not self.kept and self.ended():
             raise RunError(f"Flower's SuperLink ended during the run. {self.tail()}")
         try:
@@ -155,8 +156,6 @@ class SuperLink:
 
     def stop(self, run_id: int) -> None:
         """Tell the SuperLink to stop a run; a run that has ended, or a dead SuperLink, is fine."""
-        from flwr.proto.control_pb2 import StopRunRequest
-
         try:
             with self._client(timeout=3.0) as client:
                 client.StopRun(StopRunRequest(run_id=run_id))
@@ -166,8 +165,6 @@ class SuperLink:
 
     def copy_log(self, run_id: int, write: Callable[[str], object]) -> None:
         """Pass the run's output to ``write`` as it comes, and return when the run has ended."""
-        from flwr.proto.control_pb2 import StreamLogsRequest
-
         try:
             with self._client() as client:
                 for part in client.StreamLogs(StreamLogsRequest(run_id=run_id)):
@@ -184,10 +181,7 @@ class SuperLink:
         """Return the last lines of the SuperLink's own output, for an error's sentence."""
         return last_lines(self.log) if self.log else ""
 
-    def _client(self, timeout: float = 30.0) -> "ControlHttpClient":
-        from flwr.supercore.control import ControlHttpClient
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-
+    def _client(self, timeout: float = 30.0) -> ControlHttpClient:
         return ControlHttpClient(
             f"{'https' if self.authority else 'http'}://{self.address}",
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],

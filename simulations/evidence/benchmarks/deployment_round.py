@@ -27,7 +27,6 @@ from typing import Annotated
 
 import psutil
 import typer
-from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from rich.console import Console
 
 from clients.egress.ledger import entries
@@ -43,6 +42,7 @@ from simulations.evidence.benchmarks.round import TRAINED
 from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder
+from simulations.runtime.flower_inside import FLWR_IN_MEMORY_DB_NAME
 from simulations.runtime.processes import program_line
 
 SAMPLE_SECONDS = 0.2
