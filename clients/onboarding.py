@@ -86,6 +86,17 @@ class Onboarded:
     advice: tuple[str, ...]
     failures: tuple[tuple[Path, str], ...]
 
+    @property
+    def shares(self) -> Mapping[str, list[float]]:
+        """The share of images that each adaptation gives to each class, in label order."""
+        count = len(self.classes)
+        return {
+            adaptation: (
+                np.bincount(decided.argmax(axis=1), minlength=count) / len(decided)
+            ).tolist()
+            for adaptation, decided in self.probabilities.items()
+        }
+
 
 def onboard(
     run: Path,
@@ -241,15 +252,6 @@ def _table(found: Onboarded, folder: Path) -> str:
     return text.getvalue()
 
 
-def shares(found: Onboarded) -> Mapping[str, list[float]]:
-    """Return the share of images that each adaptation gives to each class, in label order."""
-    count = len(found.classes)
-    return {
-        adaptation: (np.bincount(said.argmax(axis=1), minlength=count) / len(said)).tolist()
-        for adaptation, said in found.probabilities.items()
-    }
-
-
 def _about(found: Onboarded, name: str, run: Path, folder: Path, key: str) -> dict[str, Any]:
     return {
         "site": name,
@@ -264,7 +266,7 @@ def _about(found: Onboarded, name: str, run: Path, folder: Path, key: str) -> di
         "recommended": RECOMMENDED,
         "decided": {
             adaptation: dict(zip(found.classes, told, strict=True))
-            for adaptation, told in shares(found).items()
+            for adaptation, told in found.shares.items()
         },
         "distances": dict(found.distances.to),
         "distances_of_trained_sites": [

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from clients.site_check import check_site as check
+from clients.site_check import print_check
 from common.config.load import load_config, parse_override
 from common.console import options
 from common.console.options import PlainCommand
@@ -29,9 +31,6 @@ def check_site(
     The folder holds one folder a class (the key 'classes' names them) and, for folds that keep a
     patient together, metadata.csv with the columns file_name and patient_id.
     """
-    from clients.site_check import check_site as check
-    from clients.site_check import print_check
-
     place = folder.expanduser().absolute()
     # Any folder can be looked at, also one whose name could not be a site's.
     site = name or re.sub(r"[^a-z0-9_-]+", "-", place.name.lower()).strip("-_") or "site"

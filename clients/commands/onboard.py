@@ -105,14 +105,12 @@ def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
 
 
 def _print_table(console: Console, found: "Onboarded") -> None:
-
     from clients.adapt.adapt import LABELS
-    from clients.onboarding import shares
 
     headings = ["Normalisation", *(f"Called {label}" for label in found.classes), "Confidence"]
     measured = tabled(len(found.classes)) if found.figures else ()
     rows = []
-    for adaptation, share in shares(found).items():
+    for adaptation, share in found.shares.items():
         row = [LABELS[adaptation], *(f"{part:.1%}" for part in share)]
         row.append(f"{found.probabilities[adaptation].max(axis=1).mean():.3f}")
         values = [found.figures[adaptation][figure.name] for figure in measured]

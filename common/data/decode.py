@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.config.sections import ImageKeys
-from common.data.dicom import finite
+from common.data.dicom import dicom_header, dicom_image, finite, patient_id
 from common.errors import SiteError
 
 MAX_PIXELS = 100_000_000
@@ -99,8 +99,6 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
     try:
         read_header(content, path)
         if _is_dicom(content):
-            from common.data.dicom import dicom_image
-
             image = dicom_image(content, path, (settings.window_center, settings.window_width))
         else:
             image = _image(content, path)
@@ -136,8 +134,6 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
     if not content:
         raise SiteError(f"{path} is empty (zero bytes). Export it again or move it away.")
     if _is_dicom(content):
-        from common.data.dicom import dicom_header
-
         width, height, mode = dicom_header(content, path)
         header = ImageHeader(width, height, "DICOM", mode)
     else:
@@ -159,8 +155,6 @@ def dicom_patient(path: Path) -> str | None:
                 return None
     except OSError:
         return None
-    from common.data.dicom import patient_id
-
     return patient_id(path)
 
 

@@ -1,7 +1,4 @@
-"""DICOM files: their header, their patient, and their pixels with rescale and window applied.
-
-Imported where a DICOM file is met: pydicom takes a second, and most sites have none.
-"""
+"""DICOM files: their header, their patient, and their pixels with rescale and window applied."""
 
 import io
 import math

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +66,7 @@ class Classified:
     @cached_property
     def by_class(self) -> tuple[float, float, float]:
         """Precision, sensitivity and F1: of the second of two classes, else means over classes."""
-        # A second and 70 MB of every process that imports this file and measures nothing.
-        from sklearn.metrics import precision_recall_fscore_support
-
-        precision, sensitivity, f1, _ = precision_recall_fscore_support(
+        precision, sensitivity, f1, _ = _metrics().precision_recall_fscore_support(
             self.labels,
             self.decisions,
             labels=list(one_against_rest(self.classes)),
@@ -78,26 +76,29 @@ class Classified:
         return float(precision), float(sensitivity), float(f1)
 
 
+def _metrics() -> Any:
+    # A second and 70 MB of every process that imports this file and measures nothing.
+    from sklearn import metrics
+
+    return metrics
+
+
 def _specificity(found: Classified) -> float:
     negative = found.labels == 0
     return float(np.mean(found.decisions[negative] == 0)) if negative.any() else math.nan
 
 
 def _auc(found: Classified) -> float:
-    from sklearn.metrics import roc_auc_score
-
     if not found.complete:
         return math.nan
     scores = found.probabilities[:, 1] if found.classes == 2 else found.probabilities
     classes = list(range(found.classes))
-    return float(roc_auc_score(found.labels, scores, multi_class="ovr", labels=classes))
+    return float(_metrics().roc_auc_score(found.labels, scores, multi_class="ovr", labels=classes))
 
 
 def _loss(found: Classified) -> float:
-    from sklearn.metrics import log_loss
-
     classes = list(range(found.classes))
-    return float(log_loss(found.labels, found.probabilities, labels=classes))
+    return float(_metrics().log_loss(found.labels, found.probabilities, labels=classes))
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,13 @@ def compare(
     Runs that are complete are not repeated: the same command goes on with a comparison that was
     interrupted.
     """
-    from simulations.study.presets import compare as run_comparison
-    from simulations.study.progress import make_progress
+    from simulations.study import presets, progress
 
     chosen = options.gather_config(asked)
     wanted = options.numbers("--seeds", seeds), options.numbers("--folds", folds)
     named = tuple(part.strip() for part in modes.split(",") if part.strip())
     base = runs_base(chosen, Path("runs"))
-    run_comparison(chosen, base, *wanted, named, make_listener(), make_progress())
+    presets.compare(chosen, base, *wanted, named, make_listener(), progress.make_progress())
 
 
 @app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")

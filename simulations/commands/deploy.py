@@ -20,6 +20,9 @@ from common.runs.result import read_result
 from server.deployment.consortium import read_consortium
 from simulations.commands import options
 from simulations.commands.train import run_training
+from simulations.federated import train_federated
+from simulations.rehearsal import DEPLOYMENT
+from simulations.runtime.consortium import backend_of, runs_of
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,9 +49,6 @@ def up(
         )
 
     def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        from simulations.federated import train_federated
-        from simulations.rehearsal import DEPLOYMENT
-
         return train_federated(config, base, listener, backend=DEPLOYMENT)
 
     run = run_training(context, "federated", asked, training, "xsite deploy up --local")
@@ -72,8 +72,6 @@ def run(
     process is killed, the run goes on from its last checkpoint. Ctrl-C stops the run; --resume goes
     on with it.
     """
-    from simulations.runtime.consortium import backend_of, runs_of
-
     plan = read_consortium(consortium)
     asked = replace(
         asked,
@@ -84,8 +82,6 @@ def run(
     )
 
     def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        from simulations.federated import train_federated
-
         return train_federated(config, base, listener, backend=backend_of(plan))
 
     run_training(context, "federated", asked, training, f"xsite deploy run {consortium}")

@@ -60,28 +60,26 @@ def study(
         plan = replace(plan, backend=backend)
     if jobs < 0:
         raise ConfigError("--jobs is 1 or more.")
-    from simulations.study.progress import make_progress
-    from simulations.study.publish import publish
-    from simulations.study.run import open_study, refuse_failures, run_study
+    from simulations.study import progress, publish, run
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
     told = make_listener()
     try:
-        opened = open_study(plan, folder, told)
+        opened = run.open_study(plan, folder, told)
     finally:
         told.close()
     if not listener:
         try:
-            run_study(opened, jobs, make_progress())
+            run.run_study(opened, jobs, progress.make_progress())
         except KeyboardInterrupt:
             advice = (
                 "The same command goes on with the study; with --report it writes what there is."
             )
             say(Console(), advice)
             raise
-    page = publish(opened, told)
+    page = publish.publish(opened, told)
     say(Console(), f"Report: {page}")
-    refuse_failures(opened)
+    run.refuse_failures(opened)
 
 
 def _plan(

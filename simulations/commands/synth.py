@@ -9,6 +9,7 @@ from rich.console import Console
 from common.console.options import PlainCommand
 from common.console.progress import make_listener
 from common.console.tables import say
+from simulations.synth import hospital_names, write_hospitals
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -34,8 +35,6 @@ def synth(
     Each hospital has a look of its own (window, noise, sharpness, share of COVID-19). Results on
     these images say nothing about patients.
     """
-    from simulations.synth import hospital_names, write_hospitals
-
     listener = make_listener()
     try:
         names = hospital_names(sites)

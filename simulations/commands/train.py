@@ -15,6 +15,7 @@ from common.console.tables import print_result
 from common.errors import ConfigError
 from common.runs.folder import run_folder_name, runs_base
 from simulations.commands import ResumeHint, options
+from simulations.runtime.placement import place
 
 Training = Callable[[Config, Path, ProgressListener], Path]
 
@@ -54,7 +55,6 @@ def federated(
 
     def training(config: Config, base: Path, listener: ProgressListener) -> Path:
         from simulations.federated import backend_named, train_federated
-        from simulations.runtime.placement import place
 
         chosen = backend_named(backend)
         if not chosen.apart and (cpus_per_site, gpus_per_site, ray_address) != (None, None, ""):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
 from common.tasks.figures import check_binary
 
@@ -139,9 +140,6 @@ def operating_point(
         If a label is neither 0 nor 1.
     """
     check_binary(labels)
-    # Slow to import, and not needed to train.
-    from sklearn.metrics import roc_curve
-
     if len(np.unique(labels)) < 2:
         return OperatingPoint(math.nan, math.nan, math.nan, math.nan)
     false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter
 from common.data.cache import SiteData
@@ -338,6 +340,4 @@ def _gpus(config: Config) -> int:
     device = choose_device(config).device
     if device.type != "cuda":
         return 0
-    import torch
-
     return 1 if ":" in config.device else torch.cuda.device_count()
