@@ -284,8 +284,8 @@ def test_a_site_that_cannot_take_part_fails_the_command_with_the_reason(
     tmp_path: Path, scratch: Path, cache: Path
 ) -> None:
     config = tiny_config(tmp_path, run_name="broken").changed(cache_dir=str(cache))
-    for image in (tmp_path / "data" / "b" / "covid").iterdir():
-        image.unlink()
+    # A name of Windows: no class of the run, and not the class that the site may lack.
+    (tmp_path / "data" / "b" / "covid").rename(tmp_path / "data" / "b" / "COVID")
     file = tmp_path / "config.toml"
     file.write_text(config.to_toml())
     command = xsite("train", "federated", "--config", file, "--runs", tmp_path / "runs")
