@@ -22,8 +22,10 @@ from clients.site import OpenSite, make_site_info, note, open_identity
 from common.device import limited_threads
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import JoinRequest, RoundOrder
+from common.exchange.payload import method_forms
 from common.exchange.wire import decode_join, decode_order, encode_site_info
 from common.files import locked
+from common.methods.registry import methods_of
 from common.tasks.task import task_layout
 
 Way = tuple[Policy, Path, Path]
@@ -66,8 +68,8 @@ def _follow(site: OpenSite, order: RoundOrder, way: Way) -> RecordDict:
         return let_leave(evaluate_last(site, order), expected, {}, *way).content
     trained = train_round(site, order)
     expected = replace(expected, received=trained.received)
-    leaving = let_leave(trained.reply, expected, trained.memory, *way)
-    keep(site, order, trained, leaving.coded, leaving.own)
+    leaving = let_leave(trained.reply, expected, trained.memory, *way, trained.after)
+    keep(site, order, trained, leaving.coded, leaving.own, leaving.memory)
     return leaving.content
 
 
@@ -109,13 +111,15 @@ def _answer(
 
 def expected_message(site: OpenSite, round: int = 0) -> ExpectedMessage:
     """Return what a site's answer about a round can be; 0: to the roll call."""
+    layout = task_layout(site.config, site.name)
     return ExpectedMessage(
         site=site.name,
         run=site.run,
         round=round,
-        layout=task_layout(site.config, site.name),
+        layout=layout,
         classes=len(site.config.class_names),
         projection_size=site.config.projection_size,
         received=None,
         codec=find_codec(site.config.codec),
+        forms=method_forms(methods_of(site.config).forms(site.config, layout)),
     )

@@ -16,7 +16,7 @@ from common.errors import ReplyError, RunError, StoreError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import Arrays, Coded
+from common.exchange.payload import Arrays, Coded, arrays_of
 from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
@@ -125,6 +125,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         tuple(one.training for one in site.sites),
         _constants(site, order),
         received=received,
+        parts=arrays_of(order.parts),
         memory=state.memory if state is not None else {},
     )
     optimizer = make_optimizer(network, site.config)
@@ -175,7 +176,12 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
 
 
 def keep(
-    site: OpenSite, order: RoundOrder, trained: Trained, coded: Coded, own: NDArray[Any]
+    site: OpenSite,
+    order: RoundOrder,
+    trained: Trained,
+    coded: Coded,
+    own: NDArray[Any],
+    memory: Arrays,
 ) -> None:
     """Store the end of a round whose reply may leave, and say so in the site's log.
 
@@ -187,12 +193,13 @@ def keep(
         The shared tensors as they travel, and what the codec keeps.
     own : ndarray, shape (layout.size,)
         The shared tensors that the site calls its own in the next round.
+    memory : mapping of str to ndarray
+        What the methods keep, as ``trained.after`` says.
     """
     kept = {f"{MEMORY}{name}": array for name, array in coded.memory.items()}
     if find_codec(site.config.codec_down).relative:
         kept[RECEIVED] = trained.received
-    kept |= trained.after(own).memory
-    state = replace(trained.state, sent=digest_of(own), memory=kept)
+    state = replace(trained.state, sent=digest_of(own), memory=kept | dict(memory))
     trained.store.save(order.round, state, order.previous)
     note(site.own, _sent(order, trained, change_of(own, trained.received), coded))
 

@@ -21,7 +21,7 @@ from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
-from common.models.sharing import pack, shared_layout
+from common.models.sharing import pack, parameter_mask, shared_layout
 from common.runs.folder import RunFolder, record_end, runs_base
 from common.tasks.task import task_network
 from server.checkpoints import load_checkpoint
@@ -94,7 +94,8 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
     state = state or RunState(0, pack(network), images)
     plan = make_plan(config, state.began_with.values())
-    context = RunContext(folder.path.name, config, participants, plan, layout, fingerprint)
+    mask = parameter_mask(network)
+    context = RunContext(folder.path.name, config, participants, plan, layout, fingerprint, mask)
     say(_opening(context, state.round, network.description))
     enough = config.min_sites or len(config.site_names)
     grid = RetryingGrid(grid, folder.path.name, participants, enough, say)

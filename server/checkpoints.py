@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import CheckpointError
-from common.exchange.payload import Kind, Part
 from common.files import remove_parts
 from common.formatting.from_json import from_json
 from common.learning.prototypes import Prototypes
@@ -20,8 +19,8 @@ from common.tensor_files import below, load_tensors, number_of, numbered, save_t
 from server.state import RunState
 
 KEPT = 2
-ARRAYS = ("shared", "sent", "memory", "prototypes", "parts")
-SHARED, SENT, MEMORY, PROTOTYPES, PARTS = "shared", "sent", "memory/", "prototypes/", "parts/"
+ARRAYS = ("shared", "sent", "memory", "prototypes", "methods")
+SHARED, SENT, MEMORY, PROTOTYPES, METHODS = "shared", "sent", "memory/", "prototypes/", "methods/"
 Numbers = make_dataclass(
     "Numbers", [(k, v) for k, v in get_type_hints(RunState).items() if k not in ARRAYS]
 )
@@ -52,7 +51,6 @@ def save_checkpoint(folder: Path, state: RunState, config_digest: str) -> None:
         "state": json.dumps(numbers),
         # JSON keeps the order of the sites, which safetensors does not.
         "prototypes": json.dumps(list(state.prototypes)),
-        "parts": json.dumps({name: part.kind for name, part in state.parts.items()}),
     }
     save_tensors(folder / f"round-{state.round:04d}.safetensors", tensors, about)
     remove_parts(folder)
@@ -135,17 +133,14 @@ def _arrays_of(state: RunState) -> dict[str, NDArray[Any]]:
     for prefix, held in (
         (MEMORY, {"": state.memory}),
         (PROTOTYPES, {f"{site}/": own.arrays() for site, own in state.prototypes.items()}),
-        (PARTS, {f"{name}/": part.arrays for name, part in state.parts.items()}),
+        (METHODS, {"": state.methods}),
     ):
         arrays |= {f"{prefix}{name}{key}": a for name, of in held.items() for key, a in of.items()}
     return arrays
 
 
 def _state_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> RunState:
-    sites, kinds = (
-        from_json(list[str], about["prototypes"]),
-        from_json(dict[str, Kind], about["parts"]),
-    )
+    sites = from_json(list[str], about["prototypes"])
 
     def held(prefix: str) -> dict[str, NDArray[Any]]:
         return {name: tensor.numpy() for name, tensor in below(prefix, tensors).items()}
@@ -156,7 +151,7 @@ def _state_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> RunSta
         sent=tensors[SENT].numpy() if SENT in tensors else None,
         memory=held(MEMORY),
         prototypes={site: Prototypes.of(site, held(f"{PROTOTYPES}{site}/")) for site in sites},
-        parts={name: Part(kind, held(f"{PARTS}{name}/")) for name, kind in kinds.items()},
+        methods=held(METHODS),
         **numbers,
     )
     if (fault := _fault_of(state)) is not None or set(tensors) != set(_arrays_of(state)):

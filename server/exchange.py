@@ -7,12 +7,13 @@ from typing import Any, Generic, TypeVar
 import flwr.app
 import numpy as np
 from flwr.app import Message
+from numpy.typing import NDArray
 
 from common.config.schema import Config
 from common.errors import ReplyError, RunError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import Purpose, RoundOrder, SiteReply
-from common.exchange.payload import FLAT, Arrays
+from common.exchange.payload import FLAT, Arrays, method_parts
 from common.exchange.wire import count_bytes, encode_arrays, encode_order
 from common.learning.schedule import Plan
 from common.methods.registry import methods_of
@@ -42,6 +43,8 @@ class RunContext:
         Of the shared tensors.
     fingerprint : str
         Of the code.
+    parameters : ndarray of bool, shape (layout.size,)
+        Which of the shared values are trained (:func:`common.models.sharing.parameter_mask`).
     exchanges : bool
         False where one participant holds every site of the network: no byte leaves it.
     """
@@ -52,6 +55,7 @@ class RunContext:
     plan: Plan
     layout: Layout
     fingerprint: str
+    parameters: NDArray[np.bool_]
     exchanges: bool = True
 
 
@@ -135,6 +139,7 @@ def make_orders(
         The shared tensors as :func:`code_down` made them.
     """
     asked = round_of(state, purpose)
+    sent = methods_of(context.config).broadcast(context.config, state.methods)
     common = RoundOrder(
         run=context.run,
         purpose=purpose,
@@ -147,7 +152,7 @@ def make_orders(
         shared=state.shared,
         prototypes=(),
         class_counts={},
-        parts=state.parts if purpose == "train" else {},
+        parts=method_parts(sent) if purpose == "train" else {},
     )
     # Encoded once for all: the sites' messages hold the same bytes.
     whole = encode_arrays({FLAT: state.shared}, flwr.app)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import Arrays, Payload
+from common.exchange.payload import Arrays
 from common.learning.prototypes import Prototypes
 from common.tasks.figures import is_better, mean_defined
 from server.aggregate import aggregate
@@ -36,8 +36,8 @@ class RunState:
         What ``codec-down`` keeps from one order to the next.
     prototypes : mapping of str to Prototypes
         Each site's latest.
-    parts : Payload
-        What a method keeps at the server and sends with the next orders.
+    methods : mapping of str to ndarray
+        What the methods keep at the server from one round to the next, by ``<method>/<name>``.
     completed : mapping of str to int
         The last round of which each site's reply was taken: where it goes on from.
     figures : mapping of str to mapping of str to float
@@ -60,7 +60,7 @@ class RunState:
     sent: NDArray[Any] | None = None
     memory: Arrays = field(default_factory=dict)
     prototypes: Mapping[str, Prototypes] = field(default_factory=dict)
-    parts: Payload = field(default_factory=dict)
+    methods: Arrays = field(default_factory=dict)
     completed: Mapping[str, int] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     images_seen: Mapping[str, int] = field(default_factory=dict)

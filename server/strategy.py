@@ -18,7 +18,10 @@ from flwr.supercore import log
 
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply
+from common.exchange.payload import arrays_of, method_forms
 from common.exchange.wire import decode_reply
+from common.methods.method import Averaged
+from common.methods.registry import methods_of
 from server.checks import ExpectedWeights, check_weights, far_from_the_others, norm_of
 from server.exchange import (
     Exchange,
@@ -84,12 +87,14 @@ class SiteAverage(FedAvg):
         """
         context, before = self.context, self.state
         config, round = context.config, before.round + 1
+        methods = methods_of(config)
         expected = ExpectedWeights(
             context.layout,
             norm_of(before.shared),
             len(config.class_names),
             config.projection_size,
             config.min_prototype_count,
+            method_forms(methods.forms(config, context.layout)),
         )
 
         codec = find_codec(config.codec)
@@ -109,6 +114,17 @@ class SiteAverage(FedAvg):
         self.state = advance(
             chosen, exchange.good, config.aggregation, exchange.traffic, now - self.since
         )
+        average = Averaged(
+            config,
+            context.layout,
+            context.parameters,
+            before.shared,
+            self.state.shared,
+            {site: arrays_of(reply.parts) for site, reply in exchange.good.items()},
+            before.methods,
+        )
+        shared, kept = methods.combine(average)
+        self.state = replace(self.state, shared=shared, methods=kept)
         if find_codec(config.codec_down).relative:
             self.state = replace(self.state, sent=before.shared)
         self.since = now

@@ -30,6 +30,7 @@ from common.models.network import Network
 from common.models.sharing import (
     load_private,
     pack,
+    parameter_mask,
     private_names,
     shared_layout,
     shared_names,
@@ -133,8 +134,9 @@ def _refuse_federated_parts(config: Config, mode: Mode) -> None:
     for method in methods_of(config).members:
         if method.federated:
             value = getattr(config, method.key)
+            said = f"'{value}'" if isinstance(value, str) else f"{value:g}"
             raise ConfigError(
-                f"{key_of(method.key)} is {value:g}, but it is for federated training: in {mode} "
+                f"{key_of(method.key)} is {said}, but it is for federated training: in {mode} "
                 "training nothing is received. Leave it out."
             )
     for key in ("share", "codec", "codec_down"):
@@ -199,6 +201,7 @@ def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
         run.plan,
         shared_layout(network),
         code_fingerprint(),
+        parameter_mask(network),
         exchanges=False,
     )
 

@@ -5,7 +5,7 @@ steps, can be stopped between any two of them and gone on with.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import flwr.app
@@ -22,6 +22,7 @@ from common.device import Device
 from common.exchange.codecs.none import NoCodec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
+from common.exchange.payload import method_parts
 from common.exchange.wire import decode_order, encode_reply
 from common.learning.loop import StepReport, TrainSummary, train
 from common.learning.objective import Term
@@ -138,8 +139,10 @@ def app_of(site: OpenSite, should_stop: Callable[[], bool]) -> ClientApp:
 def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
     trained = train_round(site, order)
     shared = trained.reply.shared
-    keep(site, order, trained, NoCodec().encode(shared, trained.received, {}), shared)
-    return trained.reply
+    outcome = trained.after(shared)
+    coded = NoCodec().encode(shared, trained.received, {})
+    keep(site, order, trained, coded, shared, outcome.memory)
+    return replace(trained.reply, parts=method_parts(outcome.parts))
 
 
 def _take_steps(

@@ -4,7 +4,7 @@ What a round computed comes in as values; what comes out is a message that may l
 the ledger, and what the site keeps for the next one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from clients.egress.policy import Policy, kept_back, reduced
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError, RunError
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import Arrays, Coded
+from common.exchange.payload import Arrays, Coded, method_parts
 from common.exchange.wire import count_bytes, encode_reply
+from common.methods.method import Outcome
 
 HELD_BACK = "held back"
 
@@ -41,11 +42,14 @@ class Leaving:
         The shared tensors as they travel, and what the codec keeps; empty where none leave.
     own : ndarray, shape (layout.size,)
         These tensors as the server has them, but for noise.
+    memory : mapping of str to ndarray
+        What the methods keep.
     """
 
     content: RecordDict
     coded: Coded
     own: NDArray[Any]
+    memory: Arrays
 
 
 def let_leave(
@@ -55,6 +59,7 @@ def let_leave(
     policy: Policy,
     own: Path,
     ledger: Path,
+    after: Callable[[NDArray[Any]], Outcome] = lambda _: Outcome(),
 ) -> Leaving:
     """Make of a reply what may leave; when this returns, it may.
 
@@ -72,6 +77,8 @@ def let_leave(
         The folder of the site's files in the run.
     ledger : Path
         The ledger's folder.
+    after : callable
+        Returns what the methods make of a round, given the shared tensors as they arrive.
 
     Raises
     ------
@@ -90,8 +97,9 @@ def let_leave(
     # 2. Clip, 3. add noise. Both in double precision, so that rounding hides the noise's last
     #    digits; before coding, since what a codec makes of values has no norm to be clipped.
     leaving = noised(chosen, expected.received, policy)
-    # 4. Encode. The site goes on from what arrives at the server, not from what it wished to send.
-    coded, arrived = Coded({}, {}), np.empty(0)
+    # 4. Encode. The site goes on from what arrives at the server, not from what it wished to send,
+    #    and so do the methods, whose parts tell of it.
+    coded, arrived, outcome = Coded({}, {}), np.empty(0), Outcome()
     if isinstance(reply, RoundReply) and isinstance(leaving, RoundReply):
         before = expected.reference()
         coded = expected.codec.encode(leaving.shared, before, memory)
@@ -99,11 +107,13 @@ def let_leave(
         if not np.isfinite(arrived).all():
             raise RunError(f"Training diverged at {expected.site} in round {expected.round}.")
         arrived = arrived if leaving.shared is reply.shared else reply.shared
+        outcome = after(arrived)
+        leaving = replace(leaving, parts=method_parts(outcome.parts))
     content: RecordDict = encode_reply(leaving, flwr.app, coded.arrays)
     # 5. Judge the bytes, decoded anew: a bug in the steps above must not let anything out.
     # 6. Record. What is not in the ledger does not leave.
     release(content, expected, policy, ledger)
-    return Leaving(content, coded, arrived)
+    return Leaving(content, coded, arrived, outcome.memory)
 
 
 def release(content: RecordDict, expected: ExpectedMessage, policy: Policy, ledger: Path) -> None:

@@ -7,7 +7,7 @@ method that has something more to send adds a part of its own, and none of them 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ ADDED: tuple[Kind, ...] = ("moments", "method")
 """Kinds of what can be added to the shared tensors and the prototypes of every message."""
 PART_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 Arrays = Mapping[str, NDArray[Any]]
+Value = TypeVar("Value")
 FLAT = "flat"
 """Key of an array that holds tensors one after the other, in the order of the layout."""
 
@@ -71,6 +72,29 @@ class PartForm:
 Forms = Mapping[str, PartForm]
 
 
+def method_parts(arrays: Arrays) -> dict[str, Part]:
+    """Return methods' arrays, each by ``<method>/<name>``, as a part for each method."""
+    return {method: Part("method", own) for method, own in _by_method(arrays).items()}
+
+
+def method_forms(forms: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, PartForm]:
+    """Return what :func:`method_parts` makes of arrays of such types and shapes."""
+    return {method: PartForm("method", own) for method, own in _by_method(forms).items()}
+
+
+def _by_method(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    grouped: dict[str, dict[str, Value]] = {}
+    for name, value in values.items():
+        method, _, key = name.partition("/")
+        grouped.setdefault(method, {})[key] = value
+    return grouped
+
+
+def arrays_of(parts: Payload) -> dict[str, NDArray[Any]]:
+    """Return the arrays of parts, each by ``<part>/<key>``."""
+    return {f"{name}/{key}": a for name, part in parts.items() for key, a in part.arrays.items()}
+
+
 def check_parts(parts: Payload, forms: Forms) -> None:
     """Check that a message adds the parts that it should, finite ones, and no other.
 
@@ -91,7 +115,6 @@ def check_parts(parts: Payload, forms: Forms) -> None:
         for name, form in forms.items()
         for key, (dtype, shape) in form.arrays.items()
     }
-    arrays = {f"{name}/{k}": a for name, part in parts.items() for k, a in part.arrays.items()}
     found = {
         f"{name}/{key}": f"{part.kind} {array.dtype} {array.shape}"
         for name, part in parts.items()
@@ -100,7 +123,9 @@ def check_parts(parts: Payload, forms: Forms) -> None:
     faults = misfits(found, wanted)
     faults["additional"] += [name for name in parts if name not in forms]
     faults["not finite"] = [
-        name for name, a in arrays.items() if a.dtype.kind == "f" and not np.isfinite(a).all()
+        name
+        for name, a in arrays_of(parts).items()
+        if a.dtype.kind == "f" and not np.isfinite(a).all()
     ]
     if said := named(faults):
         raise ReplyError(f"its parts do not fit ({said})")

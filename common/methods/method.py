@@ -7,14 +7,16 @@ a method's name. In the order in which a run asks them::
     broadcast      at the server: what goes down beside the weights
     terms          at a site, before it trains: what is added to the loss
     after_round    at a site, after it trained: what else leaves, and what it remembers
-    combine        at the server: the next weights, from the sites' average
+    forms          at a site's gate and at the server: what may leave, and must
+    combine        at the server: the next weights, from the sites' average, and what it remembers
     personal       at a site: the network whose figures are reported
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from common.config.schema import Config, Scalar, keys_of
@@ -24,10 +26,14 @@ from common.learning.local_site import TrainingSite
 from common.learning.objective import Term
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network
+from common.models.sharing import Layout
 
+Value = TypeVar("Value")
 Mode = Literal["pooled", "federated", "single"]
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name: what a method sends, or remembers."""
+ArrayForms = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Type and shape of arrays by name."""
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,41 @@ class Outcome:
     Attributes
     ----------
     parts : mapping of str to ndarray
-        What leaves beside the weights.
+        What leaves beside the weights, as :meth:`Method.forms` says.
     memory : mapping of str to ndarray
         What stays, for the next round.
     """
 
     parts: Arrays = field(default_factory=dict)
+    memory: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """What a method may look at at the server after a round.
+
+    Attributes
+    ----------
+    config : Config
+        The run's.
+    layout : Layout
+        Of the shared tensors.
+    parameters : ndarray of bool, shape (layout.size,)
+        Which of their values are trained; the others are running statistics.
+    received, shared : ndarray, shape (layout.size,)
+        What the sites began the round with, and what ``aggregation`` made of theirs.
+    replies : mapping of str to mapping of str to ndarray
+        By site, in the configuration's order, what the method sent there.
+    memory : mapping of str to ndarray
+        What the method remembered at the server after the last round; empty after the first.
+    """
+
+    config: Config
+    layout: Layout
+    parameters: NDArray[np.bool_]
+    received: NDArray[Any]
+    shared: NDArray[Any]
+    replies: Mapping[str, Arrays] = field(default_factory=dict)
     memory: Arrays = field(default_factory=dict)
 
 
@@ -161,6 +196,18 @@ class Method:
         """Return what else leaves after a site's steps, and what the site remembers."""
         return Outcome()
 
+    def forms(self, config: Config, layout: Layout) -> ArrayForms:
+        """Return what :meth:`after_round` sends: type and shape of every array, by name."""
+        return {}
+
+    def broadcast(self, config: Config, memory: Arrays) -> Arrays:
+        """Return what goes down with a round's weights, of what the server remembers."""
+        return {}
+
+    def combine(self, averaged: Averaged) -> tuple[NDArray[Any], Arrays]:
+        """Return the next weights, shape (layout.size,), and what the server remembers."""
+        return averaged.shared, {}
+
     def describe(self, config: Config) -> Sequence[str]:
         """Say for a report's line on the objective what it adds there."""
         return ()
@@ -192,6 +239,30 @@ class Methods:
             _joined({name: outcome.memory for name, outcome in outcomes.items()}),
         )
 
+    def forms(self, config: Config, layout: Layout) -> ArrayForms:
+        """Return what leaves a site beside the weights, by ``<method>/<name>``."""
+        return _joined({one.name: one.forms(config, layout) for one in self.members})
+
+    def broadcast(self, config: Config, memory: Arrays) -> Arrays:
+        """Return what goes down with a round's weights, by ``<method>/<name>``."""
+        return _joined(
+            {one.name: one.broadcast(config, _below(one, memory)) for one in self.members}
+        )
+
+    def combine(self, averaged: Averaged) -> tuple[NDArray[Any], Arrays]:
+        """Return the next weights, and what the server remembers by ``<method>/<name>``.
+
+        Each method goes on from the weights of the one before it.
+        """
+        shared, kept = averaged.shared, {}
+        for one in self.members:
+            replies = {site: _below(one, sent) for site, sent in averaged.replies.items()}
+            memory = _below(one, averaged.memory)
+            shared, kept[one.name] = one.combine(
+                replace(averaged, shared=shared, replies=replies, memory=memory)
+            )
+        return shared, _joined(kept)
+
     def describe(self, config: Config) -> list[str]:
         """Say what all of them add to the objective."""
         return [text for one in self.members for text in one.describe(config)]
@@ -203,13 +274,13 @@ class Methods:
 
 def _of(method: Method, local: Local) -> Local:
     """Return what a method may look at: of parts and memory its own alone."""
-    below = f"{method.name}/"
-    return replace(local, parts=_below(below, local.parts), memory=_below(below, local.memory))
+    return replace(local, parts=_below(method, local.parts), memory=_below(method, local.memory))
 
 
-def _below(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+def _below(method: Method, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    prefix = f"{method.name}/"
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
-def _joined(arrays: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:
-    return {f"{name}/{key}": a for name, own in arrays.items() for key, a in own.items()}
+def _joined(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
+    return {f"{name}/{key}": value for name, own in values.items() for key, value in own.items()}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.errors import ReplyError, RunError, StoreError
@@ -141,6 +142,20 @@ def shared_layout(network: nn.Module) -> Layout:
     shapes = tuple(tuple(tensors[name].shape) for name in names)
     size = sum(math.prod(shape) for shape in shapes)
     return Layout(names, shapes, min(types, default="float32"), size)
+
+
+def parameter_mask(network: nn.Module) -> NDArray[np.bool_]:
+    """Return which of the shared values are trained: not those of running statistics.
+
+    Returns
+    -------
+    ndarray of bool, shape (layout.size,)
+        In the order of :func:`pack`.
+    """
+    layout = shared_layout(network)
+    trained = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+    sizes = [math.prod(shape) for shape in layout.shapes]
+    return np.repeat(np.array([name in trained for name in layout.names], bool), sizes)
 
 
 def pack(network: nn.Module) -> np.ndarray:

@@ -51,6 +51,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     expected = replace(expected_message(site, order.round), received=trained.received)
     folder = site.own.parent / "ledger"
     policy = Policy(min_prototype_images=1)
-    leaving = let_leave(trained.reply, expected, trained.memory, policy, site.own, folder)
-    round.keep(site, order, trained, leaving.coded, leaving.own)
+    way = policy, site.own, folder
+    leaving = let_leave(trained.reply, expected, trained.memory, *way, trained.after)
+    round.keep(site, order, trained, leaving.coded, leaving.own, leaving.memory)
     return trained.reply

@@ -62,4 +62,5 @@ def context(*sites: str, **values: Any) -> RunContext:
     participants = Participants(sites)
     for number, site in enumerate(sites):
         participants.add(100 + number, site_info(site))
-    return RunContext("run", config, participants, Plan(10, 4, 4), LAYOUT, "f" * 64)
+    parameters = np.ones(8, dtype=bool)
+    return RunContext("run", config, participants, Plan(10, 4, 4), LAYOUT, "f" * 64, parameters)

@@ -22,6 +22,7 @@ def state(round: int) -> RunState:
         shared=np.arange(8, dtype=np.float32) + np.float32(round / 3),
         began_with=IMAGES,
         prototypes={"south": prototypes("south"), "north": prototypes("north")},
+        methods={"first/moment": np.arange(8.0) + round, "second/moment": np.ones(0, np.float32)},
         completed={"south": round, "north": round - 1},
         figures={"south": {"train/loss": 0.1 + 0.2, "bytes/up": 7}},
         images_seen={"south": 12 * round, "north": 12},
@@ -51,8 +52,11 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path, dtype: type[np.floating])
     save_checkpoint(tmp_path, RunState(**vars(before) | {"shared": shared}), "digest")
     after = load(tmp_path)
     assert (after.shared.tobytes(), after.shared.dtype) == (shared.tobytes(), shared.dtype)
-    for name in {field.name for field in fields(RunState)} - {"shared", "prototypes"}:
+    for name in {field.name for field in fields(RunState)} - {"shared", "prototypes", "methods"}:
         assert getattr(after, name) == getattr(before, name), name
+    assert set(after.methods) == {"first/moment", "second/moment"}
+    for name, array in before.methods.items():
+        np.testing.assert_array_equal(after.methods[name], array, strict=True)
     # The order of the sites is that in which they are averaged and met.
     assert list(after.prototypes) == list(after.completed) == ["south", "north"]
     for site, own in before.prototypes.items():

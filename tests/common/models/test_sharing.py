@@ -275,3 +275,10 @@ def test_private_tensors_that_do_not_fit_are_refused_and_change_nothing() -> Non
     with pytest.raises(StoreError, match="nothing of site 'z'"):
         sharing.private_state(network, "z")
     assert equal(sharing.private_state(network), before)
+
+
+def test_running_statistics_are_shared_and_not_trained() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    network[1].register_buffer("num_batches_tracked", None)
+    assert sharing.shared_layout(network).names[4:] == ("1.running_mean", "1.running_var")
+    assert sharing.parameter_mask(network).tolist() == [True] * (6 + 3 + 3 + 3) + [False] * (3 + 3)
