@@ -17,10 +17,12 @@ from common.methods.fedprox import FedProx
 from common.methods.method import Method, Methods, Variant
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
+from common.methods.server_optimizers import ServerOptimizer
 
 REGISTERED: tuple[Method, ...] = (
     FedAvg(),
     FedProx(),
+    ServerOptimizer(),
     FedBN(),
     Moon(),
     Contrastive(),
