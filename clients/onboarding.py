@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met, unlabelled
 from clients.adapt.advice import RECOMMENDED, advise
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import Reliability, judge, trained_predictions
+from clients.adapt.reliability import Reliability, judge_trust, trained_predictions
 from clients.prediction import decode_images, find_images
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
@@ -161,7 +161,7 @@ def onboard(
             adapted: predict_met(one, site, everything, config, chosen)
             for adapted, one in met.networks.items()
         }
-    trust = judge(probabilities, met.distances, trained_predictions(run, config.site_names))
+    trust = judge_trust(probabilities, met.distances, trained_predictions(run, config.site_names))
     figures = {}
     if labelled is not None:
         of = dict(zip(labelled.files, labelled.labels.tolist(), strict=True))

@@ -112,7 +112,7 @@ class Journal:
         context = self.context
         infos = context.participants.infos
         return TrainingResult(
-            metrics=figures_of(final),
+            metrics=site_figures(final),
             best=chosen_figures(state, best),
             budget=context.plan.budget(context.config.batch_size),
             images_seen=dict(state.images_seen),
@@ -128,7 +128,7 @@ class Journal:
         )
 
 
-def figures_of(replies: Mapping[str, SiteReply]) -> dict[str, dict[str, dict[str, float]]]:
+def site_figures(replies: Mapping[str, SiteReply]) -> dict[str, dict[str, dict[str, float]]]:
     """Return what replies say of their sites: site → subset → figure → value."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for participant, reply in replies.items():
@@ -139,7 +139,7 @@ def figures_of(replies: Mapping[str, SiteReply]) -> dict[str, dict[str, dict[str
 def chosen_figures(state: RunState, best: Mapping[str, SiteReply]) -> dict[str, dict[str, Any]]:
     """Return what ``result.json`` says of the weights that validation chose, by site."""
     chosen = {"round": state.best_round, "validation_auc": state.best_auc}
-    return {site: chosen | by_subset for site, by_subset in figures_of(best).items()}
+    return {site: chosen | by_subset for site, by_subset in site_figures(best).items()}
 
 
 def rows_of(
@@ -215,5 +215,5 @@ def _say_figures(test: Mapping[str, float]) -> str:
 
 def say_final(replies: Mapping[str, SiteReply], title: str) -> str:
     """Return the line of an evaluation at the end."""
-    tests = {site: by_subset.get("test", {}) for site, by_subset in figures_of(replies).items()}
+    tests = {site: by_subset.get("test", {}) for site, by_subset in site_figures(replies).items()}
     return f"{title}: {_say_tests(tests)}"

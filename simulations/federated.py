@@ -21,9 +21,14 @@ from common.runs.result import differing_keys, read_result, read_run_config
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
-from simulations.runtime.placement import Placement, bytecode_folder, child_environment, place
+from simulations.runtime.placement import (
+    Placement,
+    bytecode_folder,
+    child_environment,
+    place,
+    resolve_config,
+)
 from simulations.runtime.processes import ProcessTree, terminable, undisturbed
-from simulations.runtime.resolve_config import resolve_config
 from simulations.runtime.superlink import SuperLink, start_superlink, wait_until_ready
 
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.

@@ -46,7 +46,7 @@ from server.app import Ending, noting
 from server.app import train as train_rounds
 from server.checkpoints import load_checkpoint
 from server.exchange import RunContext
-from server.journal import Journal, chosen_figures, figures_of
+from server.journal import Journal, chosen_figures, site_figures
 from server.participants import Participants
 from server.state import RunState
 from server.strategy import SiteAverage
@@ -244,7 +244,7 @@ def _result(
         load_private(network, load_tensors(one.own / weights_name("private", "final"))[0])
     digest, budget = weights_digest(network), run.plan.budget(run.config.batch_size)
     return TrainingResult(
-        metrics=figures_of(ending.final),
+        metrics=site_figures(ending.final),
         best=chosen_figures(ending.state, ending.best),
         budget=budget,
         images_seen=dict.fromkeys(run.sites, budget["images_per_site"]),

@@ -86,7 +86,7 @@ class Reliability:
         return {name: float(value) for name, value in vars(self).items()}
 
 
-def judge(
+def judge_trust(
     probabilities: Mapping[str, NDArray[np.float64]],
     distances: Distances,
     trained: Mapping[str, PredictionsTable],

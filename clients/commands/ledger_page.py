@@ -9,10 +9,10 @@ from pathlib import Path
 from clients.egress.audit import Audit, audit
 from clients.egress.budget import SENT, in_words, spent
 from clients.egress.ledger import entries, verify
-from clients.egress.ledger_entry import Entry, Head, Part
+from clients.egress.ledger_entry import Entry, Head, LedgerPart
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
-from common.formatting.page import folded, page, section, table_html
+from common.formatting.page import folded, html_page, section, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
 
 MEANINGS: Mapping[str, str] = {
@@ -256,7 +256,7 @@ def render(account: Account) -> str:
     ]
     sites = numbers.listed(list(dict.fromkeys(entry.site for entry in account.entries)))
     note = "Read from a ledger whose every line was checked."
-    return page(f"What left {sites}", note, "\n".join(filter(None, sections)))
+    return html_page(f"What left {sites}", note, "\n".join(filter(None, sections)))
 
 
 def _facts(account: Account) -> str:
@@ -277,7 +277,7 @@ def _alarm(account: Account) -> str:
     )
 
 
-def _row(name: str, dtype: str, parts: Sequence[Part]) -> Row:
+def _row(name: str, dtype: str, parts: Sequence[LedgerPart]) -> Row:
     shapes = dict.fromkeys(" × ".join(map(str, part.shape)) for part in parts)
     cells = (dtype, " or ".join(shapes), str(len(parts)), numbers.count(sum(p.size for p in parts)))
     return Row(name, cells)

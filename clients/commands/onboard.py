@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clients.onboarding import Onboarded
 
 
-class Adaptation(enum.StrEnum):
+class AdaptationChoice(enum.StrEnum):
     """What the new site keeps."""
 
     RE_ESTIMATED = "re-estimated"
@@ -44,8 +44,8 @@ def onboard(
         typer.Option("--data", metavar="DIR", help="With --site NAME: the folder that holds NAME."),
     ] = None,
     adaptation: Annotated[
-        Adaptation, typer.Option("--adaptation", help="What the site keeps.")
-    ] = Adaptation.RE_ESTIMATED,
+        AdaptationChoice, typer.Option("--adaptation", help="What the site keeps.")
+    ] = AdaptationChoice.RE_ESTIMATED,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Measure, with the class folders' names as labels."),

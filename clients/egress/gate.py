@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from clients.egress.ledger_entry import Noise, Part
+from clients.egress.ledger_entry import LedgerPart, Noise
 from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave
 from common.errors import PolicyError
@@ -119,7 +119,7 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
     return None
 
 
-def parts_of(content: RecordDict, layout: Layout) -> tuple[Part, ...]:
+def parts_of(content: RecordDict, layout: Layout) -> tuple[LedgerPart, ...]:
     """List all that a message holds; the shared tensors each by itself."""
     found = []
     for name, record in content.items():
@@ -135,17 +135,17 @@ def parts_of(content: RecordDict, layout: Layout) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def text_part(record: str, name: str, text: str) -> Part:
+def text_part(record: str, name: str, text: str) -> LedgerPart:
     """Return a text as a part of a message."""
     data = text.encode()
-    return Part(record, name, (), "text", len(data), hashlib.sha256(data).hexdigest())
+    return LedgerPart(record, name, (), "text", len(data), hashlib.sha256(data).hexdigest())
 
 
 def _is_of_tensors(record: str) -> bool:
     return record == SHARED or record.partition("/")[0] in ADDED
 
 
-def _tensors(record: str, flat: NDArray[Any], layout: Layout) -> list[Part]:
+def _tensors(record: str, flat: NDArray[Any], layout: Layout) -> list[LedgerPart]:
     parts, start = [], 0
     for name, shape in zip(layout.names, layout.shapes, strict=True):
         stop = start + math.prod(shape)
@@ -154,14 +154,14 @@ def _tensors(record: str, flat: NDArray[Any], layout: Layout) -> list[Part]:
     return parts
 
 
-def _tensor(record: str, name: str, values: NDArray[Any]) -> Part:
+def _tensor(record: str, name: str, values: NDArray[Any]) -> LedgerPart:
     data = np.ascontiguousarray(values)
     digest = hashlib.sha256(data.reshape(-1).view(np.uint8).data).hexdigest()
     shape = tuple(int(length) for length in values.shape)
-    return Part(record, name, shape, str(values.dtype), values.nbytes, digest)
+    return LedgerPart(record, name, shape, str(values.dtype), values.nbytes, digest)
 
 
-def _value(record: str, name: str, value: Any) -> Part:
+def _value(record: str, name: str, value: Any) -> LedgerPart:
     if isinstance(value, str):
         return text_part(record, name, value)
     kind = type(value).__name__
@@ -169,7 +169,7 @@ def _value(record: str, name: str, value: Any) -> Part:
         data = np.asarray(value).tobytes()
     else:
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return Part(record, name, (), kind, len(data), hashlib.sha256(data).hexdigest())
+    return LedgerPart(record, name, (), kind, len(data), hashlib.sha256(data).hexdigest())
 
 
 def _judge_info(info: SiteInfo, expected: ExpectedMessage) -> None:

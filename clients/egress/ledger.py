@@ -23,7 +23,7 @@ from clients.egress.ledger_entry import (
     Head,
     Message,
     canonical,
-    follow,
+    entry_after,
     read_line,
 )
 from common.errors import LedgerError, RunError
@@ -70,7 +70,7 @@ def enter(
             head = _recover(folder)
             if allow is not None:
                 allow(entries(folder))
-            entry = follow(head, message)
+            entry = entry_after(head, message)
             _append(_file_for(folder, full), entry.line())
             _write_head(folder, Head(entry.number, entry.hash))
             return entry

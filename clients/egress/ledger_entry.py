@@ -14,7 +14,7 @@ BEGINNING = "0" * 64
 
 
 @dataclass(frozen=True)
-class Part:
+class LedgerPart:
     """One thing in a message: a tensor, a number or a text.
 
     Attributes
@@ -95,7 +95,7 @@ class Message:
         Why it was held back.
     size : int
         Bytes of the whole message's content as it is sent; 0 if it was held back.
-    parts : tuple of Part
+    parts : tuple of LedgerPart
         All that is in it, or was to be.
     noise : Noise, optional
         What of it has noise, where something has; a line of the ledger lacks the key otherwise.
@@ -108,7 +108,7 @@ class Message:
     verdict: str
     reason: str
     size: int
-    parts: tuple[Part, ...]
+    parts: tuple[LedgerPart, ...]
     noise: Noise | None = field(default=None, kw_only=True)
 
 
@@ -144,7 +144,7 @@ class Head:
     hash: str
 
 
-def follow(head: Head, message: Message) -> Entry:
+def entry_after(head: Head, message: Message) -> Entry:
     """Return the entry of a message that comes after a ledger's end."""
     body: dict[str, Any] = {
         "number": head.entries + 1,

@@ -10,7 +10,7 @@ from common.formatting.tables import Row, Table
 HERE = Path(__file__).parent
 
 
-def page(title: str, note: str, sections: str) -> str:
+def html_page(title: str, note: str, sections: str) -> str:
     """Return a page.
 
     Parameters

@@ -11,7 +11,7 @@ from common.config.schema import Config
 from common.config.sites import SITE_NAME
 from common.data.folder import CLASS
 from common.errors import ConfigError
-from common.models import adapters, dsbn, ms_net, pretrained
+from common.models import adapters, dsbn, ms_net, released
 from common.models import per_site as own
 from common.models.backbones.covidnet import CovidNet, feature_size, scaled
 from common.models.backbones.original import OriginalCovidNet, PooledMap
@@ -236,7 +236,7 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     network.to(torch.float64 if config.precision == "float64" else torch.float32)
     network.to(memory_format=torch.channels_last)
     if config.pretrained:
-        pretrained.load_pretrained(
+        released.load_pretrained(
             network, Path(config.pretrained).expanduser(), sites, config.site_names
         )
     return network

@@ -91,13 +91,13 @@ def _plan(
     folds: str | None,
     seeds: str | None,
 ) -> "StudyPlan":
-    from simulations.study.plan import make_plan, read_file
+    from simulations.study.plan import plan_study, read_file
 
     read = read_file(file)
     values = dict(read.run) | dict(parse_override(text) for text in settings)
     values |= {} if data is None else {"data": str(data)}
     values |= {} if device is None else {"device": device}
-    return make_plan(
+    return plan_study(
         read,
         str(file),
         options.complete(values),

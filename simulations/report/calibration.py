@@ -18,7 +18,7 @@ SENSITIVITY = 0.95
 
 
 @dataclass(frozen=True)
-class Reliability:
+class ReliabilityDiagram:
     """A reliability diagram.
 
     Attributes
@@ -86,7 +86,7 @@ def outcomes(
     return right.astype(np.int64), probabilities.max(axis=1)
 
 
-def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Reliability:
+def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> ReliabilityDiagram:
     """Sort predictions into ten bins of equal width and hold them against what came true.
 
     Parameters
@@ -98,7 +98,7 @@ def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Relia
 
     Returns
     -------
-    Reliability
+    ReliabilityDiagram
         After Guo et al., *On calibration of modern neural networks* (ICML 2017), but of two
         classes of the positive one's probability instead of the decision's.
 
@@ -113,7 +113,7 @@ def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Relia
     held = images > 0
     predicted = np.bincount(places, scores, BINS)[held] / images[held]
     observed = np.bincount(places, labels, BINS)[held] / images[held]
-    return Reliability(predicted, observed, images[held])
+    return ReliabilityDiagram(predicted, observed, images[held])
 
 
 def operating_point(

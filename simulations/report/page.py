@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.formatting.page import html_page, table_html
 from common.formatting.tables import Table, markdown
 from simulations.report.pictures import Picture
-from simulations.report.template import fill
+
+NOTE = (
+    "Not a medical device: figures of a research comparison, no basis for the diagnosis of a "
+    "patient."
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def to_html(page: Page) -> str:
     """Return a report as one HTML file; no text in it becomes mark-up."""
     sections = [replace(one, tables=_without_repeats(one.tables)) for one in page.sections]
     values = vars(page) | {"sections": sections}
-    return fill(Path(__file__).parent / "page.html", **values)
+    return _fill(Path(__file__).parent / "page.html", **values)
 
 
 def to_markdown(page: Page) -> str:
@@ -105,3 +114,20 @@ def _without_repeats(shown: Sequence[Table]) -> tuple[Table, ...]:
         kept.append(replace(table, notes=tuple(note for note in table.notes if note not in said)))
         said.update(table.notes)
     return tuple(kept)
+
+
+def _fill(template: Path, title: str, **values: Any) -> str:
+    """Fill in a template of sections; no mark-up of a site's or a file's name becomes its own."""
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["table"] = _table
+    return html_page(title, NOTE, environment.get_template(template.name).render(values))
+
+
+def _table(table: Table) -> Markup:
+    return Markup(table_html(table))

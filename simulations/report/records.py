@@ -134,7 +134,7 @@ def is_binary(records: Iterable[RunRecord]) -> bool:
     return all(len(record.config.class_names) == 2 for record in records)
 
 
-def figures_of(records: Iterable[RunRecord]) -> tuple[Figure, ...]:
+def figures_of_records(records: Iterable[RunRecord]) -> tuple[Figure, ...]:
     """Return the figures that tables of all these runs show, whatever their numbers of classes."""
     sizes = {len(record.config.class_names) for record in records} or {2}
     return tuple(dict.fromkeys(figure for size in sorted(sizes) for figure in tabled(size)))

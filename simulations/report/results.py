@@ -13,7 +13,7 @@ from common.methods.method import Variant
 from common.runs.tables import PredictionsTable
 from common.tasks.figures import NAMES, Figure, mean_of_sites
 from simulations.report.calibration import operating_point, outcomes, reliability
-from simulations.report.records import Pair, RunRecord, figures_of, is_binary
+from simulations.report.records import Pair, RunRecord, figures_of_records, is_binary
 from simulations.report.statistics import (
     ALL_SITES,
     Difference,
@@ -107,7 +107,7 @@ class StudyResults:
     @cached_property
     def figures(self) -> tuple[Figure, ...]:
         """What was measured."""
-        return figures_of(self.records.values())
+        return figures_of_records(self.records.values())
 
     def label(self, method: str) -> str:
         """Return how tables call a method."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from clients.adapt.adapt import adapt_to_site, load_trained, predict_met
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import Reliability, judge, trained_predictions
+from clients.adapt.reliability import Reliability, judge_trust, trained_predictions
 from common.config.schema import Config
 from common.data.cache import SiteData
 from common.device import Device, limited_threads
@@ -73,7 +73,7 @@ def visit(run: Path, data: SiteData, config: Config, device: Device) -> Unseen:
             name: predict_met(one, site, split.test, own, device)
             for name, one in met.networks.items()
         }
-    trust = judge(probabilities, met.distances, trained_predictions(run, own.site_names))
+    trust = judge_trust(probabilities, met.distances, trained_predictions(run, own.site_names))
     return Unseen(split.test, data.labels[split.test], probabilities, met.distances, trust)
 
 

@@ -1,4 +1,4 @@
-"""Where a simulation's sites compute: threads, CPUs, GPUs, and the environment they start in.
+"""Where a simulation's sites compute: threads, CPUs, GPUs, the environment and the configuration.
 
 The number of threads is settled here, once, from the configuration and this machine, and travels
 in the configuration: floating-point sums depend on it, and must not depend on how many sites Ray
@@ -13,9 +13,12 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.config.load import make_config, with_absolute_paths
 from common.config.schema import Config, Scalar
 from common.data.open import cache_folder, home_folder
 from common.errors import RunError
+from common.runs.folder import run_folder_name
+from common.runs.result import read_run_config
 
 LARGE_PACKAGES = ("torch", "flwr", "ray", "sklearn")
 # Of a site, unless the machine has fewer. Where not all sites get as many at once they take turns,
@@ -103,6 +106,49 @@ def place(
     gpus = 0 if config.device == "cpu" else _count_gpus(config)
     share = _share(gpus, sites) if gpus_per_site is None else gpus_per_site
     return Placement(threads, available, taken, gpus, share, ray_address)
+
+
+def resolve_config(
+    config: Config, base: Path, placement: Placement | None = None, apart: bool = True
+) -> Config:
+    """Return the configuration as the run's processes get it, wherever they work.
+
+    Paths are made absolute, since sites are simulated in an empty folder; the run gets its name;
+    the number of threads and the device are fixed.
+
+    Parameters
+    ----------
+    config : Config
+        The configuration as it was asked for.
+    base : Path
+        The folder of all runs.
+    placement : Placement, optional
+        Whose threads are taken.
+    apart : bool
+        Whether every site has processes of its own.
+
+    Raises
+    ------
+    RunError
+        If the run to resume is not there.
+    """
+    base = base.absolute()
+    threads = config.threads
+    if config.resume:
+        if not (base / config.run_name / "config.toml").exists():
+            raise RunError(f"There is no run '{config.run_name}' in {base} to go on with.")
+        # Another number of threads would not go on with the run bit for bit.
+        threads = threads or read_run_config(base / config.run_name).threads
+    if threads == 0:
+        threads = (placement or place(config)).threads
+    settled = {
+        "runs-dir": str(base),
+        "run-name": run_folder_name(config, "federated", base),
+        "threads": threads,
+        # Ray shows a site its own GPUs alone, numbered from 0.
+        "device": "cuda" if apart and config.device.startswith("cuda:") else config.device,
+    }
+    return make_config(with_absolute_paths(config.to_run_config()) | settled)
 
 
 def child_environment(folder: Path, config: Config, placement: Placement) -> dict[str, str]:

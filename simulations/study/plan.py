@@ -156,7 +156,7 @@ class StudyPlan:
         write_atomic(path, tomli_w.dumps(told).encode())
 
 
-def make_plan(
+def plan_study(
     file: StudyFile,
     source: str,
     values: Mapping[str, Scalar],

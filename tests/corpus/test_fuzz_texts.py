@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from clients.egress.approval import Request, requests
 from clients.egress.ledger import enter, entries, verify
-from clients.egress.ledger_entry import Head, Message, Part, follow, read_line
+from clients.egress.ledger_entry import Head, LedgerPart, Message, entry_after, read_line
 from clients.egress.policy import Policy, make_policy, read_policy
 from common.config.load import describe, keys, load_config, make_config, parse_override
 from common.config.schema import Config
 from common.config.toml_model import key_of
 from common.errors import ConfigError, LedgerError, PolicyError, XsiteError, is_plain, one_line
 from server.deployment.consortium import Consortium, make_consortium, read_consortium
-from simulations.study.plan import make_plan, read_file
+from simulations.study.plan import plan_study, read_file
 from tests.clients.egress.test_ledger import written
 from tests.corpus import consortia, studies
 from tests.corpus.fuzzing import JSON, SCALARS, TEXTS, one_spoilt, spoilt, tried
@@ -140,7 +140,7 @@ READERS: dict[str, tuple[bytes, Callable[[Path], object]]] = {
 
 def planned(path: Path) -> object:
     file = read_file(path)
-    return make_plan(file, str(path), file.run)
+    return plan_study(file, str(path), file.run)
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -187,10 +187,10 @@ def test_fuzz_a_ledger(place: Path) -> None:
     holds()
 
 
-PART = Part("r", "n", (2, 3), "float32", 24, "ab" * 32)
+PART = LedgerPart("r", "n", (2, 3), "float32", 24, "ab" * 32)
 MESSAGE = Message("north", "run", 1, "training", "sent", "", 30, (PART,))
 PARTS = st.builds(
-    Part,
+    LedgerPart,
     record=st.text(st.characters(codec="utf-8"), max_size=9),
     name=st.text(st.characters(codec="utf-8"), max_size=9),
     shape=st.lists(st.integers(0, 2**40), max_size=3).map(tuple),
@@ -208,10 +208,10 @@ PARTS = st.builds(
     JSON,
 )
 def test_fuzz_a_line_of_a_ledger(
-    reason: str, number: int, parts: tuple[Part, ...], other: object
+    reason: str, number: int, parts: tuple[LedgerPart, ...], other: object
 ) -> None:
     head = Head(number, "0" * 64)
-    entry = follow(head, replace(MESSAGE, reason=reason, parts=parts))
+    entry = entry_after(head, replace(MESSAGE, reason=reason, parts=parts))
     assert read_line(entry.line(), head, "here") == entry
     for line in (json.dumps(other).encode(), json.dumps(vars(MESSAGE) | {"parts": other}).encode()):
         with pytest.raises(LedgerError, match="here"):

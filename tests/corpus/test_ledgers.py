@@ -8,7 +8,7 @@ import pytest
 
 from clients.egress.approval import requests
 from clients.egress.ledger import enter
-from clients.egress.ledger_entry import Message, Part
+from clients.egress.ledger_entry import LedgerPart, Message
 from common.errors import LedgerError
 from common.exchange.messages import JoinRequest
 from common.exchange.wire import encode_join
@@ -20,7 +20,9 @@ from tests.corpus.ledgers import LEDGERS
 from tests.federation.hospitals import tiny_config
 
 pytestmark = pytest.mark.timeout(60)
-NEXT = Message("north", "run", 9, "training", "sent", "", 1, (Part("r", "n", (), "text", 1, "0"),))
+NEXT = Message(
+    "north", "run", 9, "training", "sent", "", 1, (LedgerPart("r", "n", (), "text", 1, "0"),)
+)
 
 
 @pytest.mark.parametrize("case", LEDGERS, ids=ids(LEDGERS))

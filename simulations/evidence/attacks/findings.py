@@ -33,7 +33,7 @@ class Findings:
     caption: str = ""
 
 
-def page(title: str, opening: Sequence[str], findings: Sequence[Findings]) -> str:
+def findings_page(title: str, opening: Sequence[str], findings: Sequence[Findings]) -> str:
     """Return a page in Markdown."""
     blocks = [f"# {title}", *opening]
     for one in findings:

@@ -195,7 +195,7 @@ def likelihood_attack(confidences: Scores, shadows: Shadows, view: str) -> Score
     return ratios
 
 
-def untrained(target: Target, config: Config) -> Network:
+def untrained_like(target: Target, config: Config) -> Network:
     """Return the network before any training, the control: it can know of no member."""
     return _estimated(build_network(config, [target.training.name]), target, config)
 

@@ -9,26 +9,37 @@ Everything runs in this process, over the bytes of real messages.
     python -m simulations.evidence poisoning
 """
 
+import csv
 import math
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
 
+import flwr.app
+import numpy as np
 import typer
+from flwr.app import Message
 from rich.console import Console
 
+from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter, make_listener
+from common.exchange.wire import decode_order, decode_reply, encode_reply
 from common.formatting.numbers import NOT_DEFINED, percent, points
 from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
 from simulations.evidence.attacks.findings import Findings
-from simulations.evidence.attacks.lies import HONEST, LIAR, SITES, reverse, swap_labels
 from simulations.evidence.federation import federate, make_hospitals, small_config
+from simulations.runtime.in_process import FIRST_NODE, Tamper
+from simulations.synth import hospital_names
 
+SITES = hospital_names("5")
+LIAR = SITES[-1]
+HONEST = SITES[:-1]
 LIES: Mapping[str, str] = {
     "nobody": "nobody lies",
     "reversed": "−10 times its step",
@@ -46,6 +57,44 @@ DEFENCES: Mapping[str, tuple[str, bool, Mapping[str, Any]]] = {
     "krum": ("Krum", False, {"aggregation": "krum"}),
 }
 """Key → what it is called, whether steps are compared, and what is set."""
+
+
+def reverse(factor: float) -> Tamper:
+    """Let the liar send so many times its step, in every round."""
+    liar = FIRST_NODE + SITES.index(LIAR)
+
+    def tamper(question: Message, reply: Message) -> list[Message]:
+        asked = question.metadata
+        if asked.message_type == "train" and asked.dst_node_id == liar and not reply.has_error():
+            sent, answer = decode_order(question.content).shared, decode_reply(reply.content)
+            step = answer.shared - sent
+            lie = replace(answer, shared=(sent + np.float32(factor) * step).astype(sent.dtype))
+            reply.content = encode_reply(lie, flwr.app)
+        return [reply]
+
+    return tamper
+
+
+def swap_labels(site: Path, target: Path) -> Path:
+    """Copy a site's folder with the two classes swapped, its metadata too."""
+    negative, positive = Config().class_names
+    other = {negative: positive, positive: negative}
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(site, target)
+    for name, swapped in ((negative, ".swapped"), (positive, negative), (".swapped", positive)):
+        (target / name).rename(target / swapped)
+    with (target / "metadata.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        folder, _, rest = row["file_name"].partition("/")
+        row["file_name"] = f"{other[folder]}/{rest}"
+        if "label" in row:
+            row["label"] = other[row["label"]]
+    with (target / "metadata.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return target
 
 
 @dataclass(frozen=True)
@@ -170,10 +219,10 @@ def run_poisoning(plan: PoisoningPlan, folder: Path, listener: ProgressListener)
         f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent, and its difference in "
         f"points; {plan.patients} patients a hospital, {plan.epochs} epochs."
     )
-    return plain_table(title, HEADINGS, rows_of(found))
+    return plain_table(title, HEADINGS, poisoning_rows(found))
 
 
-def rows_of(found: Mapping[PoisoningCase, PoisoningOutcome]) -> list[tuple[str, ...]]:
+def poisoning_rows(found: Mapping[PoisoningCase, PoisoningOutcome]) -> list[tuple[str, ...]]:
     """Return a row for each lie and defence: means over the seeds, and in brackets the range."""
     rows: list[tuple[str, ...]] = []
     for lie, defence in dict.fromkeys((case.lie, case.defence) for case in found):

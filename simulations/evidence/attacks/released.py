@@ -20,13 +20,13 @@ from simulations.evidence.attacks.membership import (
     settings,
     threshold_attack,
     train_shadows,
-    untrained,
+    untrained_like,
     with_anothers_normalisation,
     with_own_normalisation,
     without_normalisation,
 )
 from simulations.evidence.attacks.plan import AttackSize
-from simulations.evidence.attacks.scores import Figure, Success, success
+from simulations.evidence.attacks.scores import Estimate, Success, success
 from simulations.evidence.federation import federate, small_config
 
 OWN, ESTIMATED, ANOTHERS = "the hospital's own", "estimated", "another hospital's"
@@ -70,7 +70,7 @@ def ways_to_train(size: AttackSize) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def release(
+def release_run(
     way: str,
     folder: Path,
     sites: Mapping[str, Path],
@@ -144,7 +144,7 @@ def run_membership(
                 about = (one.title, known, attack, percent(one.auc(victim)))
                 rows.append((*about, *_figures(found)))
                 best[known] = max(best.get(known, (0.0, "")), (found.auc.value, one.title))
-    control = threshold_attack(confidence(untrained(target, config), target, config), target)
+    control = threshold_attack(confidence(untrained_like(target, config), target, config), target)
     figures = _figures(success(target.scored(control), config.seed))
     rows.append(("untrained (control)", ESTIMATED, "threshold", "", *figures))
     members, others = len(target.split.train), len(target.split.test)
@@ -182,7 +182,7 @@ def _figures(found: Success) -> tuple[str, ...]:
     return tuple(_figure(one) for one in (found.auc, found.at_1, found.at_5))
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Estimate) -> str:
     return f"{percent(figure.value)} [{percent(figure.low)}, {percent(figure.high)}]"
 
 

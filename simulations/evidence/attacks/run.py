@@ -24,7 +24,7 @@ from common.files import write_atomic
 from common.formatting.numbers import duration
 from common.formatting.tables import print_table
 from common.runs.result import read_result
-from simulations.evidence.attacks.findings import Findings, page
+from simulations.evidence.attacks.findings import Findings, findings_page
 from simulations.evidence.attacks.membership import Target, with_own_normalisation
 from simulations.evidence.attacks.plan import QUICK, AttackSize
 from simulations.evidence.attacks.poisoning import findings as told_of_poisoning
@@ -32,7 +32,7 @@ from simulations.evidence.attacks.poisoning import kept, parse_names, run_poison
 from simulations.evidence.attacks.prototypes import run_prototypes
 from simulations.evidence.attacks.released import (
     ReleasedWeights,
-    release,
+    release_run,
     run_membership,
     ways_to_train,
 )
@@ -73,7 +73,7 @@ def attack(
     if {"membership", "inversion"} & set(names):
         sites = make_hospitals(folder, SITES, size.patients, seed, listener)
         wanted = list(ways_to_train(size)) if "membership" in names else [OVERFITTED]
-        made = [release(way, folder, sites, size, seed, listener.message) for way in wanted]
+        made = [release_run(way, folder, sites, size, seed, listener.message) for way in wanted]
         if "membership" in names:
             yield run_membership(made, size, StepCounter(listener, "shadow networks"))
         if "inversion" in names:
@@ -150,6 +150,6 @@ def main(
             if output is not None:
                 # After each attack: what is stopped has written what it found.
                 about = opening(size, time.monotonic() - started, folder)
-                write_atomic(output, page("What attacks get", about, found).encode())
+                write_atomic(output, findings_page("What attacks get", about, found).encode())
     if output is not None:
         say(Console(), f"Page: {output}")

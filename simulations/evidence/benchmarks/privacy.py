@@ -90,7 +90,7 @@ def federate_under(policy: str, config: Config, folders: Mapping[str, Path]) -> 
     }
 
 
-def measure(
+def measure_levels(
     folder: Path, levels: Sequence[float], clip: float, epochs: int, patients: int, seed: int
 ) -> list[tuple[str, ...]]:
     """Train once without a policy and once a level.
@@ -130,6 +130,6 @@ def main(
 ) -> None:
     """Train three hospitals at several levels of noise; print ε and the AUC."""
     with tempfile.TemporaryDirectory(prefix="xsite-privacy-") as folder:
-        rows = measure(Path(folder), LEVELS, clip, epochs, patients, seed)
+        rows = measure_levels(Path(folder), LEVELS, clip, epochs, patients, seed)
     title = f"After {epochs} rounds: ε at δ = 1e-5; mean test AUC in percent"
     print_rows(Console(), title, ("Noise multiplier", "ε", "AUC", "Cost"), rows)

@@ -149,7 +149,7 @@ def allowance(figure: str) -> Allowance:
     return Allowance(1.0, 0.005, "a line of its log for every round")
 
 
-def judge(values: Mapping[int, float], allowed: Allowance) -> Verdict:
+def judge_growth(values: Mapping[int, float], allowed: Allowance) -> Verdict:
     """Hold the last tenth of the rounds against the second one.
 
     Parameters
@@ -250,7 +250,7 @@ def tell(seen: Mapping[int, Mapping[str, float]]) -> bool:
     figures = sorted({figure for values in seen.values() for figure in values})
     fine, lines = True, []
     for figure in figures:
-        verdict = judge(
+        verdict = judge_growth(
             {n: values.get(figure, 0.0) for n, values in seen.items()}, allowance(figure)
         )
         fine = fine and verdict.fine

@@ -48,7 +48,7 @@ NOTES = (
 )
 
 
-def rows_of(cells: Sequence[FaultOutcome]) -> list[tuple[str, ...]]:
+def fault_rows(cells: Sequence[FaultOutcome]) -> list[tuple[str, ...]]:
     """Return the table's rows."""
     weights = {True: "equal", False: "NOT EQUAL", None: "-"}
     return [
@@ -57,11 +57,11 @@ def rows_of(cells: Sequence[FaultOutcome]) -> list[tuple[str, ...]]:
     ]
 
 
-def page(cells: Sequence[FaultOutcome], at_once: int) -> str:
+def faults_page(cells: Sequence[FaultOutcome], at_once: int) -> str:
     """Return the matrix as a page of Markdown."""
     groups = []
     for name in dict.fromkeys(cell.process for cell in cells):
-        own = rows_of([cell for cell in cells if cell.process == name])
+        own = fault_rows([cell for cell in cells if cell.process == name])
         rows = tuple(Row(row[1], row[2:]) for row in own)
         groups.append(Group(f"{name} killed", rows))
     machine = describe_environment()
@@ -97,7 +97,7 @@ def run_cells(
         ]
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
-                told = " | ".join(rows_of([job.result()])[0])
+                told = " | ".join(fault_rows([job.result()])[0])
                 console.print(f"{done} of {len(jobs)}: {told}", soft_wrap=True)
         finally:
             # Those under way end themselves; those that wait do not begin.
@@ -136,8 +136,8 @@ def main(
         if keep is None:
             shutil.rmtree(base, ignore_errors=True)
     if output is not None:
-        output.write_text(page(cells, at_once))
+        output.write_text(faults_page(cells, at_once))
     columns = ("Killed", "Moment of round 2", "What happened", "Seconds", "Weights")
     title = f"{COORDINATOR} and two hospitals, killed with -9"
-    print_table(console, plain_table(title, columns, rows_of(cells)))
+    print_table(console, plain_table(title, columns, fault_rows(cells)))
     raise typer.Exit(int(any(cell.equal is False for cell in cells)))

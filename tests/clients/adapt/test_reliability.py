@@ -8,7 +8,7 @@ import pytest
 
 from clients.adapt.advice import advise
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import judge, threshold, trained_predictions
+from clients.adapt.reliability import judge_trust, threshold, trained_predictions
 from common.runs.tables import PredictionsTable, write_predictions
 
 NEAR = Distances({"a": 1.0, "b": 2.0}, {("a", "b"): 1.5})
@@ -39,7 +39,7 @@ def test_figures_by_hand() -> None:
         "averaged": said(0.9, 0.75, 0.6, 0.55),
         "nearest": said(0.9, 0.25, 0.4, 0.45),
     }
-    found = judge(probabilities, NEAR, trained)
+    found = judge_trust(probabilities, NEAR, trained)
     assert found.agreement == 0.25 and found.disagreement == 0.75
     assert found.confidence == pytest.approx((0.9 + 0.75 + 0.6 + 0.55) / 4)
     assert found.trained_confidence == pytest.approx((3.0 + 1.8) / 6)
@@ -52,7 +52,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_without_trained_predictions_half_of_it_is_undefined() -> None:
-    found = judge({"re-estimated": said(0.9)}, Distances({"a": 1.0}, {}), {})
+    found = judge_trust({"re-estimated": said(0.9)}, Distances({"a": 1.0}, {}), {})
     assert math.isnan(found.estimate) and math.isnan(found.trained_accuracy)
     assert found.agreement == 1 and found.disagreement == 0
     sentences = advise("new", 500, Distances({"a": 1.0}, {}), found)
@@ -72,15 +72,15 @@ def test_sentences_warn_where_there_is_reason_to() -> None:
     trained = {"a": table([1, 0], 0.9, 0.2), "b": table([1, 0], 0.8, 0.1)}
     probabilities = {"re-estimated": said(0.9, 0.8), "averaged": said(0.9, 0.2)}
     agreeing = {"re-estimated": said(0.9, 0.8), "averaged": said(0.7, 0.8)}
-    calm = " ".join(advise("new", 64, NEAR, judge(agreeing, NEAR, trained)))
+    calm = " ".join(advise("new", 64, NEAR, judge_trust(agreeing, NEAR, trained)))
     assert "Warning" not in calm and "up to 0.00." in calm and "100 labelled images" in calm
     assert "Recommended: 're-estimated'." in calm
     assert "does not show that they are right" in calm
-    wary = " ".join(advise("new", 63, FAR, judge(probabilities, FAR, trained)))
+    wary = " ".join(advise("new", 63, FAR, judge_trust(probabilities, FAR, trained)))
     # All is right at the trained sites, so any difference is more than their errors.
     assert "Warning: All adaptations decide alike on 50%" in wary
     assert "differ on 50%" in wary and "wrong on 25% at least" in wary
     assert "63 images are few" in wary and "outside the trained sites" in wary
     assert "only where 'averaged' decides alike" in wary
-    checked = " ".join(advise("new", 64, FAR, judge(probabilities, FAR, trained)))
+    checked = " ".join(advise("new", 64, FAR, judge_trust(probabilities, FAR, trained)))
     assert "not before it has been checked" in checked

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from clients.egress.budget import epsilon, upper
 from clients.egress.ledger import enter, verify
-from clients.egress.ledger_entry import Message, Part
+from clients.egress.ledger_entry import LedgerPart, Message
 from common.tensor_files import load_tensors
 from simulations.cli import app
 from simulations.runtime.in_process import InProcessGrid, run_server
@@ -107,7 +107,7 @@ def test_a_private_tensor_among_what_left_is_named_and_ends_in_an_error(
     tensors, _ = load_tensors(state / "run" / "sites" / "north" / "private.safetensors")
     name, tensor = next((n, t) for n, t in tensors.items() if n.endswith("running_var"))
     digest = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
-    part = Part("shared", "innocent", tuple(tensor.shape), "float32", tensor.nbytes, digest)
+    part = LedgerPart("shared", "innocent", tuple(tensor.shape), "float32", tensor.nbytes, digest)
     enter(
         tmp_path / "north" / "ledger",
         Message("north", "run", 3, "training", "sent", "", 99, (part,)),

@@ -8,7 +8,7 @@ import torch
 
 from clients.egress.audit import audit
 from clients.egress.ledger import enter, entries
-from clients.egress.ledger_entry import Entry, Message, Part
+from clients.egress.ledger_entry import Entry, LedgerPart, Message
 from common.tensor_files import save_tensors
 
 TENSORS = {
@@ -26,7 +26,7 @@ def ledger_of(folder: Path, *tensors: torch.Tensor) -> list[Entry]:
     for tensor in tensors:
         data = tensor.numpy().tobytes()
         digest = hashlib.sha256(data).hexdigest()
-        parts.append(Part("shared", "w", tuple(tensor.shape), "float32", len(data), digest))
+        parts.append(LedgerPart("shared", "w", tuple(tensor.shape), "float32", len(data), digest))
     enter(folder, Message("north", "run", 1, "training", "sent", "", 99, tuple(parts)))
     return list(entries(folder))
 

@@ -15,7 +15,7 @@ from scipy.special import log_ndtr, ndtr
 
 from clients.egress.budget import epsilon, in_words, require_budget, spent, upper
 from clients.egress.ledger import enter, entries, verify
-from clients.egress.ledger_entry import Entry, Message, Noise, Part, Release
+from clients.egress.ledger_entry import Entry, LedgerPart, Message, Noise, Release
 from common.errors import PolicyError, RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_order, decode_reply
@@ -88,16 +88,16 @@ def test_an_epsilon_is_never_written_smaller_than_it_is() -> None:
         assert Decimal(float(value)) <= Decimal(upper(value)) <= Decimal(float(value * 1.0101))
 
 
-VECTORS = Part("prototypes", "north/vectors", (2, 8), "float32", 64, "ab" * 32)
-NO_VECTORS = Part("prototypes", "north/vectors", (0, 8), "float32", 0, "ab" * 32)
-COUNTS = Part("prototypes", "north/counts", (2,), "int64", 16, "ab" * 32)
-WEIGHTS = Part("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
-FIGURE = Part("metrics", "test/auc", (), "float", 8, "ab" * 32)
-IMAGES = Part("reply", "images", (), "int", 8, "ab" * 32)
+VECTORS = LedgerPart("prototypes", "north/vectors", (2, 8), "float32", 64, "ab" * 32)
+NO_VECTORS = LedgerPart("prototypes", "north/vectors", (0, 8), "float32", 0, "ab" * 32)
+COUNTS = LedgerPart("prototypes", "north/counts", (2,), "int64", 16, "ab" * 32)
+WEIGHTS = LedgerPart("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
+FIGURE = LedgerPart("metrics", "test/auc", (), "float", 8, "ab" * 32)
+IMAGES = LedgerPart("reply", "images", (), "int", 8, "ab" * 32)
 BOTH = Noise("site", DELTA, (Release("shared", 2.0, 1), Release("prototypes", 3.0, 2)))
 
 
-def message(*parts: Part, noise: Noise | None = None, verdict: str = "sent") -> Message:
+def message(*parts: LedgerPart, noise: Noise | None = None, verdict: str = "sent") -> Message:
     return Message("north", "run", 1, "training", verdict, "", 30, (IMAGES, *parts), noise=noise)
 
 

@@ -12,17 +12,17 @@ from clients.egress.ledger import BLOCK, enter, entries, verify
 from clients.egress.ledger_entry import (
     BEGINNING,
     Head,
+    LedgerPart,
     Message,
     Noise,
-    Part,
     Release,
     canonical,
-    follow,
+    entry_after,
     read_line,
 )
 from common.errors import LedgerError
 
-PART = Part("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
+PART = LedgerPart("shared", "body.weight", (2, 3), "float32", 24, "ab" * 32)
 NOISE = Noise("site", 1e-5, (Release("shared", 0.1, 1), Release("prototypes", 2.5, 2)))
 # As xsite wrote it before there was noise.
 BEFORE_NOISE = (
@@ -166,7 +166,7 @@ def test_half_of_a_line_longer_than_what_is_read_at_once_is_taken_away(
 def test_a_message_is_entered_without_reading_all_that_was_entered_before(tmp_path: Path) -> None:
     folder, head, lines = tmp_path / "ledger", Head(0, BEGINNING), []
     for round in range(8000):
-        entry = follow(head, message(round))
+        entry = entry_after(head, message(round))
         lines.append(entry.line())
         head = Head(entry.number, entry.hash)
     enter(folder, message(0))

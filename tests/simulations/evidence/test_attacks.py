@@ -14,13 +14,16 @@ from common.data.folder import read_site
 from common.tensor_files import load_tensors
 from simulations.evidence.attacks import poisoning
 from simulations.evidence.attacks import run as everything
-from simulations.evidence.attacks.lies import HONEST, SITES, reverse, swap_labels
 from simulations.evidence.attacks.poisoning import (
     ALONE,
+    HONEST,
+    SITES,
     PoisoningCase,
     PoisoningOutcome,
     PoisoningPlan,
-    rows_of,
+    poisoning_rows,
+    reverse,
+    swap_labels,
 )
 from simulations.evidence.federation import federate
 from tests.federation.hospitals import tiny_config, write_site
@@ -104,7 +107,7 @@ def test_a_lie_is_held_against_five_honest_and_against_the_four_alone() -> None:
     lied, compared = "−10 times its step", "steps compared"
     # Against five: −2 and −1; against four: 0 and −1.
     differences = ("−1.5 [−2.0 to −1.0]", "−0.5 [−1.0 to 0.0]")
-    assert rows_of(found)[2:] == [
+    assert poisoning_rows(found)[2:] == [
         (lied, compared, "2", "83.5", *differences, "no"),
         ("−2.9 times its step", compared, "1", "78.0", "−2.0", "0.0", "yes"),
         (lied, "none", "1", "ended early", "", "", ""),

@@ -29,7 +29,7 @@ from simulations.evidence.attacks.membership import (
     confidence,
     likelihood_attack,
     threshold_attack,
-    untrained,
+    untrained_like,
 )
 from simulations.evidence.attacks.pictures import draw, matched, psnr
 from simulations.evidence.attacks.prototypes import candidate_auc, send
@@ -74,7 +74,7 @@ def auc_of(network: Network, target: Target, config: Config) -> float:
 def test_of_an_untrained_network_membership_is_chance(target: Target, config: Config) -> None:
     # Mann and Whitney's deviation of an AUC between n and n that are alike: 0.053 for 60.
     deviation = math.sqrt((2 * IMAGES + 1) / (12 * IMAGES**2))
-    assert abs(auc_of(untrained(target, config), target, config) - 0.5) < 3 * deviation
+    assert abs(auc_of(untrained_like(target, config), target, config) - 0.5) < 3 * deviation
 
 
 def test_of_a_network_that_learnt_by_heart_membership_is_plain(
@@ -166,7 +166,7 @@ def test_psnr_is_ten_for_each_tenth_of_the_squared_range() -> None:
 
 
 def test_a_prototype_of_one_image_names_it(target: Target, config: Config) -> None:
-    network = untrained(target, config)
+    network = untrained_like(target, config)
     sent = send(network, target, config, images=1, noise=0.0, number=0)
     assert sent.behind[0] in target.split.train and sent.others[0] in target.split.test
     assert candidate_auc(network, target, config, sent) == 1.0

@@ -14,7 +14,7 @@ import torch
 from common.config.load import load_config, parse_override
 from common.tensor_files import load_tensors
 from simulations.evidence.faults.cell import HOOK, SETTINGS, UNDISTURBED, FaultOutcome, run_cell
-from simulations.evidence.faults.matrix import page
+from simulations.evidence.faults.matrix import faults_page
 from simulations.evidence.faults.moments import MOMENTS, PROCESSES
 from tests.federation.hospitals import federate
 
@@ -82,7 +82,7 @@ def test_the_page_has_a_line_for_every_cell() -> None:
         for process in PROCESSES
         for moment in MOMENTS
     ]
-    told = page(fates, 3)
+    told = faults_page(fates, 3)
     assert told.count("| went on | 62 |") == len(PROCESSES) * len(MOMENTS)
     assert told.count("| NOT EQUAL |") == 3 * len(PROCESSES)
 

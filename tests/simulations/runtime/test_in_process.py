@@ -16,8 +16,7 @@ from common.runs.tables import read_rows
 from common.tensor_files import load_tensors
 from simulations.federated import backend_named, train_federated
 from simulations.runtime.in_process import IN_PROCESS
-from simulations.runtime.placement import place
-from simulations.runtime.resolve_config import resolve_config
+from simulations.runtime.placement import place, resolve_config
 from tests.simulations.tiny import tiny_config
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError
-from simulations.study.plan import StudyPlan, make_plan, read_file
+from simulations.study.plan import StudyPlan, plan_study, read_file
 
 PLAIN = """
 methods = ["joint", "sepnorm", "xsite"]
@@ -24,7 +24,7 @@ STUDIES = sorted((Path(__file__).parents[3] / "configs").glob("study-*.toml"))
 def test_shipped_studies_are_plans(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XSITE_DATA", "/data")
     file = read_file(path)
-    plan = make_plan(file, str(path), file.run)
+    plan = plan_study(file, str(path), file.run)
     assert len(plan.orders) == len(file.orders)
     of_a_fold = len(file.methods) + len(file.unseen) * len(plan.config.site_names)
     assert len(plan.cells()) == len(file.folds) * len(file.seeds) * of_a_fold
@@ -34,7 +34,7 @@ def plan_of(tmp_path: Path, text: str, **chosen: list[str]) -> StudyPlan:
     path = tmp_path / "my-study.toml"
     path.write_text(text)
     file = read_file(path)
-    return make_plan(file, str(path), file.run, chosen.get("methods", []))
+    return plan_study(file, str(path), file.run, chosen.get("methods", []))
 
 
 def test_every_method_meets_every_fold_and_seed(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_written_down_it_reads_back_the_same(tmp_path: Path) -> None:
     again.parent.mkdir()
     plan.write(again)
     file = read_file(again)
-    assert make_plan(file, str(again), file.run) == plan
+    assert plan_study(file, str(again), file.run) == plan
     assert plan.backend == "in-process"
 
 

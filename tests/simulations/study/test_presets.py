@@ -24,7 +24,7 @@ from simulations.report.records import RunRecord, read_record
 from simulations.study import presets
 from simulations.study import run as run_module
 from simulations.study.cells import Cell
-from simulations.study.plan import PLAN, make_plan, read_file
+from simulations.study.plan import PLAN, plan_study, read_file
 from tests.simulations.report.cells import comparison_of
 from tests.simulations.report.fabricated_runs import fabricate_run
 from tests.simulations.tiny import tiny_config
@@ -278,7 +278,7 @@ def test_a_study_does_not_go_on_with_a_comparison(
     page = compare(config, tmp_path, ("pooled",))
     file = read_file(page.parent / PLAN)
     with pytest.raises(ConfigError, match="which `xsite compare` goes on with"):
-        make_plan(file, "study.toml", file.run)
+        plan_study(file, "study.toml", file.run)
 
 
 def test_without_a_name_the_configuration_names_the_folder(

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from common.console.progress import SilentListener
 from common.errors import ConfigError, RunError, SiteError
 from common.files import alone_in
-from simulations.study.plan import make_plan, read_file
+from simulations.study.plan import plan_study, read_file
 from simulations.study.publish import publish
 from simulations.study.run import Study, open_study, refuse_failures, run_study
 from tests.simulations.tiny import SETTINGS, write_site
@@ -66,7 +66,7 @@ def write_file(folder: Path, methods: list[str], **settings: str | int | float) 
 def opened(folder: Path, methods: list[str] | None = None, **settings: str | int | float) -> Study:
     path = write_file(folder, methods or METHODS, **settings)
     file = read_file(path)
-    return open_study(make_plan(file, str(path), file.run), folder / "runs", SilentListener())
+    return open_study(plan_study(file, str(path), file.run), folder / "runs", SilentListener())
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def reopened(finished: Path, copied: Path, methods: list[str], **settings: str |
     path = write_file(copied, methods, **settings)
     path.write_text(path.read_text().replace(str(copied), str(finished)))
     file = read_file(path)
-    return open_study(make_plan(file, str(path), file.run), copied / "runs", SilentListener())
+    return open_study(plan_study(file, str(path), file.run), copied / "runs", SilentListener())
 
 
 def run(study: Study) -> Told:
@@ -165,7 +165,7 @@ def test_a_failed_cell_is_named_and_the_others_go_on(finished: Path, copied: Pat
         f'settings = {{ pretrained = "{copied}/nothing.pth" }}\n'
     )
     file = read_file(path)
-    study = open_study(make_plan(file, str(path), file.run), copied / "runs", SilentListener())
+    study = open_study(plan_study(file, str(path), file.run), copied / "runs", SilentListener())
     told = run(study)
     assert told.count("Failed:") == 2
     with pytest.raises(RunError, match="2 of 6 cells failed, the others are kept") as caught:
@@ -198,7 +198,7 @@ def test_a_site_with_fewer_images_than_folds_is_refused_before_anything_runs(
     path.write_text(path.read_text().replace("folds = [0, 1]\n", "folds = [0, 1, 2]\n"))
     file = read_file(path)
     with pytest.raises(SiteError, match="Site 'a'"):
-        open_study(make_plan(file, str(path), file.run), tmp_path / "runs", SilentListener())
+        open_study(plan_study(file, str(path), file.run), tmp_path / "runs", SilentListener())
 
 
 def test_the_folder_of_a_run_is_refused(tmp_path: Path) -> None:
@@ -266,4 +266,4 @@ def test_a_plan_without_the_image_folder_says_so(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     file = read_file(path)
     with pytest.raises((SiteError, ConfigError), match="data"):
-        open_study(make_plan(file, str(path), file.run), tmp_path / "runs", SilentListener())
+        open_study(plan_study(file, str(path), file.run), tmp_path / "runs", SilentListener())

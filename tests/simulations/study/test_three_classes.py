@@ -20,7 +20,7 @@ from common.console.progress import SilentListener
 from common.data.open import open_site
 from simulations.explain.activation import measure_lesions
 from simulations.report.records import read_record
-from simulations.study.plan import make_plan, read_file
+from simulations.study.plan import plan_study, read_file
 from simulations.study.presets import compare
 from simulations.study.progress import make_progress
 from simulations.study.publish import publish
@@ -72,7 +72,7 @@ def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
         + "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     )
     file = read_file(folder / "study.toml")
-    plan = make_plan(file, "study.toml", file.run)
+    plan = plan_study(file, "study.toml", file.run)
     opened = open_study(plan, folder / "runs", SilentListener())
     run_study(opened, 0, make_progress())
     refuse_failures(opened)
