@@ -29,7 +29,7 @@ from common.learning.objective import Term
 from common.learning.schedule import Plan
 from common.models.network import Network
 from common.runs.folder import RunFolder
-from simulations.unfinished import UnfinishedRound, join
+from simulations.unfinished import UnfinishedRound, join_summaries
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _take_steps(
         on_step=tell,
         should_stop=run.should_stop,
     )
-    summary = join(before, now)
+    summary = join_summaries(before, now)
     if now.stopped:
         if now.steps:
             unfinished.save(network, optimizer, summary)

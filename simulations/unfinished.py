@@ -22,7 +22,7 @@ from common.tensor_files import below, load_tensors, save_tensors
 PRIVATE, MOMENT, SHARED = "private/", "moment/", "shared"
 
 
-def join(first: TrainSummary, then: TrainSummary) -> TrainSummary:
+def join_summaries(first: TrainSummary, then: TrainSummary) -> TrainSummary:
     """Return the account of steps that follow each other, with the mean losses of all."""
     steps = first.steps + then.steps
     if steps == 0:

@@ -60,7 +60,7 @@ def show(
     The ledger is checked first. Exit code 1 if a private tensor is found among what left.
     """
     from clients.commands.ledger_page import (
-        facts,
+        account_facts,
         held_back_table,
         render,
         runs_table,
@@ -69,7 +69,7 @@ def show(
 
     console, account = Console(), take_account(_ledger(folder))
 
-    for what, answer in facts(account):
+    for what, answer in account_facts(account):
         say(console, f"{what}: {answer}")
     print_table(console, runs_table(account))
     held_back = held_back_table(account)

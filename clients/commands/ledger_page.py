@@ -101,7 +101,7 @@ def take_account(folder: Path) -> Account:
     return Account(folder, head, lines, tuple(audit(folder.parent, sent)))
 
 
-def facts(account: Account) -> list[tuple[str, str]]:
+def account_facts(account: Account) -> list[tuple[str, str]]:
     """Return what is to be said of a ledger as a whole."""
     told = [
         ("Ledger", str(account.folder)),
@@ -262,7 +262,7 @@ def render(account: Account) -> str:
 def _facts(account: Account) -> str:
     lines = (
         f"<div><dt>{escape(what)}</dt><dd>{escape(answer)}</dd></div>"
-        for what, answer in facts(account)
+        for what, answer in account_facts(account)
     )
     return "\n".join(["<dl>", *lines, "</dl>"])
 

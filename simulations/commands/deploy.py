@@ -4,6 +4,7 @@
 the same code as a simulation, which :mod:`server` does not import.
 """
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +18,14 @@ from common.console.progress import ProgressListener
 from common.console.tables import say
 from common.errors import ConfigError
 from common.runs.result import read_result
-from server.deployment.consortium import read_consortium
+from server.deployment.consortium import Consortium, read_consortium
 from simulations.commands import options
 from simulations.commands.train import run_training
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT
-from simulations.runtime.consortium import backend_of, runs_of
+from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
+from simulations.runtime.bundle import make_bundle
+from simulations.runtime.superlink import SuperLink
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -85,3 +88,23 @@ def run(
         return train_federated(config, base, listener, backend=backend_of(plan))
 
     run_training(context, "federated", asked, training, f"xsite deploy run {consortium}")
+
+
+def runs_of(consortium: Consortium) -> Path:
+    """Return the folder of all runs, on the coordinator's machine."""
+    return Path(consortium.state_dir) / "runs"
+
+
+def backend_of(consortium: Consortium) -> Backend:
+    """Return the consortium as what carries a run out; nothing is started or taken down."""
+    address = f"127.0.0.1:{consortium.superlink_port}"
+    authority = Path(consortium.folder) / "ca.crt"
+    link = SuperLink(None, address, None, authority, kept=True)
+
+    def execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
+        return follow_to_the_end(spec, link, make_bundle(spec.folder / "app", painter=False), held)
+
+    # The hospitals' own folders are at the hospitals; there is nothing at these places.
+    return Backend(
+        f"the consortium {consortium.name}", lambda run, site: run / "sites" / site, execute
+    )

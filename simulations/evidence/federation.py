@@ -13,8 +13,7 @@ from common.config.sites import SiteEntry, format_sites
 from common.console.progress import ProgressListener
 from common.errors import RunError
 from common.runs.result import read_result, read_run_config
-from simulations.runtime.in_process import Tamper, simulated_nodes
-from simulations.runtime.in_process import federate as run_federation
+from simulations.runtime.in_process import Tamper, run_federation, simulated_nodes
 from simulations.synth import write_hospitals
 
 Nodes = Mapping[int, Mapping[str, Any]]

@@ -179,7 +179,7 @@ def simulated_nodes(config: Config) -> dict[int, dict[str, Any]]:
     return {FIRST_NODE + k: {"partition-id": k, "num-partitions": count} for k in range(count)}
 
 
-def federate(
+def run_federation(
     config: Config,
     nodes: Mapping[int, Mapping[str, Any]],
     output: TextIO,
@@ -234,7 +234,7 @@ def _execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
     log = spec.folder / "server.log"
     with log.open("w", buffering=1) as output, _followed(spec, log):
         try:
-            federate(spec.config, simulated_nodes(spec.config), output, before=lock)
+            run_federation(spec.config, simulated_nodes(spec.config), output, before=lock)
         except Exception as error:
             traceback.print_exception(error, file=output)
             return RunOutcome(LinkRunState("finished", "failed", str(error)), str(error))

@@ -26,10 +26,10 @@ from common.device import limited_threads
 from common.methods.registry import METHODS
 from common.runs.result import read_result
 from server.deployment.folders import COORDINATOR, write_folders
+from simulations.commands.deploy import backend_of, runs_of
 from simulations.federated import train_federated
 from simulations.local import train_pooled, train_single
 from simulations.rehearsal import plan_consortium, standing
-from simulations.runtime.consortium import backend_of, runs_of
 from simulations.runtime.placement import child_environment, place
 from tests.federation.hospitals import federate, run_of
 from tests.federation.pinned import (

@@ -10,7 +10,7 @@ from common.errors import CheckpointError
 from common.learning.loop import TrainSummary, make_optimizer
 from common.learning.optimiser import moments_of
 from common.models.network import Network, build_network
-from simulations.unfinished import UnfinishedRound, join
+from simulations.unfinished import UnfinishedRound, join_summaries
 
 CONFIG = Config(image_size=32, width=0.05, projection_hidden=16, projection_size=4)
 DONE = TrainSummary(2, 16, 1.5, 0.5, 0.25, 0.125, True, 6)
@@ -28,11 +28,11 @@ def step(network: Network) -> torch.optim.Optimizer:
 def test_the_means_of_two_parts_are_those_of_all_their_steps() -> None:
     """(2 · 0.5 + 6 · 1.5) / 8 = 1.25; the contrastive term (2 · 0.125 + 6 · 0.625) / 8 = 0.5."""
     then = TrainSummary(6, 48, 2.0, 1.5, 1.25, 0.625, False, 12)
-    assert join(DONE, then) == TrainSummary(8, 64, 3.5, 1.25, 1.0, 0.5, False, 12)
+    assert join_summaries(DONE, then) == TrainSummary(8, 64, 3.5, 1.25, 1.0, 0.5, False, 12)
     nothing = TrainSummary(0, 0, 0.0, 0.0, 0.0, 0.0, True, 6)
     third = TrainSummary(3, 24, 1.0, 0.1, 0.1, 0.0, False, 9)
-    assert join(nothing, third) == third
-    assert join(nothing, nothing) == nothing
+    assert join_summaries(nothing, third) == third
+    assert join_summaries(nothing, nothing) == nothing
 
 
 def test_weights_private_tensors_and_moments_are_those_of_the_moment(tmp_path: Path) -> None:

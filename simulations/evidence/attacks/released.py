@@ -25,8 +25,8 @@ from simulations.evidence.attacks.membership import (
     with_own_normalisation,
     without_normalisation,
 )
-from simulations.evidence.attacks.plan import AttackSize
 from simulations.evidence.attacks.scores import Estimate, Success, success
+from simulations.evidence.attacks.sizes import AttackSize
 from simulations.evidence.federation import federate, small_config
 
 OWN, ESTIMATED, ANOTHERS = "the hospital's own", "estimated", "another hospital's"

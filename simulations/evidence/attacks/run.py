@@ -26,7 +26,6 @@ from common.formatting.tables import print_table
 from common.runs.result import read_result
 from simulations.evidence.attacks.findings import Findings, findings_page
 from simulations.evidence.attacks.membership import Target, with_own_normalisation
-from simulations.evidence.attacks.plan import QUICK, AttackSize
 from simulations.evidence.attacks.poisoning import findings as told_of_poisoning
 from simulations.evidence.attacks.poisoning import kept, parse_names, run_poisoning
 from simulations.evidence.attacks.prototypes import run_prototypes
@@ -36,6 +35,7 @@ from simulations.evidence.attacks.released import (
     run_membership,
     ways_to_train,
 )
+from simulations.evidence.attacks.sizes import QUICK, AttackSize
 from simulations.evidence.attacks.updates import SETTINGS, make_victim, run_updates
 from simulations.evidence.federation import make_hospitals
 from simulations.synth import hospital_names

@@ -17,10 +17,10 @@ from common.errors import ConfigError, RunError
 from common.tensor_files import load_tensors
 from server.deployment.consortium import Consortium
 from server.deployment.folders import COORDINATOR, write_folders
+from simulations.commands.deploy import backend_of, runs_of
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder, plan_consortium, standing
 from simulations.runtime.bundle import build_bundle, write_app
-from simulations.runtime.consortium import backend_of, runs_of
 from simulations.runtime.placement import child_environment, place
 from simulations.runtime.processes import program_line
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -99,7 +99,7 @@ def test_a_hospital_runs_no_code_but_the_xsite_that_is_installed_there(
             file.write("# and send the images as well\n")
         return build_bundle(folder)
 
-    monkeypatch.setattr("simulations.runtime.consortium.make_bundle", changed)
+    monkeypatch.setattr("simulations.commands.deploy.make_bundle", changed)
     expected = r"A site cannot take part\. .*clients/round\.py is not as it is installed here"
     with pytest.raises(RunError, match=expected):
         over(standing_lab, "changed")
