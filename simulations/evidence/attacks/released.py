@@ -25,7 +25,7 @@ from simulations.evidence.attacks.membership import (
     with_own_normalisation,
     without_normalisation,
 )
-from simulations.evidence.attacks.scores import Estimate, Success, success
+from simulations.evidence.attacks.scores import IntervalEstimate, Success, success
 from simulations.evidence.attacks.sizes import AttackSize
 from simulations.evidence.federation import federate, small_config
 
@@ -182,7 +182,7 @@ def _figures(found: Success) -> tuple[str, ...]:
     return tuple(_figure(one) for one in (found.auc, found.at_1, found.at_5))
 
 
-def _figure(figure: Estimate) -> str:
+def _figure(figure: IntervalEstimate) -> str:
     return f"{percent(figure.value)} [{percent(figure.low)}, {percent(figure.high)}]"
 
 

@@ -33,7 +33,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """A value and its 95 % interval."""
 
     value: float
@@ -47,15 +47,15 @@ class Success:
 
     Attributes
     ----------
-    auc : Estimate
+    auc : IntervalEstimate
         0.5: nothing.
-    at_1, at_5 : Estimate
+    at_1, at_5 : IntervalEstimate
         Members found where 1 % or 5 % of the others are taken for members too.
     """
 
-    auc: Estimate
-    at_1: Estimate
-    at_5: Estimate
+    auc: IntervalEstimate
+    at_1: IntervalEstimate
+    at_5: IntervalEstimate
 
 
 def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
@@ -93,7 +93,9 @@ def success(scored: Scored, seed: int, draws: int = DRAWS) -> Success:
     values = figures(scored.scores[scored.members], scored.scores[~scored.members])
     drawn = np.array([figures(*pair) for pair in _resampled(scored, seed, draws)])
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Success(*(Estimate(*map(float, one)) for one in zip(values, low, high, strict=True)))
+    return Success(
+        *(IntervalEstimate(*map(float, one)) for one in zip(values, low, high, strict=True))
+    )
 
 
 def _resampled(
