@@ -94,8 +94,8 @@ class Config(
                 "and prototypes other than 'none'"
             )
         if self.share == "prototypes":
-            for key in ("pretrained", "proximal", "model_contrast"):
-                if getattr(self, key):
+            for key in ("pretrained", "proximal", "model_contrast", "server_optimizer"):
+                if getattr(self, key) not in ("", 0, "none"):
                     raise ValueError(
                         f"{key_of(key)} is about shared weights, and share = 'prototypes' "
                         "shares none"

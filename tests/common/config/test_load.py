@@ -144,3 +144,16 @@ def test_shipped_configurations_are_valid_and_explain_each_key(file: Path) -> No
     for key in tomllib.loads(file.read_text()):
         at = next(i for i, line in enumerate(lines) if line.startswith(f"{key} ="))
         assert "#" in lines[at] or lines[at - 1].startswith("#"), f"{key} is not explained"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("pretrained", "weights.pth"), ("proximal", 0.1), ("server-optimizer", "fedadam")],
+)
+def test_what_is_about_shared_weights_is_refused_where_none_are_shared(
+    key: str, value: str | float
+) -> None:
+    alone = {"share": "prototypes", "prototype-pull": 1.0}
+    make_config(alone)
+    with pytest.raises(ConfigError, match=f"{key} is about shared weights, and share"):
+        make_config(alone | {key: value})
