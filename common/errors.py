@@ -1,5 +1,7 @@
 """The errors of xsite: one sentence each, for the person who can act on it."""
 
+import difflib
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 LONGEST, END = 5000, 1000
@@ -110,3 +112,27 @@ def require(package: str) -> None:
     """
     if find_spec(package) is None:
         raise ConfigError(missing_extra(package))
+
+
+def refuse_unknown(what: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is none of those known.
+
+    Parameters
+    ----------
+    what : str
+        What bears such a name: ``"method"``.
+    name : str
+        As it is asked for.
+    known : iterable of str
+        The names that there are, in the order in which they are listed.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of them, naming the nearest, or all where none is near.
+    """
+    names = list(known)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(names)}."
+        raise ConfigError(f"No {what} is called '{name}'. {hint}")

@@ -9,7 +9,6 @@ a method's name. In the order in which a run asks them::
     after_round    at a site, after it trained: what else leaves, and what it remembers
     forms          at a site's gate and at the server: what may leave, and must
     combine        at the server: the next weights, from the sites' average, and what it remembers
-    personal       at a site: the network whose figures are reported
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,11 +3,10 @@
 A new method is a file of this folder and a line of :data:`REGISTERED`.
 """
 
-import difflib
 from collections.abc import Mapping
 
 from common.config.schema import Config
-from common.errors import ConfigError
+from common.errors import refuse_unknown
 from common.methods.adapters import Adapters
 from common.methods.contrastive import Contrastive, XSite
 from common.methods.fedavg import FedAvg
@@ -63,8 +62,5 @@ def find_method(name: str, methods: Mapping[str, Variant] = METHODS) -> Variant:
     ConfigError
         If there is none of that name, naming the nearest.
     """
-    if name in methods:
-        return methods[name]
-    near = difflib.get_close_matches(name, methods, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(methods)}."
-    raise ConfigError(f"No method is called '{name}'. {hint}")
+    refuse_unknown("method", name, methods)
+    return methods[name]

@@ -115,7 +115,7 @@ class Network(nn.Module):
             If the segments do not add up to the batch or name an unknown site.
         """
         own.check_segments(site_slices, self.sites, len(images))
-        self.routing.segments = tuple(site_slices)
+        self.routing.site_slices = tuple(site_slices)
         embedding = self.backbone(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         others = {name: head(embedding) for name, head in self.others.items()}

@@ -27,7 +27,7 @@ class SiteRouting:
     """
 
     def __init__(self) -> None:
-        self.segments: tuple[tuple[str, int], ...] = ()
+        self.site_slices: tuple[tuple[str, int], ...] = ()
 
 
 class _SiteModules(nn.ModuleDict):
@@ -67,7 +67,7 @@ class PerSite(nn.Module):
         Parameters
         ----------
         features : Tensor, shape (batch, …)
-            In the order of ``routing.segments``.
+            In the order of ``routing.site_slices``.
 
         Returns
         -------
@@ -79,7 +79,7 @@ class PerSite(nn.Module):
         RunError
             If the segments do not add up to the batch or name an unknown site.
         """
-        site_slices = self.routing.segments
+        site_slices = self.routing.site_slices
         check_segments(site_slices, tuple(self.sites), len(features))
         if len(site_slices) == 1:
             whole: Tensor = self.sites[site_slices[0][0]](features)

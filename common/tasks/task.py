@@ -6,7 +6,6 @@ line in :data:`TASKS`; and an entry in :data:`common.tasks.figures.FIGURES` for 
 that shall leave a site.
 """
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from common.config.schema import Config
 from common.data.folder import SiteFolder
-from common.errors import ConfigError
+from common.errors import refuse_unknown
 from common.models.network import Network, build_network, layout_of
 from common.models.sharing import Layout
 from common.tasks.classification import Classification
@@ -68,10 +67,7 @@ def task_of(config: Config) -> Task:
     ConfigError
         If there is none of that name, naming the nearest.
     """
-    if config.task not in TASKS:
-        near = difflib.get_close_matches(config.task, TASKS, n=1, cutoff=0.5)
-        hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(TASKS)}."
-        raise ConfigError(f"No task is called '{config.task}'. {hint}")
+    refuse_unknown("task", config.task, TASKS)
     return TASKS[config.task](config)
 
 

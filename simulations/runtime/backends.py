@@ -76,7 +76,7 @@ def follow_to_the_end(
 
     Parameters
     ----------
-    launch : RunSpec
+    spec : RunSpec
         The run.
     link : SuperLink
         A SuperLink of a deployment.
@@ -110,7 +110,7 @@ def follow(
 
     Parameters
     ----------
-    launch : RunSpec
+    spec : RunSpec
         The run.
     link : SuperLink
         Who is asked for its state.

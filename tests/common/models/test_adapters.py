@@ -46,7 +46,7 @@ def test_an_adapted_network_begins_as_the_plain_one(kind: str, backbone: str) ->
 @pytest.mark.parametrize("kind", ["series", "parallel"])
 def test_what_an_adapter_adds(kind: str) -> None:
     routing = SiteRouting()
-    routing.segments = (("b", 2), ("a", 1))
+    routing.site_slices = (("b", 2), ("a", 1))
     shared = nn.Conv2d(3, 4, 3, stride=2, padding=1)
     holder = nn.Sequential(shared, nn.Conv2d(4, 4, 1))
     adapt(holder, ["a", "b"], routing, "series" if kind == "series" else "parallel")

@@ -12,7 +12,7 @@ from common.models.per_site import SiteRouting, add_site
 
 def norm_of(sites: tuple[str, ...], site_slices: tuple[tuple[str, int], ...]) -> DomainBatchNorm:
     routing = SiteRouting()
-    routing.segments = site_slices
+    routing.site_slices = site_slices
     norm = nn.BatchNorm2d(3, momentum=0.25).double()
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
@@ -74,7 +74,7 @@ def test_one_segment_is_neither_split_nor_copied(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "cat", refuse)
     monkeypatch.setattr(torch, "split", refuse)
     torch.testing.assert_close(norm(x), by_hand(x), rtol=1e-12, atol=0)
-    norm.routing.segments = (("b", 2), ("a", 3))
+    norm.routing.site_slices = (("b", 2), ("a", 3))
     with pytest.raises(AssertionError, match="split or cat"):
         norm(x)
 
@@ -136,7 +136,7 @@ def test_conversion_copies_parameters_and_statistics_to_every_site() -> None:
         network.dense[2].weight.mul_(3)
     original = copy.deepcopy(network).eval()
     convert(network, ("a", "b"), routing).eval()
-    routing.segments = (("a", 4), ("b", 2))
+    routing.site_slices = (("a", 4), ("b", 2))
     assert not network.dense[2].training
     torch.testing.assert_close(network(x), original(x), rtol=1e-12, atol=1e-14)
 
@@ -153,10 +153,10 @@ def test_sites_own_their_tensors() -> None:
 def test_dense_layers_are_normalised_by_site_too() -> None:
     routing = SiteRouting()
     norm = convert(nn.BatchNorm1d(1, affine=False), ("a", "b"), routing)
-    routing.segments = (("a", 2), ("b", 2))
+    routing.site_slices = (("a", 2), ("b", 2))
     y = norm(torch.tensor([[0.0], [2.0], [100.0], [300.0]]))
     torch.testing.assert_close(y, torch.tensor([[-1.0], [1.0], [-1.0], [1.0]]), rtol=1e-4, atol=0)
-    routing.segments = (("a", 3), ("b", 1))
+    routing.site_slices = (("a", 3), ("b", 1))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         norm(torch.zeros(4, 1))
 

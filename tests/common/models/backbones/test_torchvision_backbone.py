@@ -42,7 +42,7 @@ def test_a_converted_network_equals_the_original(name: str, place: str) -> None:
     head = last_linear(original)
     assert head.in_features == backbone.embedding
     for site_slices in ((("a", 5),), (("b", 2), ("a", 3))):
-        routing.segments = site_slices
+        routing.site_slices = site_slices
         with torch.no_grad():
             torch.testing.assert_close(head(backbone(x)), original(x), rtol=1e-5, atol=1e-6)
 
@@ -78,7 +78,7 @@ def test_the_first_modules_give_the_mean_of_their_maps(name: str, last: str) -> 
     whole.get_submodule(last).register_forward_hook(lambda *call: maps.append(call[2].clone()))
     routing = SiteRouting()
     convert(backbone, ("a",), routing)
-    routing.segments = (("a", 2),)
+    routing.site_slices = (("a", 2),)
     whole.eval()
     backbone.eval()
     with torch.no_grad():
