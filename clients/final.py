@@ -10,9 +10,9 @@ from common.files import write_atomic
 from common.learning.evaluation import Predictions
 from common.models.network import Network
 from common.models.sharing import load_private, private_state, unpack
-from common.runs.result import subset_figures
-from common.runs.tables import write_predictions
+from common.runs.predictions import write_predictions
 from common.runs.weights import Which, save_private, save_shared, weights_name
+from common.tasks.figures import AUC_BOUNDS, auc_interval
 
 
 def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
@@ -47,12 +47,11 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
     told: dict[str, dict[str, dict[str, float]]] = {}
     for one in site.sites:
         _write_files(site, one, network, predictions[one.name], which)
-        told[one.name] = {
-            subset: subset_figures(
-                said.labels, said.probabilities, site.config.seed, figures[one.name][subset]
-            )
-            for subset, said in predictions[one.name].items()
-        }
+        told[one.name] = {}
+        for subset, said in predictions[one.name].items():
+            interval = auc_interval(said.labels, said.probabilities, site.config.seed)
+            bounds = dict(zip(AUC_BOUNDS, interval, strict=True))
+            told[one.name][subset] = {**figures[one.name][subset], **bounds}
     if which == "final":
         if any("validation" in found for found in predictions.values()):
             store.save_evaluated(order.round, private_state(network), order.best)

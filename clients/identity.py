@@ -17,7 +17,7 @@ from common.config.schema import Config
 from common.config.sections import SYNTHETIC
 from common.data.open import home_folder
 from common.errors import ConfigError
-from common.runs.folder import runs_base
+from common.runs.result import runs_base
 
 SITE, DATA_DIR, STATE_DIR, POLICY = "site", "data-dir", "state-dir", "policy"
 PARTITION, PARTITIONS = "partition-id", "num-partitions"

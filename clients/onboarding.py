@@ -35,7 +35,6 @@ from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
 from common.files import alone_in, read_object, write_atomic, write_json
 from common.models.network import Network
-from common.runs.result import without_nan
 from common.runs.weights import ONBOARDED, save_private, weights_digest
 from common.tasks.figures import measure
 
@@ -185,7 +184,7 @@ def onboard(
     with alone_in(target, "the site"):
         save_private(target / PRIVATE, met.networks[adaptation], name, config)
         write_atomic(target / PREDICTIONS, _table(found, folder).encode())
-        write_json(target / ABOUT, without_nan(_about(found, name, run, folder, key)))
+        write_json(target / ABOUT, _about(found, name, run, folder, key))
     return found
 
 

@@ -22,7 +22,7 @@ from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
 from common.models.sharing import pack, parameter_mask, shared_layout
-from common.runs.folder import RunFolder, record_end, runs_base
+from common.runs.result import runs_base
 from common.tasks.task import task_network
 from server.checkpoints import load_checkpoint
 from server.exchange import (
@@ -37,6 +37,7 @@ from server.join import Joining
 from server.journal import Journal, say_final, say_round
 from server.participants import ExpectedSite
 from server.retry import RetryingGrid
+from server.run_folder import RunFolder, record_end
 from server.state import RunState, choose
 from server.strategy import SiteAverage
 

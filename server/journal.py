@@ -1,26 +1,82 @@
 """What the server writes down: figures of every round, the weights, the run's result."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from common.data.folds import Leakage
 from common.exchange.messages import RoundReply, SiteReply
 from common.formatting.numbers import duration, size
 from common.models.network import Network
 from common.models.sharing import pack, private_names, shared_names, unpack
-from common.runs.folder import RunFolder
-from common.runs.result import TrainingResult
-from common.runs.tables import MetricsRow
 from common.runs.weights import Which, load_shared, save_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Exchange, RunContext
+from server.metrics import MetricsRow
+from server.run_folder import RunFolder
 from server.state import SUBSETS, RunState, figures_by_site
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What ``result.json`` says of a completed run beyond its status: the same in every mode.
+
+    Attributes
+    ----------
+    metrics : mapping
+        Site → subset → figure → value, with the final weights.
+    best : mapping
+        Site → ``round`` and ``validation_auc`` of the weights that validation chose, and subset →
+        figures with these; empty where it chose none.
+    budget : mapping
+        As :meth:`common.learning.schedule.Plan.budget` tells it.
+    images_seen, train_images : mapping of str to int
+        Site → images trained on, repetitions included; site → training images that it has.
+    leakage : sequence of Leakage
+        Of every site.
+    network : str
+        Its description.
+    shared, private : sequence of str
+        Names of the tensors.
+    seconds : float
+        Of all rounds.
+    weights_digest : mapping of str to str
+        SHA-256 of the final weights: of the shared ones, or by site where there are all.
+    bytes_down, bytes_up : int
+        To and from all sites; 0 where nothing is exchanged.
+    device : str
+        Where it trained; empty where every site has a device of its own.
+    """
+
+    metrics: Mapping[str, Any]
+    best: Mapping[str, Any]
+    budget: Mapping[str, int]
+    images_seen: Mapping[str, int]
+    train_images: Mapping[str, int]
+    leakage: Sequence[Leakage]
+    network: str
+    shared: Sequence[str]
+    private: Sequence[str]
+    seconds: float
+    weights_digest: Mapping[str, str]
+    bytes_down: int = 0
+    bytes_up: int = 0
+    device: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as it is written."""
+        told = dict(vars(self))
+        told["bytes"] = {"down": told.pop("bytes_down"), "up": told.pop("bytes_up")}
+        told["leakage"] = [asdict(one) | {"sentence": one.sentence()} for one in self.leakage]
+        if not self.device:
+            del told["device"]
+        return told
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, XsiteError, require
 from common.files import alone_in
 from common.formatting.numbers import listed
-from common.runs.folder import RunFolder, refuse_taken
-from common.runs.result import differing_keys, read_result, read_run_config
+from common.runs.result import read_result, read_run_config
+from server.run_folder import RunFolder, read_begun, refuse_taken
 from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
@@ -74,12 +74,14 @@ def train_federated(
     """
     refuse_taken(config, base)
     backend = backend or SIMULATION
+    before = read_begun(config, "federated", base)[1] if config.resume else {}
     config = resolve_config(config, base, placement, backend.apart)
     placement = placement or place(config)
     run = Path(config.runs_dir) / config.run_name
     sites = tuple(backend.own(run, site) for site in config.site_names)
     with ExitStack() as held:
-        before = _open_again(run, config, held) if config.resume else {}
+        if config.resume:
+            held.enter_context(alone_in(run))
         if before.get("status") == "completed":
             listener.message(f"The run {run} is complete already.")
             return run
@@ -100,26 +102,6 @@ def train_federated(
         finally:
             listener.close()
         return _conclude(run, sites, before, outcome)
-
-
-def _open_again(run: Path, config: Config, held: ExitStack) -> dict[str, Any]:
-    """Hold the folder of a run that is resumed and return its result so far.
-
-    Raises
-    ------
-    RunError
-        If the run is not this configuration's; the server would say so half a minute later.
-    """
-    held.enter_context(alone_in(run))
-    result = read_result(run)
-    if result.get("mode") != "federated":
-        raise RunError(f"The run {run} is {result.get('mode')} training, not federated.")
-    if differing := differing_keys(read_run_config(run), config):
-        raise RunError(
-            f"Cannot go on with the run {run}: its configuration differs in "
-            f"{'; '.join(differing)}. Resume without changing these, or start a new run."
-        )
-    return result
 
 
 def _simulate(spec: RunSpec, held: ExitStack) -> RunOutcome:

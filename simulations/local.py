@@ -36,8 +36,7 @@ from common.models.sharing import (
     shared_names,
     unpack,
 )
-from common.runs.folder import RunFolder, record_end, refuse_taken
-from common.runs.result import TrainingResult, read_run_config
+from common.runs.result import read_run_config
 from common.runs.weights import weights_digest, weights_name
 from common.signals import stop_between_steps
 from common.tasks.task import task_network
@@ -46,8 +45,9 @@ from server.app import Ending, noting
 from server.app import train as train_rounds
 from server.checkpoints import load_checkpoint
 from server.exchange import RunContext
-from server.journal import Journal, chosen_figures, site_figures
+from server.journal import Journal, TrainingResult, chosen_figures, site_figures
 from server.participants import Participants
+from server.run_folder import RunFolder, record_end, refuse_taken
 from server.state import RunState
 from server.strategy import SiteAverage
 from simulations.local_participant import LocalRun, app_of, info_of, participant_of

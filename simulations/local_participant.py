@@ -28,7 +28,7 @@ from common.learning.loop import StepReport, TrainSummary, train
 from common.learning.objective import Term
 from common.learning.schedule import Plan
 from common.models.network import Network
-from common.runs.folder import RunFolder
+from server.run_folder import RunFolder
 from simulations.unfinished import UnfinishedRound, join_summaries
 
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from clients.adapt.distance import Distances
 from common.errors import CheckpointError
-from common.runs.tables import PredictionsTable, read_predictions
+from common.runs.predictions import PredictionsTable, read_predictions
 
 FEW_IMAGES = 64
 """Below this number of images, statistics are a guess: means are off by σ/√64, an eighth of a

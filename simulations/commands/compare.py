@@ -7,7 +7,7 @@ import typer
 
 from common.console.options import PlainCommand, RunName, RunsFolder
 from common.console.progress import make_listener
-from common.runs.folder import runs_base
+from common.runs.result import runs_base
 from simulations.commands import options
 
 app = typer.Typer(rich_markup_mode=None)

@@ -13,7 +13,8 @@ from common.console.options import PlainCommand
 from common.console.progress import ProgressListener, make_listener
 from common.console.tables import print_result
 from common.errors import ConfigError
-from common.runs.folder import run_folder_name, runs_base
+from common.runs.result import runs_base
+from server.run_folder import run_folder_name
 from simulations.commands import ResumeHint, options
 from simulations.runtime.placement import place
 

@@ -14,7 +14,7 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.masks import has_masks, load_masks
 from common.errors import RunError
-from common.runs.tables import PredictionsTable
+from common.runs.predictions import PredictionsTable
 from simulations.explain.activation_maps import (
     METHODS,
     LesionShare,

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 from common.formatting import numbers
 from common.methods.method import Variant
-from common.runs.tables import PredictionsTable
+from common.runs.predictions import PredictionsTable
 from common.tasks.figures import mean_defined, one_against_rest
 from simulations.report.calibration import BINS, reliability
 from simulations.report.page import Section

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError, XsiteError
 from common.files import read_object
+from common.runs.predictions import PredictionsTable, read_predictions
 from common.runs.result import read_result, read_run_config
-from common.runs.tables import MetricsRow, PredictionsTable, read_predictions, read_rows
 from common.tasks.figures import Figure, tabled
+from server.metrics import MetricsRow, read_rows
 
 Pair = tuple[int, int]
 """Fold and seed: what two runs of different modes must share to be compared."""

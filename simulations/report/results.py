@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.methods.method import Variant
-from common.runs.tables import PredictionsTable
+from common.runs.predictions import PredictionsTable
 from common.tasks.figures import NAMES, Figure, mean_of_sites
 from simulations.report.calibration import operating_point, outcomes, reliability
 from simulations.report.records import Pair, RunRecord, figures_of_records, is_binary

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomic, write_json
-from common.runs.result import without_nan
 from simulations.report import figures, provenance, summary, tables
 from simulations.report.curves import curve_sections
 from simulations.report.export import to_csv, values_of
@@ -62,7 +61,7 @@ def write_report(results: StudyResults, folder: Path, extras: Extras | None = No
     extras = extras or Extras()
     name = "comparison" if results.comparison else "study"
     page = make_page(results, folder, extras)
-    write_json(folder / f"{name}.json", without_nan(values_of(results) | dict(extras.values)))
+    write_json(folder / f"{name}.json", values_of(results) | dict(extras.values))
     write_atomic(folder / f"{name}.csv", to_csv(results).encode())
     write_atomic(folder / f"{name}.md", to_markdown(page).encode())
     path = folder / ("report.html" if results.comparison else "study.html")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from common.randomness import numpy_generator
-from common.runs.tables import PredictionsTable
+from common.runs.predictions import PredictionsTable
 from common.tasks.figures import measure, one_against_rest, resampled_aucs
 from simulations.report.delong import (
     Components,

@@ -17,8 +17,8 @@ from common.config.load import make_config, with_absolute_paths
 from common.config.schema import Config, Scalar
 from common.data.open import cache_folder, home_folder
 from common.errors import RunError
-from common.runs.folder import run_folder_name
 from common.runs.result import read_run_config
+from server.run_folder import run_folder_name
 
 LARGE_PACKAGES = ("torch", "flwr", "ray", "sklearn")
 # Of a site, unless the machine has fewer. Where not all sites get as many at once they take turns,
@@ -135,8 +135,6 @@ def resolve_config(
     base = base.absolute()
     threads = config.threads
     if config.resume:
-        if not (base / config.run_name / "config.toml").exists():
-            raise RunError(f"There is no run '{config.run_name}' in {base} to go on with.")
         # Another number of threads would not go on with the run bit for bit.
         threads = threads or read_run_config(base / config.run_name).threads
     if threads == 0:

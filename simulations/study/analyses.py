@@ -12,7 +12,6 @@ from common.data.open import site_root
 from common.device import choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
 from common.files import read_json, write_json
-from common.runs.result import without_nan
 from simulations.explain.activation import activation_examples, draw_examples, measure_lesions
 from simulations.explain.activation_maps import LesionShare, Method
 from simulations.explain.projections import ProjectionMap, draw_projections, projection_map
@@ -129,9 +128,8 @@ def _visited(
     figures = evaluate_unseen(
         study.path(cell), study.sites[cell.without], config, choose_device(config)
     )
-    told: Mapping[str, Mapping[str, Any]] = without_nan(figures)
-    write_json(path, told)
-    return told
+    write_json(path, figures)
+    return figures
 
 
 def _lesions(

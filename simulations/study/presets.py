@@ -15,7 +15,7 @@ from common.errors import ConfigError, RunError
 from common.formatting.numbers import listed
 from common.formatting.tables import print_table
 from common.methods.method import Mode, Variant
-from common.runs.result import differing_keys
+from server.run_folder import differing_keys
 from simulations.report.results import StudyResults
 from simulations.report.tables import metrics_table
 from simulations.study.plan import PLAN, StudyPlan, check, read_file

@@ -16,8 +16,8 @@ from common.device import choose_device
 from common.errors import RunError
 from common.files import alone_in
 from common.formatting.numbers import duration, percent, size
-from common.runs.folder import clear_unbegun
 from common.tasks.task import task_of
+from server.run_folder import clear_unbegun
 from simulations.report.records import read_record
 from simulations.runtime.processes import terminable
 from simulations.study.cells import (

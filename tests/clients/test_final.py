@@ -18,7 +18,7 @@ from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteReply
 from common.learning.evaluation import evaluate_site
 from common.models.sharing import pack, private_state
-from common.runs.tables import read_predictions
+from common.runs.predictions import read_predictions
 from common.runs.weights import load_run_network
 from common.tensor_files import load_tensors
 from tests.clients.opened import opened, order, train_round

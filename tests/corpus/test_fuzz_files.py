@@ -16,20 +16,16 @@ from common.data.cache import load_site
 from common.data.decode import DecodeSettings, decode_bytes, dicom_patient, read_header
 from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
+from common.files import write_json
 from common.learning.loop import TrainSummary, make_optimizer
 from common.models.network import build_network
 from common.models.released import read_checkpoint
 from common.models.sharing import load_private, pack, private_state, unpack
-from common.runs.result import read_result, write_result
-from common.runs.tables import (
-    MetricsRow,
-    read_predictions,
-    read_rows,
-    write_predictions,
-    write_rows,
-)
+from common.runs.predictions import read_predictions, write_predictions
+from common.runs.result import read_result
 from common.tensor_files import load_tensors, save_tensors
 from server.checkpoints import load_checkpoint, save_checkpoint
+from server.metrics import MetricsRow, read_rows, write_rows
 from simulations.unfinished import UnfinishedRound
 from tests.clients.test_store import OWNER
 from tests.clients.test_store import state as private
@@ -314,7 +310,7 @@ def test_fuzz_a_result_comes_back_or_is_told(place: Path) -> None:
         st.data(),
     )
     def holds(told: dict[str, object], data: st.DataObject) -> None:
-        write_result(place, told)
+        write_json(place / "result.json", told)
         assert read_result(place) == told
         path = place / "result.json"
         path.write_bytes(data.draw(spoilt(path.read_bytes()) | JSON.map(as_json)))

@@ -16,8 +16,8 @@ from common.exchange.messages import RoundReply
 from common.exchange.wire import decode_order, decode_reply, encode_reply
 from common.models.sharing import Layout
 from common.runs.result import read_result
-from common.runs.tables import read_rows
 from common.tensor_files import load_tensors
+from server.metrics import read_rows
 from simulations.runtime.in_process import Tamper
 from tests.federation.hospitals import federate, run_of, tiny_config
 

@@ -8,7 +8,7 @@ from flwr.app import Message
 from common.exchange.messages import RoundOrder
 from common.exchange.wire import decode_order
 from common.runs.result import read_result
-from common.runs.tables import read_rows
+from server.metrics import read_rows
 from tests.federation.hospitals import federate, run_of, tiny_config
 
 

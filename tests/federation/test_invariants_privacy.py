@@ -19,7 +19,7 @@ from common.data.folds import split_site
 from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.wire import decode_reply, encode_reply
-from common.runs.tables import read_predictions
+from common.runs.predictions import read_predictions
 from common.tensor_files import load_tensors
 from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from common.config.schema import Config
-from common.runs.tables import read_rows
 from common.tensor_files import load_tensors
 from server.app import app as server
+from server.metrics import read_rows
 from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import NAMES, federate, make_grid, run_of, tiny_config
 

@@ -16,7 +16,7 @@ from common.config.schema import Config
 from common.errors import CheckpointError, RunError
 from common.exchange.wire import decode_order
 from common.runs.result import read_result
-from common.runs.tables import read_rows
+from server.metrics import read_rows
 from simulations.runtime.in_process import InProcessGrid
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.test_invariants_reproducible import ROOT, outcome

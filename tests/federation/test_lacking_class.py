@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from clients.site_check import check_site
 from common.config.schema import Config
 from common.exchange.wire import decode_order, decode_reply
-from common.runs.tables import read_predictions, read_rows
+from common.runs.predictions import read_predictions
 from common.tensor_files import load_tensors
+from server.metrics import read_rows
 from simulations.cli import app
 from tests.federation.hospitals import TINY, federate, run_of
 

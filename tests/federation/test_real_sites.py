@@ -8,7 +8,7 @@ import pytest
 
 from clients.site_check import SiteCheck, check_site
 from common.config.schema import Config
-from common.runs.tables import read_rows
+from server.metrics import read_rows
 from tests.federation.hospitals import TINY, federate, run_of
 
 ROOT = Path(__file__).parents[2]

@@ -13,12 +13,12 @@ from common.exchange.messages import SiteReply
 from common.files import read_json
 from common.models.network import build_network
 from common.models.sharing import shared_layout
-from common.runs.folder import RunFolder
 from common.runs.result import read_result
-from common.runs.tables import read_rows
 from common.tensor_files import load_tensors
 from server.exchange import Exchange, RunContext
 from server.journal import Journal, rows_of, say_final, say_round
+from server.metrics import read_rows
+from server.run_folder import RunFolder
 from server.state import RunState, figures_by_site, validation_auc
 from simulations.local import train_pooled
 from tests.federation.hospitals import federate, run_of, tiny_config

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from common.config.load import describe, keys
 from common.errors import ConfigError, RunError
 from common.methods.registry import METHODS
-from common.runs.folder import RunFolder
 from common.runs.result import read_result, read_run_config
+from server.run_folder import RunFolder
 from simulations.cli import CommandsOfDeploy, CommandsOfXsite, LazyGroup, app
 from simulations.commands.options import CliOptions, gather_config, numbers
 from simulations.synth import hospital_names

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from common.models.network import build_network
-from common.runs.folder import RunFolder
+from server.run_folder import RunFolder
 from simulations.cli import app
 from tests.common.runs.written import write_shared
 from tests.simulations.tiny import SETTINGS, tiny_config, write_site

@@ -18,8 +18,8 @@ from common.console.progress import SilentListener
 from common.errors import RunError
 from common.files import alone_in
 from common.runs.result import read_result
-from common.runs.tables import read_rows
 from common.tensor_files import load_tensors
+from server.metrics import read_rows
 from simulations.federated import (
     _conclude,
     _note_end,

@@ -19,9 +19,9 @@ from common.console.progress import ProgressListener, SilentListener
 from common.errors import ConfigError, RunError, SiteError
 from common.methods.registry import METHODS
 from common.runs.result import read_result
-from common.runs.tables import read_rows
 from common.runs.weights import load_run_network
 from common.tensor_files import load_tensors
+from server.metrics import read_rows
 from simulations.local import train_pooled, train_single
 from tests.simulations.tiny import tiny_config
 

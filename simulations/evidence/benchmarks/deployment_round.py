@@ -37,7 +37,7 @@ from common.formatting.numbers import duration, size
 from common.formatting.tables import plain_table, print_table
 from common.models.network import build_network
 from common.models.sharing import shared_layout
-from common.runs.environment import describe_environment
+from server.environment import describe_environment
 from simulations.evidence.benchmarks.round import TRAINED
 from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
 from simulations.federated import train_federated

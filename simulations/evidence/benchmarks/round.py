@@ -40,8 +40,8 @@ from common.learning.loop import make_optimizer, train
 from common.learning.objective import contrastive_term
 from common.models.network import build_network
 from common.models.sharing import shared_layout
-from common.runs.environment import describe_environment
-from common.runs.tables import read_rows
+from server.environment import describe_environment
+from server.metrics import read_rows
 from simulations.evidence.benchmarks.two_sites import SITES, looking, two_sites
 from simulations.federated import train_federated
 from simulations.runtime.placement import place

@@ -9,7 +9,7 @@ import pytest
 from clients.adapt.advice import advise
 from clients.adapt.distance import Distances
 from clients.adapt.reliability import judge_trust, threshold, trained_predictions
-from common.runs.tables import PredictionsTable, write_predictions
+from common.runs.predictions import PredictionsTable, write_predictions
 
 NEAR = Distances({"a": 1.0, "b": 2.0}, {("a", "b"): 1.5})
 FAR = Distances({"a": 3.0, "b": 2.0}, {("a", "b"): 1.5})

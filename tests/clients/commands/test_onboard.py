@@ -18,9 +18,9 @@ from common.data.open import open_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
 from common.models.network import build_network
-from common.runs.folder import RunFolder
-from common.runs.tables import write_predictions
+from common.runs.predictions import write_predictions
 from common.tensor_files import load_tensors
+from server.run_folder import RunFolder
 from simulations.cli import app
 from simulations.report.unseen import evaluate_unseen, visit
 from tests.common.runs.written import write_private, write_shared

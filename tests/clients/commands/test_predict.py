@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from clients.prediction import find_images, predict_images
 from common.errors import CheckpointError, RunError
 from common.models.network import build_network
-from common.runs.folder import RunFolder
+from server.run_folder import RunFolder
 from simulations.cli import app
 from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config

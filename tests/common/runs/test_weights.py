@@ -9,9 +9,9 @@ from common.config.schema import Config
 from common.errors import CheckpointError, RunError
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
-from common.runs.folder import RunFolder
 from common.runs.weights import load_run_network, load_shared, weights_digest
 from common.tensor_files import load_tensors, save_tensors
+from server.run_folder import RunFolder
 from tests.common.runs.written import write_private, write_shared
 
 CONFIG = Config(

@@ -1,8 +1,8 @@
 """Weights in a run's folder, as training writes them."""
 
 from common.models.network import Network
-from common.runs.folder import RunFolder
 from common.runs.weights import save_private, save_shared
+from server.run_folder import RunFolder
 
 
 def write_shared(folder: RunFolder, network: Network, site: str | None = None) -> None:

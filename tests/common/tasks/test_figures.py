@@ -198,3 +198,14 @@ def test_labels_of_more_than_two_classes_are_refused() -> None:
     check_binary(np.zeros(0, np.int64))
     with pytest.raises(ValueError, match=r"found \[0, 1, 2\]"):
         check_binary(np.array([2, 0, 1]))
+
+
+def test_figures_of_four_images_and_their_interval() -> None:
+    labels = np.array([0, 0, 1, 1])
+    positive = np.array([0.1, 0.6, 0.4, 0.9])
+    probabilities = np.stack([1 - positive, positive], axis=1)
+    told = measure(labels, probabilities)
+    # Right are 0.1 and 0.9; pairs in the right order: (0.1, 0.4), (0.1, 0.9), (0.6, 0.9) of 4.
+    assert told["accuracy"] == 0.5 and told["auc"] == 0.75 and told["images"] == 4
+    low, high = auc_interval(labels, probabilities, seed=0)
+    assert 0 <= low <= 0.75 <= high <= 1

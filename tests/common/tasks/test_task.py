@@ -23,7 +23,7 @@ from common.learning.local_site import LocalSite
 from common.learning.loop import make_optimizer, train
 from common.models.heads import class_head
 from common.models.sharing import private_names, shared_names
-from common.runs.tables import read_predictions, write_predictions
+from common.runs.predictions import read_predictions, write_predictions
 from common.tasks.figures import measure
 from common.tasks.task import TASKS, Task, task_layout, task_network, task_of
 from tests.common.small_training import CPU64

@@ -25,7 +25,7 @@ from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import SHARED, count_bytes, decode_reply
 from common.models.network import layout_of
-from common.runs.tables import read_predictions
+from common.runs.predictions import read_predictions
 from common.tensor_files import load_tensors
 from simulations.federated import train_federated
 from simulations.rehearsal import deployment, own_folder

@@ -11,7 +11,7 @@ from common.data.folds import split_site
 from common.errors import RunError
 from common.models.network import build_network
 from common.models.sharing import shared_names
-from common.runs.tables import PredictionsTable
+from common.runs.predictions import PredictionsTable
 from common.runs.weights import load_run_network
 from simulations.explain.activation import (
     activation_examples,

@@ -9,8 +9,9 @@ import torch
 
 from common.config.schema import Config
 from common.files import write_json
-from common.runs.tables import MetricsRow, write_predictions, write_rows
+from common.runs.predictions import write_predictions
 from common.tensor_files import save_tensors
+from server.metrics import MetricsRow, write_rows
 
 FIGURES = ("accuracy", "f1", "sensitivity", "precision", "specificity", "auc")
 

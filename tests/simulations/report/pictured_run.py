@@ -12,8 +12,8 @@ from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import training_site
 from common.models.network import build_network
-from common.runs.folder import RunFolder
-from common.runs.tables import write_predictions
+from common.runs.predictions import write_predictions
+from server.run_folder import RunFolder
 from simulations.report.records import RunRecord, read_record
 from simulations.synthetic import write_hospital
 from tests.common.runs.written import write_private, write_shared

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from common.runs.tables import PredictionsTable
+from common.runs.predictions import PredictionsTable
 from simulations.report.calibration import operating_point, outcomes, reliability
 from simulations.report.delong import auc_components
 

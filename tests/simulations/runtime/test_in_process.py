@@ -12,8 +12,8 @@ from flwr.supercore.logger import console_handler
 from common.console.progress import SilentListener
 from common.errors import ConfigError, RunError
 from common.runs.result import read_result
-from common.runs.tables import read_rows
 from common.tensor_files import load_tensors
+from server.metrics import read_rows
 from simulations.federated import backend_named, train_federated
 from simulations.runtime.in_process import IN_PROCESS
 from simulations.runtime.placement import place, resolve_config

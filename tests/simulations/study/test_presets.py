@@ -18,8 +18,8 @@ from common.config.schema import Config
 from common.config.sections import SYNTHETIC
 from common.console.progress import SilentListener
 from common.errors import ConfigError, RunError, SiteError
-from common.runs.folder import RunFolder
-from common.runs.tables import MetricsRow
+from server.metrics import MetricsRow
+from server.run_folder import RunFolder
 from simulations.report.records import RunRecord, read_record
 from simulations.study import presets
 from simulations.study import run as run_module

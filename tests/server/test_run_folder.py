@@ -13,10 +13,10 @@ from common.config.schema import Config
 from common.errors import RunError
 from common.exchange.fingerprint import code_fingerprint
 from common.files import read_json
-from common.runs import folder as runs
-from common.runs.environment import ROOT, describe_environment
-from common.runs.folder import RunFolder, run_folder_name, runs_base
-from common.runs.result import differing_keys, read_result, subset_figures
+from common.runs.result import read_result, runs_base
+from server import run_folder as runs
+from server.environment import ROOT, describe_environment
+from server.run_folder import RunFolder, differing_keys, run_folder_name
 
 CONFIG = Config(run_name="run", width=0.05, image_size=32, seed=3, fold=1)
 
@@ -140,14 +140,3 @@ def test_runs_lie_where_the_configuration_says(tmp_path: Path) -> None:
 def test_differing_keys_leave_out_what_determines_nothing() -> None:
     other = CONFIG.changed(runs_dir="elsewhere", run_name="other", batch_size=8)
     assert differing_keys(CONFIG, other) == ["batch-size (16 there, 8 here)"]
-
-
-def test_figures_hold_metrics_and_interval() -> None:
-    import numpy as np
-
-    labels = np.array([0, 0, 1, 1])
-    positive = np.array([0.1, 0.6, 0.4, 0.9])
-    told = subset_figures(labels, np.stack([1 - positive, positive], axis=1), seed=0)
-    # Right are 0.1 and 0.9; pairs in the right order: (0.1, 0.4), (0.1, 0.9), (0.6, 0.9) of 4.
-    assert told["accuracy"] == 0.5 and told["auc"] == 0.75 and told["images"] == 4
-    assert 0 <= told["auc_low"] <= 0.75 <= told["auc_high"] <= 1

@@ -3,21 +3,11 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from common.config.schema import Config
-from common.errors import CheckpointError
-from common.runs.events import EventWriter
-from common.runs.folder import RunFolder
-from common.runs.tables import (
-    MetricsRow,
-    append_rows,
-    read_predictions,
-    read_rows,
-    write_predictions,
-    write_rows,
-)
+from server.metrics import EventWriter, MetricsRow, append_rows, read_rows, write_rows
+from server.run_folder import RunFolder
 
 CONFIG = Config(run_name="run")
 
@@ -121,29 +111,3 @@ def test_every_site_has_curves_without_undefined_points(tmp_path: Path) -> None:
     assert curve(folder.path / "tensorboard" / "b", "validation/auc") == [(1, 0.5)]
     with pytest.raises(KeyError):
         curve(folder.path / "tensorboard" / "b", "test/auc")
-
-
-def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
-    table = tmp_path / "sites" / "a" / "predictions.csv"
-    classes = ("non-covid", "covid")
-    files = ['covid/a, "b".png', "non-covid/ä.png"]
-    probabilities = np.array([[0.1, 0.9], [1 / 3, 2 / 3]])
-    write_predictions(table, files, np.array([1, 0]), probabilities, classes, "test")
-    write_predictions(table, ["v.png"], np.array([1]), probabilities[:1], classes, "validation")
-    write_predictions(table, files, np.array([1, 0]), probabilities[::-1], classes, "test")
-    found = read_predictions(table, "test")
-    assert found.files == tuple(files) and found.classes == classes
-    assert found.labels.tolist() == [1, 0]
-    assert (found.probabilities == probabilities[::-1]).all()
-    assert read_predictions(table, "validation").files == ("v.png",)
-    assert read_predictions(table, "other").probabilities.shape == (0, 2)
-
-
-def test_predictions_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="absent"):
-        read_predictions(tmp_path / "absent.csv", "test")
-    (tmp_path / "odd.csv").write_text("file,label,subset,x\n1,z,test,0.5\n")
-    with pytest.raises(CheckpointError, match=r"odd\.csv"):
-        read_predictions(tmp_path / "odd.csv", "test")
-    with pytest.raises(ValueError, match="zip"):
-        write_predictions(tmp_path / "x.csv", ["a"], np.array([0, 1]), np.eye(2), "xy", "test")

@@ -1,130 +1,19 @@
-"""``metrics.csv``: one row for each round, site and subset."""
+"""``predictions.csv``: what a network said of each image of a site, and what is true."""
 
 import csv
 import io
-import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import CheckpointError
 from common.files import write_atomic
-from common.tasks.figures import NAMES
 
-NAN = math.nan
 PATIENT = "patient"
-
-
-@dataclass(frozen=True)
-class MetricsRow:
-    """One row: the figures of one site's subset after one round.
-
-    ``figures`` are those of :data:`common.tasks.figures.FIGURES`, by name. ``train_*`` are means
-    over the round's steps; ``images_seen`` (the site's own, so far), ``seconds`` (so far) and bytes
-    (of this round) are totals. NaN stands for "not defined".
-    """
-
-    round: int
-    step: int
-    site: str
-    subset: str
-    figures: Mapping[str, float] = field(default_factory=dict)
-    train_loss: float = NAN
-    train_cross_entropy: float = NAN
-    train_contrastive: float = NAN
-    images_seen: int = 0
-    seconds: float = NAN
-    bytes_down: int = 0
-    bytes_up: int = 0
-
-    def __post_init__(self) -> None:
-        """Give every figure its place, in the registry's order."""
-        whole = {name: float(self.figures.get(name, NAN)) for name in NAMES}
-        object.__setattr__(self, "figures", whole)
-
-    def scalars(self) -> dict[str, float]:
-        """Return TensorBoard's tags and values; undefined ones are left out."""
-        tags = {f"{self.subset}/{name}": value for name, value in self.figures.items()}
-        tags |= {
-            f"train/{name.removeprefix('train_')}": float(getattr(self, name))
-            for name in ("train_loss", "train_cross_entropy", "train_contrastive", "images_seen")
-        }
-        return {tag: value for tag, value in tags.items() if math.isfinite(value)}
-
-    def cells(self) -> list[Any]:
-        """Return it as a line of the table."""
-        about, after = _OTHERS[:4], _OTHERS[4:]
-        return [
-            *(getattr(self, name) for name in about),
-            *self.figures.values(),
-            *(getattr(self, name) for name in after),
-        ]
-
-
-_OTHERS = tuple(item.name for item in fields(MetricsRow) if item.name != "figures")
-COLUMNS = (*_OTHERS[:4], *NAMES, *_OTHERS[4:])
-
-
-def _lines(rows: Sequence[MetricsRow], header: bool) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(COLUMNS)
-    writer.writerows(row.cells() for row in rows)
-    return text.getvalue()
-
-
-def write_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
-    """Write the whole table, atomically."""
-    write_atomic(path, _lines(rows, header=True).encode())
-
-
-def append_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
-    """Append rows to a table that is there, and wait until they are on the disk."""
-    with path.open("a") as file:
-        file.write(_lines(rows, header=False))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_rows(path: Path) -> list[MetricsRow]:
-    """Read a table; a last line that a kill cut short is left out.
-
-    A figure that its writer did not know is undefined.
-
-    Returns
-    -------
-    list of MetricsRow
-        Empty where there is no file yet.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not such a table.
-    """
-    if not path.exists():
-        return []
-    kinds = get_type_hints(MetricsRow)
-    try:
-        whole, _, _ = path.read_text().rpartition("\n")
-        return [
-            MetricsRow(
-                **{name: kinds[name](row[name]) for name in _OTHERS},
-                figures={name: float(row[name]) for name in NAMES if name in row},
-            )
-            for row in csv.DictReader(io.StringIO(whole))
-        ]
-    # What a cell or a row lacks is a KeyError or a None.
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise CheckpointError(
-            f"Cannot read the figures in {path} ({type(error).__name__}: {error}). Mend it, or "
-            "move it away: the run can go on, without the figures of its earlier rounds."
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,18 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.errors import RunError, XsiteError
 from common.files import read_object, write_atomic, write_json
-from common.runs.environment import describe_environment
-from common.runs.events import INSTALLED as TENSORBOARD
-from common.runs.events import EventWriter
-from common.runs.result import differing_keys, read_result, read_run_config, write_result
-from common.runs.tables import MetricsRow, append_rows, read_rows, write_rows
+from common.runs.result import read_result, read_run_config
+from server.environment import describe_environment
+from server.metrics import (
+    TENSORBOARD,
+    EventWriter,
+    MetricsRow,
+    append_rows,
+    read_rows,
+    write_rows,
+)
 
 Status = Literal["failed", "interrupted"]
-
-
-def runs_base(config: Config, default: Path) -> Path:
-    """Return the folder of all runs: ``runs-dir``, or ``default`` where that is empty."""
-    return Path(config.runs_dir).expanduser().absolute() if config.runs_dir else default.absolute()
 
 
 def run_folder_name(config: Config, mode: str, base: Path) -> str:
@@ -66,6 +66,39 @@ def clear_unbegun(path: Path) -> bool:
     if path.exists() and not begun:
         shutil.rmtree(path)
     return begun
+
+
+def differing_keys(stored: Config, wanted: Config) -> list[str]:
+    """Return ``key (stored, wanted)`` for the differing keys that determine a run's result."""
+    found = []
+    for field, key in zip(type(stored).model_fields, stored.to_run_config(), strict=True):
+        before, after = getattr(stored, field), getattr(wanted, field)
+        if stored.model_copy(update={field: after}).digest() != stored.digest():
+            found.append(f"{key} ({before!r} there, {after!r} here)")
+    return found
+
+
+def read_begun(config: Config, mode: str, base: Path) -> tuple[Config, dict[str, Any]]:
+    """Return configuration and result of the run ``run-name``, which is to be gone on with.
+
+    Raises
+    ------
+    RunError
+        If it is not there, or belongs to another mode or configuration: the differing keys are
+        named.
+    """
+    path = base.absolute() / config.run_name
+    if not path.is_dir():
+        raise RunError(f"There is no run '{path.name}' in {path.parent} to go on with.")
+    stored, result = read_run_config(path), read_result(path)
+    if result.get("mode") != mode:
+        raise RunError(f"The run {path} is {result.get('mode')} training, not {mode}.")
+    if differing := differing_keys(stored, config):
+        raise RunError(
+            f"Cannot go on with the run {path}: its configuration differs in "
+            f"{'; '.join(differing)}. Resume without changing these, or start a new run."
+        )
+    return stored, result
 
 
 class RunFolder:
@@ -108,7 +141,14 @@ class RunFolder:
         name = run_folder_name(config, mode, base)
         path = base.absolute() / name
         if config.resume:
-            return cls._reopen(path, config, mode)
+            stored, result = read_begun(config, mode, base)
+            # A damaged table is told now and not after an hour's round.
+            read_rows(path / "metrics.csv")
+            folder = cls(path, stored)
+            if result.get("status") != "completed":
+                folder._write_result(result | {"status": "running"})
+                folder._note_changed_environment()
+            return folder
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
@@ -122,28 +162,6 @@ class RunFolder:
         folder.log(f"{mode} run '{name}' started")
         if not TENSORBOARD:
             folder.log("no curves: pip install 'xsite[research]' brings TensorBoard")
-        return folder
-
-    @classmethod
-    def _reopen(cls, path: Path, config: Config, mode: str) -> "RunFolder":
-        if not path.is_dir():
-            raise RunError(f"There is no run '{path.name}' in {path.parent} to go on with.")
-        stored = read_run_config(path)
-        if stored.digest() != config.digest():
-            differing = differing_keys(stored, config)
-            raise RunError(
-                f"Cannot go on with the run {path}: its configuration differs in "
-                f"{'; '.join(differing)}. Resume without changing these, or start a new run."
-            )
-        result = read_result(path)
-        if result.get("mode") != mode:
-            raise RunError(f"The run {path} is {result.get('mode')} training, not {mode}.")
-        # A damaged table is told now and not after an hour's round.
-        read_rows(path / "metrics.csv")
-        folder = cls(path, stored)
-        if result.get("status") != "completed":
-            folder._write_result(result | {"status": "running"})
-            folder._note_changed_environment()
         return folder
 
     def _note_changed_environment(self) -> None:
@@ -235,7 +253,7 @@ class RunFolder:
             "fold": self.config.fold,
             "split": self.config.split,
         }
-        write_result(self.path, about | dict(result))
+        write_json(self.path / "result.json", about | dict(result))
 
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
