@@ -93,7 +93,9 @@ def read_begun(config: Config, mode: str, base: Path) -> tuple[Config, dict[str,
     stored, result = read_run_config(path), read_result(path)
     if result.get("mode") != mode:
         raise RunError(f"The run {path} is {result.get('mode')} training, not {mode}.")
-    if differing := differing_keys(stored, config):
+    # Where the number of threads is left open, it stays what it was.
+    wanted = config.changed(threads=config.threads or stored.threads)
+    if differing := differing_keys(stored, wanted):
         raise RunError(
             f"Cannot go on with the run {path}: its configuration differs in "
             f"{'; '.join(differing)}. Resume without changing these, or start a new run."

@@ -154,7 +154,7 @@ def test_a_resumed_run_keeps_its_threads(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run 'one'"):
+    with pytest.raises(RunError, match="is not the folder of a run"):
         resolve_config(Config(run_name="one", resume=True), tmp_path, PLACED)
 
 
