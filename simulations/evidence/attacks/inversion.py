@@ -20,6 +20,8 @@ from common.randomness import seeded_torch, torch_generator
 BLACK, WHITE = -2.0, 2.0
 """Grey values as :mod:`common.data.augment` hands them to a network."""
 CHANNELS = (16, 32)
+SMOOTH = 0.02
+"""Weight of the total variation."""
 
 
 def small_network(size: int, classes: int, site: str, width: int, seed: int) -> Network:
@@ -69,17 +71,13 @@ def forget_normalisation(network: Network) -> None:
                     module.reset_parameters()
 
 
-def gradient(
-    network: Network, site: str, images: Tensor, labels: Tensor, graph: bool
-) -> list[Tensor]:
+def gradient(network: Network, images: Tensor, labels: Tensor, graph: bool) -> list[Tensor]:
     """Return the gradient of the cross entropy with respect to what is shared.
 
     Parameters
     ----------
     network : Network
-        In training mode: batches are normalised by themselves.
-    site : str
-        Whose normalisation.
+        Of one site, in training mode: batches are normalised by themselves.
     images : Tensor, shape (n, 1, size, size)
         Grey, as the network sees them.
     labels : Tensor, shape (n,)
@@ -87,15 +85,13 @@ def gradient(
     graph : bool
         Whether the gradient shall itself be differentiated.
     """
-    output = network(images.expand(-1, 3, -1, -1), [(site, len(images))])
+    output = network(images.expand(-1, 3, -1, -1), [(network.sites[0], len(images))])
     loss = F.cross_entropy(output.logits, labels)
-    found = torch.autograd.grad(
-        loss, shared_parameters(network), create_graph=graph, allow_unused=True
+    return list(
+        torch.autograd.grad(
+            loss, shared_parameters(network), create_graph=graph, materialize_grads=True
+        )
     )
-    return [
-        torch.zeros_like(parameter) if one is None else one
-        for one, parameter in zip(found, shared_parameters(network), strict=True)
-    ]
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -136,22 +132,18 @@ def descend(
 
 def invert(
     network: Network,
-    site: str,
     update: Sequence[Tensor],
     labels: Tensor,
     size: int,
     steps: int,
     seed: int,
-    smooth: float = 0.02,
 ) -> Tensor:
     """Seek the images whose gradient points where an update points.
 
     Parameters
     ----------
     network : Network
-        As the attacker takes it to have been before the update; left as it was.
-    site : str
-        Under which name it knows the normalisation that it takes for the site's.
+        As the attacker takes it to have been before the update, of one site; left as it was.
     update : sequence of Tensor
         Weights before minus weights after, of the shared parameters in the network's order.
     labels : Tensor, shape (n,)
@@ -162,8 +154,6 @@ def invert(
         Steps of the search.
     seed : int
         Of the noise that it starts from.
-    smooth : float
-        Weight of the total variation.
 
     Returns
     -------
@@ -171,7 +161,7 @@ def invert(
     """
 
     def loss(images: Tensor) -> Tensor:
-        found = gradient(network, site, images, labels, graph=True)
-        return distance(found, update) + smooth * total_variation(images)
+        found = gradient(network, images, labels, graph=True)
+        return distance(found, update) + SMOOTH * total_variation(images)
 
     return descend(loss, (len(labels), 1, size, size), steps, seed)

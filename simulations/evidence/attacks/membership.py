@@ -9,12 +9,13 @@ images, the others its test images, of other patients.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config.schema import Config
+from common.formatting.numbers import percent
+from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite
 from common.learning.loop import make_optimizer, train
@@ -23,10 +24,14 @@ from common.learning.schedule import make_plan
 from common.models.network import Network, build_network
 from common.models.sharing import pack, unpack
 from common.randomness import numpy_generator
+from common.runs.result import read_result, read_run_config
 from common.runs.weights import load_run_network, load_shared
-from simulations.evidence.attacks.scores import Scored
+from simulations.evidence.attacks.scores import success
 
 Scores = NDArray[np.float64]
+
+OWN, ESTIMATED, ANOTHERS = "the hospital's own", "estimated", "another hospital's"
+IN_THE_FILE = "in the file"
 
 
 class Target(LocalSite):
@@ -40,41 +45,40 @@ class Target(LocalSite):
         """The images that the attacker asks about, members and others mixed."""
         return np.sort(np.concatenate([self.split.train, self.split.test]))
 
-    def scored(self, scores: Scores) -> Scored:
-        """Return scores of the candidates with the truth about them."""
-        members = np.isin(self.candidates, self.split.train)
-        patients = tuple(str(self.data.patients[index]) for index in self.candidates)
-        return Scored(scores, members, patients)
+    @property
+    def members(self) -> NDArray[np.bool_]:
+        """Which of the candidates were trained on."""
+        return np.isin(self.candidates, self.split.train)
+
+    @property
+    def patients(self) -> NDArray[np.str_]:
+        """Whose images the candidates are."""
+        return np.array([str(self.data.patients[index]) for index in self.candidates])
 
 
-def with_own_normalisation(run: Path, target: Target) -> Network:
-    """Return the released network with the hospital's own normalisation."""
-    return load_run_network(run, target.training.name)[0]
-
-
-def without_normalisation(run: Path, target: Target, config: Config) -> Network:
-    """Return the released network with a normalisation estimated on the candidates.
-
-    Its affine parameters are the initial ones: nothing that is released tells the hospital's.
-    """
-    network = build_network(config, [target.training.name])
-    load_shared(run / "shared.safetensors", network)
-    return _estimated(network, target, config)
-
-
-def with_anothers_normalisation(run: Path, other: str, target: Target, config: Config) -> Network:
-    """Return the network as another hospital of the run has it, estimated on the candidates."""
-    network = load_run_network(run, other)[0]
-    return _estimated(
-        network, replace(target, training=replace(target.training, name=other)), config
-    )
-
-
-def _estimated(network: Network, target: Target, config: Config) -> Network:
-    estimate_statistics(
-        network, replace(target.training, train=target.candidates), config, target.device
-    )
+def estimated(network: Network, target: Target, config: Config) -> Network:
+    """Return a network with its normalisation estimated on the candidates."""
+    site = replace(target.training, name=network.sites[0], train=target.candidates)
+    estimate_statistics(network, site, config, target.device)
     return network
+
+
+def networks(run: Path, target: Target, other: str) -> dict[str, Network]:
+    """Return the released network as every attacker has it, by what it is normalised with.
+
+    Who has the file alone takes the initial affine parameters: nothing that is released tells the
+    hospital's.
+    """
+    own, config = load_run_network(run, target.training.name)
+    if config.normalisation == "shared":
+        return {IN_THE_FILE: own}
+    bare = build_network(config, [target.training.name])
+    load_shared(run / "shared.safetensors", bare)
+    return {
+        ESTIMATED: estimated(bare, target, config),
+        ANOTHERS: estimated(load_run_network(run, other)[0], target, config),
+        OWN: own,
+    }
 
 
 def confidence(network: Network, target: Target, config: Config) -> Scores:
@@ -144,12 +148,17 @@ def train_shadows(
     config : Config
         The run's, which no coordinator keeps secret.
     count : int
-        Number of shadows, even: a patient is in the training of half of them.
+        Number of shadows, even: a pair of them shares the patients, half for each.
     progress : callable
         Told (done, count).
     """
-    half = _halves(target, count, config.seed)
-    told: dict[str, list[Scores]] = {"own": [], "estimated": []}
+    generator = numpy_generator(config.seed, "attack", "shadows")
+    names = np.unique(target.patients)
+    half: list[NDArray[np.bool_]] = []
+    for _ in range(count // 2):
+        first = np.isin(target.patients, generator.permutation(names)[: len(names) // 2])
+        half += [first, ~first]
+    told: dict[str, list[Scores]] = {OWN: [], ESTIMATED: []}
     for number, chosen in enumerate(half):
         site = replace(target.training, train=target.candidates[chosen])
         network = build_network(config, [site.name])
@@ -158,24 +167,12 @@ def train_shadows(
         terms = [contrastive_term(config, steps)]
         train(network, optimizer, [site], config, target.device, range(steps), steps, terms)
         estimate_statistics(network, site, config, target.device)
-        told["own"].append(confidence(network, target, config))
+        told[OWN].append(confidence(network, target, config))
         bare = build_network(config, [site.name])
         unpack(bare, pack(network))
-        told["estimated"].append(confidence(_estimated(bare, target, config), target, config))
+        told[ESTIMATED].append(confidence(estimated(bare, target, config), target, config))
         progress(number + 1, count)
-    return Shadows(half, {view: np.stack(rows) for view, rows in told.items()})
-
-
-def _halves(target: Target, count: int, seed: int) -> NDArray[np.bool_]:
-    """Return which candidates each shadow is trained on; a pair of shadows shares the patients."""
-    generator = numpy_generator(seed, "attack", "shadows")
-    patients = np.array([str(target.data.patients[index]) for index in target.candidates])
-    names = np.unique(patients)
-    rows = []
-    for _ in range(count // 2):
-        first = np.isin(patients, generator.permutation(names)[: len(names) // 2])
-        rows += [first, ~first]
-    return np.stack(rows)
+    return Shadows(np.stack(half), {view: np.stack(rows) for view, rows in told.items()})
 
 
 def likelihood_attack(confidences: Scores, shadows: Shadows, view: str) -> Scores:
@@ -195,11 +192,75 @@ def likelihood_attack(confidences: Scores, shadows: Shadows, view: str) -> Score
     return ratios
 
 
-def untrained_like(target: Target, config: Config) -> Network:
-    """Return the network before any training, the control: it can know of no member."""
-    return _estimated(build_network(config, [target.training.name]), target, config)
+def run_membership(
+    released: Mapping[str, Path], shadows: int, progress: Callable[[int, int], None]
+) -> Table:
+    """Attack released networks.
+
+    Parameters
+    ----------
+    released : mapping of str to Path
+        How each was trained, and its run's folder. The first one is attacked with shadow networks
+        too.
+    shadows : int
+        Number of shadows.
+    progress : callable
+        Told (done, total) shadows.
+    """
+    rows: list[tuple[str, ...]] = []
+    best: dict[str, tuple[float, str]] = {}
+
+    def add(title: str, known: str, attack: str, network_auc: str, scores: Scores) -> None:
+        found = success(scores, target.members, target.patients, config.seed)
+        figures = (f"{percent(v)} [{percent(low)}, {percent(high)}]" for v, low, high in found)
+        rows.append((title, known, attack, network_auc, *figures))
+        if network_auc:
+            best[known] = max(best.get(known, (0.0, "")), (found[0, 0], title))
+
+    first = next(iter(released.values()))
+    config = read_run_config(first)
+    victim, other = config.site_names[:2]
+    target = Target.open(config, victim)
+    trained = train_shadows(target, config, shadows, progress)
+    for title, run in released.items():
+        # What the network is good for.
+        network_auc = percent(read_result(run)["metrics"][victim]["test"]["auc"])
+        for known, network in networks(run, target, other).items():
+            said = confidence(network, target, config)
+            add(title, known, "threshold", network_auc, threshold_attack(said, target))
+            if run == first and known in trained.confidences:
+                scores = likelihood_attack(said, trained, known)
+                add(title, known, "shadows", network_auc, scores)
+    # Before any training a network can know of no member.
+    untrained = estimated(build_network(config, [victim]), target, config)
+    control = threshold_attack(confidence(untrained, target, config), target)
+    add("untrained (control)", ESTIMATED, "threshold", "", control)
+    highest = "; ".join(
+        f"{percent(auc)} where it is {known} ({title})" for known, (auc, title) in best.items()
+    )
+    return plain_table(
+        TITLE.format(members=len(target.split.train), others=len(target.split.test)),
+        HEADINGS,
+        rows,
+        [f"The highest AUC of any attack, by the normalisation: {highest}. {FOLLOWS}"],
+    )
 
 
-def settings(**values: Any) -> dict[str, Any]:
-    """Return what the attacked runs have in common: as many members as others."""
-    return {"folds": 2, "local_steps": 32, **values}
+TITLE = (
+    "Members ({members} training images) against others ({others} test images of other patients); "
+    "in percent, with 95 % bootstrap intervals over patients. An AUC of 50 is chance; so is "
+    "finding 1 % and 5 % of the members where as many of the others are mistaken for some."
+)
+HEADINGS = (
+    "Released after",
+    "Normalisation",
+    "Attack",
+    "AUC of the network",
+    "AUC of the attack",
+    "Found at 1 %",
+    "Found at 5 %",
+)
+FOLLOWS = (
+    "Where these are close, keeping the normalisation at the hospital hides little of who was in "
+    "the training."
+)

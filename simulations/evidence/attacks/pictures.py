@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -15,8 +15,6 @@ from common.data.cache import SiteData
 
 GREYS = 1 / SPREAD
 """From black to white, as a network sees them."""
-HEADING = 14
-GAP = 4
 
 
 def load_images(data: SiteData, indices: NDArray[np.int64], size: int) -> Tensor:
@@ -55,7 +53,7 @@ def matched(found: Tensor, true: Tensor) -> tuple[NDArray[np.int64], NDArray[np.
     return rows, np.asarray(pairs[rows, columns])
 
 
-def draw(path: Path, rows: Sequence[tuple[str, Tensor]], scale: int = 3) -> None:
+def draw(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
     """Write a PNG with rows of images, each below its title.
 
     Parameters
@@ -64,19 +62,14 @@ def draw(path: Path, rows: Sequence[tuple[str, Tensor]], scale: int = 3) -> None
         Where to.
     rows : sequence of (str, Tensor)
         Title, and images (n, 1, size, size) as a network sees them.
-    scale : int
-        Pixels of the picture for one of an image.
     """
-    size = rows[0][1].shape[-1] * scale
     columns = max(len(images) for _, images in rows)
-    width, height = columns * (size + GAP), len(rows) * (size + HEADING + GAP)
-    sheet = Image.new("L", (width, height), 255)
-    pen = ImageDraw.Draw(sheet)
-    for row, (title, images) in enumerate(rows):
-        top = row * (size + HEADING + GAP)
-        pen.text((2, top), title, fill=0)
-        for column, image in enumerate(images):
-            grey = ((image[0].numpy() * SPREAD + MEAN) * 255).clip(0, 255).astype(np.uint8)
-            tile = Image.fromarray(grey).resize((size, size), Image.Resampling.NEAREST)
-            sheet.paste(tile, (column * (size + GAP), top + HEADING))
-    sheet.save(path, optimize=True)
+    figure = Figure(figsize=(columns, 1.2 * len(rows)))
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for places, (title, images) in zip(axes, rows, strict=True):
+        places[0].set_title(title, fontsize=7, loc="left")
+        for place in places:
+            place.set_axis_off()
+        for place, image in zip(places, images, strict=False):
+            place.imshow(image[0].numpy() * SPREAD + MEAN, cmap="gray", vmin=0, vmax=1)
+    figure.savefig(path)

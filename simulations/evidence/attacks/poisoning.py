@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import flwr.app
 import numpy as np
@@ -32,7 +33,6 @@ from common.exchange.wire import decode_order, decode_reply, encode_reply
 from common.formatting.numbers import NOT_DEFINED, percent, points
 from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
-from simulations.evidence.attacks.findings import Findings
 from simulations.evidence.federation import federate, make_hospitals, small_config
 from simulations.runtime.in_process import FIRST_NODE, Tamper
 from simulations.synth import hospital_names
@@ -97,8 +97,7 @@ def swap_labels(site: Path, target: Path) -> Path:
     return target
 
 
-@dataclass(frozen=True)
-class PoisoningCase:
+class PoisoningCase(NamedTuple):
     """One federation: who lies how, what defends, and the seed of hospitals and training."""
 
     lie: str
@@ -106,11 +105,22 @@ class PoisoningCase:
     seed: int
 
     @property
-    def name(self) -> str:
-        """What it is, for a person."""
+    def names(self) -> tuple[str, str]:
+        """The lie and the defence, for a person."""
         if self.lie == ALONE:
-            return f"the four honest hospitals alone, seed {self.seed}"
-        return f"{LIES[self.lie]}, defence: {DEFENCES[self.defence][0]}, seed {self.seed}"
+            return "the four alone", NOT_DEFINED
+        return LIES[self.lie], DEFENCES[self.defence][0]
+
+
+class PoisoningOutcome(NamedTuple):
+    """What a federation came to.
+
+    ``auc``: on test images, mean of the honest hospitals; ``digest``: SHA-256 of the shared
+    weights. NaN and empty where the server ended the run.
+    """
+
+    auc: float = math.nan
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,52 +146,18 @@ class PoisoningPlan:
     @property
     def cases(self) -> list[PoisoningCase]:
         """The federations, for every seed first what lies are held against."""
-        made = []
-        for seed in range(self.seeds):
-            made += [PoisoningCase("nobody", "none", seed), PoisoningCase(ALONE, "none", seed)]
-            made += [PoisoningCase(lie, one, seed) for lie in self.lies for one in self.defences]
+        pairs = [("nobody", "none"), (ALONE, "none"), *product(self.lies, self.defences)]
+        made = (PoisoningCase(*pair, seed) for seed in range(self.seeds) for pair in pairs)
         return list(dict.fromkeys(made))
-
-
-@dataclass(frozen=True)
-class PoisoningOutcome:
-    """What a federation came to.
-
-    Attributes
-    ----------
-    auc : float
-        On test images, mean of the honest hospitals; NaN where the server ended the run.
-    digest : str
-        SHA-256 of the shared weights; empty then.
-    """
-
-    auc: float = math.nan
-    digest: str = ""
 
 
 def run_case(
     case: PoisoningCase, plan: PoisoningPlan, folder: Path, listener: ProgressListener
 ) -> PoisoningOutcome:
-    """Train one federation.
-
-    Parameters
-    ----------
-    case : PoisoningCase
-        Which.
-    plan : PoisoningPlan
-        Of what size.
-    folder : Path
-        Of all files; a federation that is complete there is not trained again.
-    listener : ProgressListener
-        Told of the hospitals being made.
-
-    Returns
-    -------
-    PoisoningOutcome
-    """
+    """Train one federation, unless it is complete in the folder of all files."""
     sites = make_hospitals(folder, SITES, plan.patients, case.seed, listener)
     if case.lie == ALONE:
-        sites = {site: sites[site] for site in HONEST}
+        del sites[LIAR]
     if case.lie == "swapped":
         sites[LIAR] = swap_labels(sites[LIAR], folder / f"swapped-{plan.patients}-{case.seed}")
     _, compared, values = DEFENCES[case.defence]
@@ -213,7 +189,8 @@ def run_poisoning(plan: PoisoningPlan, folder: Path, listener: ProgressListener)
     for case in plan.cases:
         found[case] = run_case(case, plan, folder, listener)
         told = f"AUC {percent(found[case].auc)}" if found[case].digest else "ended early"
-        listener.message(f"{case.name}: {told}")
+        lie, defence = case.names
+        listener.message(f"{lie}, defence: {defence}, seed {case.seed}: {told}")
         counter(len(found), len(plan.cases))
     title = (
         f"Test AUC of the {len(HONEST)} honest hospitals, mean, in percent, and its difference in "
@@ -225,33 +202,24 @@ def run_poisoning(plan: PoisoningPlan, folder: Path, listener: ProgressListener)
 def poisoning_rows(found: Mapping[PoisoningCase, PoisoningOutcome]) -> list[tuple[str, ...]]:
     """Return a row for each lie and defence: means over the seeds, and in brackets the range."""
     rows: list[tuple[str, ...]] = []
-    for lie, defence in dict.fromkeys((case.lie, case.defence) for case in found):
-        own = {
-            case.seed: outcome
-            for case, outcome in found.items()
-            if (case.lie, case.defence) == (lie, defence)
-        }
-        name = "the four alone" if lie == ALONE else LIES[lie]
-        called = NOT_DEFINED if lie == ALONE else DEFENCES[defence][0]
-        if not all(outcome.digest for outcome in own.values()):
-            rows.append((name, called, str(len(own)), "ended early", "", "", ""))
+    for lie, defence in dict.fromkeys(case[:2] for case in found):
+        cases = [case for case in found if case[:2] == (lie, defence)]
+        outcomes = [found[case] for case in cases]
+        head = (*cases[0].names, str(len(cases)))
+        if not all(outcome.digest for outcome in outcomes):
+            rows.append((*head, "ended early", "", "", ""))
             continue
         five, four = (
-            {seed: found[PoisoningCase(reference, "none", seed)] for seed in own}
+            [found[PoisoningCase(reference, "none", case.seed)] for case in cases]
             for reference in ("nobody", ALONE)
         )
-        same = all(own[seed].digest == four[seed].digest for seed in own)
-        rows.append(
-            (
-                name,
-                called,
-                str(len(own)),
-                percent(mean(outcome.auc for outcome in own.values())),
-                _ranged([own[seed].auc - five[seed].auc for seed in own]),
-                _ranged([own[seed].auc - four[seed].auc for seed in own]),
-                "yes" if same else "no",
-            )
+        same = [outcome.digest for outcome in outcomes] == [outcome.digest for outcome in four]
+        costs = (
+            [outcome.auc - other.auc for outcome, other in zip(outcomes, others, strict=True)]
+            for others in (five, four)
         )
+        auc = percent(mean(outcome.auc for outcome in outcomes))
+        rows.append((*head, auc, *map(_ranged, costs), "yes" if same else "no"))
     return rows
 
 
@@ -269,28 +237,6 @@ HEADINGS = (
     "To five honest",
     "To the four alone",
     "Their weights",
-)
-
-
-def findings(tables: Sequence[Table]) -> Findings:
-    """Return the report's part on poisoning."""
-    return Findings("Poisoning", ABOUT, tuple(tables), MEANS)
-
-
-ABOUT = (
-    "One of five hospitals lies in every round, about its weights or by its labels. The others "
-    "know nothing of it. What a lie costs them is told against five honest hospitals, and against "
-    "the four honest ones alone: a defence that leaves the liar out cannot give back what an "
-    "honest fifth hospital would have brought. The last column says whether the weights are those "
-    "of the four alone, bit for bit.",
-    "*Steps compared* is on by default: of three sites or more, one that moved the weights more "
-    "than three times as far as the median site is left out of the round, by name. Without "
-    "`min-sites` the round then ends with an error, which is safe and stops the run; here "
-    "`min-sites = 4`. The other defences were measured without it.",
-)
-MEANS = (
-    "A lie of −2.9 times the step is just small enough to pass the comparison. *Labels swapped* "
-    "moves the weights as far as honest training does, so no comparison of lengths sees it.",
 )
 
 

@@ -4,9 +4,11 @@ A prototype is the mean of projections. The attacker has the released network, a
 hospital's own normalisation too, which favours it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +23,12 @@ from common.exchange.messages import RoundReply
 from common.formatting.numbers import decimal, percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import in_mode, predict
-from common.learning.prototypes import Prototypes, make_prototypes
+from common.learning.prototypes import make_prototypes
 from common.models.network import Network
 from common.models.sharing import Layout
 from common.randomness import numpy_generator
+from common.runs.result import read_run_config
+from common.runs.weights import load_run_network
 from simulations.evidence.attacks.inversion import descend, total_variation
 from simulations.evidence.attacks.membership import Target
 from simulations.evidence.attacks.pictures import load_images, psnr
@@ -35,8 +39,7 @@ NOISES = (0.0, 0.05)
 COUNTS = (1, 4, 16)
 
 
-@dataclass(frozen=True)
-class SentPrototypes:
+class SentPrototype(NamedTuple):
     """A prototype as it leaves a hospital, and what is behind it.
 
     Attributes
@@ -56,7 +59,7 @@ class SentPrototypes:
 
 def send(
     network: Network, target: Target, config: Config, images: int, noise: float, number: int
-) -> SentPrototypes:
+) -> SentPrototype:
     """Make a prototype as a hospital with a policy does.
 
     Parameters
@@ -73,11 +76,6 @@ def send(
         The policy's ``prototype-noise``.
     number : int
         Which of several; classes take turns, and each has images of its own.
-
-    Returns
-    -------
-    SentPrototypes
-        What leaves, and what is behind it.
     """
     generator = numpy_generator(config.seed, "attack", "prototype", number)
     labels, label = target.data.labels, number % len(target.data.classes)
@@ -86,21 +84,16 @@ def send(
         for part in (target.split.train, target.split.test)
     )
     _, projections = predict(network, target.training, behind, config, target.device)
-    made = make_prototypes(
-        target.training.name, torch.from_numpy(projections), torch.from_numpy(labels[behind]), 1
-    )
-    return SentPrototypes(_noisy(made, noise).vectors[0], behind, others)
-
-
-def _noisy(prototypes: Prototypes, noise: float) -> Prototypes:
-    """Let a site's policy add its noise to prototypes."""
+    name, values = target.training.name, torch.from_numpy(projections)
+    made = make_prototypes(name, values, torch.from_numpy(labels[behind]), 1)
     policy = make_policy({"prototype-noise": noise, "min-prototype-images": 1}, "of the attack")
-    nothing = Layout((), (), "float32", 0)
     weights = np.empty(0, np.float32)
-    reply = RoundReply("attack", 1, prototypes.site, "", {}, 1, nothing, weights, prototypes)
-    left = noised(reply, weights, policy)
-    assert isinstance(left, RoundReply)
-    return left.prototypes
+    nothing = Layout((), (), "float32", 0)
+    reply = noised(
+        RoundReply("attack", 1, name, "", {}, 1, nothing, weights, made), weights, policy
+    )
+    assert isinstance(reply, RoundReply)
+    return SentPrototype(reply.prototypes.vectors[0], behind, others)
 
 
 def invert_prototypes(
@@ -136,7 +129,7 @@ def invert_prototypes(
         return descend(loss, (len(vectors), 1, size, size), steps, seed, rate=0.1)
 
 
-def candidate_auc(network: Network, target: Target, config: Config, sent: SentPrototypes) -> float:
+def candidate_auc(network: Network, target: Target, config: Config, sent: SentPrototype) -> float:
     """Return how well the cosine to a prototype tells the images behind it from others."""
     both = np.concatenate([sent.behind, sent.others])
     _, projections = predict(network, target.training, both, config, target.device)
@@ -146,26 +139,47 @@ def candidate_auc(network: Network, target: Target, config: Config, sent: SentPr
 
 
 def run_prototypes(
-    network: Network,
-    target: Target,
-    config: Config,
-    attempts: int,
-    steps: int,
-    progress: Callable[[int, int], None],
+    run: Path, attempts: int, steps: int, progress: Callable[[int, int], None]
 ) -> Table:
-    """Attack prototypes of one image and of several, with noise and without."""
+    """Attack prototypes of one image and of several, with noise and without.
+
+    Parameters
+    ----------
+    run : Path
+        A federation's folder; its first hospital is attacked.
+    attempts : int
+        Prototypes of every kind.
+    steps : int
+        Of every search.
+    progress : callable
+        Told (done, total) kinds.
+    """
+    site = read_run_config(run).site_names[0]
+    network, config = load_run_network(run, site)
+    target = Target.open(config, site)
+    labels, size = target.data.labels, config.image_size
     everything = min(
-        int(min(np.bincount(target.data.labels[part], minlength=len(target.data.classes))))
+        int(np.bincount(labels[part], minlength=len(target.data.classes)).min())
         for part in (target.split.train, target.split.test)
     )
+    counts = (*(count for count in COUNTS if count < everything), everything)
     rows: list[tuple[str, ...]] = []
-    plan = [(count, noise) for count in _counts(everything) for noise in NOISES]
-    for done, (count, noise) in enumerate(plan):
+    for done, (count, noise) in enumerate(product(counts, NOISES)):
         sent = [send(network, target, config, count, noise, n) for n in range(attempts)]
         vectors = torch.from_numpy(np.stack([one.vector for one in sent]))
-        found = invert_prototypes(network, vectors, config.image_size, steps, done)
-        rows.append((str(count), f"{noise:g}", *_figures(network, target, config, sent, found)))
-        progress(done + 1, len(plan))
+        found = invert_prototypes(network, vectors, size, steps, done)
+        behind, others = (
+            [
+                float(psnr(image[None], load_images(target.data, indices, size)).max())
+                for image, indices in zip(found, parts, strict=True)
+            ]
+            for parts in ([one.behind for one in sent], [one.others for one in sent])
+        )
+        closer = mean(float(a > b) for a, b in zip(behind, others, strict=True))
+        told = mean(candidate_auc(network, target, config, one) for one in sent)
+        figures = (decimal(mean(behind)), decimal(mean(others)), percent(closer), percent(told))
+        rows.append((str(count), f"{noise:g}", *figures))
+        progress(done + 1, len(counts) * len(NOISES))
     headings = (
         "Images behind it",
         "Noise",
@@ -175,25 +189,6 @@ def run_prototypes(
         "AUC of candidates",
     )
     return plain_table(TITLE.format(attempts=attempts), headings, rows)
-
-
-def _counts(everything: int) -> Iterable[int]:
-    return (*(count for count in COUNTS if count < everything), everything)
-
-
-def _figures(
-    network: Network, target: Target, config: Config, sent: Sequence[SentPrototypes], found: Tensor
-) -> tuple[str, ...]:
-    nearest = []
-    for one, image in zip(sent, found, strict=True):
-        shown = [
-            load_images(target.data, part, config.image_size) for part in (one.behind, one.others)
-        ]
-        nearest.append([float(psnr(image[None], images).max()) for images in shown])
-    behind, others = zip(*nearest, strict=True)
-    closer = mean(float(a > b) for a, b in nearest)
-    told = mean(candidate_auc(network, target, config, one) for one in sent)
-    return decimal(mean(behind)), decimal(mean(others)), percent(closer), percent(told)
 
 
 TITLE = (

@@ -7,13 +7,16 @@ import platform
 import shlex
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from jinja2 import StrictUndefined, Template
 from rich.console import Console
 
 from common.config.schema import Config
@@ -22,27 +25,58 @@ from common.console.tables import say
 from common.device import limited_threads
 from common.files import write_atomic
 from common.formatting.numbers import duration
-from common.formatting.tables import print_table
+from common.formatting.tables import Table, markdown, print_table
 from common.runs.result import read_result
-from simulations.evidence.attacks.findings import Findings, findings_page
-from simulations.evidence.attacks.membership import Target, with_own_normalisation
-from simulations.evidence.attacks.poisoning import findings as told_of_poisoning
-from simulations.evidence.attacks.poisoning import kept, parse_names, run_poisoning
+from simulations.evidence.attacks.membership import run_membership
+from simulations.evidence.attacks.poisoning import PoisoningPlan, kept, parse_names, run_poisoning
 from simulations.evidence.attacks.prototypes import run_prototypes
-from simulations.evidence.attacks.released import (
-    ReleasedWeights,
-    release_run,
-    run_membership,
-    ways_to_train,
-)
-from simulations.evidence.attacks.sizes import QUICK, AttackSize
-from simulations.evidence.attacks.updates import SETTINGS, make_victim, run_updates
-from simulations.evidence.federation import make_hospitals
+from simulations.evidence.attacks.updates import make_victim, run_updates
+from simulations.evidence.federation import federate, make_hospitals, small_config
 from simulations.synth import hospital_names
 
 ATTACKS = ("membership", "inversion", "poisoning")
 SITES = hospital_names("2")
-OVERFITTED = "many"
+PAGE = Path(__file__).parent / "page.md"
+
+
+@dataclass(frozen=True)
+class AttackSize:
+    """Numbers that decide how long the attacks take.
+
+    Attributes
+    ----------
+    patients : int
+        At a hospital whose images are asked about.
+    few, many : int
+        Epochs of the federations that are released.
+    shadows : int
+        Networks that the attacker trains, an even number.
+    attempts, searches : int
+        Batches sought in each setting of gradient inversion, prototypes inverted in each.
+    steps, prototype_steps : int
+        Of every search.
+    poisoning : tuple of PoisoningPlan
+        Federations in which somebody lies.
+    """
+
+    patients: int = 64
+    few: int = 4
+    many: int = 30
+    shadows: int = 4
+    attempts: int = 3
+    searches: int = 4
+    steps: int = 200
+    prototype_steps: int = 60
+    poisoning: tuple[PoisoningPlan, ...] = (
+        PoisoningPlan(12, 160, ("reversed",), ("compared",)),
+        PoisoningPlan(
+            4, 96, ("reversed", "short", "swapped"), ("none", "compared", "trimmed-mean")
+        ),
+    )
+
+
+QUICK = AttackSize(16, 1, 2, 2, 1, 2, 10, 3, (PoisoningPlan(1, 16, ("reversed",), ("compared",)),))
+"""To see that everything runs; its figures say nothing."""
 
 
 def attack(
@@ -52,8 +86,8 @@ def attack(
     seed: int,
     picture: Path | None,
     listener: ProgressListener,
-) -> Iterator[Findings]:
-    """Run attacks, and yield what each found as soon as it did.
+) -> Iterator[tuple[str, Table]]:
+    """Run attacks, and yield what each found, by its name on the page, as soon as it did.
 
     Parameters
     ----------
@@ -72,54 +106,42 @@ def attack(
     """
     if {"membership", "inversion"} & set(names):
         sites = make_hospitals(folder, SITES, size.patients, seed, listener)
-        wanted = list(ways_to_train(size)) if "membership" in names else [OVERFITTED]
-        made = [release_run(way, folder, sites, size, seed, listener.message) for way in wanted]
+        released = {}
+        for title, (name, values) in released_by(size).items():
+            if name == "many" or "membership" in names:
+                listener.message(f"federation to be released: {title}")
+                # As many members as others.
+                common = {"folds": 2, "local_steps": 32, "run_name": f"released-{name}"}
+                run = federate(small_config(folder, sites, seed, **common, **values))
+                assert run is not None
+                released[title] = run
         if "membership" in names:
-            yield run_membership(made, size, StepCounter(listener, "shadow networks"))
+            counter = StepCounter(listener, "shadow networks")
+            yield "membership", run_membership(released, size.shadows, counter)
         if "inversion" in names:
             victim = make_victim(folder, SITES[0], sites[SITES[0]], seed)
             counter = StepCounter(listener, "gradient inversion")
-            yield run_updates(victim, SETTINGS, size.attempts, size.steps, picture, counter)
-            yield _of_prototypes(made[0], size, listener)
+            yield "inversion", run_updates(victim, size.attempts, size.steps, picture, counter)
+            counter = StepCounter(listener, "prototype inversion")
+            overfitted = next(iter(released.values()))
+            yield (
+                "prototypes",
+                run_prototypes(overfitted, size.searches, size.prototype_steps, counter),
+            )
     if "poisoning" in names:
-        yield told_of_poisoning([run_poisoning(plan, folder, listener) for plan in size.poisoning])
+        for plan in size.poisoning:
+            yield "poisoning", run_poisoning(plan, folder, listener)
 
 
-def _of_prototypes(made: ReleasedWeights, size: AttackSize, listener: ProgressListener) -> Findings:
-    target = Target.open(made.config, SITES[0])
-    network = with_own_normalisation(made.run, target)
-    progress = StepCounter(listener, "prototype inversion")
-    table = run_prototypes(
-        network, target, made.config, size.searches, size.prototype_steps, progress
-    )
-    return Findings("Prototypes", PROTOTYPES[:1], (table,), PROTOTYPES[1:])
-
-
-PROTOTYPES = (
-    "The attacker has a prototype, the released network, and here the hospital's own normalisation "
-    "too, which favours it. It seeks an image whose projection is the prototype; or it has images "
-    "and asks which of them are behind it. `min-prototype-images` and `prototype-noise` are the "
-    "policy's defences; the last rows have all training images of a class behind a prototype.",
-    "Whoever holds an image and the hospital's normalisation recognises it behind a prototype of "
-    "few images: the fewer, the surer. That is what `min-prototype-images` is for.",
-)
-
-
-def opening(size: AttackSize, seconds: float, folder: Path) -> list[str]:
-    """Return how the page came to be."""
-    command = f"python -m simulations.evidence {shlex.join(sys.argv[1:])}"
-    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    runs = [read_result(run) for run in sorted((folder / "runs").iterdir())]
-    trained = [float(run["seconds"]) for run in runs if run.get("status") == "completed"]
-    return [
-        "Attacks on federations of one's own, made of synthetic hospitals: what an attacker gets "
-        "with the defences off and on. Synthetic images are more alike than patients', and the "
-        "networks are small, so the figures rank attacks and defences and bound nothing.",
-        f"Written by `{command}` on {when}, on one core of {platform.machine()}, in "
-        f"{duration(seconds)}; the {len(trained)} federations, with those that were kept from "
-        f"before, took {duration(sum(trained))}."
-        + (" A quick run: its figures say nothing." if size == QUICK else ""),
-    ]
+def released_by(size: AttackSize) -> dict[str, tuple[str, dict[str, float | str]]]:
+    """Return title → name and settings of what is released: defences off, and on."""
+    many, epochs = f"{size.many} epochs", {"epochs": size.many}
+    return {
+        many: ("many", {**epochs}),
+        f"{many}, shared normalisation": ("shared", {**epochs, "normalisation": "shared"}),
+        f"{many}, weight decay 0.01": ("decay", {**epochs, "weight_decay": 0.01}),
+        f"{size.few} epochs": ("few", {"epochs": size.few}),
+    }
 
 
 def main(
@@ -138,18 +160,30 @@ def main(
     size = QUICK if quick else AttackSize()
     started, listener = time.monotonic(), make_listener()
     picture = output.with_suffix(".png") if output is not None else None
-    found: list[Findings] = []
+    found: defaultdict[str, list[str]] = defaultdict(list)
     # On one thread: the networks are small, and a second thread would wait for the first.
     one_thread = limited_threads(Config().changed(threads=1))
     with kept(keep) as folder, closing(listener), one_thread:
-        for one in attack(names, folder, size, seed, picture, listener):
+        for name, table in attack(names, folder, size, seed, picture, listener):
             listener.close()
-            found.append(one)
-            for table in one.tables:
-                print_table(Console(), table)
+            print_table(Console(), table)
+            found[name].append(markdown(table))
             if output is not None:
                 # After each attack: what is stopped has written what it found.
-                about = opening(size, time.monotonic() - started, folder)
-                write_atomic(output, findings_page("What attacks get", about, found).encode())
+                runs = [read_result(run) for run in (folder / "runs").iterdir()]
+                trained = [float(r["seconds"]) for r in runs if r.get("status") == "completed"]
+                page = Template(PAGE.read_text(), undefined=StrictUndefined).render(
+                    dict.fromkeys(("membership", "inversion", "prototypes", "poisoning")) | found,
+                    command=f"python -m simulations.evidence {shlex.join(sys.argv[1:])}",
+                    when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                    machine=platform.machine(),
+                    took=duration(time.monotonic() - started),
+                    trained=len(trained),
+                    training_took=duration(sum(trained)),
+                    quick=quick,
+                    shadows=size.shadows,
+                    picture=picture and picture.name,
+                )
+                write_atomic(output, page.encode())
     if output is not None:
         say(Console(), f"Page: {output}")

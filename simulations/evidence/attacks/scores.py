@@ -1,70 +1,20 @@
 """How well an attack tells members from others: AUC and true positives at few false ones."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from common.randomness import numpy_generator
-from simulations.report.delong import auc_components
 
 LEVEL = 0.95
 DRAWS = 500
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What an attack says of some images, and the truth.
-
-    Attributes
-    ----------
-    scores : ndarray of float64, shape (n,)
-        The higher, the more the attack takes the image for a member.
-    members : ndarray of bool, shape (n,)
-        Whether it was trained on.
-    patients : tuple of str
-        (n,) whose image it is.
-    """
-
-    scores: NDArray[np.float64]
-    members: NDArray[np.bool_]
-    patients: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class IntervalEstimate:
-    """A value and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Success:
-    """What an attack achieves; every figure is a share.
-
-    Attributes
-    ----------
-    auc : IntervalEstimate
-        0.5: nothing.
-    at_1, at_5 : IntervalEstimate
-        Members found where 1 % or 5 % of the others are taken for members too.
-    """
-
-    auc: IntervalEstimate
-    at_1: IntervalEstimate
-    at_5: IntervalEstimate
+FALSE_ALARMS = (0.01, 0.05)
 
 
 def auc(members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
     """Return the chance that a member's score is above another's (a tie counts half)."""
     labels = np.repeat([1, 0], [len(members), len(others)])
-    found = auc_components(labels, np.concatenate([members, others]))
-    if found is None:
-        raise ValueError("an AUC needs members and others")
-    return found.value
+    return float(roc_auc_score(labels, np.concatenate([members, others])))
 
 
 def found_at(rate: float, members: NDArray[np.float64], others: NDArray[np.float64]) -> float:
@@ -74,43 +24,50 @@ def found_at(rate: float, members: NDArray[np.float64], others: NDArray[np.float
     return float((members > threshold).mean())
 
 
-def success(scored: Scored, seed: int, draws: int = DRAWS) -> Success:
+def success(
+    scores: NDArray[np.float64],
+    members: NDArray[np.bool_],
+    patients: NDArray[np.str_],
+    seed: int,
+    draws: int = DRAWS,
+) -> NDArray[np.float64]:
     """Return an attack's figures with bootstrap intervals.
 
     Parameters
     ----------
-    scored : Scored
-        Members and others among them.
+    scores : ndarray of float64, shape (n,)
+        The higher, the more the attack takes the image for a member.
+    members : ndarray of bool, shape (n,)
+        Whether it was trained on.
+    patients : ndarray of str, shape (n,)
+        Whose image it is.
     seed : int
         Of the resampling.
     draws : int
         Resamples. Patients are resampled and not images: the slices of one are much alike.
+
+    Returns
+    -------
+    ndarray of float64, shape (3, 3)
+        The AUC (0.5: nothing), and the members found where 1 % or 5 % of the others are taken for
+        members too; of each its value and the bounds of its 95 % interval.
     """
 
-    def figures(members: NDArray[np.float64], others: NDArray[np.float64]) -> list[float]:
-        return [auc(members, others), *(found_at(rate, members, others) for rate in (0.01, 0.05))]
+    def figures(found: NDArray[np.float64], others: NDArray[np.float64]) -> list[float]:
+        return [auc(found, others), *(found_at(rate, found, others) for rate in FALSE_ALARMS)]
 
-    values = figures(scored.scores[scored.members], scored.scores[~scored.members])
-    drawn = np.array([figures(*pair) for pair in _resampled(scored, seed, draws)])
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return Success(
-        *(IntervalEstimate(*map(float, one)) for one in zip(values, low, high, strict=True))
-    )
-
-
-def _resampled(
-    scored: Scored, seed: int, draws: int
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield scores of members and of others, with patients drawn anew on either side."""
     generator = numpy_generator(seed, "attack", "bootstrap")
-    names = np.array(scored.patients)
     sides = [
-        [scored.scores[side & (names == name)] for name in np.unique(names[side])]
-        for side in (scored.members, ~scored.members)
+        [scores[side & (patients == name)] for name in np.unique(patients[side])]
+        for side in (members, ~members)
     ]
+    drawn = []
     for _ in range(draws):
-        members, others = (
-            np.concatenate([side[i] for i in generator.integers(len(side), size=len(side))])
-            for side in sides
-        )
-        yield members, others
+        choices = [generator.integers(len(side), size=len(side)) for side in sides]
+        pair = [
+            np.concatenate([side[i] for i in chosen])
+            for side, chosen in zip(sides, choices, strict=True)
+        ]
+        drawn.append(figures(*pair))
+    bounds = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return np.column_stack([figures(scores[members], scores[~members]), *bounds])

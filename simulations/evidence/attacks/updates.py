@@ -5,11 +5,11 @@ its own normalisation, on batches that are normalised by themselves.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.schema import Config
-from common.data.cache import SiteData
-from common.data.folds import Split
-from common.device import choose_device
 from common.formatting.numbers import decimal
-from common.formatting.tables import plain_table
-from common.learning.local_site import LocalSite, training_site
+from common.formatting.tables import Table, plain_table
+from common.learning.local_site import LocalSite
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
 from common.randomness import numpy_generator
-from simulations.evidence.attacks.findings import Findings
 from simulations.evidence.attacks.inversion import (
     forget_normalisation,
     gradient,
@@ -91,33 +87,19 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Victim:
-    """A hospital that trains the small network.
-
-    Attributes
-    ----------
-    config : Config
-        Its configuration.
-    data : SiteData
-        Its images.
-    split : Split
-        Which of them it trains on.
-    fresh, warm : Network
-        Before any training, and after some.
-    """
+    """A hospital that trains the small network: before any training, and after some."""
 
     config: Config
-    data: SiteData
-    split: Split
+    site: LocalSite
     fresh: Network
     warm: Network
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """Return some of its images."""
-        return load_images(self.data, indices, SIZE)
+        return load_images(self.site.data, indices, SIZE)
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """What was sought and found: images (n, 1, size, size); ``quality`` is each one's PSNR."""
 
     true: Tensor
@@ -125,47 +107,50 @@ class Attempt:
     quality: NDArray[np.float64]
 
 
-def make_victim(folder: Path, site: str, images: Path, seed: int) -> Victim:
+def make_victim(folder: Path, name: str, images: Path, seed: int) -> Victim:
     """Let a hospital train the small network for a while."""
     config = small_config(
-        folder, {site: images}, seed, image_size=SIZE, cache_size=0, alpha=0.0, folds=2
+        folder, {name: images}, seed, image_size=SIZE, cache_size=0, alpha=0.0, folds=2
     )
-    local = LocalSite.open(config, site)
-    fresh = small_network(SIZE, len(local.data.classes), site, PROJECTION, seed)
+    site = LocalSite.open(config, name)
+    fresh = small_network(SIZE, len(site.data.classes), name, PROJECTION, seed)
     warm, steps = copy.deepcopy(fresh), WARM_STEPS
-    optimizer = make_optimizer(warm, config)
-    train(warm, optimizer, [local.training], config, local.device, range(steps), steps)
-    return Victim(config, local.data, local.split, fresh, warm)
+    train(
+        warm,
+        make_optimizer(warm, config),
+        [site.training],
+        config,
+        site.device,
+        range(steps),
+        steps,
+    )
+    return Victim(config, site, fresh, warm)
 
 
-def one_step(network: Network, images: Tensor, labels: Tensor, config: Config) -> list[Tensor]:
-    """Return how one optimizer step on a batch moves the shared weights: before minus after."""
-    site = network.sites[0]
-    after = copy.deepcopy(network).train()
-    optimizer = make_optimizer(after, config)
-    wanted = gradient(after, site, images, labels, graph=False)
-    optimizer.zero_grad()
-    for parameter, value in zip(shared_parameters(after), wanted, strict=True):
-        parameter.grad = value
-    if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(after.parameters(), config.clip_norm)
-    optimizer.step()
-    return _moved(network, after)
+def update_of(
+    victim: Victim, setting: Setting, network: Network, images: Tensor, labels: Tensor
+) -> list[Tensor]:
+    """Return how training moves the shared weights, before minus after.
 
-
-def one_round(victim: Victim, network: Network) -> list[Tensor]:
-    """Return how a round of training moves the shared weights, by the loop that sites run."""
-    config = victim.config.changed(batch_size=ROUND_BATCH)
-    device = choose_device(config)
-    after = copy.deepcopy(network)
-    own = training_site(victim.data, victim.split, device)
-    steps = range(WARM_STEPS, WARM_STEPS + ROUND_STEPS)
-    train(after, make_optimizer(after, config), [own], config, device, steps, 2 * steps.stop)
-    return _moved(network, after)
-
-
-def _moved(before: Network, after: Network) -> list[Tensor]:
-    pairs = zip(shared_parameters(before), shared_parameters(after), strict=True)
+    A whole round runs in the loop that sites run; one step is an optimizer's, on a given batch.
+    """
+    config, after = victim.config, copy.deepcopy(network).train()
+    if setting.whole_round:
+        config, site = config.changed(batch_size=ROUND_BATCH), victim.site
+        steps = range(WARM_STEPS, WARM_STEPS + ROUND_STEPS)
+        optimizer = make_optimizer(after, config)
+        train(after, optimizer, [site.training], config, site.device, steps, 2 * steps.stop)
+    else:
+        rate = SGD_RATE if setting.optimizer == "sgd" else config.learning_rate
+        config = config.changed(optimizer=setting.optimizer, learning_rate=rate)
+        optimizer = make_optimizer(after, config)
+        wanted = gradient(after, images, labels, graph=False)
+        for parameter, value in zip(shared_parameters(after), wanted, strict=True):
+            parameter.grad = value
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(after.parameters(), config.clip_norm)
+        optimizer.step()
+    pairs = zip(shared_parameters(network), shared_parameters(after), strict=True)
     return [(old - new).detach() for old, new in pairs]
 
 
@@ -184,23 +169,18 @@ def attempt(victim: Victim, setting: Setting, number: int, steps: int) -> Attemp
         Steps of the search.
     """
     network = victim.fresh if setting.knowledge == "initial" else victim.warm
+    data, split = victim.site.data, victim.site.split
     generator = numpy_generator(victim.config.seed, "attack", "update", number)
-    chosen = generator.permutation(victim.split.train)[: setting.images]
-    images, labels = victim.images(chosen), torch.from_numpy(victim.data.labels[chosen])
-    if setting.whole_round:
-        update = one_round(victim, network)
-    else:
-        rate = SGD_RATE if setting.optimizer == "sgd" else victim.config.learning_rate
-        values = {"optimizer": setting.optimizer, "learning_rate": rate}
-        update = one_step(network, images, labels, victim.config.changed(**values))
+    chosen = generator.permutation(split.train)[: setting.images]
+    images, labels = victim.images(chosen), torch.from_numpy(data.labels[chosen])
+    update = update_of(victim, setting, network, images, labels)
     known = copy.deepcopy(network).train()
     if setting.knowledge == "unknown":
         forget_normalisation(known)
-    site = victim.data.name
-    found = invert(known, site, update, labels, SIZE, steps, number)
+    found = invert(known, update, labels, SIZE, steps, number)
     if setting.whole_round:
         # Any of the hospital's images may be behind it: the nearest one counts.
-        everything = victim.images(victim.split.train)
+        everything = victim.images(split.train)
         pairs = psnr(found, everything)
         return Attempt(everything[pairs.argmax(axis=1)], found, pairs.max(axis=1))
     places, quality = matched(found, images)
@@ -214,33 +194,31 @@ def guesses(victim: Victim, setting: Setting, true: Tensor) -> tuple[float, floa
     best of sixteen of its test images; after a whole round, what is found counts by its nearest
     training image, and so does a guess.
     """
-    average = victim.images(victim.split.train).mean(dim=0, keepdim=True)
+    split = victim.site.split
+    everything = victim.images(split.train)
+    average = everything.mean(dim=0, keepdim=True)
     generator = numpy_generator(victim.config.seed, "attack", "guesses")
-    others = victim.images(generator.permutation(victim.split.test)[:ROUND_BATCH])
+    others = victim.images(generator.permutation(split.test)[:ROUND_BATCH])
     if setting.whole_round:
-        everything = victim.images(victim.split.train)
-        return float(psnr(average, everything).max()), float(
-            psnr(others, everything).max(axis=1).mean()
-        )
-    return float(psnr(average, true).mean()), float(psnr(others, true).max(axis=0).mean())
+        nearest = psnr(average, everything).max(), psnr(others, everything).max(axis=1).mean()
+    else:
+        nearest = psnr(average, true).mean(), psnr(others, true).max(axis=0).mean()
+    return float(nearest[0]), float(nearest[1])
 
 
 def run_updates(
     victim: Victim,
-    settings: Sequence[Setting],
     attempts: int,
     steps: int,
     picture: Path | None,
     progress: Callable[[int, int], None],
-) -> Findings:
+) -> Table:
     """Invert updates in every setting.
 
     Parameters
     ----------
     victim : Victim
         The hospital.
-    settings : sequence of Setting
-        The table's rows.
     attempts : int
         Batches sought in each, one where a batch is a round's.
     steps : int
@@ -250,57 +228,24 @@ def run_updates(
     progress : callable
         Told (done, total) attempts.
     """
-    plan = [(s, n) for s in settings for n in range(1 if s.whole_round else attempts)]
-    made: dict[str, list[Attempt]] = {setting.title: [] for setting in settings}
+    plan = [(s, n) for s in SETTINGS for n in range(1 if s.whole_round else attempts)]
+    made: dict[Setting, list[Attempt]] = {setting: [] for setting in SETTINGS}
     for done, (setting, number) in enumerate(plan):
-        made[setting.title].append(attempt(victim, setting, number, steps))
+        made[setting].append(attempt(victim, setting, number, steps))
         progress(done + 1, len(plan))
-    rows = []
-    for setting in settings:
-        tried = made[setting.title]
-        found = mean(float(one.quality.mean()) for one in tried)
+    rows: list[tuple[str, ...]] = []
+    drawn: list[tuple[str, Tensor]] = []
+    for setting, tried in made.items():
         blind = [guesses(victim, setting, one.true) for one in tried]
-        rows.append(
-            (setting.title, decimal(found), *(decimal(mean(g)) for g in zip(*blind, strict=True)))
-        )
-    if picture is not None:
+        quality = mean(float(one.quality.mean()) for one in tried)
+        figures = (quality, *map(mean, zip(*blind, strict=True)))
+        rows.append((setting.title, *map(decimal, figures)))
         # With the normalisation known, all looks as it does without.
-        _draw(picture, {s.title: made[s.title] for s in settings if s.knowledge != "known"})
+        if setting.knowledge != "known":
+            true, found, _ = zip(*tried, strict=True)
+            drawn.append((f"{setting.title}: true", torch.cat(true)[:SHOWN]))
+            drawn.append(("found", torch.cat(found)[:SHOWN]))
+    if picture is not None:
+        draw(picture, drawn)
     headings = ("The update", "Found", "The mean image", "Best of 16 others' images")
-    return Findings(
-        "Gradient inversion",
-        ABOUT,
-        (plain_table("PSNR in decibels with the images behind the update.", headings, rows),),
-        MEANS,
-        picture=picture,
-        caption="Synthetic images behind an update, and what was made of the update.",
-    )
-
-
-def _draw(path: Path, made: dict[str, list[Attempt]]) -> None:
-    rows: list[tuple[str, Tensor]] = []
-    for title, tried in made.items():
-        rows.append((f"{title}: true", torch.cat([one.true for one in tried])[:SHOWN]))
-        rows.append(("found", torch.cat([one.found for one in tried])[:SHOWN]))
-    draw(path, rows)
-
-
-ABOUT = (
-    "The coordinator knows the shared weights before and after, so how one hospital's training "
-    "moved them. It seeks images whose gradient points the same way (cosine distance and total "
-    "variation, after Geiping et al., NeurIPS 2020), and is granted their labels. The network is "
-    "small (two convolutions with normalisation, images of 32 × 32), the objective is cross "
-    "entropy alone: both favour the attacker.",
-    "A higher PSNR is more alike; a guess without any update is what it must be held against. One "
-    "step of one image or four is not what a hospital sends, unless `local-steps = 1` and a batch "
-    "is as small; a round is 16 steps of 16 augmented images, and there what is found counts by "
-    "the nearest of all the hospital's training images, and so do the guesses.",
-)
-MEANS = (
-    "Where what is found is less alike than the mean image or another patient's image, the "
-    "attacker would have done better without the update. *Known* and *unknown* come to the same "
-    "wherever a batch is normalised by itself, as in training: a hospital that keeps its "
-    "normalisation hides nothing from this attack by that. What helps is what makes a round: more "
-    "images in a batch, more steps, Adam, augmentation. It is no proof: outlines of the body are "
-    "in the picture where the figures are below a guess, and a better search may find more.",
-)
+    return plain_table("PSNR in decibels with the images behind the update.", headings, rows)

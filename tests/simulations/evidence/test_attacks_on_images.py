@@ -27,13 +27,13 @@ from simulations.evidence.attacks.membership import (
     Shadows,
     Target,
     confidence,
+    estimated,
     likelihood_attack,
     threshold_attack,
-    untrained_like,
 )
 from simulations.evidence.attacks.pictures import draw, matched, psnr
 from simulations.evidence.attacks.prototypes import candidate_auc, send
-from simulations.evidence.attacks.scores import Scored, auc, found_at, success
+from simulations.evidence.attacks.scores import auc, found_at, success
 from tests.federation.hospitals import CLASSES, TINY
 
 IMAGES = 60
@@ -67,14 +67,18 @@ def target(config: Config) -> Target:
 
 
 def auc_of(network: Network, target: Target, config: Config) -> float:
-    scored = target.scored(threshold_attack(confidence(network, target, config), target))
-    return auc(scored.scores[scored.members], scored.scores[~scored.members])
+    scores = threshold_attack(confidence(network, target, config), target)
+    return auc(scores[target.members], scores[~target.members])
+
+
+def untrained(target: Target, config: Config) -> Network:
+    return estimated(build_network(config, [target.training.name]), target, config)
 
 
 def test_of_an_untrained_network_membership_is_chance(target: Target, config: Config) -> None:
     # Mann and Whitney's deviation of an AUC between n and n that are alike: 0.053 for 60.
     deviation = math.sqrt((2 * IMAGES + 1) / (12 * IMAGES**2))
-    assert abs(auc_of(untrained_like(target, config), target, config) - 0.5) < 3 * deviation
+    assert abs(auc_of(untrained(target, config), target, config) - 0.5) < 3 * deviation
 
 
 def test_of_a_network_that_learnt_by_heart_membership_is_plain(
@@ -106,12 +110,12 @@ def test_a_few_false_alarms_are_a_few() -> None:
 def test_patients_are_resampled_and_not_their_slices() -> None:
     scores = np.random.default_rng(0).normal(size=40)
     members = np.arange(40) < 20
-    one_each = Scored(scores, members, tuple("m" if inside else "o" for inside in members))
-    found = success(one_each, seed=0, draws=20).auc
-    assert found.low == found.value == found.high
-    many = Scored(scores, members, tuple(str(number) for number in range(40)))
-    found = success(many, seed=0, draws=200).auc
-    assert found.low < found.value < found.high
+    one_each = np.where(members, "m", "o")
+    value, low, high = success(scores, members, one_each, seed=0, draws=20)[0]
+    assert low == value == high
+    many = np.arange(40).astype(str)
+    value, low, high = success(scores, members, many, seed=0, draws=200)[0]
+    assert low < value < high
 
 
 def test_shadows_tell_an_image_that_was_trained_on() -> None:
@@ -134,15 +138,15 @@ def smooth_image() -> torch.Tensor:
 def test_one_image_comes_back_from_its_gradient_and_not_from_another_direction() -> None:
     network = small_network(SIZE, 2, "north", 4, seed=0).train()
     image, label = smooth_image(), torch.tensor([1])
-    update = gradient(network, "north", image, label, graph=False)
-    found = invert(network, "north", update, label, SIZE, steps=120, seed=0)
+    update = gradient(network, image, label, graph=False)
+    found = invert(network, update, label, SIZE, steps=120, seed=0)
     # Whoever knows nothing says grey: the error of an image of ±1.5 is then 1.5 of 4.
     blind = float(psnr(torch.zeros_like(image), image)[0, 0])
     assert blind == pytest.approx(-20 * math.log10(1.5 / 4))
     assert float(psnr(found, image)[0, 0]) > blind + 6
     generator = torch.Generator().manual_seed(0)
     nothing = [torch.randn(one.shape, generator=generator) for one in update]
-    null = invert(network, "north", nothing, label, SIZE, steps=120, seed=0)
+    null = invert(network, nothing, label, SIZE, steps=120, seed=0)
     assert float(psnr(null, image)[0, 0]) < blind + 1
 
 
@@ -166,7 +170,7 @@ def test_psnr_is_ten_for_each_tenth_of_the_squared_range() -> None:
 
 
 def test_a_prototype_of_one_image_names_it(target: Target, config: Config) -> None:
-    network = untrained_like(target, config)
+    network = untrained(target, config)
     sent = send(network, target, config, images=1, noise=0.0, number=0)
     assert sent.behind[0] in target.split.train and sent.others[0] in target.split.test
     assert candidate_auc(network, target, config, sent) == 1.0
