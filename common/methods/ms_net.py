@@ -1,13 +1,21 @@
-"""MS-Net: a branch of every site's own teaches the shared one (:mod:`common.models.ms_net`)."""
+"""MS-Net: each site's own auxiliary branch, and what it knows handed on to the shared one.
+
+Q. Liu, Q. Dou, L. Yu and P. A. Heng, *MS-Net: multi-site network for improving prostate
+segmentation with heterogeneous MRI data*, IEEE TMI 2020. There the branches are decoders and what
+is handed on is the shape of a segmentation; here they are classification heads behind the shared
+backbone, and what is handed on is their class probabilities. Both branches learn from the labels,
+the shared one also from the site's own; a prediction is the shared one's.
+"""
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from common.config.schema import Config
+from common.device import at_least_float32
 from common.learning.objective import Batch, Term
 from common.methods.method import PLAIN, Local, Method, Variant
-from common.models.ms_net import transfer
 
 
 class MSNet(Method):
@@ -34,3 +42,30 @@ class MSNet(Method):
     def private_parts(self, config: Config) -> Sequence[str]:
         """Name the branch."""
         return ["a branch of each site's own"]
+
+
+def transfer(shared: Tensor, own: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the sites' own branches + divergence of the shared branch from them.
+
+    Parameters
+    ----------
+    shared : Tensor, shape (batch, classes)
+        Logits of the shared branch.
+    own : Tensor, shape (batch, classes)
+        Logits of each image's site's branch. The divergence gives it no gradient.
+    labels : Tensor, shape (batch,)
+        Classes.
+
+    Returns
+    -------
+    Tensor, shape ()
+        CE(own) + mean KL(own ‖ shared).
+    """
+    shared, own = at_least_float32(shared), at_least_float32(own)
+    taught = F.kl_div(
+        F.log_softmax(shared, dim=1),
+        F.log_softmax(own.detach(), dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return F.cross_entropy(own, labels) + taught

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from common.models.per_site import PerSite, SiteRouting
+from common.models.per_site import PerSite, SiteRouting, replace_modules
 
 Kind = Literal["series", "parallel"]
 
@@ -56,20 +56,10 @@ class AdaptedConvolution(nn.Conv2d):
     def __init__(
         self, convolution: nn.Conv2d, sites: Sequence[str], routing: SiteRouting, kind: Kind
     ) -> None:
+        nn.Module.__init__(self)
+        # All that the shared convolution is, its parameters included.
+        vars(self).update(vars(convolution))
         inputs, outputs = convolution.in_channels, convolution.out_channels
-        super().__init__(
-            inputs,
-            outputs,
-            (convolution.kernel_size[0], convolution.kernel_size[1]),
-            stride=(convolution.stride[0], convolution.stride[1]),
-            padding=convolution.padding,  # type: ignore[arg-type]
-            dilation=(convolution.dilation[0], convolution.dilation[1]),
-            groups=convolution.groups,
-            bias=convolution.bias is not None,
-            padding_mode=convolution.padding_mode,
-            device="meta",
-        )
-        self.weight, self.bias = convolution.weight, convolution.bias
         self.kind = kind
         self.adapters = PerSite(
             {
@@ -102,20 +92,10 @@ def adapt(module: nn.Module, sites: Sequence[str], routing: SiteRouting, kind: K
     kind : {'series', 'parallel'}
         Where an adapter stands.
     """
-    _adapt(module, sites, routing, kind, {})
 
+    def adapted(part: nn.Module) -> nn.Module:
+        if isinstance(part, nn.Conv2d) and max(part.kernel_size) > 1:
+            return AdaptedConvolution(part, sites, routing, kind)
+        return part
 
-def _adapt(
-    module: nn.Module,
-    sites: Sequence[str],
-    routing: SiteRouting,
-    kind: Kind,
-    done: dict[int, AdaptedConvolution],
-) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and max(child.kernel_size) > 1:
-            if id(child) not in done:
-                done[id(child)] = AdaptedConvolution(child, sites, routing, kind)
-            module._modules[name] = done[id(child)]
-        elif not isinstance(child, PerSite | AdaptedConvolution):
-            _adapt(child, sites, routing, kind, done)
+    replace_modules(module, adapted)

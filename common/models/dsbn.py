@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.models.per_site import PerSite, SiteRouting
+from common.models.per_site import PerSite, SiteRouting, replace_modules
 
 
 class DomainBatchNorm(PerSite):
@@ -35,9 +35,8 @@ class DomainBatchNorm(PerSite):
 def convert(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> nn.Module:
     """Replace every BatchNorm in ``module``, however deeply nested, by a DomainBatchNorm.
 
-    A BatchNorm is known by its type (``_BatchNorm``, so BatchNorm1d to 3d and SyncBatchNorm,
-    which becomes BatchNorm2d). Every site starts from a copy of its parameters and statistics.
-    One that is used in two places stays one.
+    A BatchNorm is known by its type (``_BatchNorm``, so BatchNorm1d to 3d). Every site starts from
+    a copy of its parameters and statistics. One that is used in two places stays one.
 
     Parameters
     ----------
@@ -53,33 +52,11 @@ def convert(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> nn
     Module
         ``module``, or its replacement where it is itself a BatchNorm.
     """
-    return _convert(module, sites, routing, {})
 
+    def by_site(part: nn.Module) -> nn.Module:
+        return DomainBatchNorm(part, sites, routing) if isinstance(part, _BatchNorm) else part
 
-def _convert(
-    module: nn.Module, sites: Sequence[str], routing: SiteRouting, done: dict[int, nn.Module]
-) -> nn.Module:
-    if id(module) not in done:
-        if isinstance(module, _BatchNorm):
-            done[id(module)] = DomainBatchNorm(_unsynchronised(module), sites, routing)
-        else:
-            done[id(module)] = module
-            if not isinstance(module, PerSite):
-                for name, child in module._modules.items():
-                    if child is not None:
-                        module._modules[name] = _convert(child, sites, routing, done)
-    return done[id(module)]
-
-
-def _unsynchronised(norm: _BatchNorm) -> _BatchNorm:
-    """Return SyncBatchNorm as BatchNorm2d (a site never averages over another's images)."""
-    if not isinstance(norm, nn.SyncBatchNorm):
-        return norm
-    plain = nn.BatchNorm2d(
-        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
-    )
-    plain.load_state_dict(norm.state_dict())
-    return plain.train(norm.training)
+    return replace_modules(module, by_site)
 
 
 def drop_counters(module: nn.Module) -> None:
@@ -92,11 +69,13 @@ def drop_counters(module: nn.Module) -> None:
     module : Module
         Changed in place; what every site has of its own keeps its counters.
     """
-    for child in module.children():
-        if isinstance(child, _BatchNorm):
-            child.num_batches_tracked = None
-        elif not isinstance(child, PerSite):
-            drop_counters(child)
+
+    def without_counter(part: nn.Module) -> nn.Module:
+        if isinstance(part, _BatchNorm):
+            part.num_batches_tracked = None
+        return part
+
+    replace_modules(module, without_counter)
 
 
 def part_shared(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> None:

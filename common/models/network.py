@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from common.config.schema import Config
-from common.config.sites import SITE_NAME
 from common.data.folder import CLASS
 from common.errors import ConfigError
-from common.models import adapters, dsbn, ms_net, released
+from common.models import adapters, dsbn, released
 from common.models import per_site as own
 from common.models.backbones.covidnet import CovidNet, feature_size, scaled
 from common.models.backbones.original import OriginalCovidNet, PooledMap
 from common.models.heads import TORCHVISION, ProjectionHead, class_head
-from common.models.sharing import Layout, shared_layout
 from common.randomness import seeded_torch
 
 Heads = Callable[[int], Mapping[str, nn.Module]]
@@ -71,7 +69,7 @@ class Network(nn.Module):
     description : str
         What the network is, for reports and errors.
     auxiliary : mapping of str to Module, optional
-        Every site's own branch, embedding → logits (:mod:`common.models.ms_net`).
+        Every site's own branch, embedding → logits (:mod:`common.methods.ms_net`).
     others : mapping of str to Module, optional
         Heads of further targets, embedding → (batch, …).
     """
@@ -99,7 +97,7 @@ class Network(nn.Module):
         else:
             dsbn.drop_counters(self)
 
-    def forward(self, images: Tensor, site_slices: own.SiteSlices) -> Output:
+    def forward(self, images: Tensor, site_slices: own.SiteSlices = ()) -> Output:
         """Classify and project a batch.
 
         Parameters
@@ -107,27 +105,27 @@ class Network(nn.Module):
         images : Tensor, shape (batch, 3, height, width)
             Every site's images together.
         site_slices : sequence of (str, int)
-            Sites with their number of images, in the batch's order.
+            Sites with their number of images, in the batch's order. A network of :meth:`for_site`
+            needs none.
 
         Raises
         ------
         RunError
             If the segments do not add up to the batch or name an unknown site.
         """
-        own.check_segments(site_slices, self.sites, len(images))
-        self.routing.site_slices = tuple(site_slices)
+        if self.sites:
+            own.check_segments(site_slices, self.sites, len(images))
+            self.routing.site_slices = tuple(site_slices)
         embedding = self.backbone(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         others = {name: head(embedding) for name, head in self.others.items()}
         return Output(self.head(embedding), embedding, self.projection(embedding), branch, others)
 
-    def for_site(self, site: str) -> "SiteNetwork":
-        """Return the network as one site has it, in eval mode, for inference.
+    def for_site(self, site: str) -> "Network":
+        """Return the network as one site has it, in eval mode, for inference: images → output.
 
-        Parameters
-        ----------
-        site : str
-            The site.
+        It keeps no state between calls, so that threads can share it, and PyTorch can export it.
+        Its tensors are those of this network, so it follows what that learns; its mode is its own.
 
         Raises
         ------
@@ -135,41 +133,17 @@ class Network(nn.Module):
             If the network does not know the site.
         """
         own.check_segments([(site, 1)], self.sites, 1)
-        parts = (self.backbone, self.head, self.projection, self.others)
-        return SiteNetwork(*(own.of_site(part, site) for part in parts))
+        twin = own.of_site(self, site)
+        assert isinstance(twin, Network)
+        # There is no choice between sites left, and no prediction reads the branch.
+        twin.sites, twin.auxiliary = (), None
+        del twin.routing
+        return twin.eval()
 
     def add_site(self, site: str, like: str | None = None) -> None:
         """Give a further site its own modules; see :func:`common.models.per_site.add_site`."""
         own.add_site(self, site, like)
         self.sites += (site,)
-
-
-class SiteNetwork(nn.Module):
-    """A plain network of one site: images → what its heads say, embedding and projection.
-
-    It keeps no state between calls, so that threads can share it, and PyTorch can export it. Its
-    tensors are those of the network that it was made of, so it follows what that learns; its mode
-    is its own.
-
-    Parameters
-    ----------
-    backbone, head, projection, others : Module
-        Those of the network, without any choice between sites.
-    """
-
-    def __init__(
-        self, backbone: nn.Module, head: nn.Module, projection: nn.Module, others: nn.Module
-    ) -> None:
-        super().__init__()
-        self.backbone, self.head, self.projection = backbone, head, projection
-        self.others = others
-        self.eval()
-
-    def forward(self, images: Tensor) -> Output:
-        """Classify and project images, shape (batch, 3, height, width)."""
-        embedding = self.backbone(images)
-        others = {name: head(embedding) for name, head in self.others.named_children()}
-        return Output(self.head(embedding), embedding, self.projection(embedding), None, others)
 
 
 class PrivateNetwork(Network):
@@ -200,17 +174,10 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     Raises
     ------
     ConfigError
-        If the backbone is unknown or unfit, or a site's name is.
+        If the backbone is unknown or unfit.
     CheckpointError
         If ``config.pretrained`` cannot be read or belongs to another network.
     """
-    for site in sites:
-        if not SITE_NAME.fullmatch(site):
-            raise ConfigError(
-                f"'{site}' is no site name: lower-case letters, digits, '-' and '_', at most 63."
-            )
-    if not sites or len(set(sites)) < len(sites):
-        raise ConfigError(f"A network needs sites of different names; found {list(sites)}.")
     with seeded_torch(config.seed, "network"):
         backbone, embedding = _backbone(config)
         made = dict(heads(embedding) if heads else {CLASS: class_head(config, embedding)})
@@ -228,7 +195,10 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
         config.normalisation == "dsbn",
         f"{config.backbone}{variant}, width {config.width:g}, "
         f"{len(config.class_names)} classes, {weights / 1e6:.1f} million weights",
-        ms_net.branches(head, sites, config.seed) if config.auxiliary else None,
+        # Initial weights depend on a site's name and the seed alone, whatever other sites join.
+        {s: own.untrained(head, config.seed, s, "auxiliary branch") for s in sites}
+        if config.auxiliary
+        else None,
         made,
     )
     if config.adapters != "none":
@@ -240,21 +210,6 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
             network, Path(config.pretrained).expanduser(), sites, config.site_names
         )
     return network
-
-
-def layout_of(config: Config, site: str, heads: Heads | None = None) -> Layout:
-    """Return the layout of the shared tensors of a configuration's network, without its weights.
-
-    Parameters
-    ----------
-    config, heads
-        As for :func:`build_network`; what it starts from is not read.
-    site : str
-        Any site: the layout is the same at all of them.
-    """
-    # On the device "meta" there are shapes and no values: a quarter of a second instead of two.
-    with torch.device("meta"):
-        return shared_layout(build_network(config.changed(pretrained=""), [site], heads))
 
 
 def _backbone(config: Config) -> tuple[nn.Module, int]:

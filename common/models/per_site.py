@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,38 @@ def check_segments(site_slices: SiteSlices, sites: Sequence[str], images: int) -
             )
 
 
+def replace_modules(
+    module: nn.Module,
+    change: Callable[[nn.Module], nn.Module],
+    done: dict[int, nn.Module] | None = None,
+) -> nn.Module:
+    """Put others in the place of modules, from the top down and however deeply nested.
+
+    Parameters
+    ----------
+    module : Module
+        What is changed and stays has its children replaced in place.
+    change : callable
+        Returns what shall stand where a module does: itself, or another. What that holds is changed
+        too, but not what every site has of its own. A module in two places is changed once.
+    done : dict, optional
+        What was changed already, by the identity of what it replaces.
+
+    Returns
+    -------
+    Module
+        What stands in the place of ``module``.
+    """
+    done = {} if done is None else done
+    if id(module) not in done:
+        done[id(module)] = other = change(module)
+        if not isinstance(other, PerSite):
+            for name, child in other._modules.items():
+                if child is not None:
+                    other._modules[name] = replace_modules(child, change, done)
+    return done[id(module)]
+
+
 def of_site(module: nn.Module, site: str) -> nn.Module:
     """Return a module as one site has it: its own modules stand where the choice of them was.
 
@@ -137,22 +169,17 @@ def of_site(module: nn.Module, site: str) -> nn.Module:
     RunError
         If a place has nothing of that site.
     """
-    return _of_site(module, site, {})
 
+    def twin(part: nn.Module) -> nn.Module:
+        if isinstance(part, PerSite):
+            check_segments([(site, 1)], tuple(part.sites), 1)
+            part = part.sites[site]
+        # A module of its own, so that its mode and its hooks are.
+        other = copy.copy(part)
+        vars(other).update({k: copy.copy(v) for k, v in vars(other).items() if type(v) in _DICTS})
+        return other
 
-def _of_site(module: nn.Module, site: str, done: dict[int, nn.Module]) -> nn.Module:
-    if id(module) not in done:
-        if isinstance(module, PerSite):
-            check_segments([(site, 1)], tuple(module.sites), 1)
-            done[id(module)] = _of_site(module.sites[site], site, done)
-        else:
-            # A module of its own, so that its mode and its hooks are; a module that stands in two
-            # places stays one.
-            done[id(module)] = twin = copy.copy(module)
-            vars(twin).update({k: copy.copy(v) for k, v in vars(twin).items() if type(v) in _DICTS})
-            for name, child in module._modules.items():
-                twin._modules[name] = None if child is None else _of_site(child, site, done)
-    return done[id(module)]
+    return replace_modules(module, twin)
 
 
 def add_site(network: nn.Module, site: str, like: str | None = None) -> None:

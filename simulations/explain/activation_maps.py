@@ -19,7 +19,7 @@ from torchcam.methods import GradCAM
 
 from common.errors import RunError
 from common.learning.evaluation import EVALUATION_BATCH
-from common.models.network import Network, SiteNetwork
+from common.models.network import Network
 from simulations.explain.feature_map import feature_layer
 
 Method = Literal["grad-cam", "grad-cam++", "hires-cam"]
@@ -32,7 +32,7 @@ _PIXELS_OF_A_PLACE: dict[Method, int] = {"grad-cam": 16, "grad-cam++": 16, "hire
 class _Logits(nn.Module):
     """A site's network as a function from images to logits."""
 
-    def __init__(self, network: SiteNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 

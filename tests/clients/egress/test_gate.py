@@ -23,8 +23,8 @@ from common.exchange.codecs.half_deltas import HalfDeltas, half_delta
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import count_bytes, encode_reply, encode_site_info
 from common.learning.prototypes import Prototypes
-from common.models.network import layout_of
 from common.models.sharing import shared_layout
+from common.tasks.task import task_layout
 from simulations.runtime.in_process import run_server
 from tests.clients.opened import opened, order, train_round
 from tests.federation.hospitals import deploy, run_of, server, tiny_config
@@ -41,7 +41,7 @@ def answer(
         site="north",
         run="run",
         round=1,
-        layout=layout_of(site.config, "north"),
+        layout=task_layout(site.config, "north"),
         classes=2,
         projection_size=8,
         received=asked.shared,

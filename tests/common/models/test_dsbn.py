@@ -175,17 +175,6 @@ def test_a_batch_norm_in_two_places_stays_one() -> None:
     assert isinstance(network["x"], DomainBatchNorm)
 
 
-def test_synchronised_batch_norm_becomes_a_site_s_own() -> None:
-    norm = nn.SyncBatchNorm(3, eps=0.5, momentum=0.3)
-    norm.running_mean.fill_(4.0)  # type: ignore[union-attr]
-    converted = convert(norm, ("a",), SiteRouting())
-    assert isinstance(converted, DomainBatchNorm)
-    own = converted.sites["a"]
-    assert type(own) is nn.BatchNorm2d
-    assert (own.eps, own.momentum) == (0.5, 0.3)
-    assert own.running_mean.eq(4).all()  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_a_copy_of_a_network_has_a_routing_of_its_own(again) -> None:  # type: ignore[no-untyped-def]
     routing = SiteRouting()

@@ -24,8 +24,8 @@ from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import SHARED, count_bytes, decode_reply
-from common.models.network import layout_of
 from common.runs.predictions import read_predictions
+from common.tasks.task import task_layout
 from common.tensor_files import load_tensors
 from simulations.federated import train_federated
 from simulations.rehearsal import deployment, own_folder
@@ -105,7 +105,7 @@ def decode_round(message: object) -> RoundReply | None:
 def test_the_capture_is_complete(deployed: Deployed) -> None:
     """Every message in the ledgers is there, tensor by tensor, and the searches find it."""
     for site in deployed.config.site_names:
-        layout = layout_of(deployed.config, site)
+        layout = task_layout(deployed.config, site)
         ledger = list(entries(deployed.state(site) / "ledger"))
         messages = deployed.capture.sent_by(site)
         assert [entry.message for entry in ledger][:3] == ["card", "training", "training"]

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from common.config.load import make_config
-from common.models.ms_net import transfer
+from common.methods.ms_net import transfer
 from common.models.network import build_network
 from common.models.sharing import private_names
 
