@@ -76,28 +76,31 @@ def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def refuse_misfits(
-    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Check that a file holds exactly the expected tensors, finite ones.
+def faults_of(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], typed: bool = False
+) -> str:
+    """Say which tensors are missing, additional, misshapen or mistyped, or not finite; or ""."""
 
-    Parameters
-    ----------
-    path : Path
-        Named in the error.
-    tensors : mapping of str to Tensor
-        What the file holds.
-    expected : mapping of str to tuple of int
-        Shape by name.
+    def form(one: Tensor) -> object:
+        return f"{tuple(one.shape)} {one.dtype}" if typed else tuple(one.shape)
+
+    found, wanted = ({name: form(one) for name, one in of.items()} for of in (tensors, expected))
+    faults = misfits(found, wanted)
+    faults["not finite"] = [
+        name for name in expected if name in tensors and not bool(tensors[name].isfinite().all())
+    ]
+    return named(faults)
+
+
+def refuse_misfits(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Check that a file, named in the error, holds finite tensors of the expected shapes alone.
 
     Raises
     ------
     CheckpointError
         Naming the tensors that are missing, additional, misshapen or not finite.
     """
-    faults = misfits({name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
-    faults["not finite"] = [
-        name for name in expected if name in tensors and not bool(tensors[name].isfinite().all())
-    ]
-    if said := named(faults):
-        raise CheckpointError(f"The weights in {path} do not fit the network ({said}).")
+    if faults := faults_of(tensors, expected):
+        raise CheckpointError(f"The weights in {path} do not fit the network ({faults}).")

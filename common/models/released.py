@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.errors import CheckpointError, ConfigError
+from common.errors import CheckpointError
 from common.models.backbones.covidnet import BLOCKS
 from common.models.dsbn import DomainBatchNorm
-from common.models.sharing import shared_names
-from common.tensor_files import load_tensors, refuse_misfits
+from common.models.sharing import load_shared
+from common.tensor_files import refuse_misfits
 
 SUFFIX = {"ucsd": "", "new": "new"}
 """The authors' two sites, and what the names of their BatchNorms end in."""
@@ -73,8 +73,8 @@ def released_entries() -> list[CheckpointEntry]:
     ]
 
 
-def load_released(network: nn.Module, path: Path, site_of: Mapping[str, str]) -> None:
-    """Load the authors' checkpoint, or the part of it that one site needs.
+def load_released(network: nn.Module, path: Path, source_of: Mapping[str, str]) -> None:
+    """Load the authors' checkpoint, or the part of it that some sites need.
 
     Parameters
     ----------
@@ -83,35 +83,15 @@ def load_released(network: nn.Module, path: Path, site_of: Mapping[str, str]) ->
         or not at all where the checkpoint does not fit.
     path : Path
         A file with ``{"state_dict": …}``; it is read without running any code in it.
-    site_of : mapping of str to str
-        Whose normalisation each of the authors' sites becomes: ``{"ucsd": "hospital-a"}`` leaves
-        the SARS-CoV-2 site's out. Sites of the network that are not named keep theirs.
+    source_of : mapping of str to str
+        Site → 'ucsd' or 'new', whose normalisation it starts from. Sites that are not named keep
+        theirs. A network whose sites share their normalisation takes one of the two alone.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read, or naming the tensors that are missing, additional, misshapen
         or not finite.
-    ConfigError
-        If ``site_of`` names a site that the authors, or the network, do not have.
-    """
-    assign_released(network, path, {site: source for source, site in site_of.items()})
-
-
-def assign_released(network: nn.Module, path: Path, source_of: Mapping[str, str]) -> None:
-    """Do as :func:`load_released`; here several sites may start from one normalisation.
-
-    Parameters
-    ----------
-    network : Network
-    path : Path
-    source_of : mapping of str to str
-        Site → 'ucsd' or 'new'. A network whose sites share their normalisation takes one alone.
-
-    Raises
-    ------
-    CheckpointError, ConfigError
-        As :func:`load_released`.
     """
     entries, modules = released_entries(), dict(network.named_modules())
     if any(entry.module not in modules for entry in entries):
@@ -119,49 +99,22 @@ def assign_released(network: nn.Module, path: Path, source_of: Mapping[str, str]
             f"{path} holds the authors' COVID-Net, but the network is another: "
             f"{getattr(network, 'description', type(network).__name__)}."
         )
-    _check_sites(modules[NORMS["bn0"]], source_of)
     theirs = read_checkpoint(path)
-    expected = {
-        entry.name: () if entry.tensor == COUNTER else _shape(modules[entry.module], entry.tensor)
-        for entry in entries
-    }
+    expected: dict[str, Tensor] = {}
+    filled: list[tuple[str, Tensor]] = []
+    for name, place, tensor, source in entries:
+        module = modules[place]
+        like, takers = module, [module] if source in (None, *source_of.values()) else []
+        if isinstance(module, DomainBatchNorm):
+            like = next(iter(module.sites.values()))
+            takers = [module.sites[site] for site, its in source_of.items() if its == source]
+        # A normalisation that all sites share counts no batches.
+        expected[name] = torch.zeros(()) if tensor == COUNTER else getattr(like, tensor)
+        filled += [(name, own) for one in takers if (own := getattr(one, tensor)) is not None]
     refuse_misfits(path, theirs, expected)
     with torch.no_grad():
-        for entry in entries:
-            for holder in _holders(modules[entry.module], entry.source, source_of):
-                target = getattr(holder, entry.tensor)
-                if target is not None:
-                    target.copy_(theirs[entry.name])
-
-
-def _check_sites(norm: nn.Module, source_of: Mapping[str, str]) -> None:
-    for site, source in source_of.items():
-        if source not in SUFFIX:
-            raise ConfigError(f"The released network's sites are 'ucsd' and 'new', not '{source}'.")
-        if isinstance(norm, DomainBatchNorm) and site not in norm.sites:
-            raise ConfigError(f"The network has no site '{site}'; it has {', '.join(norm.sites)}.")
-    if not isinstance(norm, DomainBatchNorm) and len(set(source_of.values())) > 1:
-        raise ConfigError(
-            "With normalisation = 'shared' the network takes the normalisation of one of the "
-            "released network's two sites; name 'ucsd' or 'new'."
-        )
-
-
-def _holders(
-    module: nn.Module, source: str | None, source_of: Mapping[str, str]
-) -> list[nn.Module]:
-    """Return the modules that take an entry's tensor."""
-    if source is None:
-        return [module]
-    if isinstance(module, DomainBatchNorm):
-        return [module.sites[site] for site, each in source_of.items() if each == source]
-    return [module] if source in source_of.values() else []
-
-
-def _shape(module: nn.Module, tensor: str) -> tuple[int, ...]:
-    if isinstance(module, DomainBatchNorm):
-        module = next(iter(module.sites.values()))
-    return tuple(getattr(module, tensor).shape)
+        for name, own in filled:
+            own.copy_(theirs[name])
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -217,12 +170,6 @@ def load_pretrained(
     if path.suffix != ".safetensors":
         own = any(isinstance(module, DomainBatchNorm) for module in network.modules())
         second = order[1] if own and len(order) > 1 else None
-        assign_released(network, path, {s: "new" if s == second else "ucsd" for s in sites})
-        return
-    tensors, _ = load_tensors(path)
-    state = network.state_dict()
-    refuse_misfits(
-        path, tensors, {name: tuple(state[name].shape) for name in shared_names(network)}
-    )
-    for name, tensor in tensors.items():
-        state[name].copy_(tensor)
+        load_released(network, path, {s: "new" if s == second else "ucsd" for s in sites})
+    else:
+        load_shared(path, network)

@@ -14,27 +14,22 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.errors import ReplyError, RunError, StoreError
-from common.formatting.misfits import misfits, named
+from common.errors import CheckpointError, ReplyError, RunError, StoreError
 from common.models.per_site import PerSite
+from common.tensor_files import faults_of, load_tensors, refuse_misfits
 
 FLOATS = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def private_names(network: nn.Module) -> tuple[str, ...]:
-    """Return the names of the private tensors, in the state dict's order.
-
-    Raises
-    ------
-    RunError
-        If one tensor is reached by a private and by a shared name.
-    """
+    """Return the names of the private tensors, as :func:`shared_names` those of the others."""
     return _split(network)[0]
 
 
@@ -227,13 +222,13 @@ def private_state(network: nn.Module, site: str | None = None) -> dict[str, Tens
         If the network does not know the site.
     """
     owners = _owners(network)
-    if site is not None and owners and site not in owners.values():
+    if site is not None and any(owners.values()) and site not in owners.values():
         raise StoreError(f"The network holds nothing of site '{site}'.")
     tensors = network.state_dict()
     return {
         name: tensors[name].detach().to("cpu", copy=True).contiguous()
-        for name in private_names(network)
-        if site is None or _owner(name, owners) in (site, None)
+        for name, owner in owners.items()
+        if site is None or owner in (site, None)
     }
 
 
@@ -253,39 +248,47 @@ def load_private(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         Naming the tensors that are missing, additional, of another shape or type, or not finite.
     """
     owners, state = _owners(network), network.state_dict()
-    sites = {_owner(name, owners) for name in tensors} - {None} or set(owners.values())
-    expected = [n for n in private_names(network) if _owner(n, owners) in sites | {None}]
-    found, wanted = (
-        {name: f"{tuple(of[name].shape)} {of[name].dtype}" for name in names}
-        for of, names in ((tensors, tensors), (state, expected))
-    )
-    faults = misfits(found, wanted)
-    faults["not finite"] = [
-        name for name in expected if name in tensors and not bool(tensors[name].isfinite().all())
-    ]
-    if said := named(faults):
+    sites = {owners.get(name) for name in tensors} - {None} or set(owners.values())
+    expected = {name: state[name] for name, owner in owners.items() if owner in sites | {None}}
+    if said := faults_of(tensors, expected, typed=True):
         raise StoreError(
             f"The private tensors belong to another network or site, or are damaged ({said})."
         )
-    for name in expected:
-        state[name].copy_(tensors[name])
+    for name, tensor in expected.items():
+        tensor.copy_(tensors[name])
 
 
-def _owners(network: nn.Module) -> dict[str, str]:
-    """Return prefix of a site's own module → site, for every place and site."""
-    return {
-        f"{name}.sites.{site}.".lstrip("."): site
-        for name, module in network.named_modules(remove_duplicate=False)
-        if isinstance(module, PerSite)
-        for site in module.sites
-    }
+def _owners(network: nn.Module) -> dict[str, str | None]:
+    """Return whose each private tensor is, None where no site's, in the state dict's order."""
+    owners: dict[str, str | None] = dict.fromkeys(private_names(network))
+    for place, module in network.named_modules(remove_duplicate=False):
+        if isinstance(module, PerSite):
+            for site, own in module.sites.items():
+                prefix = f"{place}.sites.{site}.".lstrip(".")
+                owners |= {prefix + name: site for name in own.state_dict()}
+    return owners
 
 
-def _owner(name: str, owners: Mapping[str, str]) -> str | None:
-    """Return the site to whose own module a tensor belongs, None for other private tensors."""
-    place = name
-    while place:
-        place = place.rpartition(".")[0]
-        if f"{place}." in owners:
-            return owners[f"{place}."]
-    return None
+def load_shared(path: Path, network: nn.Module) -> None:
+    """Load shared tensors from a file of xsite's into a network, every name and shape checked.
+
+    Parameters
+    ----------
+    path : Path
+        A safetensors file of the shared tensors by their names.
+    network : Module
+        Changed in place, or not at all where the file does not fit.
+
+    Raises
+    ------
+    CheckpointError
+        Naming the tensors that are missing, additional or of another shape.
+    """
+    tensors, _ = load_tensors(path)
+    state = network.state_dict()
+    expected = {name: state[name] for name in shared_names(network)}
+    refuse_misfits(path, tensors, expected)
+    if not all(tensors[name].is_floating_point() for name in expected):
+        raise CheckpointError(f"The weights in {path} do not fit the network (whole numbers).")
+    for name, tensor in expected.items():
+        tensor.copy_(tensors[name])

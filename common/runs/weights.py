@@ -15,10 +15,10 @@ from common.config.schema import Config
 from common.errors import CheckpointError, RunError, StoreError
 from common.models import dsbn
 from common.models.network import Network
-from common.models.sharing import load_private, private_state, shared_names
+from common.models.sharing import load_private, load_shared, private_state, shared_names
 from common.runs.result import read_run_config
 from common.tasks.task import task_network
-from common.tensor_files import load_tensors, refuse_misfits, save_tensors
+from common.tensor_files import load_tensors, save_tensors
 
 Which = Literal["final", "best"]
 
@@ -46,31 +46,6 @@ def save_private(path: Path, network: Network, site: str, config: Config) -> Non
 
 def _about(network: Network, config: Config) -> dict[str, str]:
     return {"network": network.description, "config": config.digest()}
-
-
-def load_shared(path: Path, network: Network) -> None:
-    """Load shared tensors into a network, every name and shape checked.
-
-    Parameters
-    ----------
-    path : Path
-        A file that :func:`save_shared` wrote.
-    network : Network
-        Changed in place.
-
-    Raises
-    ------
-    CheckpointError
-        Naming the tensors that are missing, additional or of another shape.
-    """
-    tensors, _ = load_tensors(path)
-    state = network.state_dict()
-    names = shared_names(network)
-    refuse_misfits(path, tensors, {name: tuple(state[name].shape) for name in names})
-    if not all(tensors[name].is_floating_point() for name in names):
-        raise CheckpointError(f"The weights in {path} do not fit the network (whole numbers).")
-    for name in names:
-        state[name].copy_(tensors[name])
 
 
 def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Network, Config]:

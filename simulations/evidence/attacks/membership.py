@@ -22,10 +22,10 @@ from common.learning.loop import make_optimizer, train
 from common.learning.objective import contrastive_term
 from common.learning.schedule import make_plan
 from common.models.network import Network, build_network
-from common.models.sharing import pack, unpack
+from common.models.sharing import load_shared, pack, unpack
 from common.randomness import numpy_generator
 from common.runs.result import read_result, read_run_config
-from common.runs.weights import load_run_network, load_shared
+from common.runs.weights import load_run_network
 from simulations.evidence.attacks.scores import success
 
 Scores = NDArray[np.float64]

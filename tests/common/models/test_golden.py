@@ -60,7 +60,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(checkpoint: Path) -> Network:
     config = make_config({"variant": "released", "precision": "float64"})
     network = build_network(config, list(SITE_OF.values()))
-    load_released(network, checkpoint, SITE_OF)
+    load_released(network, checkpoint, {site: source for source, site in SITE_OF.items()})
     return network
 
 

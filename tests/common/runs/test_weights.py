@@ -8,8 +8,8 @@ import torch
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError
 from common.models.network import Network, build_network
-from common.models.sharing import private_names, shared_names
-from common.runs.weights import load_run_network, load_shared, weights_digest
+from common.models.sharing import load_shared, private_names, shared_names
+from common.runs.weights import load_run_network, weights_digest
 from common.tensor_files import load_tensors, save_tensors
 from server.run_folder import RunFolder
 from tests.common.runs.written import write_private, write_shared
