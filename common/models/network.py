@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,18 @@ from common.data.folder import CLASS
 from common.errors import ConfigError
 from common.models import adapters, dsbn, released
 from common.models import per_site as own
-from common.models.backbones.covidnet import CovidNet, feature_size, scaled
-from common.models.backbones.original import OriginalCovidNet, PooledMap
+from common.models.backbones.covidnet import (
+    CovidNet,
+    OriginalCovidNet,
+    PooledMap,
+    feature_size,
+    scaled,
+)
 from common.models.heads import TORCHVISION, ProjectionHead, class_head
 from common.randomness import seeded_torch
+
+if TYPE_CHECKING:
+    from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 
 Heads = Callable[[int], Mapping[str, nn.Module]]
 """From the width of the embedding to heads by the name of their target."""
@@ -179,9 +187,16 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
         If ``config.pretrained`` cannot be read or belongs to another network.
     """
     with seeded_torch(config.seed, "network"):
-        backbone, embedding = _backbone(config)
+        backbone = _backbone(config)
+        embedding = backbone.embedding
         made = dict(heads(embedding) if heads else {CLASS: class_head(config, embedding)})
-        projection = _projection(config, backbone, embedding)
+        hidden, size = scaled(config.projection_hidden, config.width), config.projection_size
+        if isinstance(backbone, OriginalCovidNet):
+            pooled = PooledMap(backbone.map_shape)
+            head_on_map = ProjectionHead(pooled.embedding, hidden, size)
+            projection: nn.Module = nn.Sequential(pooled, head_on_map)
+        else:
+            projection = ProjectionHead(embedding, hidden, size)
     parts = (backbone, *made.values(), projection)
     weights = sum(p.numel() for part in parts for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
@@ -212,8 +227,8 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     return network
 
 
-def _backbone(config: Config) -> tuple[nn.Module, int]:
-    """Return a backbone, freshly initialised, and the width of its embedding."""
+def _backbone(config: Config) -> "CovidNet | OriginalCovidNet | TorchvisionBackbone":
+    """Return a backbone, freshly initialised."""
     if config.backbone.startswith(TORCHVISION):
         if config.width != 1:
             raise ConfigError(
@@ -223,8 +238,7 @@ def _backbone(config: Config) -> tuple[nn.Module, int]:
         from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 
         name = config.backbone.removeprefix(TORCHVISION)
-        other = TorchvisionBackbone(name, len(config.class_names), config.image_size)
-        return other, other.embedding
+        return TorchvisionBackbone(name, len(config.class_names), config.image_size)
     if config.backbone not in ("covidnet", "covidnet-original"):
         raise ConfigError(
             f"backbone is '{config.backbone}', but it must be 'covidnet', 'covidnet-original' or "
@@ -233,16 +247,5 @@ def _backbone(config: Config) -> tuple[nn.Module, int]:
     if feature_size(config.image_size) < 1:
         raise ConfigError(f"image-size is {config.image_size}; COVID-Net needs at least 31.")
     if config.backbone == "covidnet":
-        covidnet = CovidNet(config.width, config.variant)
-        return covidnet, covidnet.embedding
-    original = OriginalCovidNet(config.image_size, config.width)
-    return original, original.embedding
-
-
-def _projection(config: Config, backbone: nn.Module, embedding: int) -> nn.Module:
-    """Return a projection head, freshly initialised."""
-    hidden, size = scaled(config.projection_hidden, config.width), config.projection_size
-    if isinstance(backbone, OriginalCovidNet):
-        pooled = PooledMap(backbone.map_shape)
-        return nn.Sequential(pooled, ProjectionHead(pooled.embedding, hidden, size))
-    return ProjectionHead(embedding, hidden, size)
+        return CovidNet(config.width, config.variant)
+    return OriginalCovidNet(config.image_size, config.width)

@@ -1,4 +1,4 @@
-"""The redesigned COVID-Net: PEPX blocks, batch normalisation, a 2×2 pooled embedding.
+"""COVID-Net, redesigned (PEPX blocks, batch normalisation, a 2×2 pooled embedding) and original.
 
 Section III-A of arXiv 2009.07652 redesigns COVID-Net-Large (arXiv 2003.09871). Four stages of
 3, 4, 6 and 3 PEPX blocks; within a stage every block reads the sum of what came before it.
@@ -218,3 +218,55 @@ def run_stages(stages: nn.ModuleList, stem: Tensor) -> Flow:
     for stage in stages:
         flow = stage(flow.total, flow.pooled)
     return flow
+
+
+class PooledMap(nn.Module):
+    """Flattened feature map → the 2×2 pooled embedding of the redesign.
+
+    The baseline has no projection head: in xsite it has the redesign's, which reads this.
+    """
+
+    def __init__(self, map_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.map_shape = map_shape
+        self.embedding = map_shape[0] * PLACES
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Return the embedding, shape (batch, 4 · channels), of (batch, embedding)."""
+        return pool(flat.reshape(-1, *self.map_shape)).flatten(1)
+
+
+class OriginalCovidNet(nn.Module):
+    """COVID-Net-Large, the paper's baseline before the redesign: images → flattened feature map.
+
+    It has no normalisation, and does not pool the last feature map. The embedding is the sum of the
+    last stage's blocks and shortcut, 2048 · 7 · 7 = 100352 wide for images of 224 pixels, which is
+    why the image size is fixed when it is built.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the images.
+    width : float
+        Multiplier of every layer's channels.
+
+    Attributes
+    ----------
+    map_shape : tuple of int
+        Channels, height and width of the feature map behind the embedding.
+    embedding : int
+        Their product.
+    """
+
+    def __init__(self, image_size: int, width: float = 1.0) -> None:
+        super().__init__()
+        side = feature_size(image_size)
+        self.map_shape = (scaled(CHANNELS[-1], width), side, side)
+        self.embedding = self.map_shape[0] * side * side
+        self.stem = nn.Conv2d(3, scaled(CHANNELS[0], width), 7, stride=2, padding=3)
+        self.stages = make_stages(width, normalised=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the embedding, shape (batch, embedding), of (batch, 3, image_size, image_size)."""
+        stem = F.relu(self.stem(images), inplace=True)
+        return run_stages(self.stages, F.max_pool2d(stem, 2)).total.flatten(1)

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import RunError
-from common.models.backbones.covidnet import CovidNet
-from common.models.backbones.original import OriginalCovidNet
+from common.models.backbones.covidnet import CovidNet, OriginalCovidNet
 from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 from simulations.explain.feature_map import feature_layer
 
