@@ -125,7 +125,7 @@ def check_segments(site_slices: SiteSlices, sites: Sequence[str], images: int) -
 def replace_modules(
     module: nn.Module,
     change: Callable[[nn.Module], nn.Module],
-    done: dict[int, nn.Module] | None = None,
+    done: dict[nn.Module, nn.Module] | None = None,
 ) -> nn.Module:
     """Put others in the place of modules, from the top down and however deeply nested.
 
@@ -137,7 +137,7 @@ def replace_modules(
         Returns what shall stand where a module does: itself, or another. What that holds is changed
         too, but not what every site has of its own. A module in two places is changed once.
     done : dict, optional
-        What was changed already, by the identity of what it replaces.
+        What was changed already, by what it replaces.
 
     Returns
     -------
@@ -145,13 +145,13 @@ def replace_modules(
         What stands in the place of ``module``.
     """
     done = {} if done is None else done
-    if id(module) not in done:
-        done[id(module)] = other = change(module)
+    if module not in done:
+        done[module] = other = change(module)
         if not isinstance(other, PerSite):
             for name, child in other._modules.items():
                 if child is not None:
                     other._modules[name] = replace_modules(child, change, done)
-    return done[id(module)]
+    return done[module]
 
 
 def of_site(module: nn.Module, site: str) -> nn.Module:
