@@ -1,7 +1,11 @@
 """What a hospital can learn of its own folder before it joins; nothing leaves the machine."""
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +14,9 @@ from rich.table import Table
 
 from common.config.schema import Config
 from common.console.tables import print_rows, say
-from common.data.cache import SiteData, bad_files
-from common.data.decode import DecodeSettings, dicom_patient, read_header
-from common.data.folder import SiteFolder, inspect_site
+from common.data.decode import DecodeSettings, decode_file, dicom_patient, read_header
+from common.data.dicom import ImageHeader
+from common.data.folder import inspect_site
 from common.data.folds import leakage, split_site
 from common.errors import SiteError
 
@@ -82,26 +86,26 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
         With every problem found, not only the first.
     """
     folder, found = inspect_site(name, root, config.class_names)
-    problems = [*found, *bad_files(folder, folder.files, DecodeSettings.from_config(config))]
-    widths, heights, formats = _headers(folder)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        settings = DecodeSettings.from_config(config)
+        seen = list(pool.map(lambda file: _look_at(root / file, settings), folder.files))
+    problems = [*found, *(f"Site '{name}': {fault}" for _, fault, _ in seen if fault)]
+    headers = [header for header, _, _ in seen if header is not None]
     patients = tuple(
-        patient or dicom_patient(root / file)
-        for file, patient in zip(folder.files, folder.patients, strict=True)
+        patient or of_file for patient, (_, _, of_file) in zip(folder.patients, seen, strict=True)
     )
+    folder = replace(folder, patients=patients)
     folds: list[tuple[int, int]] = []
     warnings = list(folder.warnings)
     leaks = ""
-    if not problems:
-        nothing = np.empty((len(folder.files), 0, 0, 0), np.uint8)
-        data = SiteData(name, nothing, folder.targets, patients, folder.files, folder.classes)
-        try:
-            for fold in range(config.folds):
-                split = split_site(data, config.changed(fold=fold))
-                warnings += split.warnings
-                folds.append((len(split.train) + len(split.validation), len(split.test)))
-                leaks = leaks or leakage(data, split).sentence()
-        except SiteError as error:
-            problems.append(str(error))
+    try:
+        for fold in range(0 if problems else config.folds):
+            split = split_site(folder, config.changed(fold=fold))
+            warnings += split.warnings
+            folds.append((len(split.train) + len(split.validation), len(split.test)))
+            leaks = leaks or leakage(folder, split).sentence()
+    except SiteError as error:
+        problems.append(str(error))
     return SiteCheck(
         name=name,
         root=root,
@@ -110,9 +114,9 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
         },
         patients=len(set(patients) - {None}),
         without_patient=sum(patient is None for patient in patients),
-        widths=(min(widths, default=0), max(widths, default=0)),
-        heights=(min(heights, default=0), max(heights, default=0)),
-        formats=dict(formats.most_common()),
+        widths=_ends(header.width for header in headers),
+        heights=_ends(header.height for header in headers),
+        formats=dict(Counter(header.kind for header in headers).most_common()),
         folds=tuple(folds),
         leakage=leaks,
         warnings=tuple(warnings),
@@ -120,18 +124,21 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
     )
 
 
-def _headers(folder: SiteFolder) -> tuple[list[int], list[int], Counter[str]]:
-    """Return widths, heights and formats of the files whose headers can be read."""
-    widths, heights, formats = [], [], Counter[str]()
-    for file in folder.files:
-        try:
-            header = read_header((folder.root / file).read_bytes(), folder.root / file)
-        except (SiteError, OSError):
-            continue
-        widths.append(header.width)
-        heights.append(header.height)
-        formats[f"{header.format} ({header.mode})"] += 1
-    return widths, heights, formats
+def _look_at(path: Path, settings: DecodeSettings) -> tuple[ImageHeader | None, str, str | None]:
+    """Return a file's header where it can be read, why it cannot be decoded, and its patient."""
+    header, fault = None, ""
+    with suppress(SiteError, OSError):
+        header = read_header(path.read_bytes(), path)
+    try:
+        decode_file(path, settings)
+    except SiteError as error:
+        fault = str(error)
+    return header, fault, dicom_patient(path)
+
+
+def _ends(sizes: Iterable[int]) -> tuple[int, int]:
+    held = list(sizes)
+    return min(held, default=0), max(held, default=0)
 
 
 def print_check(console: Console, check: SiteCheck) -> None:

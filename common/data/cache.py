@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from common.data.decode import DecodeSettings, decode_file, dicom_patient
-from common.data.folder import CLASS, SiteFolder
-from common.errors import CheckpointError, RunError, SiteError
+from common.data.folder import SiteFolder
+from common.errors import RunError, SiteError
 from common.files import locked, read_json, write_json
 
 FORMAT = 1
@@ -36,51 +37,23 @@ Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 
-@dataclass(frozen=True)
-class SiteData:
-    """A site's images in memory.
+@dataclass(frozen=True, kw_only=True)
+class SiteData(SiteFolder):
+    """A site's folder with its images in memory.
 
     Attributes
     ----------
-    name : str
-        The site.
     images : ndarray of uint8, shape (n, size, size, channels)
         Memory-mapped, read-only.
-    targets : mapping of str to ndarray, each of shape (n, …)
-        What is to be learnt of each image, as of :class:`common.data.folder.SiteFolder`.
-    patients : tuple of (str or None)
-        Patient of each image, where known.
-    files : tuple of str
-        POSIX paths below the site's folder.
-    classes : tuple of str
-        Class names, in label order.
-    warnings : tuple of str
-        From reading the folder.
     """
 
-    name: str
     images: NDArray[np.uint8]
-    targets: Mapping[str, NDArray[Any]]
-    patients: tuple[str | None, ...]
-    files: tuple[str, ...]
-    classes: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Classes, as positions in ``classes``, shape (n,)."""
-        return self.targets[CLASS]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.files)
 
 
 def load_site(
     folder: SiteFolder,
     settings: DecodeSettings,
     cache_dir: Path,
-    workers: int = 0,
     progress: Progress | None = None,
 ) -> SiteData:
     """Return a site's decoded images, decoding what the cache does not hold.
@@ -93,8 +66,6 @@ def load_site(
         Size, channels and window.
     cache_dir : Path
         Where caches lie; made where it is missing.
-    workers : int
-        Threads that decode; 0 takes one for each usable processor.
     progress : callable, optional
         Told how many of how many images are decoded.
 
@@ -114,24 +85,16 @@ def load_site(
         key = _key(contents, settings)
         target = cache_dir / f"{folder.name}-{key[:24]}"
         manifest = {"format": FORMAT, "key": key, "settings": asdict(settings)}
-        images = _open(target, manifest, len(folder.files), settings)
+        images = _open(target, manifest, len(folder), settings)
         if images is None:
-            _decode_all(folder, settings, target, manifest, workers, progress)
-            images = _open(target, manifest, len(folder.files), settings)
+            _decode_all(folder, settings, target, manifest, progress)
+            images = _open(target, manifest, len(folder), settings)
         if images is None:
             raise RunError(f"The cache in {target} cannot be read back. Is the disk failing?")
     patients = tuple(
         patient or known.patient for known, patient in zip(contents, folder.patients, strict=True)
     )
-    return SiteData(
-        folder.name,
-        images,
-        folder.targets,
-        patients,
-        folder.files,
-        folder.classes,
-        folder.warnings,
-    )
+    return SiteData(**vars(folder) | {"patients": patients}, images=images)
 
 
 class _Content(NamedTuple):
@@ -143,43 +106,34 @@ class _Content(NamedTuple):
     patient: str | None
 
 
+_INDEX = TypeAdapter(dict[str, _Content])
+
+
 def _contents(folder: SiteFolder, cache_dir: Path) -> list[_Content]:
     """Return each file's hash and DICOM patient, reading only files whose size or time changed."""
     index = cache_dir / f"{folder.name}.hashes.json"
-    known = _known(index)
+    known: dict[str, _Content] = {}
+    # What is not there or damaged is found out anew.
+    with suppress(OSError, ValueError):
+        known = _INDEX.validate_json(index.read_bytes(), strict=True)
     found: dict[str, _Content] = {}
     for file in folder.files:
         path = (folder.root / file).absolute()
         try:
             status = path.stat()
-            entry = known.get(str(path), [])
-            if entry[:2] != [status.st_size, status.st_mtime_ns]:
+            entry = known.get(str(path))
+            if entry is None or entry[:2] != (status.st_size, status.st_mtime_ns):
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                entry = [status.st_size, status.st_mtime_ns, digest, dicom_patient(path)]
+                entry = _Content(status.st_size, status.st_mtime_ns, digest, dicom_patient(path))
         except OSError as error:
             raise SiteError(
                 f"Site '{folder.name}': cannot read {path}: {error.strerror}. "
                 "Check that it is there and may be read."
             ) from error
-        found[str(path)] = _Content(*entry)
-    if {path: list(content) for path, content in found.items()} != known:
+        found[str(path)] = entry
+    if found != known:
         write_json(index, found)
     return list(found.values())
-
-
-def _known(index: Path) -> dict[str, list[Any]]:
-    """Return what was written of each file before; what is damaged is found out anew."""
-    held: Any = None
-    with suppress(CheckpointError):
-        held = read_json(index)
-    kinds = ((int,), (int,), (str,), (str, type(None)))
-    return {
-        path: entry
-        for path, entry in (held.items() if isinstance(held, dict) else ())
-        if isinstance(entry, list)
-        and len(entry) == len(kinds)
-        and all(isinstance(part, kind) for part, kind in zip(entry, kinds, strict=True))
-    }
 
 
 def _key(contents: Sequence[_Content], settings: DecodeSettings) -> str:
@@ -207,37 +161,36 @@ def _decode_all(
     settings: DecodeSettings,
     target: Path,
     manifest: dict[str, Any],
-    workers: int,
     progress: Progress | None,
 ) -> None:
     """Decode every file into a temporary folder and publish it by one rename."""
+    shape = (len(folder), settings.size, settings.size, settings.channels)
+    prefix = f".{target.name}."
     try:
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+        # Once it is renamed there is nothing left to clean up.
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix, suffix=".part") as name:
+            part = Path(name)
+            images = open_memmap(part / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+            # A memory map beyond the disk's end kills the process; blocks are claimed beforehand.
+            with (part / "images.npy").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, images.offset + images.nbytes)
+            _fill(images, folder, settings, progress)
+            images.flush()
+            del images
+            write_json(part / "manifest.json", manifest)
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
     except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
-        shape = (len(folder.files), settings.size, settings.size, settings.channels)
-        images = open_memmap(part / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        # A memory map beyond the disk's end kills the process; blocks are claimed beforehand.
-        with (part / "images.npy").open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, images.offset + images.nbytes)
-        _fill(images, folder, settings, workers, progress)
-        images.flush()
-        del images
-        write_json(part / "manifest.json", manifest)
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        raise RunError(
+            f"Cannot write the cache of decoded images {target}: {error.strerror}. Free some space "
+            "or set cache-dir; the images themselves are untouched."
+        ) from error
 
 
 def _fill(
     images: NDArray[np.uint8],
     folder: SiteFolder,
     settings: DecodeSettings,
-    workers: int,
     progress: Progress | None,
 ) -> None:
     """Decode in threads (the decoders release Python's lock) and stop at the first bad file."""
@@ -248,8 +201,8 @@ def _fill(
         except SiteError as error:
             raise SiteError(f"Site '{folder.name}': {error}") from error
 
-    total = len(folder.files)
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    total = len(folder)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         futures = [pool.submit(decode, number) for number in range(total)]
         try:
             for done, future in enumerate(futures, start=1):
@@ -259,24 +212,3 @@ def _fill(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _cannot_write(target: Path, error: OSError) -> RunError:
-    return RunError(
-        f"Cannot write the cache of decoded images {target}: {error.strerror}. Free some space or "
-        "set cache-dir; the images themselves are untouched."
-    )
-
-
-def bad_files(folder: SiteFolder, files: Sequence[str], settings: DecodeSettings) -> list[str]:
-    """Return a sentence for every file that cannot be decoded."""
-
-    def problem(file: str) -> str | None:
-        try:
-            decode_file(folder.root / file, settings)
-        except SiteError as error:
-            return f"Site '{folder.name}': {error}"
-        return None
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return [found for found in pool.map(problem, files) if found is not None]

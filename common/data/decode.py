@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.config.sections import ImageKeys
-from common.data.dicom import dicom_header, dicom_image, finite, patient_id
+from common.data.dicom import ImageHeader, dicom_header, dicom_image, finite, patient_id
 from common.errors import SiteError
 
 MAX_PIXELS = 100_000_000
@@ -44,26 +44,6 @@ class DecodeSettings:
     def from_config(cls, config: ImageKeys) -> "DecodeSettings":
         """Return the settings of a run."""
         return cls(config.cached_size, config.channels, config.window_center, config.window_width)
-
-
-@dataclass(frozen=True)
-class ImageHeader:
-    """What a file says of itself, without decoding it.
-
-    Attributes
-    ----------
-    width, height : int
-        In pixels.
-    format : str
-        'PNG', 'JPEG', 'TIFF', 'DICOM' …
-    mode : str
-        Pillow's mode, or the photometric interpretation and bits of a DICOM file.
-    """
-
-    width: int
-    height: int
-    format: str
-    mode: str
 
 
 def decode_file(path: Path, settings: DecodeSettings) -> NDArray[np.uint8]:
@@ -102,7 +82,10 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
             image = dicom_image(content, path, (settings.window_center, settings.window_width))
         else:
             image = _image(content, path)
-        return _squashed(image, settings)
+        image = image.convert("L" if settings.channels == 1 else "RGB")
+        size, bilinear = (settings.size, settings.size), Image.Resampling.BILINEAR
+        image = image.resize(size, bilinear, reducing_gap=3)
+        return np.asarray(image, dtype=np.uint8).reshape(*size, settings.channels)
     except SiteError:
         raise
     except Exception as error:
@@ -112,14 +95,6 @@ def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArra
             f"{path} is truncated or damaged ({type(error).__name__}). "
             "Export it again or move it away."
         ) from error
-
-
-def _squashed(image: Image.Image, settings: DecodeSettings) -> NDArray[np.uint8]:
-    image = image.convert("L" if settings.channels == 1 else "RGB")
-    image = image.resize((settings.size, settings.size), Image.Resampling.BILINEAR, reducing_gap=3)
-    return np.asarray(image, dtype=np.uint8).reshape(
-        settings.size, settings.size, settings.channels
-    )
 
 
 def read_header(content: bytes, path: Path) -> ImageHeader:
@@ -133,11 +108,27 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
     """
     if not content:
         raise SiteError(f"{path} is empty (zero bytes). Export it again or move it away.")
-    if _is_dicom(content):
-        width, height, mode = dicom_header(content, path)
-        header = ImageHeader(width, height, "DICOM", mode)
-    else:
-        header = _image_header(content, path)
+    try:
+        header = dicom_header(content, path) if _is_dicom(content) else _image_header(content)
+    except SiteError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise SiteError(
+            f"{path} has far more than {MAX_PIXELS // 1_000_000} million pixels; it was not "
+            "decoded. Resize it or move it away."
+        ) from error
+    except UnidentifiedImageError as error:
+        dicom = path.suffix.lower() in DICOM_SUFFIXES
+        hint = "a DICOM file without its preamble" if dicom else "not an image"
+        raise SiteError(
+            f"{path} is {hint}, whatever its name says. Expected PNG, JPEG, TIFF or DICOM; "
+            "move it away or export it again."
+        ) from error
+    except Exception as error:
+        raise SiteError(
+            f"{path} is damaged in its header ({type(error).__name__}). "
+            "Export it again or move it away."
+        ) from error
     if header.width * header.height > MAX_PIXELS:
         raise SiteError(
             f"{path} says it has {header.width:,} × {header.height:,} pixels, more than the "
@@ -145,6 +136,13 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
             "away."
         )
     return header
+
+
+def _image_header(content: bytes) -> ImageHeader:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return ImageHeader(image.width, image.height, f"{image.format or '?'} ({image.mode})")
 
 
 def dicom_patient(path: Path) -> str | None:
@@ -160,34 +158,6 @@ def dicom_patient(path: Path) -> str | None:
 
 def _is_dicom(content: bytes) -> bool:
     return content[128:132] == b"DICM"
-
-
-def _image_header(content: bytes, path: Path) -> ImageHeader:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                return ImageHeader(image.width, image.height, image.format or "?", image.mode)
-    except Image.DecompressionBombError as error:
-        raise SiteError(
-            f"{path} has far more than {MAX_PIXELS // 1_000_000} million pixels; it was not "
-            "decoded. Resize it or move it away."
-        ) from error
-    except UnidentifiedImageError as error:
-        hint = "a DICOM file without its preamble" if _looks_dicom(path) else "not an image"
-        raise SiteError(
-            f"{path} is {hint}, whatever its name says. Expected PNG, JPEG, TIFF or DICOM; "
-            "move it away or export it again."
-        ) from error
-    except Exception as error:
-        raise SiteError(
-            f"{path} is damaged in its header ({type(error).__name__}). "
-            "Export it again or move it away."
-        ) from error
-
-
-def _looks_dicom(path: Path) -> bool:
-    return path.suffix.lower() in DICOM_SUFFIXES
 
 
 def _image(content: bytes, path: Path) -> Image.Image:

@@ -3,7 +3,7 @@
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -27,25 +27,30 @@ def finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
     return values
 
 
-def dicom_header(content: bytes, path: Path) -> tuple[int, int, str]:
+class ImageHeader(NamedTuple):
+    """What a file says of itself: width and height in pixels, and its kind, as 'PNG (L)'."""
+
+    width: int
+    height: int
+    kind: str
+
+
+def dicom_header(content: bytes, path: Path) -> ImageHeader:
     """Read width, height and kind of a DICOM file's pixels.
 
     Raises
     ------
     SiteError
-        If it has none or is damaged.
+        If it has none.
     """
-    data = _read_dicom(content, path, stop_before_pixels=True)
+    data = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
     if "Rows" not in data or "Columns" not in data:
         raise SiteError(
             f"{path} is a DICOM file without pixels (a report or a structured object, say). "
             "Move it away."
         )
-    try:
-        mode = f"{data.get('PhotometricInterpretation', '?')}, {data.get('BitsStored', '?')} bits"
-        return int(data.Columns), int(data.Rows), mode
-    except Exception as error:
-        raise _damaged(path, error) from error
+    mode = f"{data.get('PhotometricInterpretation', '?')}, {data.get('BitsStored', '?')} bits"
+    return ImageHeader(int(data.Columns), int(data.Rows), f"DICOM ({mode})")
 
 
 def patient_id(path: Path) -> str | None:
@@ -56,19 +61,6 @@ def patient_id(path: Path) -> str | None:
     # pydicom raises whatever a damaged header leads it to; decoding the file will say so.
     except Exception:
         return None
-
-
-def _read_dicom(content: bytes, path: Path, stop_before_pixels: bool) -> pydicom.Dataset:
-    try:
-        return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=stop_before_pixels)
-    except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> SiteError:
-    return SiteError(
-        f"{path} is a damaged DICOM file ({type(error).__name__}). Export it again or move it away."
-    )
 
 
 def dicom_image(content: bytes, path: Path, window: tuple[float, float]) -> Image.Image:
@@ -86,9 +78,10 @@ def dicom_image(content: bytes, path: Path, window: tuple[float, float]) -> Imag
     Raises
     ------
     SiteError
-        If it has no pixels or is damaged, or its pixels are of a kind that is not read.
+        If it has no pixels, or these are of a kind that is not read. A damaged file raises whatever
+        it leads pydicom to.
     """
-    data = _read_dicom(content, path, stop_before_pixels=False)
+    data = pydicom.dcmread(io.BytesIO(content))
     if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise SiteError(f"{path} is a DICOM file without pixels. Move it away.")
     kind = str(data.get("PhotometricInterpretation", ""))

@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,12 @@ class SiteFolder:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class of each image, shape (files,)."""
+        """Class of each image, as a position in ``classes``, shape (files,)."""
         return self.targets[CLASS]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
 
 
 def read_site(name: str, root: Path, classes: Sequence[str]) -> SiteFolder:
@@ -101,101 +105,103 @@ def inspect_site(
     """
     nothing = {CLASS: np.empty(0, np.int64)}
     empty = SiteFolder(name, root, tuple(classes), (), nothing, (), ())
+    site = f"Site '{name}': "
     if not root.is_dir():
         return empty, (
-            f"Site '{name}': there is no folder {root}. Expected one with a folder of images for "
-            f"each class ({', '.join(classes)}).",
+            f"{site}there is no folder {root}. Expected one with a folder of images for each class "
+            f"({', '.join(classes)}).",
         )
+    problems: list[str] = []
     try:
-        problems = _folder_problems(name, root, classes)
-        files, file_problems = _files(name, root, classes)
-        rows, row_problems = _read_metadata(name, root)
+        problems += _folder_problems(root, classes)
+        files = sorted(_files(root, classes, problems))
+        rows = _read_metadata(root, problems)
     except OSError as error:
-        return empty, (one_line(f"Site '{name}': cannot read {error.filename}: {error.strerror}."),)
-    problems += file_problems + row_problems
-    if rows is not None and not row_problems:
-        problems += _metadata_problems(name, root, classes, files, rows)
+        return empty, (one_line(f"{site}cannot read {error.filename}: {error.strerror}."),)
+    if rows is not None:
+        problems += _metadata_problems(root / METADATA, classes, files, rows)
     labels = np.array([classes.index(file.partition("/")[0]) for file in files], dtype=np.int64)
     told: list[Mapping[str, str]] = [(rows or {}).get(file, {}) for file in files]
     patients = tuple(row.get(PATIENT) or None for row in told)
     further = sorted({column for row in told for column in row} - {"file_name", "label", PATIENT})
     columns = {column: tuple(row.get(column, "") for row in told) for column in further}
-    warnings = _class_warnings(name, root, classes) + _patient_warnings(name, files, patients)
+    warnings = [*_class_warnings(root, classes), *_patient_warnings(files, patients)]
     return (
         SiteFolder(
-            name, root, tuple(classes), tuple(files), {CLASS: labels}, patients, warnings, columns
+            name,
+            root,
+            tuple(classes),
+            tuple(files),
+            {CLASS: labels},
+            patients,
+            tuple(site + warning for warning in warnings),
+            columns,
         ),
-        tuple(map(one_line, problems)),
+        tuple(one_line(site + problem) for problem in problems),
     )
 
 
-def _folder_problems(name: str, root: Path, classes: Sequence[str]) -> list[str]:
+def _folder_problems(root: Path, classes: Sequence[str]) -> Iterator[str]:
     there = {
         path.name
         for path in root.iterdir()
         if path.is_dir() and not path.name.startswith(".") and path.name not in {MASKS, LUNG_MASKS}
     }
-    problems = []
     missing = [label for label in classes if label not in there]
     for label in sorted(there - set(classes)):
-        problems.append(
-            f"Site '{name}': the folder {root / label} is no class of this run "
-            f"({', '.join(classes)}). Rename it, move it away, or set classes."
+        yield (
+            f"the folder {root / label} is no class of this run ({', '.join(classes)}). "
+            "Rename it, move it away, or set classes."
         )
     for label in missing:
         path = root / label
         inside = next((other for other in classes if (root / other / label).is_dir()), None)
         # A site may lack a class, but not because somebody slipped.
         if path.is_symlink() or path.exists():
-            problems.append(
-                f"Site '{name}': the class folder {path} is missing: a link that leads to no "
-                "folder, or a file, lies in its place. Put the folder there."
+            yield (
+                f"the class folder {path} is missing: a link that leads to no folder, or a file, "
+                "lies in its place. Put the folder there."
             )
         elif inside is not None:
-            problems.append(
-                f"Site '{name}': the class folder {path} is missing, and one of that name lies in "
+            yield (
+                f"the class folder {path} is missing, and one of that name lies in "
                 f"{root / inside}. Move it up."
             )
     if len(missing) == len(classes):
-        problems.append(
-            f"Site '{name}': {root} holds none of the class folders {', '.join(classes)}. "
-            "Make one for each class, or set classes."
+        yield (
+            f"{root} holds none of the class folders {', '.join(classes)}. Make one for each "
+            "class, or set classes."
         )
     elif all(_is_empty(root / label) for label in classes):
-        problems.append(
-            f"Site '{name}': the class folders in {root} are all empty. Add images of each class."
-        )
-    return problems
+        yield f"the class folders in {root} are all empty. Add images of each class."
 
 
 def _is_empty(folder: Path) -> bool:
     return not folder.is_dir() or all(path.name.startswith(".") for path in folder.rglob("*"))
 
 
-def _class_warnings(name: str, root: Path, classes: Sequence[str]) -> tuple[str, ...]:
+def _class_warnings(root: Path, classes: Sequence[str]) -> Iterator[str]:
     """Say of which classes the site has no image: it takes part all the same."""
-    return tuple(
-        f"Site '{name}': the class folder {root / label} is "
-        f"{'empty' if (root / label).is_dir() else 'missing'}. The site takes part without class "
-        f"'{label}': it sends no prototype of it, and figures that need it are undefined there. "
-        "Add images of that class if there are any."
-        for label in classes
-        if _is_empty(root / label)
-    )
+    for label in classes:
+        if _is_empty(root / label):
+            yield (
+                f"the class folder {root / label} is "
+                f"{'empty' if (root / label).is_dir() else 'missing'}. The site takes part without "
+                f"class '{label}': it sends no prototype of it, and figures that need it are "
+                "undefined there. Add images of that class if there are any."
+            )
 
 
-def _files(name: str, root: Path, classes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the images below the class folders, sorted, and what else lies there."""
-    files, problems = [], []
+def _files(root: Path, classes: Sequence[str], problems: list[str]) -> Iterator[str]:
+    """Yield the images below the class folders, and add what else lies there to the problems."""
     for label in classes:
         for path in sorted((root / label).rglob("*")) if (root / label).is_dir() else ():
             if path.name.startswith("."):
                 continue
             if fault := _fault(path):
-                problems.append(f"Site '{name}': {path} {fault}")
+                problems.append(f"{path} {fault}")
             elif path.is_file():
-                files.append(path.relative_to(root).as_posix())
-    return sorted(files), problems
+                yield path.relative_to(root).as_posix()
 
 
 def _fault(path: Path) -> str:
@@ -213,87 +219,79 @@ def _fault(path: Path) -> str:
     return "is no file but a pipe or a device. Move it away."
 
 
-def _read_metadata(name: str, root: Path) -> tuple[dict[str, dict[str, str]] | None, list[str]]:
-    """Return file → cell by column, and the problems of the table itself."""
+def _read_metadata(root: Path, problems: list[str]) -> dict[str, dict[str, str]] | None:
+    """Return file → cell by column, None where there is no table or it has problems of its own."""
     path = root / METADATA
     # A link that leads nowhere is no absent table: without its patients a fold would split them.
     if not path.exists() and not path.is_symlink():
-        return None, []
+        return None
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             columns = set(table.fieldnames or ())
             absent = [column for column in ("file_name", "label") if column not in columns]
             if absent:
-                return None, [
-                    f"Site '{name}': {path} lacks the column '{absent[0]}'. Its first line must "
-                    "read file_name,label or file_name,label,patient_id."
-                ]
+                problems.append(
+                    f"{path} lacks the column '{absent[0]}'. Its first line must read "
+                    "file_name,label or file_name,label,patient_id."
+                )
+                return None
             # A line that is longer than the first has cells of no column, under None.
             entries = [
                 {column: (row[column] or "").strip() for column in row if column is not None}
                 for row in table
             ]
     except (UnicodeDecodeError, csv.Error) as error:
-        return None, [
-            f"Site '{name}': {path} is not a UTF-8 table of comma-separated values ({error}). "
+        problems.append(
+            f"{path} is not a UTF-8 table of comma-separated values ({error}). "
             "Save it again as CSV UTF-8."
-        ]
-    twice = [
-        file for file, count in Counter(row["file_name"] for row in entries).items() if count > 1
-    ]
-    problems = [
-        f"Site '{name}': {path} has more than one row for '{file}'. Keep one." for file in twice
-    ]
-    return {row["file_name"]: row for row in entries}, problems
+        )
+        return None
+    rows = {row["file_name"]: row for row in entries}
+    for name, count in Counter(row["file_name"] for row in entries).items():
+        if count > 1:
+            problems.append(f"{path} has more than one row for '{name}'. Keep one.")
+    return rows
 
 
 def _metadata_problems(
-    name: str,
-    root: Path,
+    path: Path,
     classes: Sequence[str],
     files: Sequence[str],
     rows: Mapping[str, Mapping[str, str]],
-) -> list[str]:
-    path, there = root / METADATA, set(files)
-    problems = []
+) -> Iterator[str]:
+    there = set(files)
     for file, row in rows.items():
         label = row["label"]
         if label not in classes:
-            problems.append(
-                f"Site '{name}': {path} gives '{file}' the label '{label}', which is no class of "
-                f"this run ({', '.join(classes)}). Correct the label, or set classes."
+            yield (
+                f"{path} gives '{file}' the label '{label}', which is no class of this run "
+                f"({', '.join(classes)}). Correct the label, or set classes."
             )
         elif file not in there:
-            problems.append(
-                f"Site '{name}': {path} has a row for '{file}', but there is no such file. "
-                "Remove the row or add the file."
+            yield (
+                f"{path} has a row for '{file}', but there is no such file. Remove the row or add "
+                "the file."
             )
         elif file.partition("/")[0] != label:
-            problems.append(
-                f"Site '{name}': '{file}' lies in the folder of another class than its label "
-                f"'{label}' in {path}. Move the file or correct the label."
+            yield (
+                f"'{file}' lies in the folder of another class than its label '{label}' in {path}. "
+                "Move the file or correct the label."
             )
-    problems += [
-        f"Site '{name}': '{file}' has no row in {path}. Add a row or move the file away."
-        for file in files
-        if file not in rows
-    ]
-    return problems
+    for file in files:
+        if file not in rows:
+            yield f"'{file}' has no row in {path}. Add a row or move the file away."
 
 
-def _patient_warnings(
-    name: str, files: Sequence[str], patients: Sequence[str | None]
-) -> tuple[str, ...]:
+def _patient_warnings(files: Sequence[str], patients: Sequence[str | None]) -> Iterator[str]:
     classes_of: defaultdict[str, set[str]] = defaultdict(set)
     for file, patient in zip(files, patients, strict=True):
         if patient is not None:
             classes_of[patient].add(file.partition("/")[0])
     several = sorted(patient for patient, labels in classes_of.items() if len(labels) > 1)
-    if not several:
-        return ()
-    shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
-    return (
-        f"Site '{name}': {len(several)} patients have images in more than one class ({shown}). "
-        "That can be right (before and after an illness); a fold keeps them together.",
-    )
+    if several:
+        shown = ", ".join(several[:5]) + (" …" if len(several) > 5 else "")
+        yield (
+            f"{len(several)} patients have images in more than one class ({shown}). That can be "
+            "right (before and after an illness); a fold keeps them together."
+        )

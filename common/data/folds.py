@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.schema import Config
-from common.data.cache import SiteData
+from common.data.folder import SiteFolder
 from common.errors import SiteError
 from common.randomness import derive_seed
 
@@ -78,7 +78,7 @@ class Leakage:
         return f"{self.site}: split by {self.unit}, {known}{rest}."
 
 
-def split_site(data: SiteData, config: Config) -> Split:
+def split_site(data: SiteFolder, config: Config) -> Split:
     """Split a site into training, validation and test images.
 
     The folds depend on the site's name, labels, patients and on ``split`` and ``folds``, not on
@@ -87,7 +87,7 @@ def split_site(data: SiteData, config: Config) -> Split:
 
     Parameters
     ----------
-    data : SiteData
+    data : SiteFolder
         Labels and patients.
     config : Config
         ``split``, ``folds``, ``fold`` and ``validation-fraction``.
@@ -135,7 +135,7 @@ def split_site(data: SiteData, config: Config) -> Split:
     return Split(train, validation, test, config.split, tuple(lacks))
 
 
-def _groups(data: SiteData, unit: str) -> NDArray[np.int64]:
+def _groups(data: SiteFolder, unit: str) -> NDArray[np.int64]:
     """Return a number for what a fold must keep together; an image without a patient is alone."""
     numbers: dict[str, int] = {}
     keys = (
@@ -146,7 +146,7 @@ def _groups(data: SiteData, unit: str) -> NDArray[np.int64]:
 
 
 def _check_enough(
-    data: SiteData,
+    data: SiteFolder,
     groups: NDArray[np.int64],
     chosen: NDArray[np.int64],
     parts: int,
@@ -204,7 +204,7 @@ def _fold_numbers(labels: bytes, groups: bytes, unit: str, folds: int, seed: int
     return number.tobytes()
 
 
-def leakage(data: SiteData, split: Split) -> Leakage:
+def leakage(data: SiteFolder, split: Split) -> Leakage:
     """Count the patients on both sides of a split (training with validation against test)."""
     patients = np.array([patient or "" for patient in data.patients], dtype=object)
     seen = set(patients[np.concatenate([split.train, split.validation])]) - {""}

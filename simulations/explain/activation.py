@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from common.data.augment import MEAN, SPREAD
 from common.data.cache import SiteData
 from common.data.folds import split_site
-from common.data.masks import has_masks, load_masks
 from common.errors import RunError
 from common.runs.predictions import PredictionsTable
 from simulations.explain.activation_maps import (
@@ -22,6 +21,7 @@ from simulations.explain.activation_maps import (
     activation_maps,
     lesion_share,
 )
+from simulations.explain.masks import has_masks, load_masks
 from simulations.explain.projections import When, network_images, network_of
 from simulations.report.records import RunRecord
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from clients.adapt.adapt import ADAPTATIONS
 from common.console.progress import ProgressListener
-from common.data.masks import has_masks
 from common.data.open import site_root
 from common.device import choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
 from common.files import read_json, write_json
 from simulations.explain.activation import activation_examples, draw_examples, measure_lesions
 from simulations.explain.activation_maps import LesionShare, Method
+from simulations.explain.masks import has_masks
 from simulations.explain.projections import ProjectionMap, draw_projections, projection_map
 from simulations.report.analysis_tables import (
     UnseenKey,

@@ -116,7 +116,7 @@ def test_fuzz_a_cache(site: Path, place: Path) -> None:
     """Whatever lies there, the images are those of the files."""
     folder = read_site("a", site, ("non-covid", "covid"))
     cache = place / "cache"
-    right = np.array(load_site(folder, GREY, cache, workers=1).images)
+    right = np.array(load_site(folder, GREY, cache).images)
     hashes, (images,) = cache / "a.hashes.json", list(cache.glob("a-*/images.npy"))
     (manifest,) = cache.glob("a-*/manifest.json")
     # Values of the images can be flipped unseen: their header is what is read.
@@ -136,7 +136,7 @@ def test_fuzz_a_cache(site: Path, place: Path) -> None:
         path, content = change
         path.write_bytes(content)
         try:
-            found = load_site(folder, GREY, cache, workers=1)
+            found = load_site(folder, GREY, cache)
         except RunError as error:
             pytest.fail(str(error))
         if path != images:

@@ -1,27 +1,29 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.schema import Config
-from common.data.cache import SiteData
-from common.data.folder import CLASS
+from common.data.folder import CLASS, SiteFolder
 from common.data.folds import leakage, split_site
 from common.data.sampling import batch_indices, steps_per_epoch
 from common.errors import SiteError
 
 
-def site(patients: int, slices: int = 3, known: bool = True) -> SiteData:
+def site(patients: int, slices: int = 3, known: bool = True) -> SiteFolder:
     """Every patient has ``slices`` images; patients take the two classes in turn."""
     n = patients * slices
     owner = np.arange(n) // slices
-    return SiteData(
+    return SiteFolder(
         "a",
-        np.zeros((n, 1, 1, 1), np.uint8),
+        Path("a"),
+        ("non-covid", "covid"),
+        tuple(f"{i}.png" for i in range(n)),
         {CLASS: (owner % 2).astype(np.int64)},
         tuple(f"p{p}" if known else None for p in owner),
-        tuple(f"{i}.png" for i in range(n)),
-        ("non-covid", "covid"),
+        (),
     )
 
 
@@ -73,12 +75,12 @@ def test_fewer_patients_than_folds_is_refused_with_both_numbers() -> None:
         split_site(site(6), Config())
 
 
-def of_classes(*images: int) -> SiteData:
+def of_classes(*images: int) -> SiteFolder:
     """Return a site with so many images of each class, without patients."""
     n, names = sum(images), tuple(f"class-{label}" for label in range(len(images)))
     labels = np.repeat(np.arange(len(images)), images).astype(np.int64)
     nobody, files = (None,) * n, tuple(f"{i}.png" for i in range(n))
-    return SiteData("a", np.zeros((n, 1, 1, 1), np.uint8), {CLASS: labels}, nobody, files, names)
+    return SiteFolder("a", Path("a"), names, files, {CLASS: labels}, nobody, ())
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])

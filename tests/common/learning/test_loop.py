@@ -1,6 +1,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -312,7 +313,14 @@ def test_a_sites_images_stay_where_the_cache_has_them() -> None:
     images = site("a", 10).images.numpy()
     images.flags.writeable = False
     data = SiteData(
-        "a", images, {CLASS: np.arange(10) % 2}, (None,) * 10, ("f",) * 10, ("n", "p"), ()
+        "a",
+        Path("a"),
+        ("n", "p"),
+        ("f",) * 10,
+        {CLASS: np.arange(10) % 2},
+        (None,) * 10,
+        (),
+        images=images,
     )
     split = Split(np.arange(6), np.arange(0), np.arange(6, 10), "image")
     with warnings.catch_warnings():

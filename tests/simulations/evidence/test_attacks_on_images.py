@@ -52,12 +52,14 @@ def target(config: Config) -> Target:
     """Images of noise with labels drawn for them: whoever knows a label has learnt it by heart."""
     generator = np.random.default_rng(0)
     data = SiteData(
-        "north",
-        generator.integers(0, 256, (2 * IMAGES, 32, 32, 1), dtype=np.uint8),
-        {CLASS: generator.permutation(np.arange(2 * IMAGES) % 2)},
-        tuple(f"patient-{number}" for number in range(2 * IMAGES)),
-        tuple(f"{number}.png" for number in range(2 * IMAGES)),
-        CLASSES,
+        images=generator.integers(0, 256, (2 * IMAGES, 32, 32, 1), dtype=np.uint8),
+        name="north",
+        root=Path("north"),
+        classes=CLASSES,
+        files=tuple(f"{number}.png" for number in range(2 * IMAGES)),
+        targets={CLASS: generator.permutation(np.arange(2 * IMAGES) % 2)},
+        patients=tuple(f"patient-{number}" for number in range(2 * IMAGES)),
+        warnings=(),
     )
     order = generator.permutation(2 * IMAGES)
     nobody = np.empty(0, np.int64)
