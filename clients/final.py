@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
-from clients.round import evaluate_sites, flatten, receive
+from clients.round import evaluate_sites, flatten, receive, what_methods_see
 from clients.site import OpenSite, SiteImages, note
+from clients.store import PrivateState
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteReply
 from common.files import write_atomic
 from common.learning.evaluation import Predictions
+from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import load_private, private_state, unpack
 from common.runs.predictions import write_predictions
@@ -38,25 +40,34 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
     network = site.network()
     store = site.store(network)
     which: Which = "best" if order.purpose == "best" else "final"
+    state: PrivateState | None
     if which == "best":
+        state = store.load_evaluated(order.round)
         unpack(network, order.shared)
-        load_private(network, store.load_evaluated(order.round))
+        load_private(network, state.private)
     else:
-        receive(site, order, network, store)
-    figures, predictions = evaluate_sites(site, network)
+        _, state = receive(site, order, network, store)
+    local = what_methods_see(site, order, network, state)
+    evaluated = methods_of(site.config).evaluated(local)
+    figures, predictions = evaluate_sites(site, evaluated)
     told: dict[str, dict[str, dict[str, float]]] = {}
     for one in site.sites:
-        _write_files(site, one, network, predictions[one.name], which)
+        _write_files(site, one, evaluated, predictions[one.name], which)
+        # Simulated sites have the one in the run's folder; this one is a site's own.
+        if site.nodes == 0 or evaluated is not network:
+            save_shared(one.own / weights_name("shared", which), evaluated, site.config)
         told[one.name] = {}
         for subset, said in predictions[one.name].items():
             interval = auc_interval(said.labels, said.probabilities, site.config.seed)
             bounds = dict(zip(AUC_BOUNDS, interval, strict=True))
             told[one.name][subset] = {**figures[one.name][subset], **bounds}
     if which == "final":
+        memory = {} if evaluated is network else local.memory
         if any("validation" in found for found in predictions.values()):
-            store.save_evaluated(order.round, private_state(network), order.best)
+            chosen = PrivateState(private_state(network), {}, "", memory)
+            store.save_evaluated(order.round, chosen, order.best)
         if order.previous:
-            store.settle(order.previous)
+            store.settle(order.previous, memory)
     note(site.own, f"run {order.run}: evaluated the {which} weights; sent figures")
     return SiteReply(
         run=order.run,
@@ -88,7 +99,5 @@ def _write_files(
         )
     save_private(one.own / weights_name("private", which), network, one.name, site.config)
     if site.nodes == 0:
-        # The hospital's own copy of the model; a simulation's lies in the run's folder.
-        save_shared(site.own / weights_name("shared", which), network, site.config)
         settings = site.config.changed(run_name=site.run, resume=False)
         write_atomic(site.own.parents[1] / "config.toml", settings.to_toml().encode())

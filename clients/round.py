@@ -16,7 +16,7 @@ from common.errors import ReplyError, RunError, StoreError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import Arrays, Coded, arrays_of
+from common.exchange.payload import Arrays, Coded, arrays_of, check_parts, method_forms
 from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
@@ -103,34 +103,29 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     # 1. The received shared tensors, and the site's own private ones of its last round.
     network = site.network()
     store = site.store(network)
+    forms = method_forms(methods.broadcast_forms(site.config, shared_layout(network)))
+    check_parts(order.parts, {name: form for name, form in forms.items() if name in order.parts})
     received, state = receive(site, order, network, store)
+    local = what_methods_see(site, order, network, state, received)
 
     # 2. The figures of what was received. They ride with the reply, since another exchange would
-    #    cost as much again. The private tensors that belong to them are kept: validation may
-    #    choose this average only once the server has every site's figures.
+    #    cost as much again. What belongs to them is kept: validation may choose this average only
+    #    once the server has every site's figures.
     metrics: dict[str, float] = {}
     if order.evaluate:
-        figures, _ = evaluate_sites(site, network)
+        evaluated = methods.evaluated(local)
+        figures, _ = evaluate_sites(site, evaluated)
         metrics = flatten(site, figures)
         if order.received and any("validation" in by_subset for by_subset in figures.values()):
-            store.save_evaluated(order.received, private_state(network), order.best)
+            memory = {} if evaluated is network else local.memory
+            chosen = PrivateState(private_state(network), {}, "", memory)
+            store.save_evaluated(order.received, chosen, order.best)
 
     # 3. The local steps. Terms are made first: some hold on to the weights as they are now.
-    local = Local(
-        site.config,
-        network,
-        site.device,
-        order.total_steps,
-        order.steps,
-        tuple(one.training for one in site.sites),
-        _constants(site, order),
-        received=received,
-        parts=arrays_of(order.parts),
-        memory=state.memory if state is not None else {},
-    )
     optimizer = make_optimizer(network, site.config)
     if state is not None and site.carries_moments:
         load_moments(optimizer, state.moments)
+    local = replace(local, constants=_constants(site, order))
     terms = methods.terms(local)
     if site.take_steps is not None:
         summary = site.take_steps(network, optimizer, order, terms)
@@ -230,6 +225,27 @@ def receive(
     elif order.received:
         _estimate_anew(site, network)
     return shared, state
+
+
+def what_methods_see(
+    site: OpenSite,
+    order: RoundOrder,
+    network: Network,
+    state: PrivateState | None,
+    received: NDArray[Any] | None = None,
+) -> Local:
+    """Return what the methods may look at, at a site whose network holds what was received."""
+    return Local(
+        site.config,
+        network,
+        site.device,
+        order.total_steps,
+        order.steps,
+        tuple(one.training for one in site.sites),
+        received=received,
+        parts=arrays_of(order.parts),
+        memory=state.memory if state is not None else {},
+    )
 
 
 def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArray[Any]:

@@ -6,7 +6,8 @@
     store/round-0003.safetensors   normalisation and optimizer moments at the end of round 3, and
                                    what methods and codecs remember
     store/evaluated-0003.safetensors   normalisation under the average of round 3, while
-                                       validation may still choose that round
+                                       validation may still choose that round, and what
+                                       methods remembered then that evaluate a network of their own
 
 Flower keeps nothing of a site on disk, and a site's process may be new at every message. The
 server says from which round to go on, so that a site which is a round ahead of a resumed server
@@ -15,7 +16,7 @@ goes back with it. Files are readable by their owner alone.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,7 @@ class PrivateStore:
                 f"{self.folder} holds the rounds: {there}. If it cannot be restored from a copy, "
                 "start a new run."
             )
-        tensors, sent = self._read(path)
-        memory = {name: tensor.numpy() for name, tensor in below(MEMORY, tensors).items()}
-        return PrivateState(below(PRIVATE, tensors), below(MOMENT, tensors), sent, memory)
+        return self._state(path)
 
     def save(self, round: int, state: PrivateState, previous: int) -> None:
         """Write the state of the end of a round, atomically.
@@ -117,33 +116,33 @@ class PrivateStore:
             if old < round and old != previous:
                 self._round(old).unlink(missing_ok=True)
 
-    def settle(self, round: int) -> None:
+    def settle(self, round: int, memory: Mapping[str, NDArray[Any]]) -> None:
         """Keep of a finished run what its last evaluation needs: no moments, no other rounds."""
         state = self.load(round)
-        if state.moments or state.memory:
-            self._write(self._round(round), PrivateState(state.private, {}, state.sent))
+        if state.moments or state.memory.keys() != memory.keys():
+            self._write(self._round(round), replace(state, moments={}, memory=memory))
         for other in self.rounds():
             if other != round:
                 self._round(other).unlink(missing_ok=True)
 
-    def save_evaluated(self, round: int, private: Mapping[str, Tensor], best: int) -> None:
-        """Keep the private tensors with which a round's average was evaluated.
+    def save_evaluated(self, round: int, state: PrivateState, best: int) -> None:
+        """Keep the state with which a round's average was evaluated.
 
         Parameters
         ----------
         round : int
             The round.
-        private : mapping of str to Tensor
+        state : PrivateState
             Private tensors, their statistics estimated under the round's average.
         best : int
             The round that validation likes best so far: kept; others are removed.
         """
-        self._write(self._evaluated(round), PrivateState(private, {}, ""))
+        self._write(self._evaluated(round), state)
         for path in self.folder.glob("evaluated-*.safetensors"):
             if path not in (self._evaluated(round), self._evaluated(best)):
                 path.unlink(missing_ok=True)
 
-    def load_evaluated(self, round: int) -> Mapping[str, Tensor]:
+    def load_evaluated(self, round: int) -> PrivateState:
         """Return what :meth:`save_evaluated` kept of a round.
 
         Raises
@@ -157,7 +156,7 @@ class PrivateStore:
                 f"Validation chose round {round}, but the private store {self.folder} of site "
                 f"'{self.owner.site}' has kept nothing of it."
             )
-        return below(PRIVATE, self._read(path)[0])
+        return self._state(path)
 
     def rounds(self) -> list[int]:
         """Return the rounds whose state is there, in order."""
@@ -176,7 +175,7 @@ class PrivateStore:
         about = asdict(self.owner) | {"sent": state.sent}
         save_tensors(path, tensors, about, mode=OWNER_ONLY)
 
-    def _read(self, path: Path) -> tuple[dict[str, Tensor], str]:
+    def _state(self, path: Path) -> PrivateState:
         try:
             tensors, about = load_tensors(path)
         except CheckpointError as error:
@@ -185,7 +184,9 @@ class PrivateStore:
                 f"new run. ({error})"
             ) from error
         _refuse_other(about, self.owner, path)
-        return tensors, about.get("sent", "")
+        memory = {name: tensor.numpy() for name, tensor in below(MEMORY, tensors).items()}
+        private, moments = below(PRIVATE, tensors), below(MOMENT, tensors)
+        return PrivateState(private, moments, about.get("sent", ""), memory)
 
 
 def open_store(folder: Path, owner: Owner) -> PrivateStore:

@@ -16,9 +16,9 @@ from common.config.load import make_config
 from common.config.schema import Config
 from common.data.open import home_folder
 from common.errors import ConfigError
-from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
+from common.exchange.named import check_names
 from common.exchange.wire import decode_evaluation
 from common.learning.schedule import make_plan
 from common.models.sharing import pack, parameter_mask, shared_layout
@@ -84,8 +84,7 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
         log(INFO, text)
         folder.log(text)
 
-    for name in (config.codec, config.codec_down):
-        find_codec(name)
+    check_names(config)
     network = task_network(config, config.site_names)
     layout, fingerprint = shared_layout(network), code_fingerprint()
     expected = ExpectedSite(fingerprint, config.digest(), layout.digest())

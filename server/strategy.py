@@ -122,6 +122,8 @@ class SiteAverage(FedAvg):
             self.state.shared,
             {site: arrays_of(reply.parts) for site, reply in exchange.good.items()},
             before.methods,
+            context.plan.steps(round),
+            context.plan.total_steps,
         )
         shared, kept = methods.combine(average)
         self.state = replace(self.state, shared=shared, methods=kept)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, XsiteError, require
+from common.exchange.named import check_names
 from common.files import alone_in
 from common.formatting.numbers import listed
 from common.runs.result import read_result, read_run_config
@@ -72,6 +73,7 @@ def train_federated(
     KeyboardInterrupt
         If it was stopped; the run can be resumed from the last round that ended.
     """
+    check_names(config)
     refuse_taken(config, base)
     backend = backend or SIMULATION
     before = read_begun(config, "federated", base)[1] if config.resume else {}

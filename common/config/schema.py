@@ -94,7 +94,7 @@ class Config(
                 "and prototypes other than 'none'"
             )
         if self.share == "prototypes":
-            for key in ("pretrained", "proximal", "model_contrast", "server_optimizer"):
+            for key in ("pretrained", "proximal", "model_contrast", "algorithm"):
                 if getattr(self, key) not in ("", 0, "none"):
                     raise ValueError(
                         f"{key_of(key)} is about shared weights, and share = 'prototypes' "

@@ -202,14 +202,10 @@ class MethodKeys(TomlModel):
     """MOON's temperature."""
     prototype_pull: Annotated[float, Key(Role.METHOD)] = Field(0.0, ge=0)
     """FedProto's λ: a pull of projections to the prototypes of their class; 0: off."""
-    server_optimizer: Annotated[
-        Literal["none", "fedavgm", "fedadam", "fedyogi"], Key(Role.METHOD)
-    ] = "none"
-    """What the server does with the sites' mean change: take it, or a step along it."""
-    server_rate: Annotated[float, Key(Role.METHOD)] = Field(1.0, gt=0)
-    """Its learning rate η; 0.01 suits FedAdam and FedYogi."""
-    server_tau: float = Field(0.001, gt=0)
-    """FedAdam's and FedYogi's τ: the larger, the less the size of a change is levelled."""
+    algorithm: Annotated[str, Key(Role.METHOD)] = ""
+    """Federated algorithm, by its name in `xsite methods`; '' is none of them."""
+    algorithm_options: Annotated[str, Key(Role.METHOD)] = ""
+    """Its options as TOML, for example 'rate = 0.1, tau = 0.01'; one left out has its default."""
 
 
 class TrainingKeys(TomlModel):

@@ -4,23 +4,32 @@ A method is one file: a class that overrides the hooks it needs, and a line in
 :mod:`common.methods.registry`. Rounds, loop, server, store and reports ask these hooks and never
 a method's name. In the order in which a run asks them::
 
+    check          before anything: whether its options, and the keys beside them, go together
     broadcast      at the server: what goes down beside the weights
+    evaluated      at a site: the network of which its figures are
     terms          at a site, before it trains: what is added to the loss
     after_round    at a site, after it trained: what else leaves, and what it remembers
     forms          at a site's gate and at the server: what may leave, and must
     combine        at the server: the next weights, from the sites' average, and what it remembers
+
+One that is asked for by its name alone, in the key ``algorithm``, is an :class:`Algorithm`: its
+options are a class of its own file, and no key of the configuration.
 """
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from common.config.schema import Config, Scalar, keys_of
 from common.config.sections import Role
+from common.config.toml_model import TomlModel, key_of
 from common.device import Device
+from common.errors import ConfigError
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Term
 from common.learning.prototypes import RemotePrototypes
@@ -28,6 +37,7 @@ from common.models.network import Network
 from common.models.sharing import Layout
 
 Value = TypeVar("Value")
+Options = TypeVar("Options", bound=TomlModel)
 Mode = Literal["pooled", "federated", "single"]
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name: what a method sends, or remembers."""
@@ -145,9 +155,13 @@ class Averaged:
     received, shared : ndarray, shape (layout.size,)
         What the sites began the round with, and what ``aggregation`` made of theirs.
     replies : mapping of str to mapping of str to ndarray
-        By site, in the configuration's order, what the method sent there.
+        By site that answered, in the configuration's order, what the method sent there.
     memory : mapping of str to ndarray
         What the method remembered at the server after the last round; empty after the first.
+    steps : range
+        Those of the round.
+    total_steps : int
+        Steps of the whole run.
     """
 
     config: Config
@@ -157,6 +171,8 @@ class Averaged:
     shared: NDArray[Any]
     replies: Mapping[str, Arrays] = field(default_factory=dict)
     memory: Arrays = field(default_factory=dict)
+    steps: range = range(0)
+    total_steps: int = 0
 
 
 class Method:
@@ -183,9 +199,26 @@ class Method:
         """Say whether a configuration asks for the method."""
         return bool(getattr(config, self.key))
 
+    def check(self, config: Config) -> None:
+        """Refuse a configuration under which it cannot be what it is.
+
+        Raises
+        ------
+        ConfigError
+            Saying which keys do not go together.
+        """
+
     def meets_prototypes(self, config: Config) -> bool:
         """Say whether its terms meet the other sites' prototypes, which travel only then."""
         return False
+
+    def evaluated(self, local: Local) -> Network:
+        """Return the network of which the site's figures, predictions and files are.
+
+        The received one, in ``local``, unless a site has a network of its own in its memory; what
+        is returned then is another object.
+        """
+        return local.network
 
     def terms(self, local: Local) -> Sequence[Term]:
         """Return what it adds to the loss of the coming steps."""
@@ -203,6 +236,10 @@ class Method:
         """Return what goes down with a round's weights, of what the server remembers."""
         return {}
 
+    def broadcast_forms(self, config: Config, layout: Layout) -> ArrayForms:
+        """Return what :meth:`broadcast` sends, if anything: type and shape, by name."""
+        return {}
+
     def combine(self, averaged: Averaged) -> tuple[NDArray[Any], Arrays]:
         """Return the next weights, shape (layout.size,), and what the server remembers."""
         return averaged.shared, {}
@@ -216,6 +253,72 @@ class Method:
         return ()
 
 
+class NoOptions(TomlModel):
+    """What an algorithm has that leaves nothing to choose."""
+
+
+class Algorithm(Method):
+    """A method that the key ``algorithm`` names.
+
+    Attributes
+    ----------
+    options : type of TomlModel
+        What ``algorithm-options`` may say: types, ranges, defaults, and a docstring for each.
+    """
+
+    key = "algorithm"
+    federated = True
+    options: ClassVar[type[TomlModel]] = NoOptions
+
+    def active(self, config: Config) -> bool:
+        """Say whether it is the configuration's algorithm."""
+        return config.algorithm == self.name
+
+    def check(self, config: Config) -> None:
+        """Refuse options that it does not have."""
+        read_options(self.options, config)
+
+
+def read_options(kind: type[Options], config: Config) -> Options:
+    """Return what a configuration says in ``algorithm-options``.
+
+    Parameters
+    ----------
+    kind : type of TomlModel
+        The options that there are.
+    config : Config
+        The run's.
+
+    Raises
+    ------
+    ConfigError
+        If the text is not TOML, or names no option, or a value that an option cannot have.
+    """
+    text, names = config.algorithm_options, [key_of(name) for name in kind.model_fields]
+    try:
+        values = tomllib.loads(f"options = {{{text}}}")["options"]
+        if unknown := [key for key in values if key not in names]:
+            there = f"it has {', '.join(names)}" if names else "it has none"
+            raise ConfigError(
+                f"algorithm-options names '{unknown[0]}', which '{config.algorithm}' does not "
+                f"have; {there}."
+            )
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"algorithm-options of '{config.algorithm}': {where}: {first['msg']}; found "
+            f"{first['input']!r}."
+        ) from None
+    except (ValueError, RecursionError):
+        shown = text if len(text) < 40 else f"{text[:40]}…"
+        raise ConfigError(
+            f"algorithm-options is '{shown}'; expected options as TOML, for example "
+            "'rate = 0.1, tau = 0.01'."
+        ) from None
+
+
 @dataclass(frozen=True)
 class Methods:
     """The methods that a configuration asks for, as one: each hook asks all of them in order."""
@@ -225,6 +328,13 @@ class Methods:
     def meets_prototypes(self, config: Config) -> bool:
         """Say whether any of them meets the other sites' prototypes."""
         return any(one.meets_prototypes(config) for one in self.members)
+
+    def evaluated(self, local: Local) -> Network:
+        """Return the network of which the site's figures, predictions and files are."""
+        network = local.network
+        for one in self.members:
+            network = one.evaluated(_of(one, replace(local, network=network)))
+        return network
 
     def terms(self, local: Local) -> list[Term]:
         """Return what all of them add to the loss, in their order."""
@@ -247,6 +357,10 @@ class Methods:
         return _joined(
             {one.name: one.broadcast(config, _below(one, memory)) for one in self.members}
         )
+
+    def broadcast_forms(self, config: Config, layout: Layout) -> ArrayForms:
+        """Return what can go down with a round's weights, by ``<method>/<name>``."""
+        return _joined({one.name: one.broadcast_forms(config, layout) for one in self.members})
 
     def combine(self, averaged: Averaged) -> tuple[NDArray[Any], Arrays]:
         """Return the next weights, and what the server remembers by ``<method>/<name>``.

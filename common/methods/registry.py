@@ -6,22 +6,20 @@ A new method is a file of this folder and a line of :data:`REGISTERED`.
 from collections.abc import Mapping
 
 from common.config.schema import Config
-from common.errors import refuse_unknown
+from common.errors import ConfigError, refuse_unknown
 from common.methods.adapters import Adapters
 from common.methods.contrastive import Contrastive, XSite
 from common.methods.fedavg import FedAvg
 from common.methods.fedbn import FedBN
 from common.methods.fedproto import FedProto
 from common.methods.fedprox import FedProx
-from common.methods.method import Method, Methods, Variant
+from common.methods.method import Algorithm, Method, Methods, Variant
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
-from common.methods.server_optimizers import ServerOptimizer
 
 REGISTERED: tuple[Method, ...] = (
     FedAvg(),
     FedProx(),
-    ServerOptimizer(),
     FedBN(),
     Moon(),
     Contrastive(),
@@ -43,8 +41,22 @@ METHODS: dict[str, Variant] = {
 
 
 def methods_of(config: Config) -> Methods:
-    """Return the methods that a configuration asks for."""
-    return Methods(tuple(one for one in REGISTERED if one.active(config)))
+    """Return the methods that a configuration asks for.
+
+    Raises
+    ------
+    ConfigError
+        If there is no ``algorithm`` of its name, or a method refuses the configuration.
+    """
+    if config.algorithm:
+        algorithms = [one.name for one in REGISTERED if isinstance(one, Algorithm)]
+        refuse_unknown("algorithm", config.algorithm, algorithms)
+    elif config.algorithm_options:
+        raise ConfigError("algorithm-options is given, but no algorithm.")
+    members = tuple(one for one in REGISTERED if one.active(config))
+    for one in members:
+        one.check(config)
+    return Methods(members)
 
 
 def find_method(name: str, methods: Mapping[str, Variant] = METHODS) -> Variant:

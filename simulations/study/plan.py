@@ -30,6 +30,7 @@ from common.config.sections import Role
 from common.config.sites import SITE_NAME, format_sites, parse_sites
 from common.config.toml_model import read_toml
 from common.errors import ConfigError
+from common.exchange.named import check_names
 from common.files import write_atomic
 from common.methods.method import Mode, Variant
 from common.methods.registry import METHODS, find_method
@@ -276,6 +277,7 @@ def check(plan: StudyPlan) -> None:
     ours = plan.config.to_run_config()
     for method in (*plan.methods, *plan.unseen):
         config = plan.config_of(Cell(method, plan.folds[0], plan.seeds[0]))
+        check_names(config)
         theirs = config.to_run_config()
         if other := [key for key in of_the_data if theirs[key] != ours[key]]:
             raise ConfigError(

@@ -99,7 +99,7 @@ def test_the_store_is_settled_and_an_answer_lost_can_be_given_again(trained: Tra
 
 def test_the_chosen_weights_meet_the_normalisation_they_were_chosen_with(trained: Trained) -> None:
     site, asked = trained()
-    kept = site.store(site.network()).load_evaluated(1)
+    kept = site.store(site.network()).load_evaluated(1).private
     final = evaluate_last(site, asked)
     chosen = evaluate_last(site, best(site, asked))
     assert not same(chosen, final)

@@ -224,7 +224,7 @@ def test_the_received_average_s_normalisation_is_kept_while_it_may_be_chosen(
     assert list(folder.glob("evaluated-*")) == []  # nobody chooses the initial weights
     shared = first.shared * np.float32(0.9)
     second(site, first)
-    kept = site.store(site.network()).load_evaluated(1)
+    kept = site.store(site.network()).load_evaluated(1).private
     assert same(dict(kept), private_state(received(site, round=2, previous=1, shared=shared)))
 
 

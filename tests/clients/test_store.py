@@ -31,6 +31,10 @@ def state(value: float, **moments: Tensor) -> PrivateState:
     return PrivateState(private, moments or {"0/exp_avg": torch.full((2, 2), -value)}, f"{value}")
 
 
+def evaluated(private: dict[str, Tensor]) -> PrivateState:
+    return PrivateState(private, {}, "", {"ditto/weights": np.full(2, 7.0)})
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> PrivateStore:
     return open_store(tmp_path / "store", OWNER)
@@ -136,7 +140,7 @@ def test_somebody_else_s_file_in_the_own_store_is_refused(
     store: PrivateStore, tmp_path: Path, changes: dict[str, str], said: str
 ) -> None:
     filled(store, 1)
-    store.save_evaluated(1, {}, best=1)
+    store.save_evaluated(1, evaluated({}), best=1)
     other = open_store(tmp_path / "other", replace(OWNER, **changes))
     for path in store.folder.glob("*.safetensors"):
         path.rename(other.folder / path.name)
@@ -181,16 +185,16 @@ def test_a_full_disk_leaves_the_former_state_whole(
     store: PrivateStore, place: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(store, 1, 2)
-    store.save_evaluated(1, {"norm.weight": torch.ones(3)}, best=1)
+    store.save_evaluated(1, evaluated({"norm.weight": torch.ones(3)}), best=1)
     before = content(store)
     with monkeypatch.context() as patch, pytest.raises(RunError, match="No space left on device"):
         patch.setattr(place, lambda *_, **__: full())
         if what == "save":
             store.save(3, state(3), previous=2)
         elif what == "evaluated":
-            store.save_evaluated(2, {"norm.weight": torch.zeros(3)}, best=2)
+            store.save_evaluated(2, evaluated({"norm.weight": torch.zeros(3)}), best=2)
         else:
-            store.settle(2)
+            store.settle(2, {})
     assert content(store) == before
     assert same(store.load(2), state(2))
 
@@ -223,28 +227,31 @@ def test_what_a_killed_process_left_half_written_is_removed(store: PrivateStore)
 
 def test_a_settled_store_keeps_the_last_normalisation_and_no_moments(store: PrivateStore) -> None:
     filled(store, 1, 2)
-    store.settle(2)
+    store.settle(2, {})
     assert store.rounds() == [2]
     assert same(store.load(2), replace(state(2), moments={}))
-    store.settle(2)
+    store.settle(2, {})
     assert same(store.load(2), replace(state(2), moments={}))
 
 
 def test_a_round_to_settle_that_is_not_there_removes_nothing(store: PrivateStore) -> None:
     filled(store, 1, 2)
     with pytest.raises(StoreError):
-        store.settle(3)
+        store.settle(3, {})
     assert store.rounds() == [1, 2]
 
 
 def test_the_best_round_s_normalisation_is_kept_beside_the_last_one(store: PrivateStore) -> None:
     for round, best in ((1, 0), (2, 1), (3, 1), (4, 3)):
-        store.save_evaluated(round, {"norm.weight": torch.full((3,), float(round))}, best)
+        private = {"norm.weight": torch.full((3,), float(round))}
+        store.save_evaluated(round, evaluated(private), best)
     assert sorted(path.name for path in store.folder.glob("evaluated-*")) == [
         "evaluated-0003.safetensors",
         "evaluated-0004.safetensors",
     ]
-    assert store.load_evaluated(3)["norm.weight"].tolist() == [3, 3, 3]
+    chosen = store.load_evaluated(3)
+    assert chosen.private["norm.weight"].tolist() == [3, 3, 3]
+    assert chosen.memory["ditto/weights"].tolist() == [7, 7]
     assert store.rounds() == []
     with pytest.raises(StoreError, match=r"Validation chose round 1, but .* 'north' has kept noth"):
         store.load_evaluated(1)
@@ -252,7 +259,7 @@ def test_the_best_round_s_normalisation_is_kept_beside_the_last_one(store: Priva
 
 def test_files_are_their_owner_s_alone(store: PrivateStore) -> None:
     filled(store, 1)
-    store.save_evaluated(1, {}, best=1)
+    store.save_evaluated(1, evaluated({}), best=1)
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     for path in store.folder.glob("*.safetensors"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path

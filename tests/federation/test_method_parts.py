@@ -41,6 +41,9 @@ class Halfway(Method):
     def broadcast(self, config: Config, memory: Arrays) -> Arrays:
         return {name: array for name, array in memory.items() if name == "total"}
 
+    def broadcast_forms(self, config: Config, layout: Layout) -> ArrayForms:
+        return {"total": ("float64", (1,))}
+
     def combine(self, averaged: Averaged) -> tuple[NDArray[np.floating], Arrays]:
         total = np.sum([sent["said"] for sent in averaged.replies.values()], axis=0)
         assert averaged.parameters.shape == averaged.shared.shape

@@ -29,7 +29,6 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fedbn": (FEDBN, FEDAVG),
     "fedprox": (FEDAVG | {"proximal": 1.0}, FEDAVG),
     "moon": (FEDAVG | {"model_contrast": 1.0}, FEDAVG),
-    "fedyogi": (FEDAVG | {"server_optimizer": "fedyogi", "server_rate": 0.01}, FEDAVG),
     "series": (FEDBN | {"adapters": "series"}, FEDBN),
     "parallel": (FEDBN | {"adapters": "parallel"}, FEDBN),
     "ms-net": (FEDBN | {"auxiliary": True}, FEDBN),

@@ -148,7 +148,7 @@ def test_shipped_configurations_are_valid_and_explain_each_key(file: Path) -> No
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("pretrained", "weights.pth"), ("proximal", 0.1), ("server-optimizer", "fedadam")],
+    [("pretrained", "weights.pth"), ("proximal", 0.1), ("algorithm", "fedadam")],
 )
 def test_what_is_about_shared_weights_is_refused_where_none_are_shared(
     key: str, value: str | float
