@@ -16,10 +16,12 @@ from common.methods.fedprox import FedProx
 from common.methods.method import Algorithm, Method, Methods, Variant
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
+from common.methods.server_optimizers import SERVER_OPTIMIZERS
 
 REGISTERED: tuple[Method, ...] = (
     FedAvg(),
     FedProx(),
+    *SERVER_OPTIMIZERS,
     FedBN(),
     Moon(),
     Contrastive(),

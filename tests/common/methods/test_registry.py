@@ -15,7 +15,7 @@ def test_the_table_has_its_rows_by_mode_and_xsite_last() -> None:
         *("single-original", "single"),
         *("joint-original", "joint", "series-adapters", "parallel-adapters", "ms-net"),
         *("sepnorm", "sepnorm-contrastive"),
-        *("fedavg", "fedprox"),
+        *("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"),
         *("fedbn", "moon", "fedproto", "fed-adapters"),
         *("xsite", "xsite-once", "xsite-averaged", "xsite-local"),
     ]
@@ -27,6 +27,7 @@ def test_the_table_has_its_rows_by_mode_and_xsite_last() -> None:
         ({}, ["fedbn", "contrastive"]),
         ({"alpha": 0.0, "normalisation": "shared"}, []),
         ({"alpha": 0.0, "proximal": 0.1, "model_contrast": 1.0}, ["fedprox", "fedbn", "moon"]),
+        ({"algorithm": "fedyogi"}, ["fedyogi", "fedbn", "contrastive"]),
         ({"auxiliary": True, "adapters": "series"}, ["fedbn", "contrastive", "adapters", "ms-net"]),
     ],
 )
