@@ -16,11 +16,13 @@ from common.methods.fedprox import FedProx
 from common.methods.method import Algorithm, Method, Methods, Variant
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
+from common.methods.scaffold import Scaffold
 from common.methods.server_optimizers import SERVER_OPTIMIZERS
 
 REGISTERED: tuple[Method, ...] = (
     FedAvg(),
     FedProx(),
+    Scaffold(),
     *SERVER_OPTIMIZERS,
     FedBN(),
     Moon(),
