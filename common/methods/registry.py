@@ -9,6 +9,7 @@ from common.config.schema import Config
 from common.errors import ConfigError, refuse_unknown
 from common.methods.adapters import Adapters
 from common.methods.contrastive import Contrastive, XSite
+from common.methods.ditto import Ditto
 from common.methods.fedavg import FedAvg
 from common.methods.fedbn import FedBN
 from common.methods.fedproto import FedProto
@@ -23,6 +24,7 @@ REGISTERED: tuple[Method, ...] = (
     FedAvg(),
     FedProx(),
     Scaffold(),
+    Ditto(),
     *SERVER_OPTIMIZERS,
     FedBN(),
     Moon(),

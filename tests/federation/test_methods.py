@@ -29,6 +29,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fedbn": (FEDBN, FEDAVG),
     "fedprox": (FEDAVG | {"proximal": 1.0}, FEDAVG),
     "moon": (FEDAVG | {"model_contrast": 1.0}, FEDAVG),
+    "ditto": (FEDAVG | {"algorithm": "ditto"}, FEDAVG),
     "fedyogi": (FEDAVG | {"algorithm": "fedyogi"}, FEDAVG),
     "series": (FEDBN | {"adapters": "series"}, FEDBN),
     "parallel": (FEDBN | {"adapters": "parallel"}, FEDBN),

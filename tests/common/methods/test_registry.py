@@ -15,7 +15,7 @@ def test_the_table_has_its_rows_by_mode_and_xsite_last() -> None:
         *("single-original", "single"),
         *("joint-original", "joint", "series-adapters", "parallel-adapters", "ms-net"),
         *("sepnorm", "sepnorm-contrastive"),
-        *("fedavg", "fedprox", "scaffold", "fedavgm", "fedadam", "fedyogi"),
+        *("fedavg", "fedprox", "scaffold", "ditto", "fedavgm", "fedadam", "fedyogi"),
         *("fedbn", "moon", "fedproto", "fed-adapters"),
         *("xsite", "xsite-once", "xsite-averaged", "xsite-local"),
     ]
