@@ -20,8 +20,9 @@ from common.config.toml_model import TomlModel
 from common.learning.loop import train
 from common.learning.objective import Term
 from common.learning.optimiser import load_moments, make_optimizer, moments_of
+from common.methods.algorithm import Algorithm, read_options
 from common.methods.fedprox import squared_distance
-from common.methods.method import SHARED, Algorithm, Local, Outcome, Variant, read_options
+from common.methods.method import SHARED, Local, Outcome, Variant
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, unpack
 

@@ -12,32 +12,26 @@ a method's name. In the order in which a run asks them::
     forms          at a site's gate and at the server: what may leave, and must
     combine        at the server: the next weights, from the sites' average, and what it remembers
 
-One that is asked for by its name alone, in the key ``algorithm``, is an :class:`Algorithm`: its
-options are a class of its own file, and no key of the configuration.
+One that is asked for by its name alone, in the key ``algorithm``, is an
+:class:`~common.methods.algorithm.Algorithm`.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from common.config.schema import Config, Scalar, keys_of
 from common.config.sections import Role
-from common.config.toml_model import TomlModel, key_of
 from common.device import Device
-from common.errors import ConfigError
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Term
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network
 from common.models.sharing import Layout
 
-Value = TypeVar("Value")
-Options = TypeVar("Options", bound=TomlModel)
 Mode = Literal["pooled", "federated", "single"]
 Arrays = Mapping[str, NDArray[Any]]
 """Arrays by name: what a method sends, or remembers."""
@@ -251,149 +245,3 @@ class Method:
     def private_parts(self, config: Config) -> Sequence[str]:
         """Say for a report what every site has of its own because of it."""
         return ()
-
-
-class NoOptions(TomlModel):
-    """What an algorithm has that leaves nothing to choose."""
-
-
-class Algorithm(Method):
-    """A method that the key ``algorithm`` names.
-
-    Attributes
-    ----------
-    options : type of TomlModel
-        What ``algorithm-options`` may say: types, ranges, defaults, and a docstring for each.
-    """
-
-    key = "algorithm"
-    federated = True
-    options: ClassVar[type[TomlModel]] = NoOptions
-
-    def active(self, config: Config) -> bool:
-        """Say whether it is the configuration's algorithm."""
-        return config.algorithm == self.name
-
-    def check(self, config: Config) -> None:
-        """Refuse options that it does not have."""
-        read_options(self.options, config)
-
-
-def read_options(kind: type[Options], config: Config) -> Options:
-    """Return what a configuration says in ``algorithm-options``.
-
-    Parameters
-    ----------
-    kind : type of TomlModel
-        The options that there are.
-    config : Config
-        The run's.
-
-    Raises
-    ------
-    ConfigError
-        If the text is not TOML, or names no option, or a value that an option cannot have.
-    """
-    text, names = config.algorithm_options, [key_of(name) for name in kind.model_fields]
-    try:
-        values = tomllib.loads(f"options = {{{text}}}")["options"]
-        if unknown := [key for key in values if key not in names]:
-            there = f"it has {', '.join(names)}" if names else "it has none"
-            raise ConfigError(
-                f"algorithm-options names '{unknown[0]}', which '{config.algorithm}' does not "
-                f"have; {there}."
-            )
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"algorithm-options of '{config.algorithm}': {where}: {first['msg']}; found "
-            f"{first['input']!r}."
-        ) from None
-    except (ValueError, RecursionError):
-        shown = text if len(text) < 40 else f"{text[:40]}…"
-        raise ConfigError(
-            f"algorithm-options is '{shown}'; expected options as TOML, for example "
-            "'rate = 0.1, tau = 0.01'."
-        ) from None
-
-
-@dataclass(frozen=True)
-class Methods:
-    """The methods that a configuration asks for, as one: each hook asks all of them in order."""
-
-    members: tuple[Method, ...]
-
-    def meets_prototypes(self, config: Config) -> bool:
-        """Say whether any of them meets the other sites' prototypes."""
-        return any(one.meets_prototypes(config) for one in self.members)
-
-    def evaluated(self, local: Local) -> Network:
-        """Return the network of which the site's figures, predictions and files are."""
-        network = local.network
-        for one in self.members:
-            network = one.evaluated(_of(one, replace(local, network=network)))
-        return network
-
-    def terms(self, local: Local) -> list[Term]:
-        """Return what all of them add to the loss, in their order."""
-        return [term for one in self.members for term in one.terms(_of(one, local))]
-
-    def after_round(self, local: Local) -> Outcome:
-        """Return what else leaves and what stays, each by ``<method>/<name>``."""
-        outcomes = {one.name: one.after_round(_of(one, local)) for one in self.members}
-        return Outcome(
-            _joined({name: outcome.parts for name, outcome in outcomes.items()}),
-            _joined({name: outcome.memory for name, outcome in outcomes.items()}),
-        )
-
-    def forms(self, config: Config, layout: Layout) -> ArrayForms:
-        """Return what leaves a site beside the weights, by ``<method>/<name>``."""
-        return _joined({one.name: one.forms(config, layout) for one in self.members})
-
-    def broadcast(self, config: Config, memory: Arrays) -> Arrays:
-        """Return what goes down with a round's weights, by ``<method>/<name>``."""
-        return _joined(
-            {one.name: one.broadcast(config, _below(one, memory)) for one in self.members}
-        )
-
-    def broadcast_forms(self, config: Config, layout: Layout) -> ArrayForms:
-        """Return what can go down with a round's weights, by ``<method>/<name>``."""
-        return _joined({one.name: one.broadcast_forms(config, layout) for one in self.members})
-
-    def combine(self, averaged: Averaged) -> tuple[NDArray[Any], Arrays]:
-        """Return the next weights, and what the server remembers by ``<method>/<name>``.
-
-        Each method goes on from the weights of the one before it.
-        """
-        shared, kept = averaged.shared, {}
-        for one in self.members:
-            replies = {site: _below(one, sent) for site, sent in averaged.replies.items()}
-            memory = _below(one, averaged.memory)
-            shared, kept[one.name] = one.combine(
-                replace(averaged, shared=shared, replies=replies, memory=memory)
-            )
-        return shared, _joined(kept)
-
-    def describe(self, config: Config) -> list[str]:
-        """Say what all of them add to the objective."""
-        return [text for one in self.members for text in one.describe(config)]
-
-    def private_parts(self, config: Config) -> list[str]:
-        """Say what every site has of its own because of them."""
-        return [text for one in self.members for text in one.private_parts(config)]
-
-
-def _of(method: Method, local: Local) -> Local:
-    """Return what a method may look at: of parts and memory its own alone."""
-    return replace(local, parts=_below(method, local.parts), memory=_below(method, local.memory))
-
-
-def _below(method: Method, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    prefix = f"{method.name}/"
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-
-
-def _joined(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
-    return {f"{name}/{key}": value for name, own in values.items() for key, value in own.items()}

@@ -1,24 +1,34 @@
-"""The methods that there are, those that a configuration asks for, and the rows of a comparison.
+"""The methods that there are, those of a configuration as one, and the rows of a comparison.
 
 A new method is a file of this folder and a line of :data:`REGISTERED`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from common.config.schema import Config
 from common.errors import ConfigError, refuse_unknown
+from common.learning.objective import Term
 from common.methods.adapters import Adapters
+from common.methods.algorithm import Algorithm
 from common.methods.contrastive import Contrastive, XSite
 from common.methods.ditto import Ditto
 from common.methods.fedavg import FedAvg
 from common.methods.fedbn import FedBN
 from common.methods.fedproto import FedProto
 from common.methods.fedprox import FedProx
-from common.methods.method import Algorithm, Method, Methods, Variant
+from common.methods.method import ArrayForms, Arrays, Averaged, Local, Method, Outcome, Variant
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
 from common.methods.scaffold import Scaffold
 from common.methods.server_optimizers import SERVER_OPTIMIZERS
+from common.models.network import Network
+from common.models.sharing import Layout
+
+Value = TypeVar("Value")
 
 REGISTERED: tuple[Method, ...] = (
     FedAvg(),
@@ -44,6 +54,72 @@ METHODS: dict[str, Variant] = {
     if variant.mode == mode
 }
 """Rows of the table of arXiv 2009.07652 first, then federated learning's own, xsite last."""
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods that a configuration asks for, as one: each hook asks all of them in order."""
+
+    members: tuple[Method, ...]
+
+    def meets_prototypes(self, config: Config) -> bool:
+        """Say whether any of them meets the other sites' prototypes."""
+        return any(one.meets_prototypes(config) for one in self.members)
+
+    def evaluated(self, local: Local) -> Network:
+        """Return the network of which the site's figures, predictions and files are."""
+        network = local.network
+        for one in self.members:
+            network = one.evaluated(_of(one, replace(local, network=network)))
+        return network
+
+    def terms(self, local: Local) -> list[Term]:
+        """Return what all of them add to the loss, in their order."""
+        return [term for one in self.members for term in one.terms(_of(one, local))]
+
+    def after_round(self, local: Local) -> Outcome:
+        """Return what else leaves and what stays, each by ``<method>/<name>``."""
+        outcomes = {one.name: one.after_round(_of(one, local)) for one in self.members}
+        return Outcome(
+            _joined({name: outcome.parts for name, outcome in outcomes.items()}),
+            _joined({name: outcome.memory for name, outcome in outcomes.items()}),
+        )
+
+    def forms(self, config: Config, layout: Layout) -> ArrayForms:
+        """Return what leaves a site beside the weights, by ``<method>/<name>``."""
+        return _joined({one.name: one.forms(config, layout) for one in self.members})
+
+    def broadcast(self, config: Config, memory: Arrays) -> Arrays:
+        """Return what goes down with a round's weights, by ``<method>/<name>``."""
+        return _joined(
+            {one.name: one.broadcast(config, _below(one, memory)) for one in self.members}
+        )
+
+    def broadcast_forms(self, config: Config, layout: Layout) -> ArrayForms:
+        """Return what can go down with a round's weights, by ``<method>/<name>``."""
+        return _joined({one.name: one.broadcast_forms(config, layout) for one in self.members})
+
+    def combine(self, averaged: Averaged) -> tuple[NDArray[Any], Arrays]:
+        """Return the next weights, and what the server remembers by ``<method>/<name>``.
+
+        Each method goes on from the weights of the one before it.
+        """
+        shared, kept = averaged.shared, {}
+        for one in self.members:
+            replies = {site: _below(one, sent) for site, sent in averaged.replies.items()}
+            memory = _below(one, averaged.memory)
+            shared, kept[one.name] = one.combine(
+                replace(averaged, shared=shared, replies=replies, memory=memory)
+            )
+        return shared, _joined(kept)
+
+    def describe(self, config: Config) -> list[str]:
+        """Say what all of them add to the objective."""
+        return [text for one in self.members for text in one.describe(config)]
+
+    def private_parts(self, config: Config) -> list[str]:
+        """Say what every site has of its own because of them."""
+        return [text for one in self.members for text in one.private_parts(config)]
 
 
 def methods_of(config: Config) -> Methods:
@@ -82,3 +158,17 @@ def find_method(name: str, methods: Mapping[str, Variant] = METHODS) -> Variant:
     """
     refuse_unknown("method", name, methods)
     return methods[name]
+
+
+def _of(method: Method, local: Local) -> Local:
+    """Return what a method may look at: of parts and memory its own alone."""
+    return replace(local, parts=_below(method, local.parts), memory=_below(method, local.memory))
+
+
+def _below(method: Method, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    prefix = f"{method.name}/"
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def _joined(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
+    return {f"{name}/{key}": value for name, own in values.items() for key, value in own.items()}

@@ -26,16 +26,8 @@ from common.config.schema import Config
 from common.errors import ConfigError
 from common.learning.objective import Batch, Term
 from common.learning.optimiser import learning_rate
-from common.methods.method import (
-    SHARED,
-    Algorithm,
-    ArrayForms,
-    Arrays,
-    Averaged,
-    Local,
-    Outcome,
-    Variant,
-)
+from common.methods.algorithm import Algorithm
+from common.methods.method import SHARED, ArrayForms, Arrays, Averaged, Local, Outcome, Variant
 from common.models.network import Network
 from common.models.sharing import Layout, parameter_mask, shared_layout
 

@@ -21,14 +21,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from common.config.toml_model import TomlModel
-from common.methods.method import (
-    SHARED,
-    Algorithm,
-    Arrays,
-    Averaged,
-    Variant,
-    read_options,
-)
+from common.methods.algorithm import Algorithm, read_options
+from common.methods.method import SHARED, Arrays, Averaged, Variant
 
 FIRST, SECOND = 0.9, 0.99
 """β₁ and β₂, as in both papers' experiments."""

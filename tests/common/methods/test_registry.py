@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.methods.method import Local, Method, Methods, Outcome
-from common.methods.registry import METHODS, methods_of
+from common.methods.method import Local, Method, Outcome
+from common.methods.registry import METHODS, Methods, methods_of
 from tests.common.small_training import CPU, config, network
 
 

@@ -13,8 +13,8 @@ from common.errors import ConfigError
 from common.learning.loop import train
 from common.learning.objective import Batch
 from common.learning.optimiser import make_optimizer
-from common.methods.method import Averaged, Local, Methods
-from common.methods.registry import methods_of
+from common.methods.method import Averaged, Local
+from common.methods.registry import Methods, methods_of
 from common.methods.scaffold import Scaffold
 from common.models.network import Network, Output
 from common.models.sharing import Layout, pack, parameter_mask, shared_layout

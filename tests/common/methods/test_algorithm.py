@@ -10,7 +10,7 @@ from common.config.toml_model import TomlModel
 from common.errors import ConfigError
 from common.exchange.named import check_names
 from common.methods import registry
-from common.methods.method import Algorithm, NoOptions, read_options
+from common.methods.algorithm import Algorithm, NoOptions, read_options
 from common.methods.registry import methods_of
 from tests.common.small_training import config
 
