@@ -46,6 +46,11 @@ REGISTERED: tuple[Method, ...] = (
 )
 """In the order of a table, in which their terms are computed too."""
 
+ALGORITHMS: dict[str, Algorithm] = {
+    one.name: one for one in REGISTERED if isinstance(one, Algorithm)
+}
+"""Those that the key ``algorithm`` names."""
+
 METHODS: dict[str, Variant] = {
     variant.name: variant
     for mode in ("single", "pooled", "federated")

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from common.config.load import describe
+from common.config.toml_model import key_of
 from common.console.options import PlainCommand
 from common.errors import ConfigError
 
@@ -46,13 +47,18 @@ def config(
 def methods() -> None:
     """List the methods that xsite is compared with: how each is asked for, and what it sets."""
     # Methods come with what they add to the loss, and so with PyTorch.
-    from common.methods.registry import METHODS
+    from common.methods.registry import ALGORITHMS, METHODS
 
     console = Console()
     for method in METHODS.values():
         console.print(Text.assemble((method.name, "bold"), f"  {method.label} ({method.mode})"))
         told = ", ".join(tomli_w.dumps(dict(method.settings)).splitlines())
         console.print(Padding(Text(told or "the defaults"), (0, 0, 0, 4)))
+        if (name := method.settings.get("algorithm")) is None:
+            continue
+        for option, field in ALGORITHMS[str(name)].options.model_fields.items():
+            text = f"option {key_of(option)} = {field.default}: {field.description}"
+            console.print(Padding(Text(" ".join(text.split())), (0, 0, 0, 4)))
 
 
 @app.command("version", cls=PlainCommand, short_help="Print versions.")

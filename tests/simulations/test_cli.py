@@ -80,6 +80,7 @@ def test_every_method_makes_a_configuration_and_is_listed() -> None:
         config = gather_config(CliOptions(method=method.name, mode=method.mode))
         made[method.mode, config.digest()] = method.name
         assert f"{method.name}  {method.label} ({method.mode})" in listed
+    assert "    option weight = 0.1: λ: the larger, the nearer a site's own model stays" in listed
     # Two methods that are one would be compared with each other.
     assert len(made) == len(METHODS)
 
