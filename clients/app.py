@@ -1,9 +1,9 @@
 """The ClientApp: decode what the server says, do it, encode the answer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import flwr.app
 import torch
@@ -22,8 +22,7 @@ from clients.site import OpenSite, make_site_info, note, open_identity
 from common.device import limited_threads
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import JoinRequest, RoundOrder
-from common.exchange.payload import method_forms
-from common.exchange.wire import decode_join, decode_order, encode_site_info
+from common.exchange.wire import decode, encode
 from common.files import locked
 from common.methods.registry import methods_of
 from common.tasks.task import task_layout
@@ -38,26 +37,26 @@ app = ClientApp()
 @app.query()
 def join(message: Message, context: Context) -> Message:
     """Say who the site is and what it has."""
-    return _answer(message, context, decode_join, _say_card)
+    return _answer(message, context, JoinRequest, _say_card)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Do a round of training."""
-    return _answer(message, context, decode_order, _follow)
+    return _answer(message, context, RoundOrder, _follow)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the final or the chosen weights."""
-    return _answer(message, context, decode_order, _follow)
+    return _answer(message, context, RoundOrder, _follow)
 
 
 def _say_card(site: OpenSite, call: JoinRequest, way: Way) -> RecordDict:
     if call.awaited:
         note(site.own, f"run {call.run}: the server waits for {call.awaited}")
     policy, _, ledger = way
-    content: RecordDict = encode_site_info(make_site_info(site), flwr.app)
+    content: RecordDict = encode(make_site_info(site), flwr.app)
     release(content, expected_message(site), policy, ledger)
     return content
 
@@ -76,7 +75,7 @@ def _follow(site: OpenSite, order: RoundOrder, way: Way) -> RecordDict:
 def _answer(
     message: Message,
     context: Context,
-    decode: Callable[[Mapping[str, Any]], Request],
+    kind: type[Request],
     act: Callable[[OpenSite, Request, Way], RecordDict],
 ) -> Message:
     """Answer a message with what :mod:`clients.egress.pipeline` lets leave.
@@ -87,7 +86,7 @@ def _answer(
     try:
         identity = identify(context.node_config, context.run_config)
         site = identity.site
-        asked = decode(message.content)
+        asked = decode(kind, message.content)
         # Its bytes are as large as the weights that were just read from them.
         message.content.clear()
         own, ledger = identity.own(asked.run), identity.ledger(asked.run)
@@ -121,5 +120,5 @@ def expected_message(site: OpenSite, round: int = 0) -> ExpectedMessage:
         projection_size=site.config.projection_size,
         received=None,
         codec=find_codec(site.config.codec),
-        forms=method_forms(methods_of(site.config).forms(site.config, layout)),
+        forms=methods_of(site.config).forms(site.config, layout),
     )

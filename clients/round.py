@@ -16,7 +16,7 @@ from common.errors import ReplyError, RunError, StoreError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import Arrays, Coded, arrays_of, check_parts, method_forms
+from common.exchange.payload import Coded, check_parts
 from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
@@ -31,7 +31,7 @@ from common.learning.prototypes import (
     make_prototypes,
     remote_prototypes,
 )
-from common.methods.method import Local, Outcome
+from common.methods.method import Arrays, Local, Outcome
 from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
@@ -103,8 +103,9 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     # 1. The received shared tensors, and the site's own private ones of its last round.
     network = site.network()
     store = site.store(network)
-    forms = method_forms(methods.broadcast_forms(site.config, shared_layout(network)))
-    check_parts(order.parts, {name: form for name, form in forms.items() if name in order.parts})
+    forms = methods.broadcast_forms(site.config, shared_layout(network))
+    sent = {name.partition("/")[0] for name in order.parts}
+    check_parts(order.parts, {n: form for n, form in forms.items() if n.partition("/")[0] in sent})
     received, state = receive(site, order, network, store)
     local = what_methods_see(site, order, network, state, received)
 
@@ -216,7 +217,7 @@ def receive(
         What the site goes on from; None at its first round.
     """
     state = store.load(order.previous) if order.previous else None
-    shared = order.shared if order.coded is None else _decoded(site, order.coded, state)
+    shared = _decoded(site, order.arrays, state) if order.coded else order.shared
     unpack(network, shared)
     if state is not None:
         load_private(network, state.private)
@@ -243,7 +244,7 @@ def what_methods_see(
         order.steps,
         tuple(one.training for one in site.sites),
         received=received,
-        parts=arrays_of(order.parts),
+        parts=order.parts,
         memory=state.memory if state is not None else {},
     )
 

@@ -19,8 +19,6 @@ from common.errors import ConfigError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
 from common.exchange.named import check_names
-from common.exchange.wire import decode_evaluation
-from common.learning.schedule import make_plan
 from common.models.sharing import pack, parameter_mask, shared_layout
 from common.runs.result import runs_base
 from common.tasks.task import task_network
@@ -38,6 +36,7 @@ from server.journal import Journal, say_final, say_round
 from server.participants import ExpectedSite
 from server.retry import RetryingGrid
 from server.run_folder import RunFolder, record_end
+from server.schedule import make_plan
 from server.state import RunState, choose
 from server.strategy import SiteAverage
 
@@ -192,7 +191,7 @@ def _evaluate(
 ) -> Exchange[SiteReply]:
     sent = make_orders(context, state, purpose, MessageType.EVALUATE)
     replies = grid.send_and_receive(list(sent.values()), timeout=context.config.round_timeout)
-    exchange = sort_replies(context, round_of(state, purpose), sent, replies, decode_evaluation)
+    exchange = sort_replies(context, round_of(state, purpose), sent, replies, SiteReply)
     require_enough(context, f"Evaluation of the {purpose} weights", exchange)
     return exchange
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from common.errors import ReplyError
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import Forms, check_parts
+from common.exchange.payload import check_parts
 from common.formatting.misfits import misfits, named
+from common.methods.method import ArrayForms
 from common.models.sharing import Layout
 
 LARGEST_GROWTH = 100.0
@@ -61,8 +62,8 @@ class ExpectedWeights:
         Of the prototypes.
     min_count : int
         Fewest images behind a prototype.
-    forms : mapping of str to PartForm
-        What a method sends besides.
+    forms : mapping of str to (str, tuple of int)
+        Type and shape of what methods send besides.
     """
 
     layout: Layout
@@ -70,7 +71,7 @@ class ExpectedWeights:
     classes: int
     projection_size: int
     min_count: int
-    forms: Forms = field(default_factory=dict)
+    forms: ArrayForms = field(default_factory=dict)
 
 
 def check_header(reply: SiteReply, asked: ExpectedHeader) -> None:

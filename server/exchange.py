@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.errors import ReplyError, RunError
 from common.exchange.codecs.registry import find_codec
-from common.exchange.messages import Purpose, RoundOrder, SiteReply
-from common.exchange.payload import FLAT, Arrays, method_parts
-from common.exchange.wire import count_bytes, encode_arrays, encode_order
-from common.learning.schedule import Plan
+from common.exchange.messages import Purpose, RoundOrder, RoundReply, SiteReply
+from common.exchange.payload import FLAT, flat_of
+from common.exchange.wire import count_bytes, decode, encode, encode_arrays
+from common.methods.method import Arrays
 from common.methods.registry import methods_of
 from common.models.sharing import Layout
 from server.checks import ExpectedHeader, check_header
 from server.participants import Participants
+from server.schedule import Plan
 from server.state import RunState
 
-Reply = TypeVar("Reply", bound=SiteReply)
+Reply = TypeVar("Reply", SiteReply, RoundReply)
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,22 @@ def make_orders(
     """
     asked = round_of(state, purpose)
     sent = methods_of(context.config).broadcast(context.config, state.methods)
+    steps = context.plan.steps(asked) if purpose == "train" else range(0)
     common = RoundOrder(
         run=context.run,
         purpose=purpose,
         round=asked,
         previous=0,
         best=state.best_round,
-        steps=context.plan.steps(asked) if purpose == "train" else range(0),
+        first_step=steps.start,
+        last_step=steps.stop,
         total_steps=context.plan.total_steps,
         evaluate=purpose != "train" or (asked > 1 and context.plan.evaluated(asked - 1)),
-        shared=state.shared,
-        prototypes=(),
         class_counts={},
-        parts=method_parts(sent) if purpose == "train" else {},
+        coded=False,
+        arrays={},
+        prototypes=(),
+        parts=sent if purpose == "train" else {},
     )
     # Encoded once for all: the sites' messages hold the same bytes.
     whole = encode_arrays({FLAT: state.shared}, flwr.app)
@@ -167,9 +171,9 @@ def make_orders(
             class_counts={
                 other: context.participants.infos[other].class_counts for other in others
             },
-            coded=coded if can_decode(context, state, site) else None,
+            coded=coded is not None and can_decode(context, state, site),
         )
-        content = encode_order(order, flwr.app, whole if order.coded is None else change)
+        content = encode(order, flwr.app, change if order.coded else whole)
         messages[site] = Message(content, node, message_type, group_id=str(asked))
     return messages
 
@@ -190,8 +194,9 @@ def sort_replies(
     round: int,
     sent: Mapping[str, Message],
     replies: Iterable[Message],
-    decode: Callable[[Mapping[str, Any]], Reply],
+    kind: type[Reply],
     check: Callable[[Reply], None] | None = None,
+    read: Callable[[Arrays], NDArray[Any]] = flat_of,
 ) -> Exchange[Reply]:
     """Check the replies of a round.
 
@@ -205,10 +210,12 @@ def sort_replies(
         What they were asked.
     replies : iterable of Message
         What came back, in any order.
-    decode : callable
-        Reads a reply's content.
+    kind : type
+        What a reply is.
     check : callable, optional
         Checks what the reply holds, once it is known whose it is; raises ReplyError.
+    read : callable
+        As for :func:`common.exchange.wire.decode`.
     """
     good: dict[str, Reply] = {}
     faults: dict[str, str] = {}
@@ -228,7 +235,7 @@ def sort_replies(
             if message.has_error():
                 raise ReplyError(_reason(message))
             up[site] = count_bytes(message.content)
-            reply = decode(message.content)
+            reply = decode(kind, message.content, read)
             # Flower holds on to the message for another round; its bytes are as large as the
             # weights that were just read from them.
             message.content.clear()

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from common.config.schema import Config
 from common.errors import ReplyError, RunError
 from common.exchange.messages import AWAITS_APPROVAL, NOT_A_SITE, JoinRequest, SiteInfo
-from common.exchange.wire import decode_site_info, encode_join
+from common.exchange.wire import decode, encode
 from server.participants import ExpectedSite, Participants, check_sites
 from server.questions import AWAY, Questions, tell_who_waits
 
@@ -121,7 +121,7 @@ class Joining:
         for node in came:
             self.due[node] = math.inf if self.participants.site_of(node) else 0.0
         now, waiting = time.monotonic(), set(self.questions.open.values())
-        content = encode_join(JoinRequest(self.run), flwr.app)
+        content = encode(JoinRequest(self.run), flwr.app)
         nodes = [node for node in there if node not in waiting and self.due[node] <= now]
         self.questions.ask([Message(content, node, MessageType.QUERY) for node in nodes])
 
@@ -147,7 +147,7 @@ class Joining:
                 raise RunError(f"A site cannot take part. {answer.error.reason}")
             return
         try:
-            info = decode_site_info(answer.content)
+            info = decode(SiteInfo, answer.content)
         except ReplyError as error:
             raise RunError(f"Node {node} answers the join request strangely: {error}") from error
         _check_info(node, info, self.config)
@@ -214,8 +214,8 @@ def _check_info(node: int, info: SiteInfo, config: Config) -> None:
             f"{info.site} says that it has images of {len(info.class_counts)} classes; the run's "
             f"classes are {', '.join(config.class_names)}."
         )
-    # What goes into the run's result as it is.
-    if info.leakage.site != info.site or info.leakage.unit not in ("patient", "image"):
+    # It goes into the run's result as it is.
+    if info.leakage.site != info.site:
         raise RunError(f"{info.site} tells of another split than one of its own.")
     if not info.train_images:
         raise RunError(f"{info.site} says that it has no training images.")

@@ -35,7 +35,7 @@ class TrainingResult:
         Site → ``round`` and ``validation_auc`` of the weights that validation chose, and subset →
         figures with these; empty where it chose none.
     budget : mapping
-        As :meth:`common.learning.schedule.Plan.budget` tells it.
+        As :meth:`server.schedule.Plan.budget` tells it.
     images_seen, train_images : mapping of str to int
         Site → images trained on, repetitions included; site → training images that it has.
     leakage : sequence of Leakage

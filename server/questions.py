@@ -9,7 +9,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 from common.exchange.messages import JoinRequest
-from common.exchange.wire import encode_join
+from common.exchange.wire import encode
 
 AWAY = {3, 4, 5, 8}
 """Flower's codes for a node, or a site's process, that went away before it answered."""
@@ -70,6 +70,6 @@ class Questions:
 
 def tell_who_waits(grid: Grid, run: str, nodes: Sequence[int], awaited: str) -> None:
     """Let sites that wait know for whom, in their own logs; nobody waits for their answers."""
-    content = encode_join(JoinRequest(run, awaited), flwr.app)
+    content = encode(JoinRequest(run, awaited), flwr.app)
     if notices := [Message(content, node, MessageType.QUERY) for node in nodes]:
         grid.push_messages(notices)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import Arrays
 from common.learning.prototypes import Prototypes
+from common.methods.method import Arrays
 from common.tasks.figures import is_better, mean_defined
 from server.aggregate import aggregate
 

@@ -6,7 +6,7 @@ participants take part in every round; nobody is sampled. Sites may join between
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from logging import INFO
 from typing import Any
@@ -15,12 +15,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
+from numpy.typing import NDArray
 
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply
-from common.exchange.payload import arrays_of, method_forms
-from common.exchange.wire import decode_reply
-from common.methods.method import Averaged
+from common.methods.method import Arrays, Averaged
 from common.methods.registry import methods_of
 from server.checks import ExpectedWeights, check_weights, far_from_the_others, norm_of
 from server.exchange import (
@@ -94,18 +93,18 @@ class SiteAverage(FedAvg):
             len(config.class_names),
             config.projection_size,
             config.min_prototype_count,
-            method_forms(methods.forms(config, context.layout)),
+            methods.forms(config, context.layout),
         )
 
         codec = find_codec(config.codec)
 
-        def decode(content: Mapping[str, Any]) -> RoundReply:
-            return decode_reply(content, lambda arrays: codec.decode(arrays, before.shared))
+        def read(arrays: Arrays) -> NDArray[Any]:
+            return codec.decode(arrays, before.shared)
 
         def check(reply: RoundReply) -> None:
             check_weights(reply, context.participants.infos[reply.site].class_counts, expected)
 
-        exchange = sort_replies(context, round, self.sent, replies, decode, check)
+        exchange = sort_replies(context, round, self.sent, replies, RoundReply, check, read)
         self.sent = {}
         exchange = without(exchange, far_from_the_others(exchange.good, before.shared))
         require_enough(context, f"Round {round}", exchange)
@@ -120,7 +119,7 @@ class SiteAverage(FedAvg):
             context.parameters,
             before.shared,
             self.state.shared,
-            {site: arrays_of(reply.parts) for site, reply in exchange.good.items()},
+            {site: reply.parts for site, reply in exchange.good.items()},
             before.methods,
             context.plan.steps(round),
             context.plan.total_steps,

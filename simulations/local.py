@@ -24,7 +24,6 @@ from common.errors import ConfigError, RunError
 from common.exchange.fingerprint import code_fingerprint
 from common.files import alone_in
 from common.learning.local_site import LocalSite
-from common.learning.schedule import make_plan
 from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import (
@@ -48,6 +47,7 @@ from server.exchange import RunContext
 from server.journal import Journal, TrainingResult, chosen_figures, site_figures
 from server.participants import Participants
 from server.run_folder import RunFolder, record_end, refuse_taken
+from server.schedule import make_plan
 from server.state import RunState
 from server.strategy import SiteAverage
 from simulations.local_participant import LocalRun, app_of, info_of, participant_of

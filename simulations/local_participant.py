@@ -19,16 +19,15 @@ from clients.site import OpenSite, SiteImages
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.device import Device
-from common.exchange.codecs.none import NoCodec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
-from common.exchange.payload import method_parts
-from common.exchange.wire import decode_order, encode_reply
+from common.exchange.payload import Codec
+from common.exchange.wire import decode, encode
 from common.learning.loop import StepReport, TrainSummary, train
 from common.learning.objective import Term
-from common.learning.schedule import Plan
 from common.models.network import Network
 from server.run_folder import RunFolder
+from server.schedule import Plan
 from simulations.unfinished import UnfinishedRound, join_summaries
 
 
@@ -126,10 +125,10 @@ def app_of(site: OpenSite, should_stop: Callable[[], bool]) -> ClientApp:
     def follow(act: Callable[[OpenSite, RoundOrder], SiteReply], message: Message) -> Message:
         if should_stop():
             raise KeyboardInterrupt
-        order = decode_order(message.content)
+        order = decode(RoundOrder, message.content)
         # Its bytes are as large as the weights that were just read from them.
         message.content.clear()
-        return Message(encode_reply(act(site, order), flwr.app), reply_to=message)
+        return Message(encode(act(site, order), flwr.app), reply_to=message)
 
     app.train()(lambda message, _: follow(_train, message))
     app.evaluate()(lambda message, _: follow(evaluate_last, message))
@@ -140,9 +139,9 @@ def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
     trained = train_round(site, order)
     shared = trained.reply.shared
     outcome = trained.after(shared)
-    coded = NoCodec().encode(shared, trained.received, {})
+    coded = Codec().encode(shared, trained.received, {})
     keep(site, order, trained, coded, shared, outcome.memory)
-    return replace(trained.reply, parts=method_parts(outcome.parts))
+    return replace(trained.reply, parts=outcome.parts)
 
 
 def _take_steps(

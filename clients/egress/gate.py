@@ -19,17 +19,11 @@ from clients.egress.ledger_entry import LedgerPart, Noise
 from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave
 from common.errors import PolicyError
-from common.exchange.codecs.none import NoCodec
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
-from common.exchange.payload import ADDED, FLAT, Codec, Forms, Payload, check_parts
-from common.exchange.wire import (
-    CARD,
-    SHARED,
-    decode_evaluation,
-    decode_reply,
-    decode_site_info,
-)
+from common.exchange.payload import Codec, check_parts
+from common.exchange.wire import CARD, METHOD, SHARED, decode
 from common.learning.prototypes import Prototypes
+from common.methods.method import ArrayForms, Arrays
 from common.models.sharing import Layout
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -53,8 +47,8 @@ class ExpectedMessage:
         The shared tensors that a round began with.
     codec : Codec
         How those that it ended with travel.
-    forms : mapping of str to PartForm
-        What its method sends besides.
+    forms : mapping of str to (str, tuple of int)
+        Type and shape of what its methods send besides.
     """
 
     site: str
@@ -64,8 +58,8 @@ class ExpectedMessage:
     classes: int
     projection_size: int
     received: NDArray[Any] | None
-    codec: Codec = field(default_factory=NoCodec)
-    forms: Forms = field(default_factory=dict)
+    codec: Codec = field(default_factory=Codec)
+    forms: ArrayForms = field(default_factory=dict)
 
     def reference(self) -> NDArray[Any]:
         """Return what a round began with.
@@ -103,10 +97,10 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
         If it is no message of a site at all.
     """
     if CARD in content:
-        _judge_info(decode_site_info(content), expected)
+        _judge_info(decode(SiteInfo, content), expected)
     elif SHARED in content:
         before = expected.reference()
-        reply = decode_reply(content, lambda arrays: expected.codec.decode(arrays, before))
+        reply = decode(RoundReply, content, lambda arrays: expected.codec.decode(arrays, before))
         _judge_header(reply, expected, policy)
         _judge_weights(reply, expected, policy)
         _judge_prototypes(reply.prototypes, expected, policy)
@@ -115,7 +109,7 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
             raise PolicyError("the number of images is negative")
         return noise_in(reply, policy)
     else:
-        _judge_header(decode_evaluation(content), expected, policy)
+        _judge_header(decode(SiteReply, content), expected, policy)
     return None
 
 
@@ -126,7 +120,7 @@ def parts_of(content: RecordDict, layout: Layout) -> tuple[LedgerPart, ...]:
         if isinstance(record, ArrayRecord):
             for key, array in record.items():
                 values = array.numpy()
-                if _is_of_tensors(name) and values.size == layout.size and key == FLAT:
+                if name in (SHARED, METHOD) and values.shape == (layout.size,):
                     found += _tensors(name, values, layout)
                 else:
                     found.append(_tensor(name, key, values))
@@ -139,10 +133,6 @@ def text_part(record: str, name: str, text: str) -> LedgerPart:
     """Return a text as a part of a message."""
     data = text.encode()
     return LedgerPart(record, name, (), "text", len(data), hashlib.sha256(data).hexdigest())
-
-
-def _is_of_tensors(record: str) -> bool:
-    return record == SHARED or record.partition("/")[0] in ADDED
 
 
 def _tensors(record: str, flat: NDArray[Any], layout: Layout) -> list[LedgerPart]:
@@ -177,8 +167,6 @@ def _judge_info(info: SiteInfo, expected: ExpectedMessage) -> None:
     _same("site of the split", info.leakage.site, expected.site)
     _same("layout", info.layout, expected.layout.digest())
     _digests({"fingerprint": info.fingerprint, "config": info.config})
-    if info.leakage.unit not in ("patient", "image"):
-        raise PolicyError("the unit of the split is neither 'patient' nor 'image'")
     _same("number of classes", len(info.class_counts), expected.classes)
 
 
@@ -239,17 +227,19 @@ def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Poli
         raise PolicyError(fault)
 
 
-def _judge_added(parts: Payload, expected: ExpectedMessage, policy: Policy) -> None:
-    """Judge what a method sends besides: as the run says, and not where noise protects the rest."""
+def _judge_added(parts: Arrays, expected: ExpectedMessage, policy: Policy) -> None:
+    """Judge what methods send besides: as the run says, and not where noise protects the rest."""
     check_parts(parts, expected.forms)
-    for name, part in parts.items():
-        if part.kind not in policy.may_leave:
-            raise PolicyError(f"{part.kind} may not leave: '{name}' (policy: may-leave)")
-        if policy.clip_update or policy.largest_update:
-            raise PolicyError(
-                f"'{name}' tells of the weights' change what no limit holds of "
-                "(policy: largest-update, clip-update)"
-            )
+    if not parts:
+        return
+    names = ", ".join(parts)
+    if METHOD not in policy.may_leave:
+        raise PolicyError(f"method may not leave: '{names}' (policy: may-leave)")
+    if policy.clip_update or policy.largest_update:
+        raise PolicyError(
+            f"'{names}' tells of the weights' change what no limit holds of "
+            "(policy: largest-update, clip-update)"
+        )
 
 
 def _same(what: str, found: Any, expected: Any) -> None:

@@ -23,9 +23,9 @@ from clients.egress.policy import Policy, kept_back, reduced
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError, RunError
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import Arrays, Coded, method_parts
-from common.exchange.wire import count_bytes, encode_reply
-from common.methods.method import Outcome
+from common.exchange.payload import Coded
+from common.exchange.wire import count_bytes, encode, encode_arrays
+from common.methods.method import Arrays, Outcome
 
 HELD_BACK = "held back"
 
@@ -108,8 +108,8 @@ def let_leave(
             raise RunError(f"Training diverged at {expected.site} in round {expected.round}.")
         arrived = arrived if leaving.shared is reply.shared else reply.shared
         outcome = after(arrived)
-        leaving = replace(leaving, parts=method_parts(outcome.parts))
-    content: RecordDict = encode_reply(leaving, flwr.app, coded.arrays)
+        leaving = replace(leaving, parts=outcome.parts)
+    content: RecordDict = encode(leaving, flwr.app, encode_arrays(coded.arrays, flwr.app))
     # 5. Judge the bytes, decoded anew: a bug in the steps above must not let anything out.
     # 6. Record. What is not in the ledger does not leave.
     release(content, expected, policy, ledger)

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.data.folder import SiteFolder
 from common.errors import SiteError
+from common.formatting.from_json import Count
 from common.randomness import derive_seed
+
+Unit = Literal["patient", "image"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Split:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
-    unit: str
+    unit: Unit
     warnings: tuple[str, ...] = ()
 
 
@@ -55,11 +59,11 @@ class Leakage:
     """
 
     site: str
-    unit: str
-    patients: int
-    shared_patients: int
-    shared_images: int
-    unknown: int
+    unit: Unit
+    patients: Count
+    shared_patients: Count
+    shared_images: Count
+    unknown: Count
 
     def sentence(self) -> str:
         """Say it for a reader."""

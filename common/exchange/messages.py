@@ -7,16 +7,21 @@ method adds, numbers of images, scalar figures, who it is and what code it runs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from numpy.typing import NDArray
+from pydantic import Field
 
+from common.config.sites import SITE_NAME
 from common.data.folds import Leakage
-from common.exchange.payload import Arrays, Payload
+from common.exchange.payload import flat_of
+from common.formatting.from_json import Count
 from common.learning.prototypes import Prototypes
+from common.methods.method import Arrays
 from common.models.sharing import Layout
 
 Purpose = Literal["train", "final", "best"]
+SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
 
 NOT_A_SITE = 101
 """Error code of a node that is no site of the run, whom the server can do without."""
@@ -53,12 +58,12 @@ class SiteInfo:
         Numbers of patients on both sides of its split.
     """
 
-    site: str
+    site: SiteName
     fingerprint: str
     config: str
     layout: str
-    class_counts: tuple[int, ...]
-    nodes: int
+    class_counts: tuple[Count, ...]
+    nodes: Count
     leakage: Leakage
 
     @property
@@ -83,38 +88,49 @@ class RoundOrder:
         The round from whose private tensors the site goes on; 0: the initial ones.
     best : int
         The round that validation likes best so far; 0: none.
-    steps : range
-        Global optimizer steps of the round; empty unless training.
+    first_step, last_step : int
+        Between which global optimizer steps the round lies; equal unless training.
     total_steps : int
         Steps of the whole run.
     evaluate : bool
         Say how good the received weights are.
-    shared : ndarray, shape (layout.size,)
-        The shared tensors; empty while ``coded`` holds them.
+    class_counts : mapping of str to tuple of int
+        Training images of each class at the sites of ``prototypes``.
+    coded : bool
+        Whether ``arrays`` hold the shared tensors as ``codec-down`` made them, with what the site
+        received in the round ``previous`` for a reference, and not as they are.
+    arrays : mapping of str to ndarray
+        The shared tensors.
     prototypes : tuple of Prototypes
         The other sites', in the server's order.
-    class_counts : mapping of str to tuple of int
-        Training images of each class at those sites.
-    coded : mapping of str to ndarray, or None
-        The shared tensors as ``codec-down`` made them, with what the site received in the round
-        ``previous`` for a reference.
-    parts : Payload
-        What a method sends besides, by name.
+    parts : mapping of str to ndarray
+        What methods send besides, by ``<method>/<name>``.
     """
 
     run: str
     purpose: Purpose
-    round: int
-    previous: int
-    best: int
-    steps: range
-    total_steps: int
+    round: Count
+    previous: Count
+    best: Count
+    first_step: Count
+    last_step: Count
+    total_steps: Count
     evaluate: bool
-    shared: NDArray[Any]
+    class_counts: Mapping[str, tuple[Count, ...]]
+    coded: bool
+    arrays: Arrays
     prototypes: tuple[Prototypes, ...]
-    class_counts: Mapping[str, tuple[int, ...]]
-    coded: Arrays | None = None
-    parts: Payload = field(default_factory=dict)
+    parts: Arrays = field(default_factory=dict)
+
+    @property
+    def steps(self) -> range:
+        """Global optimizer steps of the round; empty unless training."""
+        return range(self.first_step, self.last_step)
+
+    @property
+    def shared(self) -> NDArray[Any]:
+        """The shared tensors, shape (layout.size,), where they travel as they are."""
+        return flat_of(self.arrays)
 
     @property
     def received(self) -> int:
@@ -139,7 +155,7 @@ class SiteReply:
     """
 
     run: str
-    round: int
+    round: Count
     site: str
     fingerprint: str
     metrics: Mapping[str, float]
@@ -159,15 +175,15 @@ class RoundReply(SiteReply):
         The shared tensors after local training; ``codec`` says how they travel.
     prototypes : Prototypes
         Its class prototypes.
-    parts : Payload
-        What a method sends besides, by name.
+    parts : mapping of str to ndarray
+        What methods send besides, by ``<method>/<name>``.
     """
 
     images: int
     layout: Layout
     shared: NDArray[Any]
     prototypes: Prototypes
-    parts: Payload = field(default_factory=dict)
+    parts: Arrays = field(default_factory=dict)
 
 
 def fault_of(order: RoundOrder) -> str | None:
@@ -184,18 +200,14 @@ def fault_of(order: RoundOrder) -> str | None:
         The fault; None if there is none. What only the site knows (the network's size, its own
         store) is checked where it is used.
     """
-    steps, training = order.steps, order.purpose == "train"
+    first, stop = order.first_step, order.last_step
     # The chosen weights are of a round before the last one, from which the site goes on.
     last = order.round if order.purpose != "best" else max(order.round, order.previous)
-    if not 0 <= order.previous <= last or not 0 <= order.best <= order.round:
+    if order.previous > last or order.best > order.round:
         return f"round {order.round} after {order.previous}, the best one {order.best}"
-    if not 0 <= steps.start <= steps.stop <= order.total_steps or (training and not steps):
-        return f"steps {steps.start} to {steps.stop} of {order.total_steps}"
+    if not first <= stop <= order.total_steps or (order.purpose == "train" and first == stop):
+        return f"steps {first} to {stop} of {order.total_steps}"
     for one in order.prototypes:
-        counts = order.class_counts[one.site]
-        fault = one.fault(images=counts)
-        if min(counts, default=0) < 0:
-            fault = f"of classes with {list(counts)} images"
-        if fault is not None:
+        if (fault := one.fault(images=order.class_counts[one.site])) is not None:
             return f"{one.site}: {fault}"
     return None

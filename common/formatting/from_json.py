@@ -2,13 +2,15 @@
 
 from collections.abc import Hashable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from common.errors import one_line
 
 Kind = TypeVar("Kind")
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number of things."""
 
 
 def from_json(kind: type[Kind], text: str | bytes) -> Kind:

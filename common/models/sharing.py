@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.errors import CheckpointError, ReplyError, RunError, StoreError
+from common.errors import CheckpointError, RunError, StoreError
 from common.models.per_site import PerSite
 from common.tensor_files import faults_of, load_tensors, refuse_misfits
 
@@ -90,24 +90,6 @@ class Layout:
             {"dtype": self.dtype, "tensors": list(zip(self.names, self.shapes, strict=True))},
             separators=(",", ":"),
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> "Layout":
-        """Read what :meth:`to_json` wrote.
-
-        Raises
-        ------
-        ReplyError
-            If the text is no layout.
-        """
-        try:
-            value = json.loads(text)
-            names = tuple(str(name) for name, _ in value["tensors"])
-            shapes = tuple(tuple(int(n) for n in shape) for _, shape in value["tensors"])
-            dtype = str(value["dtype"])
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-            raise ReplyError("A layout of shared tensors was expected and not found.") from error
-        return cls(names, shapes, dtype, sum(math.prod(shape) for shape in shapes))
 
     def digest(self) -> str:
         """Return a SHA-256 over names, shapes, order and type."""

@@ -35,13 +35,15 @@ def order(site: OpenSite, **values: Any) -> RoundOrder:
         "round": 1,
         "previous": 0,
         "best": 0,
-        "steps": range(2),
         "total_steps": 6,
         "evaluate": True,
-        "shared": pack(site.network()),
-        "prototypes": (),
         "class_counts": {},
+        "coded": False,
+        "prototypes": (),
     }
+    shared, steps = values.pop("shared", None), values.pop("steps", range(2))
+    own |= {"first_step": steps.start, "last_step": steps.stop}
+    own["arrays"] = {"flat": pack(site.network()) if shared is None else shared}
     return RoundOrder(**own | values)
 
 

@@ -6,8 +6,8 @@ import flwr.app
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from clients.app import app
-from common.exchange.messages import JoinRequest
-from common.exchange.wire import decode_site_info, encode_join
+from common.exchange.messages import JoinRequest, SiteInfo
+from common.exchange.wire import decode, encode
 from tests.federation.hospitals import make_grid, tiny_config
 
 
@@ -15,8 +15,8 @@ def test_a_message_that_was_read_holds_its_bytes_no_longer(tmp_path: Path) -> No
     """Flower keeps the message while the site trains; an order weighs 195 MB."""
     grid = make_grid(tiny_config(tmp_path))
     node, site = next(iter(grid.nodes.items()))
-    question = Message(encode_join(JoinRequest(run="run"), flwr.app), node, MessageType.QUERY)
+    question = Message(encode(JoinRequest(run="run"), flwr.app), node, MessageType.QUERY)
     assert len(question.content) > 0
     reply = app(question, Context(1, node, dict(site), RecordDict(), dict(grid.run_config)))
-    assert decode_site_info(reply.content).site == "north"
+    assert decode(SiteInfo, reply.content).site == "north"
     assert len(question.content) == 0

@@ -18,7 +18,7 @@ from clients.client_errors import Refusal, refuse
 from clients.identity import IdentityError
 from common.errors import CheckpointError, ConfigError, ReplyError, RunError, SiteError, StoreError
 from common.exchange.messages import NOT_A_SITE, JoinRequest
-from common.exchange.wire import encode_join
+from common.exchange.wire import encode
 from tests.federation.hospitals import tiny_config
 
 SECRET = "/data/covid/jane-roe-1962.png: patient 4711 of 'Jane Roe' \udcfc"
@@ -120,7 +120,7 @@ def test_a_file_whose_name_is_no_text_is_refused_as_any_other(tmp_path: Path) ->
     folder = os.fsencode(tmp_path / "data" / "north" / "covid")
     with open(folder + b"/M\xfcller-4711.png", "wb") as file:  # noqa: PTH123
         file.write(b"no image")
-    answer = ask(tmp_path, encode_join(JoinRequest("run"), flwr.app), NORTH)
+    answer = ask(tmp_path, encode(JoinRequest("run"), flwr.app), NORTH)
     assert answer.code == 103
     assert_silent(answer)
     log = (tmp_path / "runs/run/sites/north/log.txt").read_text()
@@ -134,7 +134,7 @@ def test_a_message_that_is_no_question_is_refused_without_its_content(tmp_path: 
 
 
 def test_a_run_s_name_that_leads_elsewhere_writes_nothing(tmp_path: Path) -> None:
-    call = encode_join(JoinRequest("../../elsewhere"), flwr.app)
+    call = encode(JoinRequest("../../elsewhere"), flwr.app)
     answer = ask(tmp_path, call, NORTH)
     assert answer.code == 102
     assert "elsewhere" not in answer.reason
@@ -143,7 +143,7 @@ def test_a_run_s_name_that_leads_elsewhere_writes_nothing(tmp_path: Path) -> Non
 
 
 def test_a_node_that_is_no_site_says_so_by_its_code(tmp_path: Path) -> None:
-    call = encode_join(JoinRequest("run"), flwr.app)
+    call = encode(JoinRequest("run"), flwr.app)
     answer = ask(tmp_path, call, {"site": "jane-roe", "data-dir": "/data"})
     assert answer.code == NOT_A_SITE
     assert_silent(answer)

@@ -11,7 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from clients.app import app
 from common.config.schema import Config
 from common.exchange.messages import JoinRequest
-from common.exchange.wire import encode_join
+from common.exchange.wire import encode
 from tests.federation.hospitals import tiny_config
 
 
@@ -42,7 +42,7 @@ def ask_for_card(tmp_path: Path, **node: Any) -> tuple[Message, str]:
     logger = logging.getLogger("xsite.site")
     logger.addHandler(kept)
     try:
-        call = encode_join(JoinRequest("run"), flwr.app)
+        call = encode(JoinRequest("run"), flwr.app)
         answer = ask(config, call, hospital(tmp_path, config, **node))
     finally:
         logger.removeHandler(kept)

@@ -11,7 +11,7 @@ from clients.egress.ledger import enter
 from clients.egress.ledger_entry import LedgerPart, Message
 from common.errors import LedgerError
 from common.exchange.messages import JoinRequest
-from common.exchange.wire import encode_join
+from common.exchange.wire import encode
 from tests.clients.egress.test_ledger import written
 from tests.corpus.approvals import APPROVALS
 from tests.corpus.asking import ask, hospital
@@ -60,7 +60,7 @@ def answer(root: Path, own: Path) -> flwr.app.Message:
     config = tiny_config(root)
     (own / "policy.toml").write_text("approve-runs = true\n")
     node = hospital(own, config, policy=str(own / "policy.toml"))
-    return ask(config, encode_join(JoinRequest("run"), flwr.app), node)
+    return ask(config, encode(JoinRequest("run"), flwr.app), node)
 
 
 @pytest.mark.parametrize("case", APPROVALS, ids=ids(APPROVALS))

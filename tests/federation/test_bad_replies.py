@@ -12,8 +12,8 @@ from flwr.app import Message
 
 from common.config.schema import Config
 from common.errors import RunError
-from common.exchange.messages import RoundReply
-from common.exchange.wire import decode_order, decode_reply, encode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode, encode
 from common.models.sharing import Layout
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
@@ -82,7 +82,7 @@ def in_round_two(change: Change, site: int = 101) -> Tamper:
     def tamper(question: Message, reply: Message) -> list[Message]:
         metadata = question.metadata
         if (metadata.message_type, metadata.group_id, metadata.dst_node_id) == ("train", "2", site):
-            reply.content = encode_reply(change(decode_reply(reply.content)), flwr.app)
+            reply.content = encode(change(decode(RoundReply, reply.content)), flwr.app)
         return [reply]
 
     return tamper
@@ -126,8 +126,8 @@ def tolerant(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, list[Any
     def watch(question: Message, reply: Message) -> list[Message]:
         arriving = in_round_two(not_a_number)(question, reply)
         if question.metadata.message_type == "train":
-            orders.append(decode_order(question.content))
-            replies.append(decode_reply(reply.content))
+            orders.append(decode(RoundOrder, question.content))
+            replies.append(decode(RoundReply, reply.content))
         return arriving
 
     federate(config, tamper=watch)
@@ -182,9 +182,12 @@ def test_figures_of_a_round_are_those_of_its_average(
 def reversed_tenfold(question: Message, reply: Message) -> list[Message]:
     """Let south send −10 times its update, in every round."""
     if question.metadata.message_type == "train" and question.metadata.dst_node_id == 101:
-        sent, answer = decode_order(question.content).shared, decode_reply(reply.content)
+        sent, answer = (
+            decode(RoundOrder, question.content).shared,
+            decode(RoundReply, reply.content),
+        )
         lie = replace(answer, shared=sent - np.float32(10) * (answer.shared - sent))
-        reply.content = encode_reply(lie, flwr.app)
+        reply.content = encode(lie, flwr.app)
     return [reply]
 
 

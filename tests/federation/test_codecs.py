@@ -1,6 +1,6 @@
 """A codec is one file: a toy one, with a memory, codes whole federations here, up and down."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.errors import ConfigError, ReplyError
 from common.exchange.codecs.registry import CODECS, find_codec
-from common.exchange.messages import RoundOrder
-from common.exchange.payload import Arrays, Coded
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.payload import Codec, Coded
+from common.exchange.wire import decode
+from common.methods.method import Arrays
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
@@ -25,14 +26,13 @@ from tests.federation.test_invariants_resume import Killed, killing
 SHARE = 10
 
 
-@dataclass(frozen=True)
-class TopK:
+class TopK(Codec):
     """Sends the largest tenth of a change; the rest waits until it is large enough."""
 
-    name: str = "top-k"
-    about: str = "the largest tenth of a change"
-    exact: bool = False
-    relative: bool = True
+    name = "top-k"
+    about = "the largest tenth of a change"
+    exact = False
+    relative = True
 
     def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Coded:
         change = values - reference + memory.get("rest", np.zeros_like(values))
@@ -86,8 +86,8 @@ class Seen:
                 self.arrays = arrays
                 return np.empty(0)
 
-            site = decode_reply(reply.content, read).site
-            order = decode_order(question.content)
+            site = decode(RoundReply, reply.content, read).site
+            order = decode(RoundOrder, question.content)
             self.orders[order.round, site] = order
             self.replies[order.round, site] = self.arrays
         return [reply]
@@ -97,10 +97,10 @@ class Seen:
         arrived: list[NDArray[Any]] = []
         for round in range(1, rounds + 1):
             order = self.orders[round, site]
-            if order.coded is None:
+            if not order.coded:
                 arrived.append(order.shared)
             else:
-                arrived.append(find_codec(codec).decode(order.coded, arrived[-1]))
+                arrived.append(find_codec(codec).decode(order.arrays, arrived[-1]))
         return arrived
 
 
@@ -164,8 +164,8 @@ def test_changes_go_down_from_the_second_round_and_all_begin_with_the_same(tmp_p
     seen = Seen()
     federate(plain)
     federate(config, tamper=seen)
-    assert [seen.orders[r, "north"].coded is None for r in (1, 2, 3)] == [True, False, False]
-    change = seen.orders[2, "north"].coded
+    assert [seen.orders[r, "north"].coded for r in (1, 2, 3)] == [False, True, True]
+    change = seen.orders[2, "north"].arrays
     assert change is not None and change["flat"].dtype == np.float16 and change["flat"].any()
     north, south = (seen.received("half-deltas", site, 3) for site in NAMES[:2])
     for one, other in zip(north, south, strict=True):
@@ -189,7 +189,7 @@ def test_a_site_that_missed_a_round_gets_whole_weights_and_the_same_ones(tmp_pat
 
     federate(config, tamper=tamper)
     assert "south LEFT OUT" in (run_of(config) / "log.txt").read_text()
-    whole = {key: order.coded is None for key, order in seen.orders.items()}
+    whole = {key: not order.coded for key, order in seen.orders.items()}
     assert [whole[r, "north"] for r in (1, 2, 3, 4)] == [True, False, False, False]
     assert [whole[r, "south"] for r in (1, 2, 3, 4)] == [True, False, True, False]
     north = seen.received("half-deltas", "north", 4)

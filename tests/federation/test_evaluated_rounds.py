@@ -6,7 +6,7 @@ from pathlib import Path
 from flwr.app import Message
 
 from common.exchange.messages import RoundOrder
-from common.exchange.wire import decode_order
+from common.exchange.wire import decode
 from common.runs.result import read_result
 from server.metrics import read_rows
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -19,7 +19,7 @@ def test_a_round_that_does_not_end_an_epoch_only_trains(tmp_path: Path) -> None:
 
     def watch(question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            orders.append(decode_order(question.content))
+            orders.append(decode(RoundOrder, question.content))
         return [reply]
 
     federate(config, tamper=watch)

@@ -14,9 +14,9 @@ from clients.egress.ledger import entries
 from clients.store import digest_of
 from common.config.schema import Config
 from common.errors import RunError
-from common.exchange.codecs.half_deltas import add_delta
-from common.exchange.messages import RoundReply
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.codecs.half_deltas import HalfDeltas
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
 from tests.clients.opened import opened, order, train_round
@@ -39,7 +39,7 @@ class Replies:
 
     def __call__(self, question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            order, said = decode_order(question.content), decode_reply(reply.content)
+            order, said = decode(RoundOrder, question.content), decode(RoundReply, reply.content)
             own = run_of(self.config) / "sites" / said.site / "store"
             _, about = load_tensors(own / f"round-{said.round:04d}.safetensors")
             self.seen.append((said.site, order.shared.copy(), said, about["sent"]))
@@ -55,7 +55,7 @@ def test_the_server_averages_what_the_sites_say_that_they_sent(tmp_path: Path) -
     for _, received, said, sent in replies.seen:
         assert said.shared.dtype == np.float16
         assert np.count_nonzero(said.shared) > said.shared.size / 2
-        arrived.append(add_delta(received, said.shared))
+        arrived.append(HalfDeltas().decode({"flat": said.shared}, received))
         assert sent == digest_of(arrived[-1])
     final, _ = load_tensors(run_of(config) / "shared.safetensors")
     means = [(arrived[k].astype(np.float64) + arrived[k + 1]) / 2 for k in (0, 2)]

@@ -18,7 +18,8 @@ from common.config.schema import Config
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.errors import RunError
-from common.exchange.wire import decode_reply, encode_reply
+from common.exchange.messages import RoundReply
+from common.exchange.wire import decode, encode
 from common.runs.predictions import read_predictions
 from common.tensor_files import load_tensors
 from simulations.runtime.in_process import run_server
@@ -87,13 +88,13 @@ def test_the_search_finds_a_private_tensor_that_is_planted(tmp_path: Path) -> No
     def plant(question: Message, reply: Message) -> list[Message]:
         collector(question, reply)
         if question.metadata.message_type == "train":
-            said = decode_reply(reply.content)
+            said = decode(RoundReply, reply.content)
             name = next(n for n in collector.tensors if "running_mean" in n)
             planted.append(collector.tensors[name].numpy()[:4].copy())
             shared = said.shared.copy()
             # At an odd place, as if a private module were packed among the shared ones.
             shared[1001:1005] = planted[-1]
-            reply.content = encode_reply(replace(said, shared=shared), flwr.app)
+            reply.content = encode(replace(said, shared=shared), flwr.app)
         return [reply]
 
     wire = Wire(federate(config, tamper=plant).wire())

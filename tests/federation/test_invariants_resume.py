@@ -14,7 +14,8 @@ from flwr.app import Message
 import server.app
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError
-from common.exchange.wire import decode_order
+from common.exchange.messages import RoundOrder
+from common.exchange.wire import decode
 from common.runs.result import read_result
 from server.metrics import read_rows
 from simulations.runtime.in_process import InProcessGrid
@@ -160,7 +161,7 @@ def test_a_site_a_round_ahead_goes_back(
 
     def note(question: Message) -> None:
         if question.metadata.message_type == "train":
-            order = decode_order(question.content)
+            order = decode(RoundOrder, question.content)
             asked.append((order.round, order.previous))
 
     federate(config.changed(resume=True), before=note)

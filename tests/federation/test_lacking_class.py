@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from clients.site_check import check_site
 from common.config.schema import Config
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode
 from common.runs.predictions import read_predictions
 from common.tensor_files import load_tensors
 from server.metrics import read_rows
@@ -71,9 +72,9 @@ def test_a_site_that_lacks_a_class_takes_part(
 
     def note(question: Message, reply: Message) -> list[Message]:
         if "shared" in reply.content:
-            found = decode_reply(reply.content)
+            found = decode(RoundReply, reply.content)
             prototypes[reply.metadata.src_node_id].append(found.prototypes.classes.tolist())
-            counts.append(dict(decode_order(question.content).class_counts))
+            counts.append(dict(decode(RoundOrder, question.content).class_counts))
         return [reply]
 
     federate(config, tamper=note)

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.errors import RunError
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import Arrays
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.wire import decode
 from common.methods import registry
-from common.methods.method import ArrayForms, Averaged, Local, Method, Outcome
+from common.methods.method import ArrayForms, Arrays, Averaged, Local, Method, Outcome
 from common.models.sharing import Layout
 from server.app import app as server
 from simulations.runtime.in_process import run_server
@@ -77,17 +76,20 @@ def test_parts_go_up_and_down_and_the_server_has_the_last_word(
 
     def watch(question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            said = decode_reply(reply.content)
-            orders[said.round] = decode_order(question.content)
+            said = decode(RoundReply, reply.content)
+            orders[said.round] = decode(RoundOrder, question.content)
             replies.setdefault(said.round, []).append(said)
         return [reply]
 
     federate(tiny_config(tmp_path), tamper=watch)
     assert orders[1].parts == {}
-    told = {round: orders[round].parts["halfway"].arrays for round in (2, 3)}
-    assert {round: list(arrays) for round, arrays in told.items()} == {2: ["total"], 3: ["total"]}
-    assert [told[2]["total"].tolist(), told[3]["total"].tolist()] == [[2.0], [8.0]]
-    said = [one.parts["halfway"].arrays["said"].tolist() for one in replies[3]]
+    told = {round: orders[round].parts for round in (2, 3)}
+    assert {round: list(arrays) for round, arrays in told.items()} == {
+        2: ["halfway/total"],
+        3: ["halfway/total"],
+    }
+    assert [told[round]["halfway/total"].tolist() for round in (2, 3)] == [[2.0], [8.0]]
+    said = [one.parts["halfway/said"].tolist() for one in replies[3]]
     assert said == [[11.0], [11.0]]
     average = np.mean([one.shared.astype(np.float64) for one in replies[1]], axis=0)
     half = (orders[1].shared + average) / 2
@@ -123,5 +125,5 @@ def test_a_policy_keeps_a_method_s_parts(tmp_path: Path, monkeypatch: pytest.Mon
     grid = deploy(tiny_config(tmp_path), {"north": kept})
     with pytest.raises(RunError, match="north"):
         run_server(server, grid)
-    assert "method may not leave: 'halfway'" in ledger_of(tmp_path, "north")
+    assert "method may not leave: 'halfway/said'" in ledger_of(tmp_path, "north")
     assert "held back" not in ledger_of(tmp_path, "south")

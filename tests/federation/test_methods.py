@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from common.exchange.messages import RoundOrder
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -82,8 +82,8 @@ def test_fedproto_s_sites_send_prototypes_and_no_weight(tmp_path: Path) -> None:
 
     def watch(question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            said = decode_reply(reply.content)
-            sent.append((decode_order(question.content).shared.size, said.shared.size))
+            said = decode(RoundReply, reply.content)
+            sent.append((decode(RoundOrder, question.content).shared.size, said.shared.size))
             assert len(said.prototypes.vectors) == 2
         return [reply]
 
@@ -111,7 +111,7 @@ def test_whose_prototypes_a_site_gets(
 
     def watch(question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            orders[decode_reply(reply.content).site] = decode_order(question.content)
+            orders[decode(RoundReply, reply.content).site] = decode(RoundOrder, question.content)
         return [reply]
 
     federate(tiny_config(tmp_path, **EPOCHS, **settings), tamper=watch)

@@ -9,8 +9,8 @@ from flwr.app import Error, Message, MessageType
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import RunError
-from common.exchange.messages import RoundReply
-from common.exchange.wire import decode_order, decode_reply, encode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode, encode
 from server.aggregate import aggregate
 from server.exchange import (
     Exchange,
@@ -56,7 +56,7 @@ def answers(sent: dict[str, Message], **shared: float) -> list[Message]:
     """Return a good reply of each named site to round 3, its weights all of one value."""
     return [
         Message(
-            encode_reply(
+            encode(
                 reply(site, round=3, shared=np.full(8, value, np.float32)),
                 flwr.app,
             ),
@@ -76,11 +76,11 @@ def fault(sent: Message, code: int, reason: str, source: int | None = None) -> M
 def sort(
     of: RunContext, sent: dict[str, Message], arrived: Sequence[Message]
 ) -> Exchange[RoundReply]:
-    return sort_replies(of, 3, sent, arrived, decode_reply)
+    return sort_replies(of, 3, sent, arrived, RoundReply)
 
 
 def test_a_site_is_sent_the_others_prototypes_and_never_its_own(three: RunContext) -> None:
-    found = {site: decode_order(message.content) for site, message in orders(three).items()}
+    found = {site: decode(RoundOrder, message.content) for site, message in orders(three).items()}
     met = {site: [own.site for own in order.prototypes] for site, order in found.items()}
     # In the configuration's order; south has sent none yet.
     assert met == {"north": ["east"], "south": ["north", "east"], "east": ["north"]}
@@ -88,7 +88,7 @@ def test_a_site_is_sent_the_others_prototypes_and_never_its_own(three: RunContex
 
 
 def test_every_site_goes_on_from_its_own_last_round(three: RunContext) -> None:
-    found = {site: decode_order(message.content) for site, message in orders(three).items()}
+    found = {site: decode(RoundOrder, message.content) for site, message in orders(three).items()}
     assert {site: order.previous for site, order in found.items()} == {
         "north": 2,
         "south": 0,
@@ -101,7 +101,7 @@ def test_every_site_goes_on_from_its_own_last_round(three: RunContext) -> None:
 
 def test_an_evaluation_is_about_the_round_that_its_purpose_names(three: RunContext) -> None:
     assert [round_of(STATE, purpose) for purpose in ("train", "final", "best")] == [3, 2, 1]
-    order = decode_order(orders(three, "best")["south"].content)
+    order = decode(RoundOrder, orders(three, "best")["south"].content)
     assert (order.purpose, order.round, order.received, order.steps) == ("best", 1, 1, range(0))
 
 

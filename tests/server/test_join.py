@@ -16,7 +16,7 @@ from common.config.schema import Config
 from common.errors import RunError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import SiteInfo
-from common.exchange.wire import decode_site_info, encode_site_info
+from common.exchange.wire import decode, encode
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.join import Joining
@@ -78,7 +78,7 @@ def saying(change: Callable[[SiteInfo], SiteInfo], node: int = 101) -> Tamper:
 
     def tamper(question: Message, reply: Message) -> list[Message]:
         if question.metadata.dst_node_id == node:
-            reply.content = encode_site_info(change(decode_site_info(reply.content)), flwr.app)
+            reply.content = encode(change(decode(SiteInfo, reply.content)), flwr.app)
         return [reply]
 
     return tamper

@@ -2,10 +2,9 @@
 
 from common.errors import refuse_unknown
 from common.exchange.codecs.half_deltas import HalfDeltas
-from common.exchange.codecs.none import NoCodec
 from common.exchange.payload import Codec
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (NoCodec(), HalfDeltas())}
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Codec(), HalfDeltas())}
 
 
 def find_codec(name: str) -> Codec:

@@ -20,12 +20,12 @@ from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite
 from common.learning.loop import make_optimizer, train
 from common.learning.objective import contrastive_term
-from common.learning.schedule import make_plan
 from common.models.network import Network, build_network
 from common.models.sharing import load_shared, pack, unpack
 from common.randomness import numpy_generator
 from common.runs.result import read_result, read_run_config
 from common.runs.weights import load_run_network
+from server.schedule import make_plan
 from simulations.evidence.attacks.scores import success
 
 Scores = NDArray[np.float64]

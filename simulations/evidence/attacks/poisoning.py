@@ -29,7 +29,8 @@ from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter, make_listener
-from common.exchange.wire import decode_order, decode_reply, encode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode, encode
 from common.formatting.numbers import NOT_DEFINED, percent, points
 from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
@@ -66,10 +67,13 @@ def reverse(factor: float) -> Tamper:
     def tamper(question: Message, reply: Message) -> list[Message]:
         asked = question.metadata
         if asked.message_type == "train" and asked.dst_node_id == liar and not reply.has_error():
-            sent, answer = decode_order(question.content).shared, decode_reply(reply.content)
+            sent, answer = (
+                decode(RoundOrder, question.content).shared,
+                decode(RoundReply, reply.content),
+            )
             step = answer.shared - sent
             lie = replace(answer, shared=(sent + np.float32(factor) * step).astype(sent.dtype))
-            reply.content = encode_reply(lie, flwr.app)
+            reply.content = encode(lie, flwr.app)
         return [reply]
 
     return tamper

@@ -17,8 +17,8 @@ from clients.egress.budget import epsilon, in_words, require_budget, spent, uppe
 from clients.egress.ledger import enter, entries, verify
 from clients.egress.ledger_entry import Entry, LedgerPart, Message, Noise, Release
 from common.errors import PolicyError, RunError
-from common.exchange.messages import RoundReply
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.wire import decode
 from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import deploy, server, tiny_config
 
@@ -220,7 +220,9 @@ def first_reply(root: Path, policies: Mapping[str, str]) -> tuple[RoundReply, np
 
     def look(question: Any, reply: Any) -> list[Any]:
         if question.metadata.message_type == "train" and question.metadata.dst_node_id == 100:
-            caught.append((decode_reply(reply.content), decode_order(question.content).shared))
+            caught.append(
+                (decode(RoundReply, reply.content), decode(RoundOrder, question.content).shared)
+            )
         return [reply]
 
     grid = deploy(tiny_config(root, epochs=1), policies)

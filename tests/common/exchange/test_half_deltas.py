@@ -1,10 +1,21 @@
 """A round's change in half precision: how much of it is lost, and that both ends have the same."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common.errors import ReplyError
-from common.exchange.codecs.half_deltas import add_delta, half_delta
+from common.exchange.codecs.half_deltas import HalfDeltas
+
+
+def half_delta(shared: NDArray[Any], received: NDArray[Any]) -> NDArray[Any]:
+    return HalfDeltas().encode(shared, received, {}).arrays["flat"]
+
+
+def add_delta(received: NDArray[Any], delta: NDArray[Any]) -> NDArray[Any]:
+    return HalfDeltas().decode({"flat": delta}, received)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -2,14 +2,13 @@ import pytest
 
 from common.data.folds import Leakage
 from common.exchange.messages import Purpose, RoundOrder, SiteInfo
-from tests.common.small_training import normal
 
 
 @pytest.mark.parametrize(("purpose", "received"), [("train", 4), ("final", 5), ("best", 5)])
 def test_training_begins_with_the_average_before_and_an_evaluation_with_its_own(
     purpose: Purpose, received: int
 ) -> None:
-    order = RoundOrder("run", purpose, 5, 3, 2, range(2), 9, True, normal(2), (), {})
+    order = RoundOrder("run", purpose, 5, 3, 2, 0, 2, 9, True, {}, False, {}, ())
     assert order.received == received
 
 

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message
 
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.wire import decode_order, decode_reply
+from common.exchange.wire import decode
 from common.methods.method import Arrays, Averaged
 from common.methods.registry import find_method, methods_of
 from common.models.sharing import Layout, parameter_mask
@@ -78,9 +78,9 @@ def test_a_federation_s_server_steps_and_averages_running_statistics(tmp_path: P
 
     def watch(question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            order = decode_order(question.content)
+            order = decode(RoundOrder, question.content)
             orders[order.round] = order
-            replies.append(decode_reply(reply.content))
+            replies.append(decode(RoundReply, reply.content))
         return [reply]
 
     federate(settings, tamper=watch)
@@ -103,7 +103,7 @@ def first_weights(path: Path, **values: Any) -> np.ndarray:
 
     def watch(question: Message, reply: Message) -> list[Message]:
         if question.metadata.message_type == "train":
-            order = decode_order(question.content)
+            order = decode(RoundOrder, question.content)
             found[order.round] = order.shared
         return [reply]
 

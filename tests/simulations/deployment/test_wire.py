@@ -23,7 +23,7 @@ from common.console.progress import SilentListener
 from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.messages import RoundReply
-from common.exchange.wire import SHARED, count_bytes, decode_reply
+from common.exchange.wire import SHARED, count_bytes, decode
 from common.runs.predictions import read_predictions
 from common.tasks.task import task_layout
 from common.tensor_files import load_tensors
@@ -99,7 +99,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
 
 def decode_round(message: object) -> RoundReply | None:
     content = message.content
-    return decode_reply(content) if SHARED in content else None
+    return decode(RoundReply, content) if SHARED in content else None
 
 
 def test_the_capture_is_complete(deployed: Deployed) -> None:

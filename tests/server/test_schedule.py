@@ -1,7 +1,7 @@
 import pytest
 
 from common.config.schema import Config
-from common.learning.schedule import Plan, make_plan
+from server.schedule import Plan, make_plan
 
 
 def test_the_last_round_may_be_shorter() -> None:
