@@ -72,4 +72,4 @@ def draw(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
             place.set_axis_off()
         for place, image in zip(places, images, strict=False):
             place.imshow(image[0].numpy() * SPREAD + MEAN, cmap="gray", vmin=0, vmax=1)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")

@@ -12,18 +12,18 @@ A setting is keys of the configuration with their values; ``database=memory`` in
 SuperLink has in its memory, ``database=`` and a path in this file.
 """
 
-import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Annotated
+from unittest.mock import patch
 
 import psutil
 import typer
@@ -33,13 +33,19 @@ from clients.egress.ledger import entries
 from clients.flower_host.prefork import CLIENT, STANDBY
 from common.config.schema import Config
 from common.console.progress import SilentListener
-from common.formatting.numbers import duration, size
+from common.formatting.numbers import duration
+from common.formatting.numbers import size as octets
 from common.formatting.tables import plain_table, print_table
 from common.models.network import build_network
 from common.models.sharing import shared_layout
+from common.runs.result import read_result
 from server.environment import describe_environment
-from simulations.evidence.benchmarks.round import TRAINED
-from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
+from simulations.evidence.benchmarks.two_sites import (
+    SITES,
+    looking,
+    one_step_rounds,
+    training_seconds,
+)
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder
 from simulations.runtime.flower_inside import FLWR_IN_MEMORY_DB_NAME
@@ -50,41 +56,8 @@ STARTER = "flower-superexec"
 ROLES = ("flower-superlink", "flower-supernode", CLIENT, STANDBY, "flwr-serverapp", STARTER)
 
 
-@dataclass(frozen=True)
-class Round:
-    """Seconds of a round and of its parts.
-
-    Attributes
-    ----------
-    whole, training : float
-        From the end of the round before to its own; of that the slower site's training.
-    out : float
-        Until both sites' processes have started.
-    at_site : float
-        From then until both replies are in the ledgers, training included.
-    back : float
-        From then until the server's checkpoint is written.
-    """
-
-    whole: float
-    training: float
-    out: float
-    at_site: float
-    back: float
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """What a deployment came to.
-
-    ``processor``, ``written``: seconds, and bytes, of a round by role; ``sent``: bytes that went
-    up and down.
-    """
-
-    rounds: list[Round]
-    processor: dict[str, float]
-    written: dict[str, float]
-    sent: dict[str, int]
+Figures = dict[str, list[float]]
+"""By its name in the table, a figure of every round or of the run."""
 
 
 @dataclass
@@ -128,39 +101,38 @@ class Watch:
                 self.started[process.pid] = process.create_time()
 
 
-def deploy(config: Config, base: Path) -> Deployed:
-    """Deploy once."""
+def deploy(config: Config, base: Path) -> tuple[Figures, Figures]:
+    """Deploy once, and return seconds of a round and of its parts, and sizes in bytes."""
     run = base / config.run_name
     watch = Watch(run)
     with looking(watch.look, SAMPLE_SECONDS):
         train_federated(config, base, SilentListener(), backend=DEPLOYMENT)
-    rounds = sorted(watch.checkpoints)
+    numbers = sorted(watch.checkpoints)
     released = [_released(run, site) for site in SITES]
-    logs = [(own_folder(run, site) / "log.txt").read_text() for site in SITES]
-    trained = [[float(seconds) for seconds in TRAINED.findall(log)] for log in logs]
-    found = []
-    for before, number in pairwise(rounds):
+    trained = [training_seconds(own_folder(run, site)) for site in SITES]
+    seconds, sizes = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    for before, number in pairwise(numbers):
         began, ended = watch.checkpoints[before], watch.checkpoints[number]
+        # When both sites' processes have started, and both replies are in the ledgers.
         started = max(at for at in watch.started.values() if began < at < ended)
         entered = max(own[number] for own in released)
-        found.append(
-            Round(
-                ended - began,
-                max(own[number - 1] for own in trained),
-                started - began,
-                entered - started,
-                ended - entered,
-            )
-        )
-    processor: dict[str, float] = defaultdict(float)
-    written: dict[str, float] = defaultdict(float)
-    for (role, _), (seconds, count) in watch.spent.items():
-        # Of the whole run: join request, every round, one evaluation.
-        processor[role] += seconds / len(rounds)
-        written[role] += count / len(rounds)
-    return Deployed(
-        found, processor, written, json.loads((run / "result.json").read_text())["bytes"]
-    )
+        training = max(own[number - 1] for own in trained)
+        seconds["a round"].append(ended - began)
+        seconds["  beyond training"].append(ended - began - training)
+        seconds["    order out, until processes run"].append(started - began)
+        seconds["    at the sites"].append(entered - started - training)
+        seconds["    reply back, average, checkpoint"].append(ended - entered)
+    titles = "processor time of a round", "written to the disk"
+    for place, figures in enumerate((seconds, sizes)):
+        by_role = dict.fromkeys(ROLES, 0.0)
+        for (role, _), spent in watch.spent.items():
+            # Of the whole run: join request, every round, one evaluation.
+            by_role[role] += spent[place] / len(numbers)
+        figures[titles[place]] = [sum(by_role.values())]
+        figures |= {f"  {role}": [value] for role, value in by_role.items()}
+    sent = read_result(run)["bytes"]
+    sizes |= {f"bytes {way}, whole run": [sent[way]] for way in ("up", "down")}
+    return seconds, sizes
 
 
 def _released(run: Path, site: str) -> dict[int, float]:
@@ -184,77 +156,34 @@ def main(
     width: Annotated[float, typer.Option(help="Multiplier of every layer's width.")] = 1.0,
 ) -> None:
     """Measure and print."""
-    measured: list[list[Deployed]] = [[] for _ in setting]
+    measured: list[list[tuple[Figures, Figures]]] = [[] for _ in setting]
     loads = []
     with tempfile.TemporaryDirectory(prefix="xsite-") as folder:
         config = one_step_rounds(Path(folder), rounds, image_size=size, width=width, epochs=1)
-        for number in range(repeats):
-            for index, text in enumerate(setting):
-                values = dict(part.split("=", 1) for part in text.split(","))
-                with _database(values.pop("database", "")):
-                    named = {"run_name": f"setting-{index}-{number}"}
-                    run = config.changed(
-                        **{k.replace("-", "_"): v for k, v in values.items()}, **named
-                    )
-                    measured[index].append(deploy(run, Path(folder) / "runs"))
-                loads.append(os.getloadavg()[0])
-    _tell(config, setting, measured, loads)
-
-
-@contextmanager
-def _database(where: str) -> Iterator[None]:
-    """Have the SuperLink of a block keep what it has in its folder, in its memory or in a file."""
-    if where:
-        os.environ["XSITE_DATABASE"] = FLWR_IN_MEMORY_DB_NAME if where == "memory" else where
-    try:
-        yield
-    finally:
-        os.environ.pop("XSITE_DATABASE", None)
-
-
-def _tell(
-    config: Config,
-    settings: Sequence[str],
-    measured: Sequence[Sequence[Deployed]],
-    loads: Sequence[float],
-) -> None:
+        for number, (index, text) in product(range(repeats), enumerate(setting)):
+            parts = (part.split("=", 1) for part in text.split(","))
+            values = {key.replace("-", "_"): value for key, value in parts}
+            database = values.pop("database", "")
+            # Where the SuperLink keeps what it has: its folder, its memory or a file.
+            place = FLWR_IN_MEMORY_DB_NAME if database == "memory" else database
+            run = config.changed(**values, run_name=f"setting-{index}-{number}")
+            with patch.dict(os.environ, {"XSITE_DATABASE": place} if place else {}):
+                measured[index].append(deploy(run, Path(folder) / "runs"))
+            loads.append(os.getloadavg()[0])
     machine = describe_environment()
     shared = shared_layout(build_network(config, SITES)).size
-    rounds = [[one for deployed in own for one in deployed.rounds] for own in measured]
     print(
         f"{machine['cpu']}, {machine['cores']} cores; load average {min(loads):.1f} to "
-        f"{max(loads):.1f}\n{shared:,} shared values ({size(4 * shared)}), two sites, "
-        f"{len(rounds[0])} rounds of each setting\n"
+        f"{max(loads):.1f}\n{shared:,} shared values ({octets(4 * shared)}), two sites, "
+        f"{sum(len(seconds['a round']) for seconds, _ in measured[0])} rounds of each setting\n"
     )
-    letters = [chr(ord("A") + number) for number in range(len(settings))]
-    for letter, text in zip(letters, settings, strict=True):
+    letters = [chr(ord("A") + number) for number in range(len(setting))]
+    for letter, text in zip(letters, setting, strict=True):
         print(f"{letter}: {text}")
-    parts: list[tuple[str, Callable[[Round], float]]] = [
-        ("a round", lambda r: r.whole),
-        ("  beyond training", lambda r: r.whole - r.training),
-        ("    order out, until processes run", lambda r: r.out),
-        ("    at the sites", lambda r: r.at_site - r.training),
-        ("    reply back, average, checkpoint", lambda r: r.back),
-    ]
+    writers: Sequence[Callable[[float], str]] = (duration, octets)
     lines = [
-        (title, *(duration(median(part(one) for one in own)) for own in rounds))
-        for title, part in parts
+        (title, *(write(median(v for one in own for v in one[kind][title])) for own in measured))
+        for kind, write in enumerate(writers)
+        for title in measured[0][0][kind]
     ]
-    processor = [[one.processor for one in own] for own in measured]
-    lines += _by_role("processor time of a round", duration, processor)
-    lines += _by_role("written to the disk", size, [[d.written for d in own] for own in measured])
-    for way in ("up", "down"):
-        sent = [size(median(one.sent[way] for one in own)) for own in measured]
-        lines.append((f"bytes {way}, whole run", *sent))
     print_table(Console(), plain_table("Medians", ("", *letters), lines))
-
-
-def _by_role(
-    title: str, write: Callable[[float], str], spent: Sequence[Sequence[dict[str, float]]]
-) -> list[tuple[str, ...]]:
-    """Return what a round took of something, in all and by role, for each setting."""
-    lines = [(title, *(write(median(sum(one.values()) for one in own)) for own in spent))]
-    for role in ROLES:
-        each = [write(median(one.get(role, 0.0) for one in own)) for own in spent]
-        lines.append((f"  {role}", *each))
-    return lines

@@ -9,7 +9,8 @@ runs in this process, over the bytes of real messages.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -90,38 +91,6 @@ def federate_under(policy: str, config: Config, folders: Mapping[str, Path]) -> 
     }
 
 
-def measure_levels(
-    folder: Path, levels: Sequence[float], clip: float, epochs: int, patients: int, seed: int
-) -> list[tuple[str, ...]]:
-    """Train once without a policy and once a level.
-
-    Returns
-    -------
-    list of tuple of str
-        (noise multiplier, ε, mean AUC, its difference from training without a policy).
-    """
-    listener = make_listener()
-    folders = make_hospitals(folder, SITES, patients, seed, listener)
-    base = small_config(folder, folders, seed, epochs=epochs, **SETTINGS)
-    policies = {"no policy": ""}
-    for level in levels:
-        policies[f"{level:g}"] = policy_text(clip, level, len(base.class_names))
-    rows: list[tuple[str, ...]] = []
-    plain = 0.0
-    counter = StepCounter(listener, "federations")
-    try:
-        for name, policy in policies.items():
-            found = federate_under(policy, base.changed(run_name=f"{len(rows):02d}"), folders)
-            if found:
-                plain = plain or found["auc"]
-                told = upper(found["epsilon"]), percent(found["auc"]), points(found["auc"] - plain)
-            rows.append((name, *(told if found else ("", "ended early", ""))))
-            counter(len(rows), len(policies))
-    finally:
-        listener.close()
-    return rows
-
-
 def main(
     clip: Annotated[float, typer.Option(help="clip-update of every site's policy.")] = 1.0,
     epochs: Annotated[int, typer.Option(help="Epochs, each of them a round.")] = ROUNDS,
@@ -129,7 +98,24 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of everything random but the noise.")] = 0,
 ) -> None:
     """Train three hospitals at several levels of noise; print ε and the AUC."""
-    with tempfile.TemporaryDirectory(prefix="xsite-privacy-") as folder:
-        rows = measure_levels(Path(folder), LEVELS, clip, epochs, patients, seed)
+    rows: list[tuple[str, ...]] = []
+    listener = make_listener()
+    counter = StepCounter(listener, "federations")
+    with tempfile.TemporaryDirectory(prefix="xsite-privacy-") as name, closing(listener):
+        folder = Path(name)
+        folders = make_hospitals(folder, SITES, patients, seed, listener)
+        base = small_config(folder, folders, seed, epochs=epochs, **SETTINGS)
+        policies = {"no policy": ""}
+        for level in LEVELS:
+            policies[f"{level:g}"] = policy_text(clip, level, len(base.class_names))
+        plain = 0.0
+        for level_name, policy in policies.items():
+            found = federate_under(policy, base.changed(run_name=f"{len(rows):02d}"), folders)
+            told = ("", "ended early", "")
+            if found:
+                plain = plain or found["auc"]
+                told = upper(found["epsilon"]), percent(found["auc"]), points(found["auc"] - plain)
+            rows.append((level_name, *told))
+            counter(len(rows), len(policies))
     title = f"After {epochs} rounds: ε at δ = 1e-5; mean test AUC in percent"
     print_rows(Console(), title, ("Noise multiplier", "ε", "AUC", "Cost"), rows)

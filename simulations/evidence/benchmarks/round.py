@@ -12,10 +12,11 @@ statistics, prototypes) is told apart.
 
 import math
 import multiprocessing
-import re
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +33,7 @@ from common.data.folds import split_site
 from common.data.open import open_site
 from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
-from common.formatting.numbers import size
+from common.formatting.numbers import size as octets
 from common.formatting.tables import plain_table, print_table
 from common.learning.evaluation import estimate_statistics, evaluate_site, predict
 from common.learning.local_site import LocalSite
@@ -42,28 +43,15 @@ from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.environment import describe_environment
 from server.metrics import read_rows
-from simulations.evidence.benchmarks.two_sites import SITES, looking, two_sites
+from simulations.evidence.benchmarks.two_sites import (
+    SITES,
+    looking,
+    training_seconds,
+    two_sites,
+)
 from simulations.federated import train_federated
 from simulations.runtime.placement import place
 from simulations.runtime.processes import memory_of
-
-# What a site writes into its log after each round.
-TRAINED = re.compile(r"round \d+: \d+ steps in ([\d.]+) s")
-
-
-@dataclass
-class Memory:
-    """Largest sum of proportional set sizes (PSS) of a process tree, in bytes.
-
-    A page that processes share counts once in the sum.
-    """
-
-    peak: int = 0
-
-    def look(self) -> None:
-        """Sample this process and all that descends from it."""
-        root = psutil.Process()
-        self.peak = max(self.peak, memory_of([root, *root.children(recursive=True)]))
 
 
 @dataclass
@@ -79,23 +67,20 @@ class FirstStep(SilentListener):
             self.seconds = time.monotonic() - self.began
 
 
-@dataclass(frozen=True)
-class Federated:
-    """Seconds of each round as a whole, and of the sites' training in it."""
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """Watch the memory of this process and all that descends from it; yield what asks for its peak.
 
-    rounds: list[float]
-    training: list[float]
-    until_first_step: float
-    bytes_down: int
-    bytes_up: int
+    It is the largest sum of proportional set sizes (PSS), in bytes, in which a page that processes
+    share counts once.
+    """
+    root, seen = psutil.Process(), [0]
 
+    def look() -> None:
+        seen.append(memory_of([root, *root.children(recursive=True)]))
 
-@dataclass(frozen=True)
-class Alone:
-    """Seconds of each round's training at one site, and of what else a site does in a round."""
-
-    training: list[float]
-    further: list[float]
+    with looking(look, seconds=1.0):
+        yield lambda: max(seen)
 
 
 def in_turns(config: Config) -> bool:
@@ -104,27 +89,14 @@ def in_turns(config: Config) -> bool:
     return placed.cpus // placed.cpus_per_site < len(SITES)
 
 
-def run_federated(config: Config, base: Path) -> Federated:
-    """Train federated and read what the run wrote down."""
-    listener = FirstStep()
-    run = train_federated(config, base, listener)
-    rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "test"]
-    ends = [0.0, *sorted({row.seconds for row in rows})]
-    combine = sum if in_turns(config) else max
-    logs = [(run / "sites" / site / "log.txt").read_text() for site in SITES]
-    each = [[float(seconds) for seconds in TRAINED.findall(log)] for log in logs]
-    last = [row for row in rows if row.round == rows[-1].round]
-    return Federated(
-        [after - before for before, after in pairwise(ends)],
-        [combine(seconds) for seconds in zip(*each, strict=True)],
-        listener.seconds,
-        sum(row.bytes_down for row in last),
-        sum(row.bytes_up for row in last),
-    )
+def run_alone(config: Config, site: str, rounds: int) -> tuple[float, float]:
+    """Train one site as its federated process does, without any exchange.
 
-
-def run_alone(config: Config, site: str, rounds: int) -> Alone:
-    """Train one site as its federated process does, without any exchange."""
+    Returns
+    -------
+    tuple of float
+        Medians of the seconds of a round's training, and of what else a site does in a round.
+    """
     with limited_threads(config):
         local = LocalSite.open(config, site)
         split, images, device = local.split, local.training, local.device
@@ -143,10 +115,10 @@ def run_alone(config: Config, site: str, rounds: int) -> Alone:
             terms = [contrastive_term(config, total)]
             summary = train(network, optimizer, [images], config, device, these, total, terms)
             training.append(summary.seconds)
-    return Alone(training, further)
+    return median(training[1:]), median(further[1:])
 
 
-def run_both_alone(config: Config, rounds: int) -> list[Alone]:
+def run_both_alone(config: Config, rounds: int) -> list[tuple[float, float]]:
     """Train both sites, at the same time each in a process of its own, or in turns in one."""
     processes = 1 if in_turns(config) else len(SITES)
     context = multiprocessing.get_context("spawn")
@@ -175,53 +147,46 @@ def main(
             epochs=math.ceil(rounds * (steps or epoch) / epoch),
             threads=place(config).threads,
         )
-        together, apart = Memory(), Memory()
-        with looking(together.look, seconds=1.0):
-            federated = run_federated(config, Path(folder) / "runs")
-        with looking(apart.look, seconds=1.0):
-            alone = run_both_alone(config, len(federated.rounds))
-    _tell(config, trained, federated, alone, (together, apart))
-
-
-def _tell(
-    config: Config,
-    trained: list[int],
-    federated: Federated,
-    alone: list[Alone],
-    memory: tuple[Memory, Memory],
-) -> None:
-    machine = describe_environment()
-    device = choose_device(config)
-    layout = shared_layout(build_network(config, SITES))
-    whole, training = median(federated.rounds[1:]), median(federated.training[1:])
+        listener = FirstStep()
+        with peak_memory() as together:
+            run = train_federated(config, Path(folder) / "runs", listener)
+        rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "test"]
+        training = list(zip(*(training_seconds(run / "sites" / s) for s in SITES), strict=True))
+        with peak_memory() as apart:
+            alone = run_both_alone(config, len(training))
+    ends = [0.0, *sorted({row.seconds for row in rows})]
+    last = [row for row in rows if row.round == rows[-1].round]
     turns = in_turns(config)
     combine = sum if turns else max
-    apart = combine(median(site.training[1:]) for site in alone)
-    further = combine(median(site.further[1:]) for site in alone)
-    beyond = whole - training
-    print(f"{machine['cpu']}, {machine['cores']} cores, {device.describe()}")
+    whole = median([after - before for before, after in pairwise(ends)][1:])
+    local = median([combine(seconds) for seconds in training][1:])
+    without, further = (combine(seconds) for seconds in zip(*alone, strict=True))
+    beyond = whole - local
+
+    machine, network = describe_environment(), build_network(config, SITES)
+    print(f"{machine['cpu']}, {machine['cores']} cores, {choose_device(config).describe()}")
     print(
-        f"{build_network(config, SITES).description}, {config.image_size} px, {config.threads} "
+        f"{network.description}, {config.image_size} px, {config.threads} "
         f"threads a site, {'in turns' if turns else 'at the same time'}; "
         f"{trained[0]} and {trained[1]} training images; rounds of "
-        f"{config.local_steps} steps, {len(federated.rounds) - 1} of them measured\n"
+        f"{config.local_steps} steps, {len(training) - 1} of them measured\n"
     )
     lines = [
         ("a round, from order to checkpoint", f"{whole:.2f} s"),
         (
             f"  local training in it, {'both sites' if turns else 'the slower site'}",
-            f"{training:.2f} s",
+            f"{local:.2f} s",
         ),
         ("  beyond local training", f"{beyond:.2f} s, {beyond / whole:.1%} of the round"),
         ("    evaluation, statistics, prototypes (measured alone)", f"{further:.2f} s"),
         ("    exchange, averaging, files (the rest)", f"{beyond - further:.2f} s"),
-        ("the same training without federation", f"{apart:.2f} s"),
-        ("  the federated round beside it", f"{whole / apart - 1:+.1%}"),
-        ("shared tensors", size(4 * layout.size)),
-        ("bytes of a round, both sites", f"{size(federated.bytes_down)} down"),
-        ("", f"{size(federated.bytes_up)} up"),
-        ("peak memory of all processes, federated", size(memory[0].peak)),
-        ("  without federation", size(memory[1].peak)),
-        ("from the call to the end of the first step", f"{federated.until_first_step:.1f} s"),
+        ("the same training without federation", f"{without:.2f} s"),
+        ("  the federated round beside it", f"{whole / without - 1:+.1%}"),
+        ("shared tensors", octets(4 * shared_layout(network).size)),
+        ("bytes of a round, both sites", f"{octets(sum(row.bytes_down for row in last))} down"),
+        ("", f"{octets(sum(row.bytes_up for row in last))} up"),
+        ("peak memory of all processes, federated", octets(together())),
+        ("  without federation", octets(apart())),
+        ("from the call to the end of the first step", f"{listener.seconds:.1f} s"),
     ]
     print_table(Console(), plain_table("Medians of the rounds", ("", ""), lines))

@@ -13,12 +13,13 @@ import re
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Annotated
+from unittest.mock import patch
 
 import psutil
 import typer
@@ -78,13 +79,10 @@ class Soak:
         log = self.run / "log.txt"
         rounds = ROUND.findall(log.read_text()) if log.exists() else []
         if rounds and int(rounds[-1]) > max(self.seen, default=0):
-            self.seen[int(rounds[-1])] = processes() | self._disk()
-
-    def _disk(self) -> dict[str, float]:
-        return {
-            f"disk, {name} (MB)": size_of(folder, pattern) / MB
-            for name, (folder, pattern) in self.folders.items()
-        }
+            self.seen[int(rounds[-1])] = processes() | {
+                f"disk, {name} (MB)": size_of(folder, pattern) / MB
+                for name, (folder, pattern) in self.folders.items()
+            }
 
 
 def processes() -> dict[str, float]:
@@ -126,27 +124,24 @@ def size_of(folder: Path, pattern: str = "**/*") -> int:
     return total
 
 
-def allowance(figure: str) -> Allowance:
-    """Return how far a figure may grow."""
-    if "ray workers" in figure and figure.startswith("memory"):
-        # A deployment's sites have a process for each message; a simulation's live on.
-        return Allowance(16.0, 0.15, "seen and not explained; a deployment has none of them")
-    if figure.startswith("memory"):
-        return Allowance(16.0)
-    if figure.startswith("open files"):
-        # A round's connections are open for a while after it.
-        return Allowance(6.0)
-    if figure.startswith("processes"):
-        return Allowance(1.0)
-    if "ledger" in figure:
-        return Allowance(0.1, 0.2, "a line a message, kept for good; a new file every 16 MB")
-    if "superlink.db" in figure:
-        return Allowance(16.0, 0.02, "Flower keeps a row of each message and task")
-    if "run's" in figure:
-        return Allowance(1.0, 0.05, "figures and log lines of every round")
-    if "Flower's" in figure or "temporary" in figure:
-        return Allowance(2.0, 0.02, "log lines of every round")
-    return Allowance(1.0, 0.005, "a line of its log for every round")
+# Of the first that is in a figure's name.
+ALLOWANCES = (
+    # A deployment's sites have a process for each message; a simulation's live on.
+    (
+        "memory, ray workers",
+        Allowance(16.0, 0.15, "seen and not explained; a deployment has none of them"),
+    ),
+    ("memory, ", Allowance(16.0)),
+    # A round's connections are open for a while after it.
+    ("open files, ", Allowance(6.0)),
+    ("processes, ", Allowance(1.0)),
+    ("ledger", Allowance(0.1, 0.2, "a line a message, kept for good; a new file every 16 MB")),
+    ("superlink.db", Allowance(16.0, 0.02, "Flower keeps a row of each message and task")),
+    ("run's", Allowance(1.0, 0.05, "figures and log lines of every round")),
+    ("Flower's", Allowance(2.0, 0.02, "log lines of every round")),
+    ("temporary", Allowance(2.0, 0.02, "log lines of every round")),
+    ("", Allowance(1.0, 0.005, "a line of its log for every round")),
+)
 
 
 def judge_growth(values: Mapping[int, float], allowed: Allowance) -> Verdict:
@@ -208,11 +203,17 @@ def main(
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder, run = Path(name), Path(name) / "runs" / "soak"
         (folder / "t").mkdir()
-        with temporary(folder / "t"):
-            soak = Soak(run, places(folder, backend, run))
-            began = time.monotonic()
-            with looking(soak.look, LOOK_SECONDS):
-                soak_once(folder, run, backend, rounds, width)
+        # An epoch has ten rounds: evaluation is part of what is looked at.
+        config = one_step_rounds(
+            folder, 10, image_size=32, width=width, epochs=max(1, rounds // 10), run_name=run.name
+        )
+        soak = Soak(run, places(folder, backend, run))
+        on = DEPLOYMENT if backend == "deployment" else SIMULATION
+        began = time.monotonic()
+        # This process, and all that it starts, puts temporary files into a folder of its own.
+        elsewhere = patch.dict(os.environ, TMPDIR=str(folder / "t"))
+        with elsewhere, patch.object(tempfile, "tempdir", None), looking(soak.look, LOOK_SECONDS):
+            train_federated(config, run.parent, SilentListener(), backend=on)
     print(
         f"{backend}, {len(soak.seen)} of {rounds} rounds seen, {time.monotonic() - began:.0f} s\n"
     )
@@ -220,39 +221,13 @@ def main(
         raise typer.Exit(1)
 
 
-def soak_once(folder: Path, run: Path, backend: str, rounds: int, width: float) -> None:
-    """Train the rounds, of one step each."""
-    # An epoch has ten rounds: evaluation is part of what is looked at.
-    epochs = max(1, rounds // 10)
-    config = one_step_rounds(
-        folder, 10, image_size=32, width=width, epochs=epochs, run_name=run.name
-    )
-    on = DEPLOYMENT if backend == "deployment" else SIMULATION
-    train_federated(config, run.parent, SilentListener(), backend=on)
-
-
-@contextmanager
-def temporary(folder: Path) -> Iterator[None]:
-    """Have this process, and all that it starts, put temporary files into a folder."""
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
-    try:
-        yield
-    finally:
-        tempfile.tempdir = None
-        os.environ.pop("TMPDIR")
-        if before is not None:
-            os.environ["TMPDIR"] = before
-
-
 def tell(seen: Mapping[int, Mapping[str, float]]) -> bool:
     """Print a line for every figure; return whether nothing grew that may not."""
     figures = sorted({figure for values in seen.values() for figure in values})
     fine, lines = True, []
     for figure in figures:
-        verdict = judge_growth(
-            {n: values.get(figure, 0.0) for n, values in seen.items()}, allowance(figure)
-        )
+        allowed = next(allowed for part, allowed in ALLOWANCES if part in figure)
+        verdict = judge_growth({n: v.get(figure, 0.0) for n, v in seen.items()}, allowed)
         fine = fine and verdict.fine
         values = (f"{verdict.early:.2f}", f"{verdict.late:.2f}", f"{verdict.slope:+.4f}")
         lines.append((figure, *values, verdict.said))

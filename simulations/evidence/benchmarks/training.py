@@ -9,21 +9,19 @@ batch size are the same; the two take turns, and medians are reported.
     python -m simulations.evidence training --steps 4 --rounds 5
 """
 
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
 from common.config.load import make_config
 from common.config.schema import Config
@@ -35,43 +33,12 @@ from common.device import Device, choose_device, limited_threads
 from common.learning.local_site import TrainingSite, training_site
 from common.learning.loop import make_optimizer, train
 from common.learning.objective import Batch, contrastive_term, objective
-from common.models.network import Network, Output, build_network
+from common.models.network import Output, build_network
 from server.environment import describe_environment
 from simulations.evidence.benchmarks.two_sites import CLASSES, SITES, write_site
 
-
-@dataclass(frozen=True)
-class Contender:
-    """A loop under test: what it is, and how to take a number of further steps of it."""
-
-    name: str
-    take: Callable[[int], None]
-
-
-class PlainImages(Dataset[tuple[Tensor, int]]):
-    """A site's PNG files, decoded and augmented one at a time."""
-
-    def __init__(self, folder: SiteFolder, size: int, crop_scale: float) -> None:
-        self.folder = folder
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize(round(size * 8 / 7)),
-                transforms.RandomResizedCrop(size, scale=(crop_scale, 1.0)),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize([0.5] * 3, [0.25] * 3),
-            ]
-        )
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.folder.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return one image (3, size, size) and its label."""
-        with Image.open(self.folder.root / self.folder.files[index]) as image:
-            pixels: Tensor = self.transform(image.convert("RGB"))
-        return pixels, int(self.folder.labels[index])
+Loop = Callable[[int], None]
+"""Takes a number of further steps."""
 
 
 def endless(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -80,16 +47,24 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def plain_loop(
-    folders: list[SiteFolder], config: Config, device: Device, workers: int
-) -> Contender:
+def plain_loop(folders: list[SiteFolder], config: Config, device: Device, workers: int) -> Loop:
     """Return the plain loop."""
     network = build_network(config, SITES).to(memory_format=torch.contiguous_format)
     network.to(device.device).train()
     optimizer = make_optimizer(network, config)
+    size = config.image_size
+    transform = transforms.Compose(
+        [
+            transforms.Resize(round(size * 8 / 7)),
+            transforms.RandomResizedCrop(size, scale=(config.crop_scale, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
     loaders = [
         DataLoader(
-            PlainImages(folder, config.image_size, config.crop_scale),
+            ImageFolder(folder.root, transform),
             batch_size=config.batch_size,
             shuffle=True,
             drop_last=True,
@@ -122,12 +97,12 @@ def plain_loop(
             optimizer.step()
         loss.item()
 
-    return Contender("plain loop, float32", take)
+    return take
 
 
-def own_loop(sites: list[TrainingSite], config: Config, device: Device) -> Contender:
+def own_loop(sites: list[TrainingSite], config: Config, device: Device) -> Loop:
     """Return xsite's training loop."""
-    network: Network = build_network(config, SITES).to(device.device)
+    network = build_network(config, SITES).to(device.device)
     optimizer = make_optimizer(network, config)
     done = 0
 
@@ -138,24 +113,24 @@ def own_loop(sites: list[TrainingSite], config: Config, device: Device) -> Conte
         train(network, optimizer, sites, config, device, these, total, terms)
         done += steps
 
-    return Contender(f"xsite, {str(device.dtype).removeprefix('torch.')}", take)
+    return take
 
 
 def rates(
-    contenders: list[Contender], steps: int, rounds: int, images_per_step: int
-) -> list[list[float]]:
-    """Let the contenders take turns and return images per second of each, round by round."""
-    found: list[list[float]] = [[] for _ in contenders]
-    for contender in contenders:
-        contender.take(1)  # allocators, kernels' choice, loader processes
+    loops: Mapping[str, Loop], steps: int, rounds: int, images_per_step: int
+) -> dict[str, float]:
+    """Let the loops take turns and return each one's median of images per second."""
+    found: dict[str, list[float]] = {name: [] for name in loops}
+    for take in loops.values():
+        take(1)  # allocators, kernels' choice, loader processes
     for number in range(rounds):
-        for contender, measured in zip(contenders, found, strict=True):
+        for name, take in loops.items():
             started = time.perf_counter()
-            contender.take(steps)
-            measured.append(steps * images_per_step / (time.perf_counter() - started))
-        told = ", ".join(f"{c.name}: {m[-1]:.2f}" for c, m in zip(contenders, found, strict=True))
+            take(steps)
+            found[name].append(steps * images_per_step / (time.perf_counter() - started))
+        told = ", ".join(f"{name}: {measured[-1]:.2f}" for name, measured in found.items())
         typer.echo(f"  round {number + 1} of {rounds}, images/s: {told}")
-    return found
+    return {name: median(measured) for name, measured in found.items()}
 
 
 def main(
@@ -194,15 +169,19 @@ def main(
         sites = [cached(folder, config, Path(place) / "cache", chosen) for folder in folders]
         seconds = time.perf_counter() - started
         typer.echo(f"decoded {2 * images} files once: {seconds:.2f} s, in no rate below")
-        contenders = [
-            plain_loop(folders, config, single, workers),
-            own_loop(sites, config, chosen),
-            own_loop(sites, config, single),
-        ]
-        if chosen.dtype == torch.float32:
-            contenders.pop()
-        found = rates(contenders, steps, rounds, 2 * batch)
-    report(contenders, [statistics.median(measured) for measured in found])
+        loops = {
+            "plain loop, float32": plain_loop(folders, config, single, workers),
+            f"xsite, {str(chosen.dtype).removeprefix('torch.')}": own_loop(sites, config, chosen),
+        }
+        if chosen.dtype != torch.float32:
+            loops["xsite, float32"] = own_loop(sites, config, single)
+        medians = rates(loops, steps, rounds, 2 * batch)
+    for name, rate in medians.items():
+        typer.echo(f"{name:24} {rate:8.2f} images/s (median)")
+    plain, end_to_end, *_ = medians.values()
+    typer.echo(f"end to end:              {end_to_end / plain:8.2f} times the plain loop")
+    last = medians["xsite, float32"]
+    typer.echo(f"float32 against float32: {last / plain:8.2f} times the plain loop")
 
 
 def cached(folder: SiteFolder, config: Config, cache: Path, device: Device) -> TrainingSite:
@@ -210,11 +189,3 @@ def cached(folder: SiteFolder, config: Config, cache: Path, device: Device) -> T
     data = load_site(folder, DecodeSettings.from_config(config), cache)
     nothing = np.empty(0, dtype=np.int64)
     return training_site(data, Split(np.arange(len(data)), nothing, nothing, "image"), device)
-
-
-def report(contenders: list[Contender], medians: list[float]) -> None:
-    """Print the medians and their ratios."""
-    for contender, median in zip(contenders, medians, strict=True):
-        typer.echo(f"{contender.name:24} {median:8.2f} images/s (median)")
-    typer.echo(f"end to end:              {medians[1] / medians[0]:8.2f} times the plain loop")
-    typer.echo(f"float32 against float32: {medians[-1] / medians[0]:8.2f} times the plain loop")

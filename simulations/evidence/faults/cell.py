@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sysconfig
 import threading
 import time
@@ -11,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from subprocess import Popen
 
 import psutil
-import torch
+from safetensors.torch import save
 
 from common.tensor_files import load_tensors
 from simulations.evidence.faults.moments import SITE, FaultMoment, Process
-from simulations.runtime.processes import program_line
+from simulations.runtime.processes import last_lines, program_line, start
 
 HOOK = Path(__file__).parent / "hook"
 OTHER = "hospital-b"
@@ -96,13 +96,13 @@ def run_cell(
         return FaultOutcome(*names, "the process was not there", seconds, False)
     if ended != 0:
         how = "was still running" if ended is None else f"ended with {ended}"
-        return FaultOutcome(*names, f"{how}: {_last_line(folder / 'output.txt')}", seconds, False)
-    equal = None if reference is None else _equal(run, reference)
+        return FaultOutcome(*names, f"{how}. {last_lines(folder / 'output.txt')}", seconds, False)
+    equal = None if reference is None else _outcome_of(run) == _outcome_of(reference)
     return FaultOutcome(*names, _tell(run, folder / "output.txt"), seconds, equal)
 
 
 @contextmanager
-def _deployment(folder: Path, moment: FaultMoment | None) -> Iterator["subprocess.Popen[bytes]"]:
+def _deployment(folder: Path, moment: FaultMoment | None) -> Iterator[Popen[bytes]]:
     """Start the command, and leave nothing of it behind."""
     environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0", "XSITE_HOME": str(folder / "home")}
     if moment is not None:
@@ -114,10 +114,7 @@ def _deployment(folder: Path, moment: FaultMoment | None) -> Iterator["subproces
     command = [str(program), "deploy", "up", "--local", *settings]
     # Names count as bytes exchanged, and so do not differ.
     command += ["--runs", str(folder / "runs"), "--name", UNDISTURBED]
-    with (folder / "output.txt").open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+    process = start(command, folder, environment, folder / "output.txt")
     try:
         yield process
     finally:
@@ -128,16 +125,7 @@ def _deployment(folder: Path, moment: FaultMoment | None) -> Iterator["subproces
 
 
 def _kill(root: int, process: Process) -> bool:
-    """Kill a process of a deployment at once, and say whether it was there."""
-    found = _find(root, process)
-    for one in found:
-        one.kill()
-    psutil.wait_procs(found, timeout=10)
-    return bool(found)
-
-
-def _find(root: int, process: Process) -> list[psutil.Process]:
-    """Return the processes of a deployment that run a program for a role."""
+    """Kill what runs a program for a role in a deployment, at once; say whether it was there."""
     found, descendants = [], list[psutil.Process]()
     with suppress(psutil.Error):
         descendants = psutil.Process(root).children(recursive=True)
@@ -146,29 +134,19 @@ def _find(root: int, process: Process) -> list[psutil.Process]:
             words = [Path(word).name for word in program_line(one).split()]
             role = Path(one.environ().get("XSITE_STATE", "")).name
             if process.program in words and role == process.role:
+                one.kill()
                 found.append(one)
-    return found
+    psutil.wait_procs(found, timeout=10)
+    return bool(found)
 
 
-def _equal(run: Path, reference: Path) -> bool:
-    """Say whether all weights and predictions of two runs are the same, to the bit."""
-    pairs = [(run / "shared.safetensors", reference / "shared.safetensors")]
-    for site in (SITE, OTHER):
-        own, other = (_hospital(one, site) for one in (run, reference))
-        pairs.append((own / "private.safetensors", other / "private.safetensors"))
-        if (own / "predictions.csv").read_bytes() != (other / "predictions.csv").read_bytes():
-            return False
-    for one, other in pairs:
-        found, expected = load_tensors(one)[0], load_tensors(other)[0]
-        if found.keys() != expected.keys():
-            return False
-        if not all(torch.equal(found[name], expected[name]) for name in expected):
-            return False
-    return True
-
-
-def _hospital(run: Path, site: str) -> Path:
-    return run.parent / f"{run.name}-hospitals" / site / run.name / "sites" / site
+def _outcome_of(run: Path) -> list[bytes]:
+    """Return all weights and predictions of a run."""
+    hospitals = run.parent / f"{run.name}-hospitals"
+    own = [hospitals / site / run.name / "sites" / site for site in (SITE, OTHER)]
+    weights = [run / "shared.safetensors", *(folder / "private.safetensors" for folder in own)]
+    predictions = [(folder / "predictions.csv").read_bytes() for folder in own]
+    return [*(save(load_tensors(path)[0]) for path in weights), *predictions]
 
 
 def _tell(run: Path, output: Path) -> str:
@@ -181,8 +159,3 @@ def _tell(run: Path, output: Path) -> str:
         begun = re.findall(r"going on after round (\d+)", log)
         told.append(f"resumed after round {', '.join(begun) or '0'}")
     return "; ".join(told) or "went on as if nothing had happened"
-
-
-def _last_line(file: Path) -> str:
-    lines = [line.strip() for line in file.read_text(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")

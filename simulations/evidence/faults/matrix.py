@@ -59,11 +59,11 @@ def fault_rows(cells: Sequence[FaultOutcome]) -> list[tuple[str, ...]]:
 
 def faults_page(cells: Sequence[FaultOutcome], at_once: int) -> str:
     """Return the matrix as a page of Markdown."""
-    groups = []
-    for name in dict.fromkeys(cell.process for cell in cells):
-        own = fault_rows([cell for cell in cells if cell.process == name])
-        rows = tuple(Row(row[1], row[2:]) for row in own)
-        groups.append(Group(f"{name} killed", rows))
+    rows = fault_rows(cells)
+    groups = (
+        Group(f"{name} killed", tuple(Row(row[1], row[2:]) for row in rows if row[0] == name))
+        for name in dict.fromkeys(row[0] for row in rows)
+    )
     machine = describe_environment()
     table = Table(
         "What happened when a process was killed",
