@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from common.errors import XsiteError, missing_extra, one_line
 from simulations.commands import ResumeHint
@@ -19,24 +19,43 @@ INTERRUPTED = 130
 UNEXPECTED = 70
 
 
+class PlainCommand(TyperCommand):
+    """A command whose help is plain text.
+
+    Typer escapes brackets for rich wherever rich is installed, even where it does not print
+    with it.
+    """
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help without the escapes."""
+        return super().get_help(ctx).replace("\\[", "[")
+
+
 class LazyGroup(TyperGroup):
     """Commands whose modules are imported when one of them is given, and not for a list of them.
 
-    Attributes
+    Parameters
     ----------
-    places : mapping of str to (str, str)
-        By a command's name, the module whose ``app`` holds it, or is it, and a line on what it
-        does; no module for a command that is here already.
+    places : mapping of str to (str, str) or Group
+        By a command's name, the module that holds the function of this name, and a line on what
+        it does; or a group.
     """
 
-    places: ClassVar[Mapping[str, tuple[str, str]]] = {}
-
-    def __init__(self, **settings: Any) -> None:
-        """Stand in for every command with its name and its line."""
-        super().__init__(**settings)
-        lines = {name: click.Command(name, help=line) for name, (_, line) in self.places.items()}
-        self.commands = lines | {
-            name: self.commands[name] for name in lines if name in self.commands
+    def __init__(
+        self, places: Mapping[str, tuple[str, str] | click.Group], **settings: Any
+    ) -> None:
+        super().__init__(
+            no_args_is_help=True,
+            # Plain help appears in half the time that rich help takes to import.
+            rich_markup_mode=None,
+            # Click suggests by itself.
+            suggest_commands=False,
+            **settings,
+        )
+        self.places = places
+        self.commands = {
+            name: place if isinstance(place, click.Group) else click.Command(name, help=place[1])
+            for name, place in places.items()
         }
 
     def resolve_command(
@@ -44,14 +63,16 @@ class LazyGroup(TyperGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Import the command that is given."""
         name, command, rest = super().resolve_command(ctx, args)
-        module = self.places[name][0] if name else ""
-        if name and module:
-            group = typer.main.get_group(import_module(module).app)
-            command = group.commands.get(name, group)
+        place = self.places.get(name or "")
+        if name and isinstance(place, tuple):
+            function = getattr(import_module(place[0]), name.replace("-", "_"))
+            made = typer.Typer(rich_markup_mode=None, add_completion=False)
+            made.command(name, cls=PlainCommand)(function)
+            command = typer.main.get_command(made)
         return name, command, rest
 
 
-class GuardedGroup(TyperGroup):
+class GuardedGroup(LazyGroup):
     """Commands whose errors are a sentence on standard error, never a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -79,11 +100,40 @@ class GuardedGroup(TyperGroup):
             raise typer.Exit(UNEXPECTED) from error
 
 
-class CommandsOfXsite(LazyGroup, GuardedGroup):
-    """All of them, in the order in which a person meets them."""
-
-    places: ClassVar = {
-        "train": ("simulations.commands.train", "Train federated, pooled or single-site."),
+TRAIN = LazyGroup(
+    {
+        "federated": (
+            "simulations.commands.train",
+            "Every site for itself; weights are averaged.",
+        ),
+        "pooled": ("simulations.commands.train", "One network on the images of all sites."),
+        "single": ("simulations.commands.train", "A network for every site."),
+    },
+    help="Train one run: federated, pooled or single-site.",
+    short_help="Train federated, pooled or single-site.",
+    epilog="Example: xsite train pooled --data /data/sites --epochs 20 --name first",
+)
+DEPLOY = LazyGroup(
+    {
+        "init": ("server.commands.deploy_init", "Make a folder for every role."),
+        "up": ("simulations.commands.deploy", "Run a real deployment on this machine."),
+        "run": ("simulations.commands.deploy", "Run a configuration over the consortium."),
+    },
+    help="Go from simulation to hospitals: certificates, keys, scripts and checklists.",
+    short_help="Go from simulation to hospitals.",
+)
+LEDGER = LazyGroup(
+    {
+        "verify": ("clients.commands.ledger", "Say whether a line was changed."),
+        "show": ("clients.commands.ledger", "Show what left, and what did not."),
+    },
+    help="Check and show a site's ledger: every message that left it, or was held back.",
+    short_help="Check and show what left a site.",
+)
+# In the order in which a person meets them.
+app = GuardedGroup(
+    {
+        "train": TRAIN,
         "compare": ("simulations.commands.compare", "Train all modes and write a report."),
         "demo": ("simulations.commands.compare", "Compare on synthetic hospitals."),
         "study": ("simulations.commands.study", "Compare methods on folds and seeds."),
@@ -91,47 +141,19 @@ class CommandsOfXsite(LazyGroup, GuardedGroup):
         "onboard": ("clients.commands.onboard", "Take in a hospital that has no labels yet."),
         "check-site": ("clients.commands.check_site", "Say whether a site's folder is fit."),
         "synth": ("simulations.commands.synth", "Write synthetic hospitals."),
-        "deploy": ("", "Go from simulation to hospitals."),
+        "deploy": DEPLOY,
         "approve": ("clients.commands.approve", "Say yes to a run, at a hospital."),
-        "ledger": ("clients.commands.ledger", "Check and show what left a site."),
+        "ledger": LEDGER,
         "config": ("simulations.commands.about", "List the configuration keys."),
         "methods": ("simulations.commands.about", "List the compared methods."),
         "version": ("simulations.commands.about", "Print versions."),
-    }
-
-
-class CommandsOfDeploy(LazyGroup):
-    """From simulation to hospitals."""
-
-    places: ClassVar = {
-        "init": ("server.commands.deploy_init", "Make a folder for every role."),
-        "up": ("simulations.commands.deploy", "Run a real deployment on this machine."),
-        "run": ("simulations.commands.deploy", "Run a configuration over the consortium."),
-    }
-
-
-app = typer.Typer(
-    cls=CommandsOfXsite,
-    no_args_is_help=True,
-    # Click suggests by itself.
-    suggest_commands=False,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    # Plain help appears in half the time that rich help takes to import.
-    rich_markup_mode=None,
+    },
     help=(
         "Train one image classifier across hospitals that may not pool their images, and "
         "compare it with pooled and single-site training of the same network."
     ),
     epilog="Begin with: xsite demo",
 )
-deploy = typer.Typer(cls=CommandsOfDeploy, no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(deploy, name="deploy")
-
-
-@deploy.callback()
-def _deploy() -> None:
-    """Go from simulation to hospitals: certificates, keys, scripts and checklists."""
 
 
 def main() -> None:

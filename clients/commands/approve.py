@@ -10,13 +10,9 @@ from rich.console import Console
 from clients.egress.approval import approve as say_yes
 from clients.egress.approval import requests
 from common.config.load import describe
-from common.console.options import PlainCommand
 from common.console.tables import print_rows, say
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("approve", cls=PlainCommand, short_help="Say yes to a run, at a hospital.")
 def approve(
     state: Annotated[Path, typer.Argument(metavar="DIR", help="The site's state-dir.")],
     run: Annotated[

@@ -11,13 +11,9 @@ from clients.site_check import check_site as check
 from clients.site_check import print_check
 from common.config.load import load_config, parse_override
 from common.console import options
-from common.console.options import PlainCommand
 from common.errors import ConfigError
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("check-site", cls=PlainCommand, short_help="Say whether a site's folder is fit.")
 def check_site(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")],
     name: Annotated[

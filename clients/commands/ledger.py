@@ -7,7 +7,6 @@ import typer
 from rich.console import Console
 
 from clients.egress.ledger import verify as check
-from common.console.options import PlainCommand
 from common.console.tables import say
 from common.files import write_atomic
 from common.formatting.tables import print_table
@@ -20,14 +19,6 @@ Folder = Annotated[
 ]
 
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Check and show a site's ledger: every message that left it, or was held back.",
-)
-
-
-@app.command("verify", cls=PlainCommand, short_help="Say whether a line was changed.")
 def verify(
     folder: Folder,
     contains: Annotated[
@@ -48,7 +39,6 @@ def verify(
     typer.echo(f"Hash of the last line: {head.hash}")
 
 
-@app.command("show", cls=PlainCommand, short_help="Show what left, and what did not.")
 def show(
     folder: Folder,
     output: Annotated[

@@ -11,7 +11,7 @@ from rich.console import Console
 from clients.commands.predict import NOT_A_DEVICE
 from common.config.sites import parse_site
 from common.console import options
-from common.console.options import PlainCommand, find_run
+from common.console.options import find_run
 from common.console.progress import StepCounter, make_listener
 from common.console.tables import number, print_rows, say
 from common.errors import ConfigError, RunError
@@ -29,10 +29,6 @@ class AdaptationChoice(enum.StrEnum):
     NEAREST = "nearest"
 
 
-app = typer.Typer(rich_markup_mode=None)
-
-
-@app.command("onboard", cls=PlainCommand, short_help="Take in a hospital that has no labels yet.")
 def onboard(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a completed run.")],
     site: Annotated[

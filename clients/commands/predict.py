@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from common.console import options
-from common.console.options import PlainCommand, find_run
+from common.console.options import find_run
 from common.console.progress import StepCounter, make_listener
 from common.console.tables import print_rows, say
 
@@ -22,10 +22,6 @@ class WhichWeights(enum.StrEnum):
     BEST = "best"
 
 
-app = typer.Typer(rich_markup_mode=None)
-
-
-@app.command("predict", cls=PlainCommand, short_help="Classify images with a run's network.")
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run.")],
     paths: Annotated[

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
-from typer.core import TyperCommand
 
 from common.errors import RunError
 
@@ -56,15 +54,3 @@ def find_run(named: str, base: Path) -> Path:
         if (path / "config.toml").is_file():
             return path.absolute()
     raise RunError(f"There is no run '{named}', neither as a folder nor by that name in {base}.")
-
-
-class PlainCommand(TyperCommand):
-    """A command whose help is plain text.
-
-    Typer escapes brackets for rich wherever rich is installed, even where it does not print
-    with it.
-    """
-
-    def get_help(self, ctx: click.Context) -> str:
-        """Return the help without the escapes."""
-        return super().get_help(ctx).replace("\\[", "[")

@@ -6,15 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.console.options import PlainCommand
 from common.console.tables import say
 from server.deployment.consortium import read_consortium
 from server.deployment.folders import COORDINATOR, write_folders
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("init", cls=PlainCommand, short_help="Make a folder for every role.")
 def init(
     consortium: Annotated[
         Path, typer.Argument(metavar="TOML", help="Who takes part: configs/consortium.toml.")

@@ -12,13 +12,9 @@ from rich.text import Text
 
 from common.config.load import describe
 from common.config.toml_model import key_of
-from common.console.options import PlainCommand
 from common.errors import ConfigError
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("config", cls=PlainCommand, short_help="List the configuration keys.")
 def config(
     word: Annotated[
         str, typer.Argument(metavar="[WORD]", help="Only keys that mention this word.")
@@ -43,7 +39,6 @@ def config(
         raise ConfigError(f"No configuration key mentions '{word}'; `xsite config` lists them all.")
 
 
-@app.command("methods", cls=PlainCommand, short_help="List the compared methods.")
 def methods() -> None:
     """List the methods that xsite is compared with: how each is asked for, and what it sets."""
     # Methods come with what they add to the loss, and so with PyTorch.
@@ -61,7 +56,6 @@ def methods() -> None:
             console.print(Padding(Text(" ".join(text.split())), (0, 0, 0, 4)))
 
 
-@app.command("version", cls=PlainCommand, short_help="Print versions.")
 def version() -> None:
     """Print the version of xsite and of what it computes with."""
     for package in ("xsite", "torch", "flwr"):

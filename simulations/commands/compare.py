@@ -5,15 +5,12 @@ from typing import Annotated
 
 import typer
 
-from common.console.options import PlainCommand, RunName, RunsFolder
+from common.console.options import RunName, RunsFolder
 from common.console.progress import make_listener
 from common.runs.result import runs_base
 from simulations.commands import options
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("compare", cls=PlainCommand, short_help="Train all modes and write a report.")
 @options.of_a_run("resume", "seed", "method")
 def compare(
     asked: options.CliOptions,
@@ -37,7 +34,6 @@ def compare(
     presets.compare(chosen, base, *wanted, named, make_listener(), progress.make_progress())
 
 
-@app.command("demo", cls=PlainCommand, short_help="Compare on synthetic hospitals.")
 def demo(
     runs: RunsFolder = None,
     name: RunName = None,

@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 
 from common.config.schema import Config
-from common.console.options import PlainCommand
 from common.console.progress import ProgressListener
 from common.console.tables import say
 from common.errors import ConfigError
@@ -27,10 +26,7 @@ from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.superlink import SuperLink
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("up", cls=PlainCommand, short_help="Run a real deployment on this machine.")
 @options.of_a_run()
 def up(
     context: typer.Context,
@@ -60,7 +56,6 @@ def up(
     say(Console(), f"Hospitals' folders and ledgers: {run}-hospitals")
 
 
-@app.command("run", cls=PlainCommand, short_help="Run a configuration over the consortium.")
 @options.of_a_run("data", "site_folders", "runs", "device")
 def run(
     context: typer.Context,

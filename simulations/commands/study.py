@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from common.config.load import parse_override
-from common.console.options import DataFolder, Device, PlainCommand, RunsFolder, Settings
+from common.console.options import DataFolder, Device, RunsFolder, Settings
 from common.console.progress import make_listener
 from common.console.tables import say
 from common.errors import ConfigError
@@ -17,10 +17,7 @@ from simulations.commands import options
 if TYPE_CHECKING:
     from simulations.study.plan import StudyPlan
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("study", cls=PlainCommand, short_help="Compare methods on folds and seeds.")
 def study(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file of the study.")],
     set_: Settings = None,

@@ -6,15 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.console.options import PlainCommand
 from common.console.progress import make_listener
 from common.console.tables import say
 from simulations.synth import hospital_names, write_hospitals
 
-app = typer.Typer(rich_markup_mode=None)
 
-
-@app.command("synth", cls=PlainCommand, short_help="Write synthetic hospitals.")
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
     sites: Annotated[

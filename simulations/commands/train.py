@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from common.config.schema import Config
-from common.console.options import PlainCommand
 from common.console.progress import ProgressListener, make_listener
 from common.console.tables import print_result
 from common.errors import ConfigError
@@ -21,15 +20,6 @@ from simulations.runtime.placement import place
 Training = Callable[[Config, Path, ProgressListener], Path]
 
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Train one run: federated, pooled or single-site.",
-    epilog="Example: xsite train pooled --data /data/sites --epochs 20 --name first",
-)
-
-
-@app.command(cls=PlainCommand, short_help="Every site for itself; weights are averaged.")
 @options.of_a_run()
 def federated(
     context: typer.Context,
@@ -76,7 +66,6 @@ def federated(
     run_training(context, "federated", asked, training)
 
 
-@app.command(cls=PlainCommand, short_help="One network on the images of all sites.")
 @options.of_a_run()
 def pooled(context: typer.Context, asked: options.CliOptions) -> None:
     """Train one network on the images of all sites: the reference for federated training.
@@ -92,7 +81,6 @@ def pooled(context: typer.Context, asked: options.CliOptions) -> None:
     run_training(context, "pooled", asked, training)
 
 
-@app.command(cls=PlainCommand, short_help="A network for every site.")
 @options.of_a_run()
 def single(context: typer.Context, asked: options.CliOptions) -> None:
     """Train a network for every site on its own images, with as many steps as the others get.

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from flwr.app import Message
 from PIL import Image
-from typer.testing import CliRunner
 
 from clients.site_check import check_site
 from common.config.schema import Config

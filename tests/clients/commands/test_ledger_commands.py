@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from clients.egress.budget import epsilon, upper
 from clients.egress.ledger import enter, verify

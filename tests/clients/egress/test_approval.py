@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from clients.egress.approval import approve, requests, require_approval
 from clients.identity import Identity, identify
