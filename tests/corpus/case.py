@@ -5,12 +5,9 @@ import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import click
 from click.testing import CliRunner, Result
-from typer.main import get_command
 
 from simulations.cli import app
 from tests.simulations.tiny import SETTINGS
@@ -69,13 +66,7 @@ def held(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def call(*words: object) -> Result:
     """Call the command ``xsite``."""
-    return CliRunner().invoke(command(), [str(word) for word in words])
-
-
-@cache
-def command() -> click.Command:
-    """Make the command of its parts, which takes longer than most cases."""
-    return get_command(app)
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def refused(said: str, *words: object) -> Result:
