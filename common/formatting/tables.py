@@ -20,7 +20,7 @@ class Row:
     """
 
     head: str
-    cells: tuple[str, ...]
+    cells: Sequence[str]
     mode: str = ""
 
 
@@ -29,7 +29,7 @@ class Group:
     """Rows under a common heading ('' for none)."""
 
     heading: str
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Table:
     """
 
     caption: str
-    columns: tuple[str, ...]
-    groups: tuple[Group, ...]
-    notes: tuple[str, ...] = ()
-    spans: tuple[tuple[str, int], ...] = ()
+    columns: Sequence[str]
+    groups: Sequence[Group]
+    notes: Sequence[str] = ()
+    spans: Sequence[tuple[str, int]] = ()
     prose: bool = False
 
 
@@ -56,8 +56,8 @@ def plain_table(
     prose: bool = False,
 ) -> Table:
     """Return a table without groups; the first cell of a row is its head."""
-    made = tuple(Row(head, tuple(cells)) for head, *cells in rows)
-    return Table(caption, tuple(columns), (Group("", made),), tuple(notes), prose=prose)
+    made = [Row(head, cells) for head, *cells in rows]
+    return Table(caption, columns, [Group("", made)], notes, prose=prose)
 
 
 def markdown(table: Table, level: int = 3) -> str:

@@ -49,7 +49,7 @@ def unseen_table(
             values = [aucs.get((method, site, adaptation), {}) for site in sites]
             cells = [_over_seeds(results, value) for value in values]
             rows.append(Row(LABELS[adaptation], (*cells, _over_seeds(results, _mean(values)))))
-        if any(one.name == method for one in results.methods):
+        if any(one.name == method for one in results.plan.methods):
             seen = [results.values(method, site, "auc") for site in sites]
             cells = [_over_seeds(results, value) for value in seen]
             rows.append(

@@ -135,7 +135,7 @@ def reliability_chart(results: StudyResults, site: str, methods: Sequence[Varian
     """
     lines = []
     for method in methods:
-        labels, scores = results.test_scores(method.name, site, results.seeds)
+        labels, scores = results.test_scores(method.name, site, results.plan.seeds)
         if len(labels):
             found = reliability(labels, scores)
             error = numbers.percent(results.calibration(method.name, site).mean)
@@ -200,7 +200,7 @@ def curve_sections(results: StudyResults, folder: Path) -> list[Section]:
             pictures=(*_pictures(results, kind, folder / FOLDER),),
             note=kind.caption if results.binary else kind.several,
         )
-        for kind in (KINDS[:1] if results.comparison else KINDS)
+        for kind in (KINDS[:1] if results.plan.comparison else KINDS)
     ]
 
 
@@ -211,7 +211,7 @@ def _pictures(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Pictu
             if chart is None:
                 continue
             figure = draw_chart(chart, _styles(results, methods))
-            if not results.comparison:
+            if not results.plan.comparison:
                 save_figure(figure, folder, f"{kind.name}-{site}-{short}")
             yield drawn(figure, f"{site}{group}", f"{kind.title} at {site}: {chart.text}")
 
@@ -221,24 +221,24 @@ def _groups(results: StudyResults) -> Iterator[tuple[str, str, list[Variant]]]:
 
     A study's federated methods are apart from the others; the reference is among both.
     """
-    if results.comparison:
-        yield "", "", list(results.methods)
+    if results.plan.comparison:
+        yield "", "", list(results.plan.methods)
         return
-    reference = [method for method in results.methods if method.name == results.reference]
+    reference = [method for method in results.plan.methods if method.name == results.plan.reference]
     for federated, short, group in (
         (False, "local", ", without an exchange"),
         (True, "federated", ", federated"),
     ):
-        kept = [m for m in results.methods if (m.mode == "federated") == federated]
+        kept = [m for m in results.plan.methods if (m.mode == "federated") == federated]
         if kept:
-            yield short, group, reference + [m for m in kept if m.name != results.reference]
+            yield short, group, reference + [m for m in kept if m.name != results.plan.reference]
 
 
 def _styles(results: StudyResults, methods: Sequence[Variant]) -> dict[str, LineStyle]:
     """Return how each method is drawn; a study's reference, which stands first, stands out."""
-    if results.comparison:
+    if results.plan.comparison:
         return {method.name: MODE_STYLES[method.mode] for method in methods}
-    others = [method.name for method in methods if method.name != results.reference]
+    others = [method.name for method in methods if method.name != results.plan.reference]
     styles: dict[str, LineStyle] = {
         name: {
             "color": COLOURS[1 + place % (len(COLOURS) - 1)],
@@ -248,7 +248,7 @@ def _styles(results: StudyResults, methods: Sequence[Variant]) -> dict[str, Line
         for place, name in enumerate(others)
     }
     chosen: LineStyle = {"color": COLOURS[0], "linestyle": "-", "linewidth": 2.6, "zorder": 3}
-    return styles | {results.reference: chosen}
+    return styles | {results.plan.reference: chosen}
 
 
 def _averaged(
@@ -327,5 +327,5 @@ def draw_chart(chart: Chart, styles: Mapping[str, LineStyle]) -> Figure:
 
 def _tables(results: StudyResults, method: str, site: str) -> list[PredictionsTable]:
     """Return a method's tables at a site, of all folds and seeds, in which every class occurs."""
-    found = results.tables(method, site, results.seeds)
+    found = results.tables(method, site, results.plan.seeds)
     return [table for table in found if len(np.unique(table.labels)) == len(table.classes)]

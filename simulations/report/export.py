@@ -16,7 +16,7 @@ COLUMNS = ("run", "method", "fold", "seed", "site", *SUBSET_KEYS, "seconds")
 
 def values_of(results: StudyResults) -> dict[str, Any]:
     """Return what the report's JSON holds: shares in [0, 1]; what is undefined is NaN."""
-    names = [method.name for method in results.methods]
+    names = [method.name for method in results.plan.methods]
     metrics = [figure.name for figure in results.figures]
     figures = [
         {"method": name, "site": place, "metric": metric}
@@ -32,10 +32,10 @@ def values_of(results: StudyResults) -> dict[str, Any]:
         for site in results.sites
     ]
     return {
-        "methods": {method.name: method.label for method in results.methods},
-        "reference": results.reference,
-        "folds": results.folds,
-        "seeds": results.seeds,
+        "methods": {method.name: method.label for method in results.plan.methods},
+        "reference": results.plan.reference,
+        "folds": results.plan.folds,
+        "seeds": results.plan.seeds,
         "cells": [
             {
                 "folder": run.path.name,
@@ -44,7 +44,7 @@ def values_of(results: StudyResults) -> dict[str, Any]:
                 "seed": seed,
                 "weights": run.weights,
                 "config_digest": run.config.digest(),
-                "seconds": results.seconds.get((method, fold, seed)),
+                "seconds": results.cells[method, fold, seed]["seconds"],
             }
             for (method, fold, seed), run in results.records.items()
         ],

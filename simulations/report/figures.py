@@ -30,7 +30,7 @@ def runs_picture(results: StudyResults, site: str, low: float) -> Picture:
     low : float
         Where the axis begins, in percent.
     """
-    methods = results.methods
+    methods = results.plan.methods
     figure, axes = panel(400, 54 + 30 * len(methods), left=76)
     told = []
     for row, method in enumerate(methods):
@@ -64,7 +64,7 @@ def learning_picture(results: StudyResults, site: str, low: float) -> Picture:
     """Draw a site's test AUC over the optimizer steps: thin for each run, thick for their mean."""
     figure, axes = panel(400, 280, right=76)
     ends, told = {}, []
-    for method in results.methods:
+    for method in results.plan.methods:
         runs = results.runs(method.name)
         curves = [curve for run in runs for curve in _learning(run, site)]
         if not curves:

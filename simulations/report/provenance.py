@@ -21,7 +21,7 @@ from simulations.report.tables import rows_by_method
 def budget_table(results: StudyResults) -> Table:
     """Return what a run of each mode used, on average: images seen, steps, rounds, time."""
     rows = []
-    for method in results.methods:
+    for method in results.plan.methods:
         runs = results.runs(method.name)
         seen = [_mean(_images_seen(run, site) for run in runs) for site in results.sites]
         steps = _mean(max((row.step for row in run.rows), default=0) for run in runs)
@@ -44,12 +44,12 @@ def costs_table(results: StudyResults) -> Table:
     """Return what the cells of each method took."""
 
     def cells(method: str) -> Iterable[str]:
-        seconds = [s for (name, _, _), s in results.seconds.items() if name == method]
-        most = max((m for (name, _, _), m in results.memory.items() if name == method), default=0.0)
+        took = [one for (name, _, _), one in results.cells.items() if name == method]
+        most = max((one["peak_memory_bytes"] for one in took), default=0)
         runs = results.runs(method)
         return [
             str(len(runs)),
-            numbers.duration(_mean(seconds)),
+            numbers.duration(_mean(one["seconds"] for one in took if one["seconds"])),
             numbers.size(most) if most else numbers.NOT_DEFINED,
             numbers.span(n for run in runs for n in run.result.get("images_seen", {}).values()),
             _exchanged(runs),
@@ -76,7 +76,7 @@ def _exchanged(runs: Sequence[RunRecord]) -> str:
 
 def cells_table(results: StudyResults) -> Table:
     """Return every cell with its folder, so that every figure can be traced."""
-    order = {method.name: place for place, method in enumerate(results.methods)}
+    order = {method.name: place for place, method in enumerate(results.plan.methods)}
     found = sorted(results.records.items(), key=lambda item: (order[item[0][0]], item[0][1:]))
     rows = [
         Row(
@@ -124,14 +124,14 @@ def unequal_budgets(records: Iterable[tuple[str, RunRecord]]) -> list[str]:
     return found
 
 
-def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
+def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
     """Return the bytes that federated training exchanges, in short and by round.
 
-    The second table is of the first federated run. None without one.
+    The second table is of the first federated run. Nothing without one.
     """
     runs = [run for run in records if run.mode == "federated" and run.rows]
     if not runs:
-        return None
+        return ()
     short, long = [], []
     for site in runs[0].config.site_names:
         rows = [row for run in runs for row in run.curve(site)]

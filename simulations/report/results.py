@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from simulations.report.statistics import (
     paired_difference,
     summarise,
 )
+from simulations.study.plan import StudyPlan
 
 SPECIFICITY, CALIBRATION = "specificity at 95 % sensitivity", "calibration error"
 
@@ -29,60 +31,26 @@ Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
-class Order:
-    """An order of two methods that is expected, to be held against what came out.
-
-    Attributes
-    ----------
-    lower, upper : str
-        Methods by name.
-    level : bool
-        Whether they are expected to be level, within a point, instead of the upper above.
-    """
-
-    lower: str
-    upper: str
-    level: bool = False
-
-
-@dataclass(frozen=True)
 class StudyResults:
     """What a study found.
 
     Attributes
     ----------
-    title : str
-        Heading of the report.
-    methods : tuple of Variant
-        Rows, in order.
-    folds, seeds : tuple of int
-        That were to be run.
-    reference : str
-        The method that the others are held against; '' for none.
-    orders : tuple of Order
-        What is expected.
+    plan : StudyPlan
+        What was to be run.
     records : mapping of Key to RunRecord
         The cells that are done.
     missing : mapping of str to str
         Cells that are not, by name: why they failed, or '' if they have not ended.
-    seconds, memory : mapping of Key to float
-        What cells took by the clock, in seconds, and at the most, in bytes; where it is known.
-    comparison : bool
-        Whether the methods are the training modes of one configuration. Then figures are
-        summarised over all runs alike, and the report is the shorter one.
+    cells : mapping of Key to mapping
+        What the cells that are done took, as their records say it: ``seconds`` by the clock, None
+        where it is not known, and ``peak_memory_bytes``.
     """
 
-    title: str
-    methods: tuple[Variant, ...]
-    folds: tuple[int, ...]
-    seeds: tuple[int, ...]
-    reference: str
-    orders: tuple[Order, ...]
+    plan: StudyPlan
     records: Mapping[Key, RunRecord]
-    missing: Mapping[str, str] = field(default_factory=dict)
-    seconds: Mapping[Key, float] = field(default_factory=dict)
-    memory: Mapping[Key, float] = field(default_factory=dict)
-    comparison: bool = False
+    missing: Mapping[str, str]
+    cells: Mapping[Key, Mapping[str, Any]]
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
@@ -111,7 +79,7 @@ class StudyResults:
 
     def label(self, method: str) -> str:
         """Return how tables call a method."""
-        return next(one.label for one in self.methods if one.name == method)
+        return next(one.label for one in self.plan.methods if one.name == method)
 
     def runs(self, method: str) -> list[RunRecord]:
         """Return a method's cells."""
@@ -134,7 +102,7 @@ class StudyResults:
         only measure of uncertainty.
         """
         values = self.values(method, place, metric)
-        if not self.comparison:
+        if not self.plan.comparison:
             return self.over_seeds(values)
         found = summarise(values.values())
         if found.n != 1 or metric != "auc" or place == ALL_SITES:
@@ -145,16 +113,16 @@ class StudyResults:
 
     def difference(self, method: str, place: str, metric: str) -> Difference:
         """Return a method's test figure less the reference's, over pairs of runs."""
-        reference = self.values(self.reference, place, metric)
+        reference = self.values(self.plan.reference, place, metric)
         return paired_difference(self.values(method, place, metric), reference)
 
     @property
     def others(self) -> tuple[Variant, ...]:
         """The methods that are held against the reference; none where there is no reference."""
-        names = [method.name for method in self.methods]
-        if self.reference not in names:
+        names = [method.name for method in self.plan.methods]
+        if self.plan.reference not in names:
             return ()
-        return tuple(method for method in self.methods if method.name != self.reference)
+        return tuple(method for method in self.plan.methods if method.name != self.plan.reference)
 
     def over_seeds(self, values: Mapping[Pair, float]) -> Summary:
         """Return mean and deviation over the seeds of the mean over all folds.
@@ -162,16 +130,16 @@ class StudyResults:
         A seed of which a fold is missing is left out: its mean would be of other images.
         """
         whole = [
-            float(np.mean([values[fold, seed] for fold in self.folds]))
-            for seed in self.seeds
-            if all((fold, seed) in values for fold in self.folds)
+            float(np.mean([values[fold, seed] for fold in self.plan.folds]))
+            for seed in self.plan.seeds
+            if all((fold, seed) in values for fold in self.plan.folds)
         ]
         return summarise(whole)
 
     def calibration(self, method: str, site: str) -> Summary:
         """Return the calibration error over all folds' test images, over the seeds."""
         errors = []
-        for seed in self.seeds:
+        for seed in self.plan.seeds:
             labels, scores = self.test_scores(method, site, [seed])
             if len(labels):
                 errors.append(reliability(labels, scores).error)
@@ -204,7 +172,7 @@ class StudyResults:
         return [
             table
             for seed in seeds
-            for fold in self.folds
+            for fold in self.plan.folds
             if (table := self.predictions(method, site, fold, seed)) is not None
         ]
 

@@ -84,7 +84,7 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 def hold_against_reference(results: StudyResults, place: str) -> dict[str, Test]:
     """Hold every other method's AUC against the reference's, at a site or over the sites' mean."""
-    reference = results.values(results.reference, place, "auc")
+    reference = results.values(results.plan.reference, place, "auc")
     others = [method.name for method in results.others]
     differences = {name: results.difference(name, place, "auc") for name in others}
     signed = {name: _wilcoxon(results.values(name, place, "auc"), reference) for name in others}
@@ -96,7 +96,7 @@ def hold_against_reference(results: StudyResults, place: str) -> dict[str, Test]
             signed[name],
             t_holm[name],
             signed_holm[name],
-            auc_difference(results, name, results.reference, place),
+            auc_difference(results, name, results.plan.reference, place),
         )
         for name in others
     }
@@ -111,10 +111,10 @@ def auc_difference(results: StudyResults, method: str, reference: str, place: st
     if place == ALL_SITES or not results.binary:
         return Estimate(math.nan)
     parts = []
-    for fold in results.folds:
+    for fold in results.plan.folds:
         pairs = [
             (one, other)
-            for seed in results.seeds
+            for seed in results.plan.seeds
             if (one := _components(results, method, place, fold, seed)) is not None
             and (other := _components(results, reference, place, fold, seed)) is not None
         ]
@@ -127,10 +127,10 @@ def auc_intervals(results: StudyResults, method: str, site: str) -> Intervals:
     """Return a method's AUC at a site with its intervals over the test images."""
     nothing = Intervals(Estimate(math.nan), (math.nan, math.nan), 0)
     parts, values, drawn, images = [], [], [], 0
-    for fold in results.folds:
+    for fold in results.plan.folds:
         tables = [
             table
-            for seed in results.seeds
+            for seed in results.plan.seeds
             if (table := results.predictions(method, site, fold, seed)) is not None
         ]
         if tables and len(np.unique(tables[0].labels)) == len(tables[0].classes):

@@ -9,7 +9,6 @@ from common.exchange.codecs.registry import find_codec
 from common.formatting import numbers
 from common.methods.registry import methods_of
 from simulations.report import provenance
-from simulations.report.page import Card
 from simulations.report.records import RunRecord
 from simulations.report.results import SPECIFICITY, StudyResults
 from simulations.report.statistics import ALL_SITES
@@ -28,16 +27,18 @@ def lead(results: StudyResults) -> str:
     if not results.records:
         return "No run is completed yet."
     place = results.places[-1]
-    found = {method.name: results.summary(method.name, place, "auc") for method in results.methods}
+    found = {
+        method.name: results.summary(method.name, place, "auc") for method in results.plan.methods
+    }
     done = {name: summary for name, summary in found.items() if summary.n}
-    if results.reference not in done:
+    if results.plan.reference not in done:
         return ""
 
     def auc(name: str) -> str:
         return f"{summary_cell(done[name]).partition(chr(10))[0]}\u00a0%"
 
     where = "on the mean of the sites" if place == ALL_SITES else f"at {place}"
-    told = [f"{results.label(results.reference)}: AUC {auc(results.reference)} {where}."]
+    told = [f"{results.label(results.plan.reference)}: AUC {auc(results.plan.reference)} {where}."]
     for federated, kind in ((False, "without an exchange"), (True, "among the federated methods")):
         rivals = [
             method.name
@@ -50,27 +51,30 @@ def lead(results: StudyResults) -> str:
     return " ".join(told)
 
 
-def cards(results: StudyResults) -> tuple[Card, ...]:
-    """Return each mode's AUC and its distance to the reference, over all sites."""
+def cards(results: StudyResults) -> list[tuple[str, str, str, str]]:
+    """Return each mode, its label, its AUC and its distance to the reference, over all sites."""
     place = results.places[-1] if results.places else ""
-    return tuple(
-        Card(
+    found = [
+        (method, results.summary(method.name, place, "auc")) for method in results.plan.methods
+    ]
+    return [
+        (
             method.mode,
             method.label,
             f"{numbers.percent(summary.mean)} %",
             _distance(results, method.name, place),
         )
-        for method in results.methods
-        if (summary := results.summary(method.name, place, "auc")).n
-    )
+        for method, summary in found
+        if summary.n
+    ]
 
 
 def _distance(results: StudyResults, method: str, place: str) -> str:
-    if method == results.reference:
+    if method == results.plan.reference:
         return "the reference"
     if not results.others:
         return "no pooled training to compare with"
-    name = results.label(results.reference).lower()
+    name = results.label(results.plan.reference).lower()
     difference = results.difference(method, place, "auc")
     if not math.isfinite(difference.mean):
         return f"not compared with {name} training: {difference.reason}"
@@ -87,10 +91,10 @@ def _distance(results: StudyResults, method: str, place: str) -> str:
 
 def facts(results: StudyResults) -> list[tuple[str, str]]:
     """Return what was compared, as (what, answer); of what methods differ in, nothing."""
-    labels = [method.label for method in results.methods]
+    labels = [method.label for method in results.plan.methods]
     wanted = len(results.records) + len(results.missing)
-    if not results.comparison:
-        wanted = len(labels) * len(results.folds) * len(results.seeds)
+    if not results.plan.comparison:
+        wanted = len(labels) * len(results.plan.folds) * len(results.plan.seeds)
     told = [
         ("Methods", numbers.listed(labels) if len(labels) <= NAMED else str(len(labels))),
         ("Cells", f"{len(results.records)} done of {wanted} (methods × folds × seeds)"),
@@ -100,6 +104,7 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
         return told
     config = records[0].config
     configs = [record.config for record in records]
+    folds, seeds = (", ".join(map(str, some)) for some in (results.plan.folds, results.plan.seeds))
     backbones = sorted({one.backbone for one in configs})
     alike = (
         ("Variant", {one.variant for one in configs if one.backbone == "covidnet"}),
@@ -111,11 +116,8 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
         *told,
         ("Sites", numbers.listed(results.sites)),
         ("Classes", ", ".join(config.class_names)),
-        (
-            "Folds",
-            f"{_list(results.folds)} of {config.folds} (counted from 0), split by {config.split}",
-        ),
-        ("Seeds", _list(results.seeds)),
+        ("Folds", f"{folds} of {config.folds} (counted from 0), split by {config.split}"),
+        ("Seeds", seeds),
         (
             "Network",
             f"{numbers.listed(backbones)}, width {config.width:g}, {config.image_size} pixels",
@@ -161,10 +163,6 @@ def _weights(records: Sequence[RunRecord]) -> str:
         return "the last step's"
     share = numbers.percent(records[0].config.validation_fraction)
     return f"those of the round with the best AUC on the validation images ({share} % of training)"
-
-
-def _list(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))
 
 
 def leaks(records: Sequence[RunRecord]) -> bool:

@@ -7,9 +7,10 @@ from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table, plain_table
 from common.methods.method import Variant
 from simulations.report.calibration import BINS
-from simulations.report.results import SPECIFICITY, Order, StudyResults
+from simulations.report.results import SPECIFICITY, StudyResults
 from simulations.report.significance import Test, auc_intervals, hold_against_reference
 from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
+from simulations.study.plan import Order
 
 ONE_POINT = 0.01
 OVER_CLASSES = (
@@ -37,7 +38,7 @@ def metrics_table(results: StudyResults) -> Table:
         counts.update(summary.n for summary in found)
         return str(max(summary.n for summary in found)), *map(summary_cell, found)
 
-    groups = _by_place(results, results.methods, cells)
+    groups = _by_place(results, results.plan.methods, cells)
     return Table(
         "Test figures by site and mode, in percent",
         ("Site and mode", "Runs", *(figure.label for figure in results.figures)),
@@ -76,7 +77,7 @@ def differences_table(results: StudyResults) -> Table | None:
         return str(max(difference.n for difference in own)), *map(_difference_cell, own)
 
     groups = _by_place(results, results.others, cells)
-    name = results.label(results.reference).lower()
+    name = results.label(results.plan.reference).lower()
     notes = [
         f"Negative: worse than {name} training. A pair is one fold and seed run in both modes."
     ]
@@ -110,7 +111,7 @@ def paper_table(results: StudyResults) -> Table:
     columns = headings * len(results.sites)
     if len(results.sites) > 1:
         spans, columns = [*spans, ("Mean", 1)], [*columns, "AUC"]
-    folds, seeds = len(results.folds), len(results.seeds)
+    folds, seeds = len(results.plan.folds), len(results.plan.seeds)
     notes = [
         f"Of each seed the mean over {_many(folds, 'fold')}; then mean ± sample standard deviation "
         f"over {_many(seeds, 'seed')} (n = {seeds})."
@@ -140,7 +141,7 @@ def tests_table(results: StudyResults, place: str) -> Table:
         test = tests.get(method)
         return ["reference", *[""] * 7] if test is None else _test_cells(test)
 
-    label = results.label(results.reference)
+    label = results.label(results.plan.reference)
     notes = [
         f"AUC less that of {label}, in percentage points; negative: worse. Over runs: pairs of "
         "the same fold and seed, paired t-test with the interval of the mean, and Wilcoxon's "
@@ -215,12 +216,15 @@ def _intervals_notes(binary: bool) -> tuple[str, ...]:
 
 def orders_table(results: StudyResults) -> Table | None:
     """Return what order of methods was expected and what came out; None where none was."""
-    if not results.orders:
+    if not results.plan.orders:
         return None
     return plain_table(
         "Expected orders, line by line",
         ("Expected", *results.places, "p", "Appears"),
-        [(_expectation(results, order), *_verdict(results, order)) for order in results.orders],
+        [
+            (_expectation(results, order), *_verdict(results, order))
+            for order in results.plan.orders
+        ],
         (
             "AUC of the second less the first named method, in percentage points, mean over pairs "
             "of runs. p: paired t-test of the last of these columns, not corrected. A difference "
@@ -237,7 +241,7 @@ def rows_by_method(
     for heading, federated in (("Without an exchange", False), ("Federated", True)):
         rows = [
             Row(method.label, tuple(cells(method.name)), method.mode)
-            for method in results.methods
+            for method in results.plan.methods
             if (method.mode == "federated") == federated
         ]
         if rows:

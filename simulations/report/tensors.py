@@ -13,7 +13,7 @@ from simulations.report.records import RunRecord
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 
 
-def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
+def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
     """Return the shared and the private tensors of a federated run, or else of a pooled one.
 
     Sizes come from the run's files; where these are not at hand (private tensors stay at a
@@ -21,7 +21,7 @@ def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, Table] | None:
     """
     chosen = [run for run in records if run.mode in ("federated", "pooled")]
     if not chosen:
-        return None
+        return ()
     run = min(chosen, key=lambda run: run.mode)
     shared = _tensors(run.path / "shared.safetensors") or _names(run, "shared")
     private = [

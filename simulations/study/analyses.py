@@ -25,7 +25,6 @@ from simulations.report.page import Section
 from simulations.report.pictures import FOLDER, photographed, save_figure
 from simulations.report.records import Pair, RunRecord
 from simulations.report.results import StudyResults
-from simulations.report.sections import Extras
 from simulations.report.unseen import evaluate_unseen
 from simulations.study.cells import Cell
 from simulations.study.run import Study
@@ -35,7 +34,7 @@ UNSEEN = "unseen.json"
 
 def run_analyses(
     study: Study, results: StudyResults, left_out: Sequence[Cell], listener: ProgressListener
-) -> Extras:
+) -> tuple[list[Section], dict[str, Any]]:
     """Compute what a study shows beside its figures.
 
     Parameters
@@ -51,8 +50,10 @@ def run_analyses(
 
     Returns
     -------
-    Extras
+    list of Section
         Without whatever no cell is there for.
+    dict
+        What the report's JSON holds of it.
 
     Raises
     ------
@@ -65,28 +66,25 @@ def run_analyses(
 
 def _look(
     study: Study, results: StudyResults, left_out: Sequence[Cell], listener: ProgressListener
-) -> Extras:
+) -> tuple[list[Section], dict[str, Any]]:
     folder = study.folder / FOLDER
     shown = _shown(study, results)
     sections = []
     aucs = _unseen(study, left_out, listener)
     labels = {method.name: method.label for method in study.plan.unseen}
     if table := unseen_table(results, labels, aucs):
-        sections.append(Section("The unseen hospital", (table,)))
+        sections.append(Section("The unseen hospital", [table]))
     maps = _projections(study, shown, listener)
-    silhouettes = silhouette_table(maps)
-    seen = (
-        *lesion_tables(_lesions(study, shown, listener) if results.binary else ()),
-        *([silhouettes] if silhouettes else ()),
-    )
-    if seen:
-        sections.append(Section("What the networks see", seen))
+    lesions = lesion_tables(_lesions(study, shown, listener) if results.binary else ())
+    seen = Section("What the networks see", [*lesions, silhouette_table(maps)])
+    if seen.shown:
+        sections.append(seen)
     if maps:
         sections.append(_projection_section(maps, folder))
-    first = (results.reference, study.plan.folds[0], study.plan.seeds[0])
+    first = (results.plan.reference, study.plan.folds[0], study.plan.seeds[0])
     if first in results.records:
         sections.append(_activation_section(study, results.records[first], folder, listener))
-    return Extras(sections, {"unseen": _plain(aucs)})
+    return sections, {"unseen": _plain(aucs)}
 
 
 def _shown(study: Study, results: StudyResults) -> list[tuple[str, str, RunRecord]]:

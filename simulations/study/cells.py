@@ -6,12 +6,11 @@ configuration has changed finds other folders, and leaves those of before alone.
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common.config.schema import Config, keys_of
 from common.config.sections import Role
@@ -19,15 +18,13 @@ from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.errors import CheckpointError, XsiteError
 from common.exchange.fingerprint import code_fingerprint
-from common.files import read_json, write_json
+from common.files import read_object, write_json
 from common.methods.method import Variant
 from common.runs.result import read_result
 
 RECORD = "cell.json"
 # Files that tell of a run, rather than hold what came of it.
 _NOT_IN_DIGEST = {"log.txt", ".lock", RECORD, "tensorboard", "checkpoint"}
-
-State = Literal["missing", "begun", "done", "damaged"]
 
 
 @dataclass(frozen=True)
@@ -118,13 +115,8 @@ def cell_key(cell: Cell, config: Config, sites: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def folder_of(cell: Cell, key: str, cells: Path) -> Path:
-    """Return where a cell lies below the folder of all cells."""
-    return cells / f"{cell.name}-{key[:8]}"
-
-
-def state_of(path: Path, key: str) -> tuple[State, str]:
-    """Say how far a cell is, and of a damaged one what is wrong with it.
+def read_cell(path: Path, key: str) -> Mapping[str, Any] | None:
+    """Return the record of a cell that is done; None if it is not.
 
     Parameters
     ----------
@@ -132,24 +124,27 @@ def state_of(path: Path, key: str) -> tuple[State, str]:
         Its folder.
     key : str
         What it must have been computed with.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, with what is wrong.
     """
-    if not (path / "config.toml").exists():
-        return "missing", ""
-    if not (path / RECORD).exists():
-        return "begun", ""
+    if not ((path / "config.toml").exists() and (path / RECORD).exists()):
+        return None
     try:
-        record = read_json(path / RECORD)
-        if record["key"] != key:
-            return "damaged", "its record names another key"
-        found = file_digests(path)
-        for file, digest in record["files"].items():
-            if file not in found:
-                return "damaged", f"{file} is missing"
-            if found[file] != digest:
-                return "damaged", f"{file} is not what the run wrote"
-    except (CheckpointError, KeyError, TypeError, AttributeError, OSError) as error:
-        return "damaged", f"its record cannot be read ({error})"
-    return "done", ""
+        record = read_object(path / RECORD)
+        written, found = dict(record["files"]), file_digests(path)
+    except (CheckpointError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(f"its record cannot be read ({error})") from error
+    if record.get("key") != key:
+        raise CheckpointError("its record names another key")
+    for file, digest in written.items():
+        if file not in found:
+            raise CheckpointError(f"{file} is missing")
+        if found[file] != digest:
+            raise CheckpointError(f"{file} is not what the run wrote")
+    return record
 
 
 def file_digests(path: Path) -> dict[str, str]:
@@ -162,8 +157,10 @@ def file_digests(path: Path) -> dict[str, str]:
     }
 
 
-def write_record(path: Path, cell: Cell, key: str, seconds: float, memory: int) -> None:
-    """Write down that a cell is done, what it took and what its files must be.
+def write_record(
+    path: Path, cell: Cell, key: str, seconds: float | None, memory: int
+) -> Mapping[str, Any]:
+    """Write down that a cell is done, what it took and what its files must be; return that.
 
     Parameters
     ----------
@@ -171,8 +168,8 @@ def write_record(path: Path, cell: Cell, key: str, seconds: float, memory: int) 
         Its folder.
     cell, key
         What it is.
-    seconds : float
-        By the clock, start of all processes included; NaN if it was resumed.
+    seconds : float or None
+        By the clock, start of all processes included; None if it was resumed.
     memory : int
         Largest memory of all its processes together, in bytes (pages that they share count once).
 
@@ -190,22 +187,11 @@ def write_record(path: Path, cell: Cell, key: str, seconds: float, memory: int) 
         "seed": cell.seed,
         "without": cell.without,
         "code_fingerprint": code_fingerprint(),
-        "seconds": seconds if math.isfinite(seconds) else None,
+        "seconds": seconds,
         "peak_memory_bytes": memory,
         "files": file_digests(path),
     }
     write_json(path / RECORD, record)
-
-
-def read_cell(path: Path) -> dict[str, Any]:
-    """Return a done cell's record.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none.
-    """
-    record: dict[str, Any] = read_json(path / RECORD)
     return record
 
 

@@ -34,7 +34,6 @@ from common.exchange.named import check_names
 from common.files import write_atomic
 from common.methods.method import Mode, Variant
 from common.methods.registry import METHODS, find_method
-from simulations.report.results import Order
 from simulations.study.cells import Cell
 
 PLAN = "study.toml"
@@ -72,30 +71,31 @@ class StudyFile(BaseModel):
 
 
 @dataclass(frozen=True)
+class Order:
+    """An order of two methods that is expected, to be held against what came out.
+
+    ``level``: whether they are expected to be level, within a point, instead of the upper above.
+    """
+
+    lower: str
+    upper: str
+    level: bool = False
+
+
+@dataclass(frozen=True)
 class StudyPlan:
-    """A study as it was asked for, checked.
+    """A study as it was asked for, checked; what its file says stands at the top of this module.
 
     Attributes
     ----------
-    title : str
-        Heading of the report.
     methods : tuple of Variant
         Rows of its tables, in this order.
-    folds, seeds : tuple of int
-        Every method is trained on each fold with each seed.
-    reference : str
-        The method that the others are held against.
-    orders : tuple of Order
-        What is expected.
-    unseen : tuple of Variant
-        Methods that are also trained without each site in turn, to meet that site afterwards.
     config : Config
         What all runs share; its fold and seed are 0.
-    backend : str
-        What runs the sites of federated cells.
     comparison : bool
         Whether it is the preset of :mod:`simulations.study.presets`: the methods are training
-        modes of one configuration.
+        modes of one configuration. Then figures are summarised over all runs alike, and the report
+        is the shorter one.
     """
 
     title: str
@@ -103,9 +103,9 @@ class StudyPlan:
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     reference: str
-    orders: tuple[Order, ...]
-    unseen: tuple[Variant, ...]
     config: Config
+    orders: tuple[Order, ...] = ()
+    unseen: tuple[Variant, ...] = ()
     backend: str = "ray"
     comparison: bool = False
 
@@ -191,7 +191,7 @@ def plan_study(
     for one in file.method:
         for key in ADVICE.keys() & one.settings.keys():
             raise ConfigError(f"[[method]] '{one.name}' of {source} sets {key}: {ADVICE[key]}.")
-    own = {one.name: Variant(one.name, one.label, one.mode, one.settings) for one in file.method}
+    own = {one.name: Variant(**vars(one)) for one in file.method}
     if taken := sorted(own.keys() & METHODS.keys()):
         raise ConfigError(f"[[method]] of {source}: '{taken[0]}' is the name of a method of xsite.")
     known = METHODS | own
@@ -203,9 +203,9 @@ def plan_study(
         _unique(folds or file.folds),
         _unique(seeds or file.seeds),
         reference,
+        load_config(None, values),
         tuple(order for text in file.orders if (order := _order(text, known, chosen))),
         tuple(find_method(name, known) for name in _unique(file.unseen)),
-        load_config(None, values),
         file.backend,
     )
     check(plan)

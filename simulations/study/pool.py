@@ -2,18 +2,15 @@
 
 import json
 import os
-import queue
-import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 import psutil
 
@@ -70,6 +67,8 @@ class Running:
         Steps.
     outcome, reason : str
         ``"done"``, ``"stopped"`` or ``"failed"`` once it has ended, and of a failure why.
+    told : Future
+        Done once its process has told everything.
     """
 
     cell: Cell
@@ -85,6 +84,7 @@ class Running:
     total: int = 0
     outcome: str = ""
     reason: str = ""
+    told: "Future[None]" = field(default_factory=Future)
 
     @property
     def seconds(self) -> float:
@@ -127,7 +127,7 @@ class Pool:
     def __init__(self, slots: Sequence[Slot], scratch: Path) -> None:
         self._slots = tuple(slots)
         self._scratch = scratch
-        self._events: queue.Queue[tuple[Running, Mapping[str, Any] | None]] = queue.Queue()
+        self._threads = ThreadPoolExecutor(len(self._slots))
         self._sampled = 0.0
         self.running: list[Running] = []
 
@@ -148,9 +148,7 @@ class Pool:
         growing = sum(max(0, expected[one.cell.method.mode] - one.memory) for one in self.running)
         return free_memory() - growing >= expected[mode] + SPARE_MEMORY
 
-    def start(
-        self, cell: Cell, path: Path, config: Config, resumed: bool, backend: str = "ray"
-    ) -> None:
+    def start(self, cell: Cell, path: Path, config: Config, resumed: bool, backend: str) -> None:
         """Start the process of a cell.
 
         Parameters
@@ -166,8 +164,9 @@ class Pool:
         backend : str
             What runs the sites of a federated cell.
         """
-        taken = {one.slot for one in self.running}
-        slot = next(slot for slot in self._slots if slot not in taken)
+        # Slots of more cells than processors are equal, and still one each.
+        taken = {id(one.slot) for one in self.running}
+        slot = next(slot for slot in self._slots if id(slot) not in taken)
         config = config.changed(run_name=path.name, runs_dir=str(path.parent), resume=resumed)
         environment = dict(os.environ) | {"FLWR_TELEMETRY_ENABLED": "0"}
         if slot.gpu:
@@ -178,7 +177,6 @@ class Pool:
         log = self._scratch / f"{path.name}.txt"
         command = [sys.executable, "-m", "simulations.study.worker"]
         process = start(command, Path.cwd(), environment, log, talking=True)
-        running = Running(cell, path, slot, process, ProcessTree(process), resumed)
         order = {
             "config": config.to_run_config(),
             "mode": cell.method.mode,
@@ -189,33 +187,21 @@ class Pool:
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(order).encode())
-        threading.Thread(target=self._read, args=(running,), daemon=True).start()
+        running = Running(cell, path, slot, process, ProcessTree(process), resumed)
+        running.told = self._threads.submit(_listen, running)
         self.running.append(running)
 
     def wait(self, seconds: float) -> list[Running]:
-        """Wait for news.
-
-        Parameters
-        ----------
-        seconds : float
-            At the most.
-
-        Returns
-        -------
-        list of Running
-            The cells that have ended.
-        """
-        ended: list[Running] = []
-        latest = time.monotonic() + seconds
-        while (left := latest - time.monotonic()) > 0 and not ended:
-            with suppress(queue.Empty):
-                running, event = self._events.get(timeout=min(left, 0.5))
-                if event is None:
-                    self._finish(running)
-                    ended.append(running)
-                else:
-                    self._take(running, event)
-            self._sample()
+        """Wait so many seconds at the most; return the cells that have ended, if any has."""
+        wait([one.told for one in self.running], seconds, FIRST_COMPLETED)
+        ended = [one for one in self.running if one.told.done()]
+        for running in ended:
+            self._finish(running)
+        if time.monotonic() - self._sampled >= SAMPLE_SECONDS:
+            self._sampled = time.monotonic()
+            for running in self.running:
+                running.memory = memory_of(running.tree.alive())
+                running.peak = max(running.peak, running.memory)
         return ended
 
     def stop(self) -> list[Running]:
@@ -235,50 +221,27 @@ class Pool:
                     self._finish(running)
         return stopped
 
-    def _read(self, running: Running) -> None:
-        """Pass on what a cell's process tells, and its end."""
-        assert running.process.stdout is not None
-        for line in running.process.stdout:
-            # A line that is cut short is the last of a process that was killed.
-            with suppress(ValueError):
-                self._events.put((running, json.loads(line)))
-        self._events.put((running, None))
-
-    def _take(self, running: Running, event: Mapping[str, Any]) -> None:
-        if "start" in event:
-            running.done, running.total = 0, int(event["start"])
-        elif "step" in event:
-            running.done = int(event["step"])
-        elif "ended" in event:
-            running.outcome, running.reason = str(event["ended"]), str(event.get("reason", ""))
-
     def _finish(self, running: Running) -> None:
         """Leave no process of a cell behind, and say what became of one that could not."""
         running.tree.take_down()
-        if running in self.running:
-            self.running.remove(running)
+        self.running.remove(running)
         if not running.outcome:
             running.outcome = "failed"
             running.reason = _how_it_died(running.process.poll())
         if running.outcome != "failed":
             (self._scratch / f"{running.path.name}.txt").unlink(missing_ok=True)
 
-    def _sample(self) -> None:
-        if time.monotonic() - self._sampled < SAMPLE_SECONDS:
-            return
-        self._sampled = time.monotonic()
-        for running in self.running:
-            running.memory = memory_of(running.tree.alive())
-            running.peak = max(running.peak, running.memory)
+
+def _listen(running: Running) -> None:
+    """Take what a cell's process tells, until its end."""
+    assert running.process.stdout is not None
+    for line in running.process.stdout:
+        # A line that is cut short is the last of a process that was killed.
+        with suppress(ValueError):
+            vars(running).update(json.loads(line))
 
 
 def _how_it_died(code: int | None) -> str:
     if code == -signal.SIGKILL:
         return "its process was killed, as the system does when memory runs out"
     return f"its process ended without a word (exit code {code})"
-
-
-def remove_scratch(scratch: Path) -> None:
-    """Remove the folder of processes' output if no failure left anything in it."""
-    if scratch.exists() and not any(scratch.iterdir()):
-        shutil.rmtree(scratch, ignore_errors=True)

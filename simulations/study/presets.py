@@ -73,8 +73,6 @@ def comparison(
         folds=tuple(dict.fromkeys(folds)),
         seeds=tuple(dict.fromkeys(seeds)),
         reference=REFERENCE if REFERENCE in modes else "",
-        orders=(),
-        unseen=(),
         config=config,
         comparison=True,
     )

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -103,7 +104,7 @@ def make_progress() -> StudyProgress:
 def time_left(
     ahead: Iterable[Cell],
     running: Sequence[Running],
-    known: Mapping[Cell, float],
+    done: Mapping[Cell, Mapping[str, Any]],
     slots: int,
 ) -> float:
     """Estimate the seconds until a study is done; NaN before there is anything to go by.
@@ -114,11 +115,12 @@ def time_left(
         Cells that have not begun.
     running : sequence of Running
         Cells that are being computed.
-    known : mapping of Cell to float
-        How long cells took that are done, in seconds.
+    done : mapping of Cell to mapping
+        Records of the cells that are done; ``seconds`` is None where it is not known.
     slots : int
         How many are computed at once.
     """
+    known = {cell: record["seconds"] for cell, record in done.items() if record["seconds"]}
     if not known:
         return math.nan
     rest = sum(_expected(cell, known) for cell in ahead)

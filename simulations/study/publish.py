@@ -1,17 +1,18 @@
 """A study's report from its cells alone: nothing is trained, and it may be half finished."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.console.progress import ProgressListener
+from common.errors import CheckpointError
 from common.formatting.numbers import duration, size
-from simulations.report.records import RunRecord, read_record, with_chosen_weights
-from simulations.report.results import Key, StudyResults
-from simulations.report.sections import Extras, write_report
+from simulations.report.page import Section
+from simulations.report.records import read_record, with_chosen_weights
+from simulations.report.results import StudyResults
+from simulations.report.sections import write_report
 from simulations.study.analyses import run_analyses
-from simulations.study.cells import Cell, read_cell, state_of
+from simulations.study.cells import Cell, read_cell
 from simulations.study.run import Study
 from simulations.study.sessions import read_sessions
 
@@ -36,75 +37,50 @@ def publish(study: Study, listener: ProgressListener) -> Path:
     RunError
         If it cannot be written.
     """
-    done, missing = _done_cells(study)
-    results = _results(study, done, missing)
-    extras = Extras()
+    results, left_out = _read(study)
+    sections: list[Section] = []
+    values: dict[str, Any] = {}
     if not study.plan.comparison:
-        left_out = [cell for cell in done if cell.without]
-        extras = run_analyses(study, results, left_out, listener)
-    return write_report(results, study.folder, replace(extras, facts=_took(study.folder)))
+        sections, values = run_analyses(study, results, left_out, listener)
+    return write_report(results, study.folder, sections, values, _took(study.folder))
 
 
 def read_results(study: Study) -> StudyResults:
     """Return the figures of the cells that are done."""
-    return _results(study, *_done_cells(study))
+    return _read(study)[0]
 
 
-def _done_cells(study: Study) -> tuple[dict[Cell, Mapping[str, Any]], dict[str, str]]:
-    """Return the records of the cells that are done and whole, and the others by name."""
+def _read(study: Study) -> tuple[StudyResults, list[Cell]]:
+    """Return the results of the cells that are done and whole, and those without a site."""
     done: dict[Cell, Mapping[str, Any]] = {}
     missing: dict[str, str] = {}
-    for cell in study.cells:
-        state, reason = state_of(study.path(cell), study.keys[cell])
-        if state == "done":
-            done[cell] = read_cell(study.path(cell))
-        elif cell in study.asked or state != "missing":
+    for cell, key in study.keys.items():
+        record, reason = None, ""
+        try:
+            record = read_cell(study.path(cell), key)
+        except CheckpointError as error:
+            reason = str(error)
+        if record is not None:
+            done[cell] = record
+        elif cell in study.asked or (study.path(cell) / "config.toml").exists():
             missing[cell.name] = study.failures.get(cell, reason)
-    return done, missing
-
-
-def _results(
-    study: Study, done: Mapping[Cell, Mapping[str, Any]], missing: Mapping[str, str]
-) -> StudyResults:
-    plan = study.plan
-    main = {_key(cell): cell for cell in done if not cell.without}
-    records: dict[Key, RunRecord] = dict(
-        zip(
-            main,
-            with_chosen_weights([read_record(study.path(cell)) for cell in main.values()]),
-            strict=True,
-        )
-    )
-    seconds = {key: done[cell]["seconds"] for key, cell in main.items()}
-    return StudyResults(
-        title=plan.title,
-        methods=plan.methods,
-        folds=plan.folds,
-        seeds=plan.seeds,
-        reference=plan.reference,
-        orders=plan.orders,
-        records=records,
-        missing=missing,
-        seconds={key: value for key, value in seconds.items() if value},
-        memory={key: done[cell]["peak_memory_bytes"] for key, cell in main.items()},
-        comparison=plan.comparison,
-    )
-
-
-def _key(cell: Cell) -> Key:
-    return cell.method.name, cell.fold, cell.seed
+    main = {(cell.method.name, cell.fold, cell.seed): cell for cell in done if not cell.without}
+    runs = with_chosen_weights([read_record(study.path(cell)) for cell in main.values()])
+    records = dict(zip(main, runs, strict=True))
+    cells = {key: done[cell] for key, cell in main.items()}
+    return StudyResults(study.plan, records, missing, cells), [c for c in done if c.without]
 
 
 def _took(folder: Path) -> list[tuple[str, str]]:
     """Return how long computing took in all, and the memory that all cells took at once."""
-    found = read_sessions(folder)
-    if found is None:
+    held = read_sessions(folder)
+    if not held:
         return []
-    sessions = "one session" if found.count == 1 else f"{found.count} sessions"
+    seconds = sum((one.ended - one.began).total_seconds() for one in held)
+    slots = max(one.slots for one in held)
+    memory = size(max(one.peak_memory_bytes for one in held))
+    sessions = "one session" if len(held) == 1 else f"{len(held)} sessions"
     return [
-        (
-            "Computing time",
-            f"{duration(found.seconds)} in {sessions}, up to {found.slots} cells at once",
-        ),
-        ("Memory", f"{size(found.memory)} at the most, all cells together"),
+        ("Computing time", f"{duration(seconds)} in {sessions}, up to {slots} cells at once"),
+        ("Memory", f"{memory} at the most, all cells together"),
     ]

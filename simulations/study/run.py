@@ -1,9 +1,11 @@
 """A study from its plan to its cells: what is done is kept, what is not is computed."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +15,7 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.data.open import open_site
 from common.device import choose_device
-from common.errors import RunError
+from common.errors import CheckpointError, RunError
 from common.files import alone_in
 from common.formatting.numbers import duration, percent, size
 from common.tasks.task import task_of
@@ -23,18 +25,16 @@ from simulations.runtime.processes import terminable
 from simulations.study.cells import (
     Cell,
     cell_key,
-    folder_of,
     is_completed,
     read_cell,
     set_aside,
     site_digest,
-    state_of,
     write_record,
 )
 from simulations.study.plan import PLAN, StudyPlan
-from simulations.study.pool import Pool, Running, make_slots, remove_scratch, usual_memory
+from simulations.study.pool import Pool, Running, make_slots, usual_memory
 from simulations.study.progress import StudyProgress, time_left
-from simulations.study.sessions import session
+from simulations.study.sessions import note_session
 
 CELLS = "cells"
 POLL_SECONDS = 2.0
@@ -51,15 +51,13 @@ class Study:
     folder : Path
         Its folder.
     keys : dict of Cell to str
-        What determines each cell.
+        All cells, in the order in which they are computed, and what determines each.
     sites : dict of str to SiteData
         Every site, decoded.
     asked : tuple of Cell
         Those that are to be computed; a comparison's report is of all that its folder holds.
-    seconds : dict of Cell to float
-        How long the cells took that are done.
-    memory : dict of str to int
-        The largest memory of a cell, by mode, in bytes.
+    done : dict of Cell to mapping
+        What the records of the cells say that are known to be done.
     failures : dict of Cell to str
         Why cells of this session failed.
     """
@@ -69,18 +67,21 @@ class Study:
     keys: dict[Cell, str]
     sites: dict[str, SiteData]
     asked: tuple[Cell, ...]
-    seconds: dict[Cell, float] = field(default_factory=dict)
-    memory: dict[str, int] = field(default_factory=lambda: usual_memory("ray"))
+    done: dict[Cell, Mapping[str, Any]] = field(default_factory=dict)
     failures: dict[Cell, str] = field(default_factory=dict)
 
     def path(self, cell: Cell) -> Path:
         """Return a cell's folder."""
-        return folder_of(cell, self.keys[cell], self.folder / CELLS)
+        return self.folder / CELLS / f"{cell.name}-{self.keys[cell][:8]}"
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
-        """All cells, in the order in which they are computed."""
-        return tuple(self.keys)
+    def memory(self) -> dict[str, int]:
+        """The largest memory of a cell, by mode, in bytes."""
+        largest = usual_memory(self.plan.backend)
+        for cell, record in self.done.items():
+            mode = cell.method.mode
+            largest[mode] = max(largest[mode], int(record["peak_memory_bytes"]))
+        return largest
 
 
 def open_study(
@@ -119,10 +120,8 @@ def open_study(
         for fold in plan.folds:
             split_site(site, plan.config.changed(fold=fold))
     plan = with_threads(plan)
-    cells = plan.cells()
-    keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in cells}
-    memory = usual_memory(plan.backend)
-    return Study(plan, folder, keys, sites, cells if asked is None else asked, memory=memory)
+    keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in plan.cells()}
+    return Study(plan, folder, keys, sites, tuple(keys) if asked is None else asked)
 
 
 def with_threads(plan: StudyPlan) -> StudyPlan:
@@ -212,31 +211,31 @@ def _sort_out(study: Study, progress: StudyProgress) -> list[Cell]:
     """Find out which cells are to be computed; set damaged ones aside."""
     todo = []
     for cell in study.asked:
-        path = study.path(cell)
-        state, reason = state_of(path, study.keys[cell])
-        if state == "begun" and is_completed(path):
-            # Ended after its parent was killed.
-            write_record(path, cell, study.keys[cell], math.nan, 0)
-            state = "done"
-        if state == "done":
-            _note_done(study, cell)
-            continue
-        if state == "damaged":
-            place = set_aside(path)
+        path, key = study.path(cell), study.keys[cell]
+        try:
+            record = read_cell(path, key)
+        except CheckpointError as error:
+            record, place = None, set_aside(path)
             progress.message(
-                f"{cell} is damaged: {reason}. It is kept as {place.name}, and computed again."
+                f"{cell} is damaged: {error}. It is kept as {place.name}, and computed again."
             )
-        todo.append(cell)
+        if record is None and is_completed(path):
+            # Ended after its parent was killed.
+            record = write_record(path, cell, key, None, 0)
+        if record is None:
+            todo.append(cell)
+        else:
+            study.done[cell] = record
     _tell_of_others(study, progress)
-    if done := len(study.asked) - len(todo):
-        progress.message(f"{done} of {len(study.asked)} cells are done already.")
+    if study.done:
+        progress.message(f"{len(study.done)} of {len(study.asked)} cells are done already.")
     return todo
 
 
 def _tell_of_others(study: Study, progress: StudyProgress) -> None:
     """Say that cells of another configuration lie there; they are no part of this study."""
-    own = {study.path(cell).name for cell in study.cells}
-    names = {cell.name for cell in study.cells}
+    own = {study.path(cell).name for cell in study.keys}
+    names = {cell.name for cell in study.keys}
     found = [p.name for p in (study.folder / CELLS).iterdir() if (p / "config.toml").exists()]
     changed = [n for n in found if n not in own and n.rpartition("-")[0] in names]
     if changed:
@@ -245,14 +244,6 @@ def _tell_of_others(study: Study, progress: StudyProgress) -> None:
             "other images or another version of xsite. They stay where they are and take no "
             f"part (such as {changed[0]})."
         )
-
-
-def _note_done(study: Study, cell: Cell) -> None:
-    record = read_cell(study.path(cell))
-    if record["seconds"]:
-        study.seconds[cell] = float(record["seconds"])
-    mode = cell.method.mode
-    study.memory[mode] = max(study.memory[mode], int(record["peak_memory_bytes"]))
 
 
 def _compute(
@@ -268,23 +259,30 @@ def _compute(
         f"{study.folder}: {len(todo)} of {len(study.asked)} cells to compute, "
         f"{len(slots)} at once where memory allows."
     )
-    pool = Pool(slots, study.folder / "output")
+    scratch = study.folder / "output"
+    pool = Pool(slots, scratch)
     ahead, again = list(todo), set[Cell]()
-    with session(study.folder, len(slots)) as now, terminable():
+    began, most = datetime.now().astimezone().replace(microsecond=0), 0
+    with terminable():
         try:
             while ahead or pool.running:
                 while ahead and pool.has_room(study.memory, ahead[0].method.mode):
-                    _start(study, pool, ahead.pop(0), progress)
+                    cell = ahead.pop(0)
+                    path = study.path(cell)
+                    resumed = clear_unbegun(path)
+                    config = study.plan.config_of(cell)
+                    pool.start(cell, path, config, resumed, study.plan.backend)
+                    progress.message(f"{'Going on with' if resumed else 'Begun:'} {cell}")
                 ended = pool.wait(POLL_SECONDS)
-                now.note_memory(sum(one.memory for one in pool.running))
+                most = max(most, sum(one.memory for one in pool.running))
                 for one in ended:
                     if _conclude(study, one, again, progress):
                         ahead.insert(0, one.cell)
                 if ended:
-                    now.write()
+                    note_session(study.folder, began, len(slots), most)
                     cell_done()
-                left = time_left(ahead, pool.running, study.seconds, len(slots))
                 done = len(study.asked) - len(ahead) - len(pool.running) - len(study.failures)
+                left = time_left(ahead, pool.running, study.done, len(slots))
                 progress.update(done, len(study.asked), pool.running, left)
         except KeyboardInterrupt:
             progress.message("Stopping; what is computed is kept.")
@@ -293,24 +291,20 @@ def _compute(
                     _conclude(study, one, again, progress)
             raise
         finally:
+            pool.stop()
+            note_session(study.folder, began, len(slots), most)
             progress.close()
-            remove_scratch(study.folder / "output")
-
-
-def _start(study: Study, pool: Pool, cell: Cell, progress: StudyProgress) -> None:
-    path = study.path(cell)
-    resumed = clear_unbegun(path)
-    pool.start(cell, path, study.plan.config_of(cell), resumed, study.plan.backend)
-    progress.message(f"{'Going on with' if resumed else 'Begun:'} {cell}")
+            with suppress(OSError):
+                # Unless a failure left something in it.
+                scratch.rmdir()
 
 
 def _conclude(study: Study, one: Running, again: set[Cell], progress: StudyProgress) -> bool:
     """Note how a cell ended, and say whether it is to be computed anew at once."""
     cell = one.cell
     if one.outcome == "done":
-        seconds = math.nan if one.resumed else one.seconds
-        write_record(one.path, cell, study.keys[cell], seconds, one.peak)
-        _note_done(study, cell)
+        seconds = None if one.resumed else one.seconds
+        study.done[cell] = write_record(one.path, cell, study.keys[cell], seconds, one.peak)
         progress.message(
             f"Done: {cell}, {duration(one.seconds)}, {size(one.peak)} of memory{_aucs(one.path)}"
         )

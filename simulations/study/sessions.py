@@ -1,114 +1,56 @@
 """When a study was computed, for how long and in how much memory, over all its sessions."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from common.errors import CheckpointError
-from common.files import read_json, write_json
+from pydantic import TypeAdapter
+
+from common.files import write_atomic
 
 FILE = "sessions.json"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Session:
-    """One time at which a study's cells were computed.
+    """A time at which a study's cells were computed.
 
     Attributes
     ----------
-    folder : Path
-        The study's.
-    began : datetime
+    began, ended : datetime
         When.
     slots : int
         How many cells at once, at the most.
-    memory : int
-        Largest memory of all cells together, in bytes.
+    peak_memory_bytes : int
+        Largest memory of all cells together.
     """
 
-    folder: Path
     began: datetime
+    ended: datetime
     slots: int
-    memory: int = 0
-
-    def note_memory(self, memory: int) -> None:
-        """Take note of what all cells take now, in bytes."""
-        self.memory = max(self.memory, memory)
-
-    def write(self) -> None:
-        """Write down that it has lasted until now, so that a kill loses little of it.
-
-        Raises
-        ------
-        RunError
-            If it cannot be written.
-        """
-        now = {
-            "began": self.began.isoformat(timespec="seconds"),
-            "ended": _now().isoformat(timespec="seconds"),
-            "slots": self.slots,
-            "peak_memory_bytes": self.memory,
-        }
-        others = [one for one in _read(self.folder) if one["began"] != now["began"]]
-        write_json(self.folder / FILE, [*others, now])
+    peak_memory_bytes: int
 
 
-@dataclass(frozen=True)
-class Sessions:
-    """All of them.
+_SESSIONS = TypeAdapter(list[Session])
 
-    Attributes
-    ----------
-    count : int
-        How many.
-    seconds : float
-        Of all together.
-    slots, memory : int
-        The most cells at once, and the most memory at once in bytes.
+
+def note_session(folder: Path, began: datetime, slots: int, memory: int) -> None:
+    """Write down that a session has lasted until now, so that a kill loses little of it.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written.
     """
+    others = [one for one in read_sessions(folder) if one.began != began]
+    ended = datetime.now().astimezone().replace(microsecond=0)
+    sessions = [*others, Session(began, ended, slots, memory)]
+    write_atomic(folder / FILE, _SESSIONS.dump_json(sessions, indent=2))
 
-    count: int
-    seconds: float
-    slots: int
-    memory: int
 
-
-@contextmanager
-def session(folder: Path, slots: int) -> Iterator[Session]:
-    """Note when computing began and when it ended, however it ends."""
-    now = Session(folder, _now(), slots)
+def read_sessions(folder: Path) -> list[Session]:
+    """Return a study's sessions; a record that cannot be read is no reason to stop."""
     try:
-        yield now
-    finally:
-        now.write()
-
-
-def read_sessions(folder: Path) -> Sessions | None:
-    """Return what a study's sessions took together; None if there was none."""
-    told = _read(folder)
-    if not told:
-        return None
-    read = datetime.fromisoformat
-    spans = [read(one["ended"]) - read(one["began"]) for one in told]
-    return Sessions(
-        len(told),
-        sum(spans, timedelta()).total_seconds(),
-        max(int(one["slots"]) for one in told),
-        max(int(one["peak_memory_bytes"]) for one in told),
-    )
-
-
-def _read(folder: Path) -> Sequence[dict[str, Any]]:
-    """Return what is written down; a record that cannot be read is no reason to stop."""
-    try:
-        held: list[dict[str, Any]] = read_json(folder / FILE) if (folder / FILE).exists() else []
-    except CheckpointError:
+        return _SESSIONS.validate_json((folder / FILE).read_bytes())
+    except (OSError, ValueError):
         return []
-    return held
-
-
-def _now() -> datetime:
-    return datetime.now().astimezone()

@@ -1,30 +1,31 @@
 """One cell of a study in a process of its own; what it tells goes to its parent, line by line.
 
 A cell that runs out of memory, or that a library ends, takes no other cell with it. The parent
-gives the order on standard input and reads JSON lines on standard output::
+gives the order on standard input and reads JSON lines on standard output, whose keys are fields of
+:class:`simulations.study.pool.Running`::
 
-    {"start": 880}   {"step": 12}   {"message": "…"}
-    {"ended": "done"}   {"ended": "stopped"}   {"ended": "failed", "reason": "…"}
+    {"done": 0, "total": 880}   {"done": 12}
+    {"outcome": "done"}   {"outcome": "stopped"}   {"outcome": "failed", "reason": "…"}
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from common.config.load import make_config
 from common.config.schema import Config
-from common.console.progress import ProgressListener
+from common.console.progress import ProgressListener, SilentListener
 from common.errors import XsiteError
 
 Train = Callable[[Config, Path, ProgressListener], Path]
 
 
-class LinesReport:
-    """A report that writes what it is told as JSON lines.
+class StepLines(SilentListener):
+    """Writes how many steps are done as JSON lines.
 
     Parameters
     ----------
@@ -34,29 +35,22 @@ class LinesReport:
 
     def __init__(self, channel: TextIO) -> None:
         self._channel = channel
-        self._told = 0
+        self._done = 0
 
     def start(self, title: str, total_steps: int) -> None:
         """Tell of a stretch."""
-        self._told = 0
-        self.write({"start": total_steps})
+        self._done = 0
+        self.write(done=0, total=total_steps)
 
     def step(self, done: int, loss: float, images_per_second: float) -> None:
         """Tell how many steps are done, if it is news."""
-        if done != self._told:
-            self._told = done
-            self.write({"step": done})
+        if done != self._done:
+            self._done = done
+            self.write(done=done)
 
-    def message(self, text: str) -> None:
-        """Tell a sentence."""
-        self.write({"message": text})
-
-    def close(self) -> None:
-        """Do nothing: every line is written already."""
-
-    def write(self, event: Mapping[str, Any]) -> None:
-        """Write one event."""
-        print(json.dumps(event), file=self._channel, flush=True)
+    def write(self, **told: int | str) -> None:
+        """Write one line."""
+        print(json.dumps(told), file=self._channel, flush=True)
 
 
 def trainer(mode: str, backend: str = "ray") -> Train:
@@ -79,20 +73,20 @@ def main() -> None:
     if order["cpus"]:
         # Before PyTorch counts them.
         os.sched_setaffinity(0, order["cpus"])
-    report = LinesReport(channel)
+    report = StepLines(channel)
     try:
         config = make_config(order["config"])
         trainer(order["mode"], order["backend"])(config, Path(order["base"]), report)
     except KeyboardInterrupt:
-        report.write({"ended": "stopped"})
+        report.write(outcome="stopped")
     except XsiteError as error:
-        report.write({"ended": "failed", "reason": str(error)})
+        report.write(outcome="failed", reason=str(error))
     except Exception as error:
         # The traceback goes to the cell's output, which the parent keeps.
         sys.excepthook(*sys.exc_info())
-        report.write({"ended": "failed", "reason": f"{type(error).__name__}: {error}"})
+        report.write(outcome="failed", reason=f"{type(error).__name__}: {error}")
     else:
-        report.write({"ended": "done"})
+        report.write(outcome="done")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Results of studies and comparisons with figures that a test chose."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.config.schema import Config
 from common.methods.registry import METHODS
 from simulations.report.records import read_record, with_chosen_weights
-from simulations.report.results import Order, StudyResults
+from simulations.report.results import StudyResults
+from simulations.study.plan import Order, StudyPlan
 from simulations.study.presets import MODES, comparison
 from tests.simulations.report.fabricated_runs import fabricate_run
 
@@ -34,18 +36,17 @@ def fabricate_study(
             )
             records[name, fold, seed] = read_record(run)
     pairs = [pair for cells in aucs.values() for pair in cells]
-    return StudyResults(
+    plan = StudyPlan(
         title="A study",
         methods=tuple(METHODS[name] for name in aucs),
         folds=tuple(sorted({fold for fold, _ in pairs})),
         seeds=tuple(sorted({seed for _, seed in pairs})),
         reference=reference,
+        config=Config(),
         orders=tuple(orders),
-        records=records,
-        missing=missing or {},
-        seconds=dict.fromkeys(records, 60.0),
-        memory=dict.fromkeys(records, 2e9),
     )
+    took = {"seconds": 60.0, "peak_memory_bytes": 2_000_000_000}
+    return StudyResults(plan, records, missing or {}, dict.fromkeys(records, took))
 
 
 def comparison_of(
@@ -57,14 +58,12 @@ def comparison_of(
     done = with_chosen_weights([run for run in records if run.completed])
     modes = [mode for mode in MODES if any(run.mode == mode for run in done)]
     plan = comparison(Config(), (0,), (0,), modes or ["pooled"])
-    return StudyResults(
+    plan = replace(
+        plan,
         title=title,
-        methods=plan.methods,
         folds=tuple(sorted({run.config.fold for run in done})),
         seeds=tuple(sorted({run.config.seed for run in done})),
-        reference=plan.reference,
-        orders=(),
-        records={(run.mode, *run.pair): run for run in done},
-        missing=missing | dict(pending or {}),
-        comparison=True,
     )
+    found = {(run.mode, *run.pair): run for run in done}
+    took = {"seconds": None, "peak_memory_bytes": 0}
+    return StudyResults(plan, found, missing | dict(pending or {}), dict.fromkeys(found, took))

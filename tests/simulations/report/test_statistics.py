@@ -74,7 +74,7 @@ def test_runs_are_summarised_by_site_and_over_the_sites(tmp_path: Path) -> None:
     ]
     found = comparison_of(runs)
     assert found.places == ("a", "b", ALL_SITES)
-    assert [method.name for method in found.methods] == ["pooled", "federated", "single"]
+    assert [method.name for method in found.plan.methods] == ["pooled", "federated", "single"]
     pooled = found.summary("pooled", "a", "auc")
     # Deviation of two values: their distance / √2.
     assert (pooled.n, pooled.mean) == (2, pytest.approx(0.92))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from simulations.report.results import Order, StudyResults
+from common.config.schema import Config
+from simulations.report.results import StudyResults
 from simulations.report.sections import write_report
 from simulations.report.tables import orders_table, paper_table
+from simulations.study.plan import Order, StudyPlan
 from tests.simulations.report.cells import fabricate_study
 
 PAIRS = [(0, 0), (1, 0), (0, 1), (1, 1)]
@@ -126,7 +128,8 @@ def test_written_twice_the_tables_are_the_same_bytes(
 
 
 def test_a_study_of_which_nothing_is_done_has_a_page(tmp_path: Path) -> None:
-    empty = StudyResults("Nothing yet", (), (0,), (0,), "xsite", (), {}, {"xsite-fold0-seed0": ""})
+    plan = StudyPlan("Nothing yet", (), (0,), (0,), "xsite", Config())
+    empty = StudyResults(plan, {}, {"xsite-fold0-seed0": ""}, {})
     page = write_report(empty, tmp_path).read_text()
     assert "Nothing yet" in page
     assert "not done" in page

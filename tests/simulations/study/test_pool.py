@@ -7,12 +7,14 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from common.config.schema import Config
 from common.methods.registry import METHODS
+from simulations.runtime import processes
 from simulations.runtime.processes import ProcessTree, free_memory, memory_of
 from simulations.study import pool as pool_module
 from simulations.study.cells import Cell
@@ -70,8 +72,32 @@ def test_no_more_cells_than_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not pool.has_room(EXPECTED, "pooled")
 
 
+def test_more_cells_than_processors_are_computed_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    # It takes its order, tells a step and ends without a word.
+    code = "import sys; sys.stdin.read(); print('{\"done\": 3}'); print('{\"outco')"
+
+    def begin(_: object, *about: Any, **further: Any) -> "subprocess.Popen[bytes]":
+        return processes.start([sys.executable, "-c", code], *about, **further)
+
+    monkeypatch.setattr(pool_module, "start", begin)
+    pool = Pool(make_slots(Config(threads=1), 3, 0), tmp_path)
+    for fold in range(3):
+        pool.start(cell("joint", fold), tmp_path / f"{fold}", Config(), False, "ray")
+    assert len({id(one.slot) for one in pool.running}) == 3
+    ended = []
+    while pool.running:
+        ended += pool.wait(5)
+    assert sorted(one.cell.fold for one in ended) == [0, 1, 2]
+    assert {(one.done, one.outcome) for one in ended} == {(3, "failed")}
+    assert "its process ended without a word (exit code 0)" in ended[0].reason
+
+
 def test_the_time_left_goes_by_cells_of_the_same_method_then_of_the_same_mode() -> None:
-    known = {cell("joint"): 100.0, cell("sepnorm"): 200.0, cell("fedavg"): 500.0}
+    took = {cell("joint"): 100.0, cell("sepnorm"): 200.0, cell("fedavg"): 500.0, cell("moon"): None}
+    known = {cell: {"seconds": seconds} for cell, seconds in took.items()}
     ahead = [cell("joint", 1), cell("ms-net"), cell("xsite"), cell("single")]
     # joint as joint, MS-Net as pooled ones, xsite as federated ones, single as any.
     whole = 100 + 150 + 500 + 800 / 3
