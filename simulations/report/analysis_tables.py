@@ -42,24 +42,26 @@ def unseen_table(
     if not aucs:
         return None
     sites = results.sites
+
+    def cells(by_site: Sequence[Mapping[Pair, float]]) -> list[str]:
+        common = set.intersection(*map(set, by_site)) if by_site else set()
+        mean = {pair: float(np.mean([values[pair] for values in by_site])) for pair in common}
+        return [summary_cell(results.over_seeds(values)) for values in (*by_site, mean)]
+
     groups = []
     for method, label in labels.items():
-        rows = []
-        for adaptation in ADAPTATIONS:
-            values = [aucs.get((method, site, adaptation), {}) for site in sites]
-            cells = [_over_seeds(results, value) for value in values]
-            rows.append(Row(LABELS[adaptation], (*cells, _over_seeds(results, _mean(values)))))
+        rows = [
+            Row(LABELS[kind], cells([aucs.get((method, site, kind), {}) for site in sites]))
+            for kind in ADAPTATIONS
+        ]
         if any(one.name == method for one in results.plan.methods):
-            seen = [results.values(method, site, "auc") for site in sites]
-            cells = [_over_seeds(results, value) for value in seen]
-            rows.append(
-                Row("For comparison: trained there", (*cells, _over_seeds(results, _mean(seen))))
-            )
-        groups.append(Group(f"{label}, trained at the other sites", tuple(rows)))
+            trained = cells([results.values(method, site, "auc") for site in sites])
+            rows.append(Row("For comparison: trained there", trained))
+        groups.append(Group(f"{label}, trained at the other sites", rows))
     return Table(
         "AUC at a hospital that training did not see, in percent",
         ("What stands in for its normalisation", *sites, "mean"),
-        tuple(groups),
+        groups,
         (
             "The unseen site's training images, without their labels, are adapted to; its test "
             "images are classified. Mean over folds, ± deviation over seeds.",
@@ -69,7 +71,7 @@ def unseen_table(
 
 def lesion_tables(
     shares: Sequence[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]],
-) -> tuple[Table, ...]:
+) -> list[Table]:
     """Return how much of the activation lies in the lesions of synthetic hospitals.
 
     Parameters
@@ -79,48 +81,40 @@ def lesion_tables(
 
     Returns
     -------
-    tuple of Table
+    list of Table
         One of each method; none where nothing was measured.
     """
     if not shares:
-        return ()
-    by_site = shares[0][2]
-    methods = list(next(iter(by_site.values())))
-    return tuple(_lesion_table(shares, method, method == methods[-1]) for method in methods)
-
-
-def _lesion_table(
-    shares: Sequence[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]],
-    method: Method,
-    last: bool,
-) -> Table:
-    groups = []
-    for site in shares[0][2]:
-        rows = []
-        for head, mode, by_site in shares:
-            found = by_site[site][method]
-            gains = (found.gain_in_lungs, found.gain, found.gain_in_image)
-            area = numbers.percent(float(np.mean(found.area)))
-            rows.append(Row(head, (area, *map(numbers.decimal, gains)), mode))
-        groups.append(Group(site, tuple(rows)))
+        return []
+    columns = (
+        *("Network", "Lesions' share of the lungs, %"),
+        *("In the lungs", "Whole image over lungs", "Whole image"),
+    )
     note = (
         "Maps of the positive class on the positive test images, as a multiple of what an even map "
         "has. In the lungs: the lesions' share of the activation within the lungs, over their "
         "share of the lungs' area. Whole image over lungs: their share of all activation, over "
         "the same; an even map is far below 1. Whole image: over their share of the image."
     )
-    return Table(
-        f"{TITLES[method]}: activation mass inside the lesions",
-        (
-            "Network",
-            "Lesions' share of the lungs, %",
-            "In the lungs",
-            "Whole image over lungs",
-            "Whole image",
-        ),
-        tuple(groups),
-        (note,) if last else (),
-    )
+    tables = []
+    sites = shares[0][2]
+    methods = list(next(iter(sites.values())))
+    for method in methods:
+        groups = [
+            Group(
+                site,
+                [Row(head, _lesion_cells(one[site][method]), mode) for head, mode, one in shares],
+            )
+            for site in sites
+        ]
+        caption = f"{TITLES[method]}: activation mass inside the lesions"
+        tables.append(Table(caption, columns, groups, [note] if method == methods[-1] else ()))
+    return tables
+
+
+def _lesion_cells(share: LesionShare) -> list[str]:
+    gains = (share.gain_in_lungs, share.gain, share.gain_in_image)
+    return [numbers.percent(float(np.mean(share.area))), *map(numbers.decimal, gains)]
 
 
 def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | None:
@@ -133,37 +127,19 @@ def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | 
     """
     if not maps:
         return None
+    figures = [(head, mode, shown.clustering.values()) for head, mode, shown in maps]
     rows = [
-        Row(
-            head,
-            tuple(
-                numbers.decimal(value)
-                for found in shown.clustering.values()
-                for value in (found.by_class, found.by_site)
-            ),
-            mode,
-        )
-        for head, mode, shown in maps
+        Row(head, [numbers.decimal(one) for at in found for one in (at.by_class, at.by_site)], mode)
+        for head, mode, found in figures
     ]
+    moments = [f"{what}, {when}" for when in ("before", "after") for what in ("class", "site")]
     return Table(
         "Does the disease cluster, or the hospital?",
-        (
-            "Method",
-            *(f"{what}, {when}" for when in ("before", "after") for what in ("class", "site")),
-        ),
-        (Group("", tuple(rows)),),
+        ("Method", *moments),
+        [Group("", rows)],
         (
             "Silhouette coefficients of the test images' projections (cosine distances, −1 to 1), "
             "before training and after. By class: above 0 where the disease clusters. By site: "
             "near 0 where hospitals cannot be told apart.",
         ),
     )
-
-
-def _over_seeds(results: StudyResults, values: Mapping[Pair, float]) -> str:
-    return summary_cell(results.over_seeds(values))
-
-
-def _mean(values: Sequence[Mapping[Pair, float]]) -> dict[Pair, float]:
-    common = set.intersection(*(set(value) for value in values)) if values else set()
-    return {pair: float(np.mean([value[pair] for value in values])) for pair in common}

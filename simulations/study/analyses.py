@@ -5,16 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clients.adapt.adapt import ADAPTATIONS
+from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met
+from clients.adapt.reliability import judge_trust, trained_predictions
+from common.config.schema import Config
 from common.console.progress import ProgressListener
+from common.data.cache import SiteData
+from common.data.masks import has_masks
 from common.data.open import site_root
-from common.device import choose_device, limited_threads
+from common.device import Device, choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
-from common.files import read_json, write_json
+from common.files import read_object, write_json
+from common.learning.local_site import LocalSite
+from common.tasks.figures import measure
 from simulations.explain.activation import activation_examples, draw_examples, measure_lesions
 from simulations.explain.activation_maps import LesionShare, Method
-from simulations.explain.masks import has_masks
-from simulations.explain.projections import ProjectionMap, draw_projections, projection_map
+from simulations.explain.projections import ProjectionMap, When, draw_projections, projection_map
 from simulations.report.analysis_tables import (
     UnseenKey,
     lesion_tables,
@@ -25,7 +30,6 @@ from simulations.report.page import Section
 from simulations.report.pictures import FOLDER, photographed, save_figure
 from simulations.report.records import Pair, RunRecord
 from simulations.report.results import StudyResults
-from simulations.report.unseen import evaluate_unseen
 from simulations.study.cells import Cell
 from simulations.study.run import Study
 
@@ -60,41 +64,28 @@ def run_analyses(
     RunError
         If a picture cannot be written.
     """
-    with limited_threads(study.plan.config):
-        return _look(study, results, left_out, listener)
-
-
-def _look(
-    study: Study, results: StudyResults, left_out: Sequence[Cell], listener: ProgressListener
-) -> tuple[list[Section], dict[str, Any]]:
-    folder = study.folder / FOLDER
-    shown = _shown(study, results)
-    sections = []
-    aucs = _unseen(study, left_out, listener)
-    labels = {method.name: method.label for method in study.plan.unseen}
-    if table := unseen_table(results, labels, aucs):
-        sections.append(Section("The unseen hospital", [table]))
-    maps = _projections(study, shown, listener)
-    lesions = lesion_tables(_lesions(study, shown, listener) if results.binary else ())
-    seen = Section("What the networks see", [*lesions, silhouette_table(maps)])
-    if seen.shown:
-        sections.append(seen)
-    if maps:
-        sections.append(_projection_section(maps, folder))
-    first = (results.plan.reference, study.plan.folds[0], study.plan.seeds[0])
-    if first in results.records:
-        sections.append(_activation_section(study, results.records[first], folder, listener))
-    return sections, {"unseen": _plain(aucs)}
-
-
-def _shown(study: Study, results: StudyResults) -> list[tuple[str, str, RunRecord]]:
-    """Return label, mode and record of each method's cell of the first fold and seed."""
-    first = (study.plan.folds[0], study.plan.seeds[0])
-    return [
+    plan, folder = study.plan, study.folder / FOLDER
+    first = (plan.folds[0], plan.seeds[0])
+    shown = [
         (method.label, method.mode, results.records[method.name, *first])
-        for method in study.plan.methods
+        for method in plan.methods
         if (method.name, *first) in results.records
     ]
+    labels = {method.name: method.label for method in plan.unseen}
+    with limited_threads(plan.config):
+        aucs = _unseen(study, left_out, listener)
+        maps = _projections(study, shown, listener)
+        lesions = lesion_tables(_lesions(study, shown, listener) if results.binary else ())
+        sections = [
+            Section("The unseen hospital", [unseen_table(results, labels, aucs)]),
+            Section("What the networks see", [*lesions, silhouette_table(maps)]),
+        ]
+        sections = [one for one in sections if one.shown]
+        if maps:
+            sections.append(_projection_section(maps, folder))
+        if record := results.records.get((plan.reference, *first)):
+            sections.append(_activation_section(study, record, folder, listener))
+    return sections, {"unseen": _plain(aucs)}
 
 
 def _unseen(
@@ -103,57 +94,92 @@ def _unseen(
     """Return the AUC at sites left out, by method, site and adaptation, then by fold and seed."""
     aucs: dict[UnseenKey, dict[Pair, float]] = {}
     for cell in left_out:
-        figures = _visited(study, cell, listener)
+        path = study.path(cell) / UNSEEN
+        try:
+            figures = read_object(path)
+        except CheckpointError:
+            listener.message(f"{cell.without} meets {cell}")
+            data, config = study.sites[cell.without], study.plan.config_of(cell)
+            figures = evaluate_unseen(path.parent, data, config, choose_device(config))
+            write_json(path, figures)
         for adaptation in ADAPTATIONS:
             key = (cell.method.name, cell.without, adaptation)
-            value = figures[adaptation]["auc"]
-            found = math.nan if value is None else float(value)
-            aucs.setdefault(key, {})[cell.fold, cell.seed] = found
+            auc = figures[adaptation]["auc"]
+            aucs.setdefault(key, {})[cell.fold, cell.seed] = math.nan if auc is None else auc
     return aucs
 
 
-def _visited(
-    study: Study, cell: Cell, listener: ProgressListener
-) -> Mapping[str, Mapping[str, Any]]:
-    """Let a cell's network meet the site that it was trained without, once."""
-    path = study.path(cell) / UNSEEN
-    try:
-        held: Mapping[str, Mapping[str, Any]] = read_json(path)
-        return held
-    except CheckpointError:
-        listener.message(f"{cell.without} meets {cell}")
-    config = study.plan.config_of(cell)
-    figures = evaluate_unseen(
-        study.path(cell), study.sites[cell.without], config, choose_device(config)
-    )
-    write_json(path, figures)
-    return figures
+def evaluate_unseen(
+    run: Path, data: SiteData, config: Config, device: Device
+) -> dict[str, dict[str, float]]:
+    """Let a completed run's network meet a held-out site whose labels are known.
+
+    It adapts to the images of the site's training part, without their labels, and classifies the
+    images of its test part.
+
+    Parameters
+    ----------
+    run : Path
+        As for :func:`load_trained`.
+    data : SiteData
+        A site that is none of the run's, decoded with the run's settings.
+    config : Config
+        Which of the site's images are for what: ``split``, ``folds``, ``fold``. All else is the
+        run's.
+    device : Device
+        Where to compute.
+
+    Returns
+    -------
+    dict
+        Adaptation → what :func:`common.tasks.figures.measure` says; ``"distances"`` → distance by
+        trained site; ``"trust"`` → the figures of :class:`~clients.adapt.reliability.Reliability`.
+        What is undefined is NaN.
+
+    Raises
+    ------
+    RunError, CheckpointError, SiteError
+        As :func:`load_trained`, :func:`adapt_to_site` and :func:`common.data.folds.split_site`.
+    """
+    network, own = load_trained(run)
+    local = LocalSite.of(data, config, device)
+    site, test = local.training, local.split.test
+    with limited_threads(own):
+        met = adapt_to_site(network.to(device.device), site, own, device)
+        said = {
+            name: predict_met(one, site, test, own, device) for name, one in met.networks.items()
+        }
+    trust = judge_trust(said, met.distances, trained_predictions(run, own.site_names))
+    figures = {name: measure(data.labels[test], one) for name, one in said.items()}
+    return figures | {"distances": dict(met.distances.to), "trust": trust.as_dict()}
 
 
 def _lesions(
-    study: Study, shown: list[tuple[str, str, RunRecord]], listener: ProgressListener
-) -> list[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]]:
+    study: Study, shown: Sequence[tuple[str, str, RunRecord]], listener: ProgressListener
+) -> Sequence[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]]:
     """Measure each method's activation in the lesions, of hospitals whose lesions are known."""
     roots = {name: site_root(study.plan.config, name) for name in study.sites}
     if not shown or not all(has_masks(root) for root in roots.values()):
         return []
-    measured: list[tuple[str, str, Mapping[str, Mapping[Method, LesionShare]]]] = []
-    untrained = {
-        name: measure_lesions(shown[-1][2], data, roots[name], "before")
-        for name, data in study.sites.items()
-    }
-    measured.append((f"{shown[-1][0]}, before training", shown[-1][1], untrained))
-    for label, mode, record in shown:
-        listener.message(f"Measuring how much of what it looks at is lesion: {label}")
+    head, mode, record = shown[-1]
+    networks: list[tuple[str, str, RunRecord, When]] = [
+        (f"{head}, before training", mode, record, "before"),
+        *((head, mode, record, "after") for head, mode, record in shown),
+    ]
+    measured = []
+    for head, mode, record, when in networks:
+        if when == "after":
+            listener.message(f"Measuring how much of what it looks at is lesion: {head}")
         by_site = {
-            name: measure_lesions(record, data, roots[name]) for name, data in study.sites.items()
+            name: measure_lesions(record, data, roots[name], when)
+            for name, data in study.sites.items()
         }
-        measured.append((label, mode, by_site))
+        measured.append((head, mode, by_site))
     return measured
 
 
 def _projections(
-    study: Study, shown: list[tuple[str, str, RunRecord]], listener: ProgressListener
+    study: Study, shown: Sequence[tuple[str, str, RunRecord]], listener: ProgressListener
 ) -> list[tuple[str, str, ProjectionMap]]:
     """Map the projections of the methods whose sites share a space and train for it."""
     fit = [

@@ -10,19 +10,20 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from clients.adapt.adapt import ADAPTATIONS
+from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met
 from clients.onboarding import onboard
 from clients.prediction import predict_images
 from common.config.schema import Config
 from common.data.open import open_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
+from common.learning.local_site import LocalSite
 from common.models.network import build_network
 from common.runs.predictions import write_predictions
 from common.tensor_files import load_tensors
 from server.run_folder import RunFolder
 from simulations.cli import app
-from simulations.report.unseen import evaluate_unseen, visit
+from simulations.study.analyses import evaluate_unseen
 from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config, write_site
 
@@ -224,16 +225,19 @@ def test_a_study_s_figures_of_a_site_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     config = held_out(tmp_path, tiny_config(tmp_path))
     data = open_site(config, "c")
-    told = evaluate_unseen(run, data, config, choose_device(config))
+    device = choose_device(config)
+    told = evaluate_unseen(run, data, config, device)
     assert set(told) == {*ADAPTATIONS, "distances", "trust"}
     assert json.loads(json.dumps(told)).keys() == told.keys()
-    found = visit(run, data, config, choose_device(config))
+    network, own = load_trained(run)
+    local = LocalSite.of(data, config, device)
+    test = local.split.test
+    met = adapt_to_site(network, local.training, own, device)
     for adaptation in ADAPTATIONS:
-        figures, said = told[adaptation], found.probabilities[adaptation]
-        assert figures["images"] == len(found.indices) == len(said)
-        assert figures["accuracy"] == np.mean(said.argmax(axis=1) == data.labels[found.indices])
+        said = predict_met(met.networks[adaptation], local.training, test, own, device)
+        assert told[adaptation]["images"] == len(test)
+        assert told[adaptation]["accuracy"] == np.mean(said.argmax(axis=1) == data.labels[test])
     assert set(told["distances"]) == {"a", "b"}
-    np.testing.assert_array_equal(found.labels, data.labels[found.indices])
 
 
 def test_a_single_site_run_of_one_site_can_meet_another(tmp_path: Path) -> None:

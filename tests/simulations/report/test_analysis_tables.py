@@ -39,7 +39,7 @@ def test_lesions_are_told_by_site_network_and_method() -> None:
     assert tables[0].caption == "Grad-CAM: activation mass inside the lesions"
     told = [list(table.groups[0].rows[0].cells) for table in tables]
     assert told == [["10.0", "6.00", "3.00", "15.00"], ["10.0", "1.00", "0.50", "2.50"]]
-    assert lesion_tables([]) == ()
+    assert lesion_tables([]) == []
 
 
 def test_what_clusters_is_told_before_and_after() -> None:
