@@ -127,7 +127,7 @@ def activation_examples(
     CheckpointError
         If the run has no weights.
     """
-    table = record.predictions(data.name)
+    table = record.predictions.get(data.name)
     if table is None or not table.files:
         raise RunError(
             f"The run {record.path} has no predictions of test images of {data.name}. "

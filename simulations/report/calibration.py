@@ -43,24 +43,6 @@ class ReliabilityDiagram:
         return float((distance * self.images).sum() / self.images.sum())
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Where a ROC curve reaches a sensitivity.
-
-    Attributes
-    ----------
-    threshold : float
-        Images with at least this probability are called positive.
-    sensitivity, specificity, precision : float
-        There, in [0, 1].
-    """
-
-    threshold: float
-    sensitivity: float
-    specificity: float
-    precision: float
-
-
 def outcomes(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -116,21 +98,17 @@ def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Relia
     return ReliabilityDiagram(predicted, observed, images[held])
 
 
-def operating_point(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], sensitivity: float = SENSITIVITY
-) -> OperatingPoint:
-    """Return the highest threshold at which a sensitivity is reached.
+def specificity_at(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
+    """Return the specificity at the highest threshold at which the sensitivity is reached.
 
     Parameters
     ----------
     labels, scores : ndarray
         As for :func:`reliability`.
-    sensitivity : float
-        To be reached, in (0, 1].
 
     Returns
     -------
-    OperatingPoint
+    float
         NaN where one of the classes is absent. The threshold is that of these images: on others
         its sensitivity will differ.
 
@@ -141,13 +119,6 @@ def operating_point(
     """
     check_binary(labels)
     if len(np.unique(labels)) < 2:
-        return OperatingPoint(math.nan, math.nan, math.nan, math.nan)
-    false, true, thresholds = roc_curve(labels, scores, drop_intermediate=False)
-    place = int(np.argmax(true >= sensitivity - 1e-12))
-    called = scores >= thresholds[place]
-    return OperatingPoint(
-        float(thresholds[place]),
-        float(true[place]),
-        float(1 - false[place]),
-        float(labels[called].mean()),
-    )
+        return math.nan
+    false, true, _ = roc_curve(labels, scores, drop_intermediate=False)
+    return float(1 - false[np.argmax(true >= SENSITIVITY - 1e-12)])

@@ -29,6 +29,7 @@ from simulations.report.pictures import (
     panel,
     save_figure,
 )
+from simulations.report.records import has_every_class
 from simulations.report.results import StudyResults
 
 GRID = np.linspace(0.0, 1.0, 201)
@@ -328,4 +329,4 @@ def draw_chart(chart: Chart, styles: Mapping[str, LineStyle]) -> Figure:
 def _tables(results: StudyResults, method: str, site: str) -> list[PredictionsTable]:
     """Return a method's tables at a site, of all folds and seeds, in which every class occurs."""
     found = results.tables(method, site, results.plan.seeds)
-    return [table for table in found if len(np.unique(table.labels)) == len(table.classes)]
+    return [table for table in found if has_every_class(table)]

@@ -19,39 +19,6 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Components:
-    """What each image contributes to an AUC, or to a difference or a mean of AUCs.
-
-    Attributes
-    ----------
-    positive : ndarray of float64, shape (positives,)
-        Of each positive image: the share of negatives that it is above (a tie counts half).
-    negative : ndarray of float64, shape (negatives,)
-        Of each negative image: the share of positives that are above it.
-    """
-
-    positive: NDArray[np.float64]
-    negative: NDArray[np.float64]
-
-    @property
-    def value(self) -> float:
-        """The AUC, or the difference or mean of AUCs."""
-        return float(self.positive.mean())
-
-    @property
-    def variance(self) -> float:
-        """Its variance over images; NaN where a class has a single one."""
-        if min(len(self.positive), len(self.negative)) < 2:
-            return math.nan
-        parts = (self.positive, self.negative)
-        return float(sum(part.var(ddof=1) / len(part) for part in parts))
-
-    def __sub__(self, other: "Components") -> "Components":
-        """Return the components of a difference, of the same images in the same order."""
-        return Components(self.positive - other.positive, self.negative - other.negative)
-
-
-@dataclass(frozen=True)
 class Estimate:
     """A value with its interval and the two-sided p of its being 0 (NaN where not estimable)."""
 
@@ -61,8 +28,11 @@ class Estimate:
     p: float = math.nan
 
 
-def auc_components(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Components | None:
-    """Return what each image contributes to an AUC.
+def placements(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each image's placement value: their mean over the images of either class is the AUC.
+
+    Those of a difference or a mean of AUCs of the same images are the differences or means of
+    theirs.
 
     Parameters
     ----------
@@ -73,49 +43,49 @@ def auc_components(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Co
 
     Returns
     -------
-    Components or None
-        None where one of the classes is absent: there is no AUC.
+    ndarray of float64, shape (n,)
+        Of a positive image the share of negatives that it is above (a tie counts half), of a
+        negative one the share of positives that are above it.
 
     Raises
     ------
     ValueError
-        If a label is neither 0 nor 1.
+        If a label is neither 0 nor 1, or none is 1 or 0: there is no AUC.
     """
     check_binary(labels)
-    above, below = scores[labels == 1], scores[labels == 0]
+    is_positive = labels == 1
+    above, below = scores[is_positive], scores[~is_positive]
     if not len(above) or not len(below):
-        return None
+        raise ValueError("An AUC needs images of both classes.")
     ranks = stats.rankdata(np.concatenate([above, below]))
-    positive = (ranks[: len(above)] - stats.rankdata(above)) / len(below)
-    negative = 1.0 - (ranks[len(above) :] - stats.rankdata(below)) / len(above)
-    return Components(positive, negative)
+    values = np.empty(len(labels))
+    values[is_positive] = (ranks[: len(above)] - stats.rankdata(above)) / len(below)
+    values[~is_positive] = 1.0 - (ranks[len(above) :] - stats.rankdata(below)) / len(above)
+    return values
 
 
-def mean_components(components: Sequence[Components]) -> Components:
-    """Return the components of a mean of AUCs of the same images, as of several seeds."""
-    return Components(
-        np.mean([one.positive for one in components], axis=0),
-        np.mean([one.negative for one in components], axis=0),
-    )
-
-
-def estimate(parts: Sequence[Components]) -> Estimate:
+def estimate(parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]]) -> Estimate:
     """Return the mean over parts that share no image, such as folds, with its interval.
 
     Parameters
     ----------
-    parts : sequence of Components
-        At least one.
+    parts : sequence of (ndarray of int64, ndarray of float64)
+        Labels and placement values, of at least one part.
 
     Returns
     -------
     Estimate
         The interval holds the chance of the images alone: the networks are taken as they are.
-        Images count as independent, which slices of one patient are not.
+        Images count as independent, which slices of one patient are not. NaN where a class has a
+        single image.
     """
-    value = float(np.mean([part.value for part in parts]))
-    deviation = math.sqrt(sum(part.variance for part in parts)) / len(parts)
-    if not math.isfinite(deviation) or deviation == 0:
+    classes = [(values[labels == 1], values[labels == 0]) for labels, values in parts]
+    value = float(np.mean([positive.mean() for positive, _ in classes]))
+    if min(len(held) for both in classes for held in both) < 2:
+        return Estimate(value)
+    variance = sum(sum(held.var(ddof=1) / len(held) for held in both) for both in classes)
+    deviation = math.sqrt(variance) / len(parts)
+    if deviation == 0:
         return Estimate(value)
     half = float(stats.norm.ppf((1 + LEVEL) / 2)) * deviation
     p = float(2 * stats.norm.sf(abs(value) / deviation))

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from common.config.schema import Config
 from common.errors import CheckpointError, RunError, XsiteError
@@ -86,13 +90,16 @@ class RunRecord:
         """Return a site's rows, by step."""
         return sorted((row for row in self.rows if row.site == site), key=lambda row: row.step)
 
-    def predictions(self, site: str) -> PredictionsTable | None:
-        """Return a site's predictions of its test images, or None where there are none."""
+    @cached_property
+    def predictions(self) -> dict[str, PredictionsTable]:
+        """Predictions of test images in the order of their names, by site that has them."""
         name = "predictions.csv" if self.weights == "final" else "best-predictions.csv"
-        try:
-            return read_predictions(self.path / "sites" / site / name, "test")
-        except CheckpointError:
-            return None
+        found = {}
+        for site in self.config.site_names:
+            with suppress(CheckpointError):
+                table = read_predictions(self.path / "sites" / site / name, "test")
+                found[site] = table.by_name()
+        return found
 
 
 def read_record(path: Path) -> RunRecord:
@@ -128,6 +135,11 @@ def with_chosen_weights(records: Sequence[RunRecord]) -> list[RunRecord]:
         for site in record.config.site_names
     )
     return [replace(record, weights="best" if chosen else "final") for record in records]
+
+
+def has_every_class(table: PredictionsTable) -> bool:
+    """Say whether there is an image of every class, as an AUC needs."""
+    return len(np.unique(table.labels)) == len(table.classes)
 
 
 def is_binary(records: Iterable[RunRecord]) -> bool:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from common.methods.method import Variant
 from common.runs.predictions import PredictionsTable
 from common.tasks.figures import NAMES, Figure, mean_of_sites
-from simulations.report.calibration import operating_point, outcomes, reliability
+from simulations.report.calibration import outcomes, reliability, specificity_at
 from simulations.report.records import Pair, RunRecord, figures_of_records, is_binary
 from simulations.report.statistics import (
     ALL_SITES,
@@ -167,36 +166,24 @@ class StudyResults:
             np.concatenate([scores for _, scores in found]),
         )
 
-    def tables(self, method: str, site: str, seeds: Sequence[int]) -> list[PredictionsTable]:
+    def tables(
+        self, method: str, site: str, seeds: Sequence[int], folds: Sequence[int] | None = None
+    ) -> list[PredictionsTable]:
         """Return a method's predictions of a site's test images, a table a cell that has them."""
-        return [
-            table
-            for seed in seeds
-            for fold in self.plan.folds
-            if (table := self.predictions(method, site, fold, seed)) is not None
-        ]
+        folds = self.plan.folds if folds is None else folds
+        cells = [(fold, seed) for seed in seeds for fold in folds]
+        found = [self.predictions(method, site, *cell) for cell in cells]
+        return [table for table in found if table is not None]
 
     def predictions(self, method: str, site: str, fold: int, seed: int) -> PredictionsTable | None:
         """Return a cell's predictions of a site's test images, None where there are none."""
         run = self.records.get((method, fold, seed))
-        return None if run is None else self._read(run, site)
-
-    @cached_property
-    def _tables(self) -> dict[tuple[Path, str], PredictionsTable | None]:
-        return {}
-
-    def _read(self, run: RunRecord, site: str) -> PredictionsTable | None:
-        key = (run.path, site)
-        if key not in self._tables:
-            found = run.predictions(site)
-            # The same images must stand in the same order for every method.
-            self._tables[key] = None if found is None else found.by_name()
-        return self._tables[key]
+        return None if run is None else run.predictions.get(site)
 
     def _figure(self, run: RunRecord, site: str, metric: str) -> float:
         if metric in NAMES:
             return run.figure(site, metric)
-        table = self._read(run, site)
+        table = run.predictions.get(site)
         if metric != SPECIFICITY or table is None or not self.binary:
             return math.nan
-        return operating_point(table.labels, table.positive).specificity
+        return specificity_at(table.labels, table.positive)

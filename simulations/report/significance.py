@@ -15,14 +15,8 @@ from scipy import stats
 from common.randomness import numpy_generator
 from common.runs.predictions import PredictionsTable
 from common.tasks.figures import measure, one_against_rest, resampled_aucs
-from simulations.report.delong import (
-    Components,
-    Estimate,
-    auc_components,
-    estimate,
-    mean_components,
-)
-from simulations.report.records import Pair
+from simulations.report.delong import Estimate, estimate, placements
+from simulations.report.records import Pair, has_every_class
 from simulations.report.results import StudyResults
 from simulations.report.statistics import ALL_SITES, Difference, differences_of_pairs
 
@@ -88,17 +82,11 @@ def hold_against_reference(results: StudyResults, place: str) -> dict[str, Test]
     others = [method.name for method in results.others]
     differences = {name: results.difference(name, place, "auc") for name in others}
     signed = {name: _wilcoxon(results.values(name, place, "auc"), reference) for name in others}
-    t_holm = holm({name: differences[name].p for name in others})
+    t_holm = holm({name: difference.p for name, difference in differences.items()})
     signed_holm = holm(signed)
+    images = {n: auc_difference(results, n, results.plan.reference, place) for n in others}
     return {
-        name: Test(
-            differences[name],
-            signed[name],
-            t_holm[name],
-            signed_holm[name],
-            auc_difference(results, name, results.plan.reference, place),
-        )
-        for name in others
+        n: Test(differences[n], signed[n], t_holm[n], signed_holm[n], images[n]) for n in others
     }
 
 
@@ -115,35 +103,32 @@ def auc_difference(results: StudyResults, method: str, reference: str, place: st
         pairs = [
             (one, other)
             for seed in results.plan.seeds
-            if (one := _components(results, method, place, fold, seed)) is not None
-            and (other := _components(results, reference, place, fold, seed)) is not None
+            if (one := results.predictions(method, place, fold, seed))
+            and (other := results.predictions(reference, place, fold, seed))
+            and has_every_class(one)
         ]
         if pairs:
-            parts.append(mean_components([one - other for one, other in pairs]))
+            values = [_placed(one) - _placed(other) for one, other in pairs]
+            parts.append((pairs[0][0].labels, np.mean(values, axis=0)))
     return estimate(parts) if parts else Estimate(math.nan)
 
 
 def auc_intervals(results: StudyResults, method: str, site: str) -> Intervals:
     """Return a method's AUC at a site with its intervals over the test images."""
-    nothing = Intervals(Estimate(math.nan), (math.nan, math.nan), 0)
     parts, values, drawn, images = [], [], [], 0
     for fold in results.plan.folds:
-        tables = [
-            table
-            for seed in results.plan.seeds
-            if (table := results.predictions(method, site, fold, seed)) is not None
-        ]
-        if tables and len(np.unique(tables[0].labels)) == len(tables[0].classes):
-            if results.binary:
-                found = [part for table in tables if (part := _of_table(table)) is not None]
-                parts.append(mean_components(found))
-            else:
-                aucs = [measure(table.labels, table.probabilities)["auc"] for table in tables]
-                values.append(float(np.mean(aucs)))
-            drawn.append(_resampled(tables, f"{site} {fold}"))
-            images += len(tables[0].labels)
+        tables = results.tables(method, site, results.plan.seeds, [fold])
+        if not tables or not has_every_class(tables[0]):
+            continue
+        if results.binary:
+            parts.append((tables[0].labels, np.mean([_placed(one) for one in tables], axis=0)))
+        else:
+            aucs = [measure(table.labels, table.probabilities)["auc"] for table in tables]
+            values.append(float(np.mean(aucs)))
+        drawn.append(_resampled(tables, f"{site} {fold}"))
+        images += len(tables[0].labels)
     if not drawn:
-        return nothing
+        return Intervals(Estimate(math.nan), (math.nan, math.nan), 0)
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(np.mean(drawn, axis=0), [tail, 1 - tail])
     delong = estimate(parts) if parts else Estimate(float(np.mean(values)))
@@ -168,15 +153,8 @@ def _resampled(tables: Sequence[PredictionsTable], purpose: str) -> NDArray[np.f
     return np.asarray(np.mean(aucs, axis=0))
 
 
-def _components(
-    results: StudyResults, method: str, site: str, fold: int, seed: int
-) -> Components | None:
-    table = results.predictions(method, site, fold, seed)
-    return None if table is None else _of_table(table)
-
-
-def _of_table(table: PredictionsTable) -> Components | None:
-    return auc_components(table.labels, table.positive)
+def _placed(table: PredictionsTable) -> NDArray[np.float64]:
+    return placements(table.labels, table.positive)
 
 
 def _wilcoxon(values: Mapping[Pair, float], reference: Mapping[Pair, float]) -> float:

@@ -65,9 +65,8 @@ def summarise(values: Iterable[float]) -> Summary:
     held = np.array([value for value in values if math.isfinite(value)])
     if not len(held):
         return Summary(0, math.nan)
-    return Summary(
-        len(held), float(held.mean()), float(held.std(ddof=1)) if len(held) > 1 else math.nan
-    )
+    sd = float(held.std(ddof=1)) if len(held) > 1 else math.nan
+    return Summary(len(held), float(held.mean()), sd)
 
 
 def differences_of_pairs(
@@ -115,11 +114,6 @@ def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, flo
         return Difference(n, mean, reason=NO_SPREAD)
     test = stats.ttest_1samp(differences, 0.0)
     interval = test.confidence_interval(LEVEL)
-    return Difference(
-        n,
-        mean,
-        float(interval.low),
-        float(interval.high),
-        float(test.statistic),
-        float(test.pvalue),
-    )
+    figures = (interval.low, interval.high, test.statistic, test.pvalue)
+    low, high, t, p = map(float, figures)
+    return Difference(n, mean, low, high, t, p)

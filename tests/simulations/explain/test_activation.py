@@ -66,7 +66,7 @@ def test_examples_tell_what_the_table_and_the_image_say(run: Run) -> None:
     record, sites = run
     data = sites[1]
     found = activation_examples(record, data, root_of(run, "b"), count=2)
-    predictions = record.predictions("b")
+    predictions = record.predictions.get("b")
     assert predictions is not None and 3 <= len(found) <= 8
     for example in found:
         row = predictions.files.index(example.file)

@@ -4,9 +4,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+<<<<<<< HEAD
 from common.runs.predictions import PredictionsTable
 from simulations.report.calibration import operating_point, outcomes, reliability
 from simulations.report.delong import auc_components
+=======
+from common.runs.tables import PredictionsTable
+from simulations.report.calibration import outcomes, reliability, specificity_at
+from simulations.report.delong import placements
+>>>>>>> bc25702 (Compute DeLong's variance from placement values, one array in the images' order)
 
 
 def test_the_calibration_error_by_hand() -> None:
@@ -27,19 +33,18 @@ def test_predictions_that_hold_what_they_promise_have_a_small_error() -> None:
     assert reliability(labels, scores**3).error > 0.15
 
 
-def test_the_operating_point_is_the_highest_threshold_that_reaches_the_sensitivity() -> None:
+def test_the_specificity_is_that_of_the_highest_threshold_that_reaches_the_sensitivity() -> None:
     labels = np.array([1, 1, 1, 1, 0, 0, 0, 0])
-    scores = np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.4, 0.2, 0.1])
-    found = operating_point(labels, scores, 0.75)
-    assert (found.threshold, found.sensitivity, found.specificity) == (0.7, 0.75, 1.0)
-    found = operating_point(labels, scores, 0.95)
     # All four positives only at 0.3, above which two negatives lie.
-    assert (found.threshold, found.sensitivity, found.specificity) == (0.3, 1.0, 0.5)
-    assert found.precision == pytest.approx(4 / 6)
+    assert specificity_at(labels, np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.4, 0.2, 0.1])) == 0.5
+    # Nineteen of twenty are enough: the last one lies below all negatives.
+    labels = np.repeat([1, 0], [20, 4])
+    scores = np.concatenate([[0.1], np.linspace(0.5, 0.9, 19), [0.2, 0.3, 0.4, 0.6]])
+    assert specificity_at(labels, scores) == 0.75
 
 
-def test_without_both_classes_there_is_no_operating_point() -> None:
-    assert math.isnan(operating_point(np.array([1, 1]), np.array([0.1, 0.2])).specificity)
+def test_without_both_classes_there_is_no_specificity() -> None:
+    assert math.isnan(specificity_at(np.array([1, 1]), np.array([0.1, 0.2])))
 
 
 def test_of_several_classes_the_decision_is_held_against_what_came_true() -> None:
@@ -59,7 +64,7 @@ def test_of_two_classes_the_positive_one_is() -> None:
     assert (came.tolist(), scores.tolist()) == ([0, 1], [0.1, 0.4])
 
 
-@pytest.mark.parametrize("figure", [reliability, operating_point, auc_components])
+@pytest.mark.parametrize("figure", [reliability, specificity_at, placements])
 def test_figures_of_a_positive_class_refuse_a_third(figure: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="Expected labels of 0 and 1"):
         figure(np.array([0, 1, 2]), np.array([0.1, 0.5, 0.9]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from simulations.report.delong import Components, auc_components, estimate, mean_components
+from simulations.report.delong import estimate, placements
 
 
 def by_pairs(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -26,35 +26,48 @@ def drawn(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.round(generator.random(n) * 0.6 + labels * 0.3, 1)
 
 
+def variance(labels: np.ndarray, values: np.ndarray) -> float:
+    """Return DeLong's variance of an AUC over images, eq. 5 to 7."""
+    classes = (values[labels == 1], values[labels == 0])
+    return float(sum(held.var(ddof=1) / len(held) for held in classes))
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_components_are_those_of_all_pairs(seed: int) -> None:
+def test_placement_values_are_those_of_all_pairs(seed: int) -> None:
     labels, scores = drawn(seed)
-    found = auc_components(labels, scores)
-    assert found is not None
+    found = placements(labels, scores)
     positive, negative = by_pairs(labels, scores)
-    np.testing.assert_allclose(found.positive, positive, atol=1e-12)
-    np.testing.assert_allclose(found.negative, negative, atol=1e-12)
-    assert found.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    np.testing.assert_allclose(found[labels == 1], positive, atol=1e-12)
+    np.testing.assert_allclose(found[labels == 0], negative, atol=1e-12)
+    told = estimate([(labels, found)])
+    assert told.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     expected = positive.var(ddof=1) / len(positive) + negative.var(ddof=1) / len(negative)
-    assert found.variance == pytest.approx(expected, rel=1e-12)
+    half = 1.959963984540054 * math.sqrt(expected)
+    assert told.high - told.value == pytest.approx(half, rel=1e-12)
 
 
 def test_a_small_example_by_hand() -> None:
     # Positives 3 and 1, negatives 2 and 0: three of four pairs are won.
-    found = auc_components(np.array([1, 1, 0, 0]), np.array([3.0, 1.0, 2.0, 0.0]))
-    assert found is not None
-    assert found.positive.tolist() == [1.0, 0.5]
-    assert found.negative.tolist() == [0.5, 1.0]
+    labels = np.array([1, 1, 0, 0])
+    found = placements(labels, np.array([3.0, 1.0, 2.0, 0.0]))
+    assert found.tolist() == [1.0, 0.5, 0.5, 1.0]
     # Sample variance of both is 1/8, over two images each: 1/16 + 1/16.
-    assert found.value == 0.75
-    assert found.variance == pytest.approx(1 / 8)
-    told = estimate([found])
+    told = estimate([(labels, found)])
+    assert told.value == 0.75
     half = 1.959963984540054 * math.sqrt(1 / 8)
     assert (told.low, told.high) == (pytest.approx(0.75 - half), pytest.approx(0.75 + half))
 
 
 def test_one_class_has_no_auc() -> None:
-    assert auc_components(np.array([1, 1]), np.array([0.2, 0.4])) is None
+    with pytest.raises(ValueError, match="needs images of both classes"):
+        placements(np.array([1, 1]), np.array([0.2, 0.4]))
+
+
+def test_a_single_image_of_a_class_has_no_interval() -> None:
+    labels = np.array([1, 0, 0])
+    told = estimate([(labels, placements(labels, np.array([0.5, 0.4, 0.6])))])
+    assert told.value == 0.5
+    assert math.isnan(told.low)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -65,9 +78,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     for _ in range(300):
         scores = np.concatenate([generator.normal(1, 1, 40), generator.normal(0, 1, 60)])
         labels = np.repeat([1, 0], [40, 60])
-        found = auc_components(labels, scores)
-        assert found is not None
-        told = estimate([found])
+        told = estimate([(labels, placements(labels, scores))])
         held += told.low <= truth <= told.high
     # Binomial with p = 0.95: below 0.90 or above 0.99 has a chance of one in a thousand.
     assert 0.90 <= held / 300 <= 0.99
@@ -75,9 +86,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 def test_a_difference_of_the_same_scores_is_exactly_none() -> None:
     labels, scores = drawn(4)
-    found = auc_components(labels, scores)
-    assert found is not None
-    told = estimate([found - found])
+    found = placements(labels, scores)
+    told = estimate([(labels, found - found)])
     assert told.value == 0
     assert math.isnan(told.p)
 
@@ -85,25 +95,18 @@ def test_a_difference_of_the_same_scores_is_exactly_none() -> None:
 def test_correlated_scores_differ_more_surely_than_unrelated_ones() -> None:
     labels, scores = drawn(5, 200)
     worse = scores + 0.02 * np.random.default_rng(1).normal(size=200)
-    one, other = auc_components(labels, scores), auc_components(labels, worse)
-    assert one is not None and other is not None
-    assert (one - other).variance < 0.1 * (one.variance + other.variance)
+    one, other = placements(labels, scores), placements(labels, worse)
+    unrelated = variance(labels, one) + variance(labels, other)
+    assert variance(labels, one - other) < 0.1 * unrelated
 
 
 def test_folds_share_no_image_so_their_variances_add() -> None:
-    parts = [found for seed in range(4) if (found := auc_components(*drawn(seed))) is not None]
+    folds = [drawn(seed) for seed in range(4)]
+    parts = [(labels, placements(labels, scores)) for labels, scores in folds]
     told = estimate(parts)
-    deviation = math.sqrt(sum(part.variance for part in parts)) / 4
-    assert told.value == pytest.approx(np.mean([part.value for part in parts]))
+    deviation = math.sqrt(sum(variance(*part) for part in parts)) / 4
+    assert told.value == pytest.approx(np.mean([roc_auc_score(*fold) for fold in folds]))
     assert told.high - told.value == pytest.approx(1.959963984540054 * deviation)
-
-
-def test_seeds_of_the_same_images_are_averaged_image_by_image() -> None:
-    one = Components(np.array([1.0, 0.5]), np.array([0.5, 1.0]))
-    other = Components(np.array([0.0, 0.5]), np.array([0.5, 0.0]))
-    mean = mean_components([one, other])
-    assert mean.positive.tolist() == [0.5, 0.5]
-    assert mean.variance == 0
 
 
 def test_all_pairs_are_what_the_oracle_counts() -> None:

@@ -312,10 +312,10 @@ def test_real_runs_on_the_same_folds(tmp_path: Path, config: Config) -> None:
     for fold in (0, 1):
         pooled, single = runs[f"pooled-fold{fold}-seed0"], runs[f"single-fold{fold}-seed0"]
         for site in ("a", "b"):
-            tested = [run.predictions(site) for run in (pooled, single)]
+            tested = [run.predictions.get(site) for run in (pooled, single)]
             assert tested[0] is not None and tested[1] is not None
             assert tested[0].files == tested[1].files
-    first, second = (runs[f"pooled-fold{fold}-seed0"].predictions("a") for fold in (0, 1))
+    first, second = (runs[f"pooled-fold{fold}-seed0"].predictions.get("a") for fold in (0, 1))
     assert first is not None and second is not None
     assert not set(first.files) & set(second.files)
     # The page's mean is that of the runs' own results.
