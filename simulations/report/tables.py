@@ -216,7 +216,7 @@ def _intervals_notes(binary: bool) -> tuple[str, ...]:
 
 def orders_table(results: StudyResults) -> Table | None:
     """Return what order of methods was expected and what came out; None where none was."""
-    if not results.plan.orders:
+    if not (results.plan.orders and results.records):
         return None
     return plain_table(
         "Expected orders, line by line",

@@ -10,7 +10,6 @@ from clients.adapt.reliability import judge_trust, trained_predictions
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.data.cache import SiteData
-from common.data.masks import has_masks
 from common.data.open import site_root
 from common.device import Device, choose_device, limited_threads
 from common.errors import CheckpointError, XsiteError
@@ -19,6 +18,7 @@ from common.learning.local_site import LocalSite
 from common.tasks.figures import measure
 from simulations.explain.activation import activation_examples, draw_examples, measure_lesions
 from simulations.explain.activation_maps import LesionShare, Method
+from simulations.explain.masks import has_masks
 from simulations.explain.projections import ProjectionMap, When, draw_projections, projection_map
 from simulations.report.analysis_tables import (
     UnseenKey,

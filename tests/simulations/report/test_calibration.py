@@ -4,15 +4,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
 from common.runs.predictions import PredictionsTable
-from simulations.report.calibration import operating_point, outcomes, reliability
-from simulations.report.delong import auc_components
-=======
-from common.runs.tables import PredictionsTable
 from simulations.report.calibration import outcomes, reliability, specificity_at
 from simulations.report.delong import placements
->>>>>>> bc25702 (Compute DeLong's variance from placement values, one array in the images' order)
 
 
 def test_the_calibration_error_by_hand() -> None:

@@ -128,7 +128,8 @@ def test_written_twice_the_tables_are_the_same_bytes(
 
 
 def test_a_study_of_which_nothing_is_done_has_a_page(tmp_path: Path) -> None:
-    plan = StudyPlan("Nothing yet", (), (0,), (0,), "xsite", Config())
+    orders = (Order("joint", "xsite"),)
+    plan = StudyPlan("Nothing yet", (), (0,), (0,), "xsite", Config(), orders)
     empty = StudyResults(plan, {}, {"xsite-fold0-seed0": ""}, {})
     page = write_report(empty, tmp_path).read_text()
     assert "Nothing yet" in page
