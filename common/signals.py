@@ -2,9 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 
 @contextmanager
@@ -30,23 +29,3 @@ def handling(handler: "signal._HANDLER", *numbers: signal.Signals) -> Iterator[N
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
-
-
-@contextmanager
-def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM, as a batch system sends it) into a question to ask.
-
-    Yields
-    ------
-    callable
-        Whether somebody has asked to stop. A second signal interrupts at once.
-    """
-    asked = threading.Event()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    with handling(ask, signal.SIGINT, signal.SIGTERM):
-        yield asked.is_set

@@ -143,7 +143,7 @@ class Journal:
     ) -> None:
         """Write the final weights and the result, and call the run completed."""
         self.save_final(state)
-        self.folder.finish(self._result(state, final, best).as_dict())
+        self.folder.finish(self.result(state, final, best).as_dict())
 
     def save_final(self, state: RunState) -> None:
         """Write the final weights."""
@@ -162,9 +162,10 @@ class Journal:
         finally:
             self.network.to("meta")
 
-    def _result(
+    def result(
         self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
     ) -> TrainingResult:
+        """Return what ``result.json`` says of the run."""
         context = self.context
         infos = context.participants.infos
         return TrainingResult(

@@ -30,21 +30,18 @@ from common.models.sharing import (
     load_private,
     pack,
     parameter_mask,
-    private_names,
     shared_layout,
-    shared_names,
     unpack,
 )
 from common.runs.result import read_run_config
 from common.runs.weights import weights_digest, weights_name
-from common.signals import stop_between_steps
 from common.tasks.task import task_network
 from common.tensor_files import load_tensors
 from server.app import Ending, noting
 from server.app import train as train_rounds
 from server.checkpoints import load_checkpoint
 from server.exchange import RunContext
-from server.journal import Journal, TrainingResult, chosen_figures, site_figures
+from server.journal import Journal, TrainingResult
 from server.participants import Participants
 from server.run_folder import RunFolder, record_end, refuse_taken
 from server.schedule import make_plan
@@ -52,6 +49,7 @@ from server.state import RunState
 from server.strategy import SiteAverage
 from simulations.local_participant import LocalRun, app_of, info_of, participant_of
 from simulations.runtime.in_process import FIRST_NODE, InProcessGrid, flower_output_to
+from simulations.runtime.processes import stop_between_steps
 
 Mode = Literal["pooled", "single"]
 
@@ -232,29 +230,27 @@ def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
         listener.message(
             "No site's validation images hold every class, so validation chose no weights."
         )
-    return _result(run, images, network, ending)
+    return _result(run, images, network, journal, ending)
 
 
 def _result(
-    run: LocalRun, images: tuple[SiteImages, ...], network: Network, ending: Ending
+    run: LocalRun,
+    images: tuple[SiteImages, ...],
+    network: Network,
+    journal: Journal,
+    ending: Ending,
 ) -> TrainingResult:
     """Return what ``result.json`` says of one network; its last weights are loaded into it."""
     unpack(network, ending.state.shared)
     for one in images:
         load_private(network, load_tensors(one.own / weights_name("private", "final"))[0])
-    digest, budget = weights_digest(network), run.plan.budget(run.config.batch_size)
-    return TrainingResult(
-        metrics=site_figures(ending.final),
-        best=chosen_figures(ending.state, ending.best),
-        budget=budget,
-        images_seen=dict.fromkeys(run.sites, budget["images_per_site"]),
+    result = journal.result(*ending)
+    return replace(
+        result,
+        images_seen=dict.fromkeys(run.sites, result.budget["images_per_site"]),
         train_images=run.train_images,
         leakage=[one.leakage for one in run.sites.values()],
-        network=network.description,
-        shared=shared_names(network),
-        private=private_names(network),
-        seconds=ending.state.seconds,
-        weights_digest={one.name: digest for one in images},
+        weights_digest={one.name: weights_digest(network) for one in images},
         device=run.device.describe(),
     )
 

@@ -5,10 +5,11 @@ steps, can be stopped between any two of them and gone on with.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 
 import flwr.app
+import numpy as np
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 from torch.optim import Optimizer
@@ -16,19 +17,25 @@ from torch.optim import Optimizer
 from clients.final import evaluate_last
 from clients.round import keep, train_round
 from clients.site import OpenSite, SiteImages
+from clients.store import Owner, PrivateState, PrivateStore, open_store
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.device import Device
+from common.errors import RunError, StoreError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
 from common.exchange.payload import Codec
 from common.exchange.wire import decode, encode
 from common.learning.loop import StepReport, TrainSummary, train
 from common.learning.objective import Term
+from common.learning.optimiser import load_moments, moments_of
 from common.models.network import Network
+from common.models.sharing import load_private, pack, private_state, unpack
 from server.run_folder import RunFolder
 from server.schedule import Plan
-from simulations.unfinished import UnfinishedRound, join_summaries
+
+SHARED, DONE = "shared", "done"
+"""Names in the store of what is done of a round."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +97,14 @@ def participant_of(
     OpenSite
         Its own folder is part of the run's checkpoint, which the end of the run removes.
     """
+    name, title = owner or "pooled", run.folder.path.name
     place = run.folder.path / "checkpoint" / (owner or "")
-    unfinished = UnfinishedRound(place / "unfinished.safetensors", run.config.digest())
+    unfinished = open_store(
+        place / "unfinished", Owner(name, title, run.config.digest(), network.description)
+    )
     return OpenSite(
-        name=owner or "pooled",
-        run=run.folder.path.name,
+        name=name,
+        run=title,
         own=place / "participant",
         config=run.config,
         device=run.device,
@@ -147,7 +157,7 @@ def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
 def _take_steps(
     run: LocalRun,
     images: tuple[SiteImages, ...],
-    unfinished: UnfinishedRound,
+    unfinished: PrivateStore,
     network: Network,
     optimizer: Optimizer,
     order: RoundOrder,
@@ -164,7 +174,7 @@ def _take_steps(
     def tell(step: StepReport) -> None:
         run.listener.step(step.step + 1, step.loss, step.images / max(step.seconds, 1e-9))
 
-    before = unfinished.load(network, optimizer, order.steps)
+    before = load_unfinished(unfinished, order.round, order.steps, network, optimizer)
     now = train(
         network,
         optimizer,
@@ -180,6 +190,73 @@ def _take_steps(
     summary = join_summaries(before, now)
     if now.stopped:
         if now.steps:
-            unfinished.save(network, optimizer, summary)
+            save_unfinished(unfinished, order.round, network, optimizer, summary)
         raise KeyboardInterrupt
     return summary
+
+
+def save_unfinished(
+    store: PrivateStore,
+    round: int,
+    network: Network,
+    optimizer: Optimizer,
+    done: TrainSummary,
+) -> None:
+    """Keep what is done of a round.
+
+    A site's round is done again from its start if it is cut short. An epoch over the images of all
+    sites takes longer, and so what is done of it is kept when somebody asks to stop.
+    """
+    kept = {SHARED: pack(network), DONE: np.array(astuple(done), np.float64)}
+    state = PrivateState(private_state(network), moments_of(optimizer), "", kept)
+    store.save(round, state, previous=0)
+
+
+def load_unfinished(
+    store: PrivateStore, round: int, steps: range, network: Network, optimizer: Optimizer
+) -> TrainSummary:
+    """Go on with what is done of a round, if anything is, and if its file is whole.
+
+    Network and optimizer are as at the round's start; changed in place, or not at all. A damaged
+    round is begun again, which takes longer and comes to the same.
+    """
+    if round not in store.rounds():
+        return TrainSummary(0, 0, 0.0, 0.0, 0.0, 0.0, True, steps.start)
+    before = pack(network), private_state(network)
+    try:
+        state = store.load(round)
+        taken, images, seconds, loss, entropy, term, _, next_step = state.memory[DONE].tolist()
+        if taken < 1 or next_step not in steps:
+            raise ValueError("steps of no such round")
+        unpack(network, state.memory[SHARED])
+        load_private(network, state.private)
+        load_moments(optimizer, state.moments)
+        return TrainSummary(
+            int(taken), int(images), seconds, loss, entropy, term, True, int(next_step)
+        )
+    except (KeyError, ValueError, RunError, StoreError):
+        unpack(network, before[0])
+        load_private(network, before[1])
+        return TrainSummary(0, 0, 0.0, 0.0, 0.0, 0.0, True, steps.start)
+
+
+def join_summaries(first: TrainSummary, then: TrainSummary) -> TrainSummary:
+    """Return the account of steps that follow each other, with the mean losses of all."""
+    steps = first.steps + then.steps
+    if steps == 0:
+        return then
+    share = then.steps / steps
+
+    def mean(name: str) -> float:
+        before = float(getattr(first, name))
+        return before + share * (float(getattr(then, name)) - before)
+
+    return replace(
+        then,
+        steps=steps,
+        images=first.images + then.images,
+        seconds=first.seconds + then.seconds,
+        loss=mean("loss"),
+        cross_entropy=mean("cross_entropy"),
+        contrastive=mean("contrastive"),
+    )

@@ -3,7 +3,8 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -156,6 +157,23 @@ def undisturbed() -> Iterator[None]:
 
     with handling(ignore, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         yield
+
+
+@contextmanager
+def stop_between_steps() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM, as a batch system sends it) into a question to ask.
+
+    A second one interrupts at once.
+    """
+    asked = threading.Event()
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    with handling(ask, signal.SIGINT, signal.SIGTERM):
+        yield asked.is_set
 
 
 def _runs(process: psutil.Process) -> bool:

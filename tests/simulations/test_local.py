@@ -2,7 +2,6 @@
 
 import csv
 import fcntl
-import json
 import math
 import os
 import signal
@@ -139,10 +138,11 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(7))
-    kept = sorted((cut / "run" / "checkpoint").glob("*.safetensors"))
-    assert [file.name for file in kept] == ["round-0001.safetensors", "unfinished.safetensors"]
-    assert json.loads(load_tensors(kept[1])[1]["done"])["next_step"] == 7
-    kept[1].write_bytes(kept[1].read_bytes()[:1000])
+    places = (cut / "run" / "checkpoint", cut / "run" / "checkpoint" / "unfinished")
+    (ended,), (begun,) = (list(place.glob("*.safetensors")) for place in places)
+    assert (ended.name, begun.name) == ("round-0001.safetensors", "round-0002.safetensors")
+    assert load_tensors(begun)[0]["memory/done"][-1] == 7
+    begun.write_bytes(begun.read_bytes()[:1000])
     train_pooled(config.changed(resume=True), cut, SilentListener())
     assert_same_weights(whole, cut / "run")
 
@@ -281,7 +281,7 @@ def test_what_an_earlier_version_began_is_refused_and_what_it_ended_is_not(tmp_p
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, tmp_path, StopAt(2))
     run = tmp_path / "run"
-    (run / "checkpoint" / "unfinished.safetensors").rename(
+    (run / "checkpoint" / "unfinished" / "round-0001.safetensors").rename(
         run / "checkpoint" / "step-0000002.safetensors"
     )
     before = (run / "result.json").read_bytes()

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from clients.store import Owner, PrivateStore, open_store
 from common.config.schema import Config
-from common.errors import CheckpointError
+from common.errors import StoreError
 from common.learning.loop import TrainSummary, make_optimizer
 from common.learning.optimiser import moments_of
 from common.models.network import Network, build_network
-from simulations.unfinished import UnfinishedRound, join_summaries
+from simulations.local_participant import join_summaries, load_unfinished, save_unfinished
 
 CONFIG = Config(image_size=32, width=0.05, projection_hidden=16, projection_size=4)
 DONE = TrainSummary(2, 16, 1.5, 0.5, 0.25, 0.125, True, 6)
@@ -35,36 +36,39 @@ def test_the_means_of_two_parts_are_those_of_all_their_steps() -> None:
     assert join_summaries(nothing, nothing) == nothing
 
 
+def kept(folder: Path, config: str = "digest") -> PrivateStore:
+    return open_store(folder / "unfinished", Owner("pooled", "run", config, "network"))
+
+
 def test_weights_private_tensors_and_moments_are_those_of_the_moment(tmp_path: Path) -> None:
     network = build_network(CONFIG, ["a", "b"])
     optimizer = step(network)
-    kept = UnfinishedRound(tmp_path / "checkpoint" / "unfinished.safetensors", "digest")
-    kept.save(network, optimizer, DONE)
+    save_unfinished(kept(tmp_path), 2, network, optimizer, DONE)
     other = build_network(CONFIG, ["a", "b"])
     fresh = make_optimizer(other, CONFIG)
-    assert kept.load(other, fresh, range(4, 8)) == DONE
+    assert load_unfinished(kept(tmp_path), 2, range(4, 8), other, fresh) == DONE
     expected, found = network.state_dict(), other.state_dict()
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
     assert moments_of(fresh).keys() == moments_of(optimizer).keys()
     assert all(torch.equal(t, moments_of(fresh)[n]) for n, t in moments_of(optimizer).items())
 
 
-@pytest.mark.parametrize("steps", [range(0, 4), range(6, 8), range(2, 6), range(8, 12)])
-def test_another_round_begins_at_its_start(tmp_path: Path, steps: range) -> None:
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_another_round_begins_at_its_start(tmp_path: Path, number: int) -> None:
     network = build_network(CONFIG, ["a"])
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    kept = UnfinishedRound(tmp_path / "unfinished.safetensors", "digest")
-    assert kept.load(network, make_optimizer(network, CONFIG), steps).next_step == steps.start
+    steps = range(8, 12)
+    optimizer = make_optimizer(network, CONFIG)
+    assert load_unfinished(kept(tmp_path), number, steps, network, optimizer).next_step == 8
     other = build_network(CONFIG, ["a"])
-    kept.save(other, step(other), DONE)
-    found = kept.load(network, make_optimizer(network, CONFIG), steps)
-    assert (found.steps, found.next_step) == (0, steps.start)
+    save_unfinished(kept(tmp_path), 2, other, step(other), DONE)
+    found = load_unfinished(kept(tmp_path), number, steps, network, optimizer)
+    assert (found.steps, found.next_step) == (0, 8)
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
 
 
 def test_another_configuration_s_is_refused(tmp_path: Path) -> None:
     network = build_network(CONFIG, ["a"])
-    optimizer = step(network)
-    UnfinishedRound(tmp_path / "u.safetensors", "one").save(network, optimizer, DONE)
-    with pytest.raises(CheckpointError, match="belongs to another configuration"):
-        UnfinishedRound(tmp_path / "u.safetensors", "two").load(network, optimizer, range(4, 8))
+    save_unfinished(kept(tmp_path, "one"), 2, network, step(network), DONE)
+    with pytest.raises(StoreError, match="of configuration 'one…', not of 'two…'"):
+        kept(tmp_path, "two")
