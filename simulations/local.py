@@ -217,7 +217,7 @@ def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
     strategy = SiteAverage(context, state, noting(journal, state.round, say), lambda: None)
     del state
     nodes: dict[int, dict[str, Any]] = {FIRST_NODE: {}}
-    grid = InProcessGrid(app_of(site, run.should_stop), nodes, config.to_run_config(), keep=False)
+    grid = InProcessGrid(app_of(site, run.should_stop), nodes, config.to_run_config())
     title = f"single-site training of {owner}" if owner else "pooled training"
     listener.start(title, run.plan.total_steps)
     try:

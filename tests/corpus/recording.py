@@ -11,10 +11,11 @@ from flwr.app import Context, Message, RecordDict
 from clients.app import app as client
 from common.config.schema import Config
 from server.app import app as server
-from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import run_server
 from tests.common.exchange.test_wire import carried
 from tests.corpus.messages import of_card
 from tests.federation.hospitals import tiny_config
+from tests.federation.watched import WatchedGrid
 
 NORTH, SOUTH = 100, 101
 Key = tuple[str, str, int]
@@ -66,7 +67,7 @@ def record(root: Path) -> Recording:
     nodes = dict(
         zip((NORTH, SOUTH), (node(root, root / "live", s) for s in config.site_names), strict=True)
     )
-    grid = InProcessGrid(client, nodes, config.to_run_config(), tamper=watch, before=keep)
+    grid = WatchedGrid(client, nodes, config.to_run_config(), tamper=watch, before=keep)
     run_server(server, grid)
     return Recording(root, config, questions, replies)
 
@@ -112,6 +113,6 @@ def replay(
 
     options = {key: more.pop(key) for key in ("before", "tamper") if key in more}
     config = recording.config.changed(runs_dir=str(runs), **more)
-    grid = InProcessGrid(answer, {NORTH: {}, SOUTH: {}}, config.to_run_config(), **options)
+    grid = WatchedGrid(answer, {NORTH: {}, SOUTH: {}}, config.to_run_config(), **options)
     run_server(server, grid)
     return runs / config.run_name

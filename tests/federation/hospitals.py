@@ -11,7 +11,8 @@ from PIL import Image
 from clients.app import app as client
 from common.config.schema import Config
 from server.app import app as server
-from simulations.runtime.in_process import InProcessGrid, run_server, simulated_nodes
+from simulations.runtime.in_process import run_server, simulated_nodes
+from tests.federation.watched import WatchedGrid
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -70,12 +71,12 @@ def tiny_config(tmp_path: Path, names: Sequence[str] = NAMES[:2], **values: Any)
     )
 
 
-def make_grid(config: Config, **options: Any) -> InProcessGrid:
+def make_grid(config: Config, **options: Any) -> WatchedGrid:
     """Return a grid that simulates the configuration's sites; site k is node 100 + k."""
-    return InProcessGrid(client, simulated_nodes(config), config.to_run_config(), **options)
+    return WatchedGrid(client, simulated_nodes(config), config.to_run_config(), **options)
 
 
-def deploy(config: Config, policies: Mapping[str, str]) -> InProcessGrid:
+def deploy(config: Config, policies: Mapping[str, str]) -> WatchedGrid:
     """Return a grid of hospitals, each with a state-dir; some with a policy of that text."""
     base = Path(config.runs_dir).parent
     nodes: dict[int, dict[str, Any]] = {}
@@ -85,10 +86,10 @@ def deploy(config: Config, policies: Mapping[str, str]) -> InProcessGrid:
         if site in policies:
             (base / f"{site}.toml").write_text(policies[site])
             nodes[number]["policy"] = str(base / f"{site}.toml")
-    return InProcessGrid(client, nodes, config.to_run_config())
+    return WatchedGrid(client, nodes, config.to_run_config())
 
 
-def federate(config: Config, **options: Any) -> InProcessGrid:
+def federate(config: Config, **options: Any) -> WatchedGrid:
     """Run a federation to its end; the grid holds every message of it."""
     grid = make_grid(config, **options)
     run_server(server, grid)

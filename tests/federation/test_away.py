@@ -13,9 +13,10 @@ from common.config.schema import Config
 from common.errors import RunError
 from common.runs.result import read_result
 from server.app import app as server
-from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import NAMES, federate, make_grid, run_of, tiny_config
 from tests.federation.test_invariants_reproducible import outcome
+from tests.federation.watched import WatchedGrid
 
 SOUTH, EAST = 101, 102
 AWAY = (5, "Node unavailable")
@@ -109,7 +110,7 @@ def test_a_node_that_left_and_came_back_unseen_is_asked_again(
     config = three_sites(folder, "forgets")
     since = dict.fromkeys((100, SOUTH, EAST), "monday")
 
-    class Dated(InProcessGrid):
+    class Dated(WatchedGrid):
         def get_nodes(self) -> Iterable[NodeInfo]:
             return [NodeInfo(node_id=n, last_activated_at=since[n]) for n in self.get_node_ids()]
 
@@ -154,7 +155,7 @@ def test_a_site_that_stays_away_ends_a_run_that_needs_it_at_the_deadline(
     assert 600 <= clock.now < 605
 
 
-def dies_in(grid: InProcessGrid, question: Message, round: int, node: int) -> None:
+def dies_in(grid: WatchedGrid, question: Message, round: int, node: int) -> None:
     if question.metadata.group_id == str(round) and question.metadata.message_type == "train":
         grid.dead.add(node)
 
@@ -169,7 +170,7 @@ def test_where_the_others_suffice_nobody_waits_and_the_site_rejoins_with_its_own
         config = three_sites(folder, f"rejoins-{trained}".ljust(16, "-"), min_sites=2)
         grid = make_grid(config)
 
-        def before(question: Message, grid: InProcessGrid = grid, kept: bool = trained) -> None:
+        def before(question: Message, grid: WatchedGrid = grid, kept: bool = trained) -> None:
             if in_round(question, 2, 100) and not kept:
                 grid.dead.add(SOUTH)
             if in_round(question, 3, 100):

@@ -18,9 +18,10 @@ from common.exchange.messages import RoundOrder
 from common.exchange.wire import decode
 from common.runs.result import read_result
 from server.metrics import read_rows
-from simulations.runtime.in_process import InProcessGrid
+from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import federate, make_grid, run_of, tiny_config
 from tests.federation.test_invariants_reproducible import ROOT, outcome
+from tests.federation.watched import WatchedGrid
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "validation_fraction": 0.3}
 
@@ -61,7 +62,7 @@ def killing(kind: str, number: int) -> Callable[[Message], None]:
     return before
 
 
-def resume(config: Config) -> InProcessGrid:
+def resume(config: Config) -> WatchedGrid:
     grid = federate(config.changed(resume=True))
     assert read_result(run_of(config))["status"] == "completed"
     return grid
@@ -182,7 +183,7 @@ def test_a_site_killed_between_rounds_or_before_it_answers_ends_the_run_until_it
 
     grid.before = die
     with pytest.raises(RunError, match=r"Round 2: 1 of 2 .* south: Node unavailable .*code 5"):
-        server.app.app(grid, grid.server_context())
+        run_server(server.app.app, grid)
     assert read_result(run_of(config))["status"] == "failed"
 
     def swallow(question: Message, reply: Message) -> list[Message]:

@@ -21,8 +21,9 @@ from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.join import Joining
 from server.participants import ExpectedSite, Participants, check_sites
-from simulations.runtime.in_process import InProcessGrid, Tamper
+from simulations.runtime.in_process import Tamper
 from tests.federation.hospitals import make_grid, tiny_config
+from tests.federation.watched import WatchedGrid
 from tests.server.answers import site_info
 
 
@@ -54,7 +55,7 @@ def expected_of(config: Config) -> ExpectedSite:
     return ExpectedSite(code_fingerprint(), config.digest(), layout.digest())
 
 
-def call(config: Config, grid: InProcessGrid, said: list[str] | None = None) -> Participants:
+def call(config: Config, grid: WatchedGrid, said: list[str] | None = None) -> Participants:
     heard = [] if said is None else said
     return Joining(grid, "run", config, expected_of(config), heard.append).wait()
 
@@ -63,14 +64,14 @@ def patient_config(tmp_path: Path, **values: Any) -> Config:
     return tiny_config(tmp_path, **{"join_timeout": 60.0, "round_timeout": 90.0, **values})
 
 
-def deployed(config: Config, sites: Mapping[int, str], **options: Any) -> InProcessGrid:
+def deployed(config: Config, sites: Mapping[int, str], **options: Any) -> WatchedGrid:
     """Return a grid of hospitals' own nodes; a site's folder is that of its name."""
     state = str(Path(config.runs_dir).parent / "state")
     nodes = {
         node: {"site": site, "data-dir": f"{config.data}/{site}", "state-dir": state}
         for node, site in sites.items()
     }
-    return InProcessGrid(client, nodes, config.to_run_config(), **options)
+    return WatchedGrid(client, nodes, config.to_run_config(), **options)
 
 
 def saying(change: Callable[[SiteInfo], SiteInfo], node: int = 101) -> Tamper:
@@ -295,7 +296,7 @@ def test_more_simulated_nodes_than_sites_are_done_without(tmp_path: Path, clock:
     )
 
 
-def named(grid: InProcessGrid, names: Mapping[int, str]) -> InProcessGrid:
+def named(grid: WatchedGrid, names: Mapping[int, str]) -> WatchedGrid:
     """Let Flower say under which names the nodes' keys were registered."""
     found = [NodeInfo(node_id=node, name=names.get(node, "")) for node in grid.nodes]
     grid.get_nodes = lambda: found  # type: ignore[method-assign]

@@ -12,8 +12,9 @@ from clients.egress.ledger import enter, verify
 from clients.egress.ledger_entry import LedgerPart, Message
 from common.tensor_files import load_tensors
 from simulations.cli import app
-from simulations.runtime.in_process import InProcessGrid, run_server
+from simulations.runtime.in_process import run_server
 from tests.federation.hospitals import client, deploy, server, tiny_config
+from tests.federation.watched import WatchedGrid
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for number, site in enumerate(config.site_names, start=100)
     }
-    run_server(server, InProcessGrid(client, nodes, config.to_run_config()))
+    run_server(server, WatchedGrid(client, nodes, config.to_run_config()))
     return root / "north"
 
 
