@@ -19,6 +19,7 @@ from common.errors import ConfigError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
 from common.exchange.named import check_names
+from common.files import alone_in
 from common.models.sharing import pack, parameter_mask, shared_layout
 from common.runs.result import runs_base
 from common.tasks.task import task_network
@@ -64,7 +65,7 @@ def main(grid: Grid, context: Context) -> None:
     if folder.result.get("status") == "completed":
         log(INFO, "The run %s is complete already.", folder.path)
         return
-    with record_end(folder, "the server was stopped"):
+    with alone_in(folder.path), record_end(folder, "the server was stopped"):
         coordinate(grid, config, folder)
 
 

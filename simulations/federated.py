@@ -7,7 +7,7 @@ SuperLink, its ports, Flower's folders, the Ray cluster and its sockets.
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +29,8 @@ from simulations.runtime.placement import (
     place,
     resolve_config,
 )
-from simulations.runtime.processes import ProcessTree, terminable, undisturbed
-from simulations.runtime.superlink import SuperLink, start_superlink, wait_until_ready
+from simulations.runtime.processes import terminable, undisturbed
+from simulations.runtime.superlink import start_superlink, wait_until_ready
 
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
 LONGEST_FOLDER = 40
@@ -76,23 +76,23 @@ def train_federated(
     check_names(config)
     refuse_taken(config, base)
     backend = backend or SIMULATION
-    before = read_begun(config, "federated", base)[1] if config.resume else {}
+    before: dict[str, Any] = {}
+    if config.resume:
+        _, before = read_begun(config, "federated", base)
+        # The server would say half a minute later that another process writes the run.
+        with alone_in(base / config.run_name):
+            pass
     config = resolve_config(config, base, placement, backend.apart)
     placement = placement or place(config)
     run = Path(config.runs_dir) / config.run_name
     sites = tuple(backend.own(run, site) for site in config.site_names)
-    with ExitStack() as held:
-        if config.resume:
-            held.enter_context(alone_in(run))
-        if before.get("status") == "completed":
-            listener.message(f"The run {run} is complete already.")
-            return run
-        listener.message(f"{run}: starting {backend.name} for {len(sites)} sites")
-        folder = held.enter_context(_private_folder(config))
-        held.enter_context(terminable())
+    if before.get("status") == "completed":
+        listener.message(f"The run {run} is complete already.")
+        return run
+    listener.message(f"{run}: starting {backend.name} for {len(sites)} sites")
+    with _private_folder(config) as folder, terminable():
         try:
-            spec = RunSpec(config, placement, folder, run, sites, listener)
-            outcome = backend.execute(spec, held)
+            outcome = backend.execute(RunSpec(config, placement, folder, run, sites, listener))
         except KeyboardInterrupt:
             _note_end(run, before, "interrupted", "stopped by hand")
             begun = (run / "config.toml").exists()
@@ -106,34 +106,20 @@ def train_federated(
         return _conclude(run, sites, before, outcome)
 
 
-def _simulate(spec: RunSpec, held: ExitStack) -> RunOutcome:
+def _simulate(spec: RunSpec) -> RunOutcome:
     """Run the app to its end, follow it, and take everything down."""
     require("ray")
     environment = child_environment(spec.folder, spec.config, spec.placement)
-    with _superlink(spec.folder, environment) as (link, tree):
+    with undisturbed():
+        link, tree = start_superlink(spec.folder, environment)
+    try:
         # The SuperLink takes seconds to start, in which the bundle is made.
         bundle = make_bundle(spec.folder / "app")
         wait_until_ready(link)
         federation = spec.placement.federation_config(len(spec.config.site_names))
-        run_id = link.submit(bundle, spec.config.to_run_config(), federation)
-        try:
-            return follow(spec, link, run_id, held, tree.update)
-        finally:
-            with undisturbed():
-                link.stop(run_id)
-
-
-@contextmanager
-def _superlink(
-    folder: Path, environment: dict[str, str]
-) -> Iterator[tuple[SuperLink, ProcessTree]]:
-    """Start a SuperLink, and leave no process of it or of its run behind."""
-    with undisturbed():
-        link, process = start_superlink(folder, environment)
-        tree = ProcessTree(process)
-    try:
-        yield link, tree
+        return follow(spec, link, bundle, federation, tree.update)
     finally:
+        # Of it and of its run no process stays behind.
         with undisturbed():
             tree.take_down()
 
@@ -202,7 +188,7 @@ def _note_end(
             RunFolder(run, read_run_config(run)).fail(status, reason)
 
 
-SIMULATION = Backend("Flower and Ray", lambda run, site: run / "sites" / site, _simulate)
+SIMULATION = Backend("Flower and Ray", _simulate)
 
 
 def backend_named(name: str) -> Backend:

@@ -10,9 +10,8 @@ and is gone when the run ends, however it ends. What stays::
 
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from common.config.schema import Config
@@ -156,17 +155,16 @@ def deployment(proxy: Proxy | None = None) -> Backend:
     proxy : callable, optional
         As of :func:`standing`.
     """
-    return Backend("Flower over TLS", own_folder, partial(_carry_out, proxy))
 
+    def execute(spec: RunSpec) -> RunOutcome:
+        plan = plan_consortium(spec.config, spec.run)
+        scripts = write_folders(plan, spec.folder / "consortium")
+        environment = child_environment(spec.folder, spec.config, spec.placement)
+        bundle = make_bundle(spec.folder / "app")
+        with standing(plan, scripts, spec.folder, environment, proxy) as deployed:
+            return follow_to_the_end(spec, deployed.link, bundle, deployed.keep)
 
-def _carry_out(proxy: Proxy | None, spec: RunSpec, held: ExitStack) -> RunOutcome:
-    """Start everything, run the app to its end, and take everything down."""
-    plan = plan_consortium(spec.config, spec.run)
-    scripts = write_folders(plan, spec.folder / "consortium")
-    environment = child_environment(spec.folder, spec.config, spec.placement)
-    bundle = make_bundle(spec.folder / "app")
-    with standing(plan, scripts, spec.folder, environment, proxy) as deployed:
-        return follow_to_the_end(spec, deployed.link, bundle, held, deployed.keep)
+    return Backend("Flower over TLS", execute, own_folder)
 
 
 DEPLOYMENT = deployment()

@@ -4,7 +4,6 @@
 the same code as a simulation, which :mod:`server` does not import.
 """
 
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -96,10 +95,8 @@ def backend_of(consortium: Consortium) -> Backend:
     authority = Path(consortium.folder) / "ca.crt"
     link = SuperLink(None, address, None, authority, kept=True)
 
-    def execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
-        return follow_to_the_end(spec, link, make_bundle(spec.folder / "app", painter=False), held)
+    def execute(spec: RunSpec) -> RunOutcome:
+        return follow_to_the_end(spec, link, make_bundle(spec.folder / "app", painter=False))
 
-    # The hospitals' own folders are at the hospitals; there is nothing at these places.
-    return Backend(
-        f"the consortium {consortium.name}", lambda run, site: run / "sites" / site, execute
-    )
+    # The hospitals' own folders are at the hospitals; there is nothing where a simulation's are.
+    return Backend(f"the consortium {consortium.name}", execute)

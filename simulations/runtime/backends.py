@@ -3,16 +3,15 @@
 import math
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.config.schema import Config
+from common.config.schema import Config, Scalar
 from common.console.progress import ProgressListener
-from common.files import alone_in
 from common.runs.result import read_result
-from simulations.runtime.following import OutputCopy, RunWatch
+from simulations.runtime.following import OutputCopy, RunWatch, last_error
 from simulations.runtime.placement import Placement
 from simulations.runtime.processes import undisturbed
 from simulations.runtime.superlink import UNREACHABLE, LinkRunState, SuperLink
@@ -50,27 +49,28 @@ class RunOutcome:
     error: str
 
 
+def in_the_run(run: Path, site: str) -> Path:
+    """Return where a site's own folder in a run is, unless the site is elsewhere."""
+    return run / "sites" / site
+
+
 @dataclass(frozen=True)
 class Backend:
     """What carries a federation out, and where it puts things.
 
-    ``name``: what starts, for a sentence; ``own``: a site's own folder in a run, by the run's
-    folder and the site's name; ``execute``: runs it to its end and takes everything down;
+    ``name``: what starts, for a sentence; ``execute``: runs it to its end and takes everything
+    down; ``own``: a site's own folder in a run, by the run's folder and the site's name;
     ``apart``: whether every site has processes of its own, which see no other GPU than its own.
     """
 
     name: str
-    own: Callable[[Path, str], Path]
-    execute: Callable[[RunSpec, ExitStack], RunOutcome]
+    execute: Callable[[RunSpec], RunOutcome]
+    own: Callable[[Path, str], Path] = in_the_run
     apart: bool = True
 
 
 def follow_to_the_end(
-    spec: RunSpec,
-    link: SuperLink,
-    bundle: bytes,
-    held: ExitStack,
-    check: Callable[[], None] | None = None,
+    spec: RunSpec, link: SuperLink, bundle: bytes, check: Callable[[], None] | None = None
 ) -> RunOutcome:
     """Submit a run, and again where its server's process is killed: it goes on where it was.
 
@@ -82,16 +82,11 @@ def follow_to_the_end(
         A SuperLink of a deployment.
     bundle : bytes
         The app.
-    held, check
+    check : callable, optional
         As of :func:`follow`.
     """
     for left in reversed(range(MOST_SUBMISSIONS)):
-        run_id = link.submit(bundle, spec.config.to_run_config(), {})
-        try:
-            outcome = follow(spec, link, run_id, held, check)
-        finally:
-            with undisturbed():
-                link.stop(run_id)
+        outcome = follow(spec, link, bundle, {}, check)
         if not left or not _was_killed(spec.run, outcome):
             break
         spec.listener.message("the server's process was killed; going on from its last checkpoint")
@@ -102,11 +97,11 @@ def follow_to_the_end(
 def follow(
     spec: RunSpec,
     link: SuperLink,
-    run_id: int,
-    held: ExitStack,
+    bundle: bytes,
+    federation: Mapping[str, Scalar],
     check: Callable[[], None] | None = None,
 ) -> RunOutcome:
-    """Tell the report and copy the log until the run has ended.
+    """Submit a run, and tell of its progress and copy its log until it has ended.
 
     Parameters
     ----------
@@ -114,22 +109,18 @@ def follow(
         The run.
     link : SuperLink
         Who is asked for its state.
-    run_id : int
-        Flower's number of it.
-    held : ExitStack
-        Takes the run's lock, once there is a folder to lock.
+    bundle, federation
+        As of :meth:`simulations.runtime.superlink.SuperLink.submit`.
     check : callable, optional
         Called now and then; what it raises ends the run.
     """
-    output = spec.folder / "server.log"
-    copy = OutputCopy(output, spec.run)
-    watch = RunWatch(spec.run, spec.sites, spec.listener, spec.placement.at_once)
-    unlocked, answered = not spec.config.resume, True
-    started, latest = time.time(), math.inf
-    with output.open("w", buffering=1) as file:
-        copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
-        copying.start()
-        try:
+    log = spec.folder / "server.log"
+    run_id = link.submit(bundle, spec.config.to_run_config(), federation)
+    answered, started, latest = True, time.time(), math.inf
+    try:
+        with log.open("w", buffering=1) as file, followed(spec, log, spec.placement.at_once):
+            copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
+            copying.start()
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:
                 if answered and state.status == UNREACHABLE:
                     spec.listener.message("Flower's SuperLink does not answer; waiting for it")
@@ -137,20 +128,49 @@ def follow(
                 if check is not None:
                     check()
                 for _ in range(POLLS_BETWEEN_QUESTIONS):
-                    if unlocked and (spec.run / "config.toml").exists():
-                        held.enter_context(alone_in(spec.run))
-                        unlocked = False
                     time.sleep(POLL_SECONDS)
-                    watch.update()
-                    copy.update()
                     if result_written(spec.run, started):
                         latest = min(latest, time.monotonic() + FAREWELL_SECONDS)
                         break
             copying.join(timeout=5.0)
-        finally:
+    finally:
+        with undisturbed():
+            link.stop(run_id)
+    return RunOutcome(state, last_error(log))
+
+
+@contextmanager
+def followed(spec: RunSpec, log: Path, at_once: int) -> Iterator[None]:
+    """Tell of progress and copy the server's output from a thread, for the length of a block.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The run.
+    log : Path
+        File that takes the server's output.
+    at_once : int
+        How many sites train at a time.
+    """
+    ended = threading.Event()
+    copy = OutputCopy(log, spec.run)
+    watch = RunWatch(spec.run, spec.sites, spec.listener, at_once)
+
+    def tell() -> None:
+        while not ended.wait(POLL_SECONDS):
+            watch.update()
             copy.update()
-    watch.update()
-    return RunOutcome(state, copy.last_error())
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        with undisturbed():
+            ended.set()
+            thread.join()
+            copy.update()
+            watch.update()
 
 
 def _was_killed(run: Path, outcome: RunOutcome) -> bool:

@@ -59,7 +59,6 @@ class OutputCopy:
     """
 
     def __init__(self, source: Path, run: Path) -> None:
-        self._source = source
         self._new = Tail(source)
         self._run = run
 
@@ -70,11 +69,11 @@ class OutputCopy:
             with (self._run / SERVER_OUTPUT).open("a") as file:
                 file.write(_plain(new))
 
-    def last_error(self) -> str:
-        """Return what the last exception in the output says, or ``""``."""
-        text = _plain(self._source.read_bytes()) if self._source.exists() else ""
-        errors: list[str] = _ERROR.findall(text)
-        return errors[-1].strip() if errors else ""
+
+def last_error(log: Path) -> str:
+    """Return what the last exception in a server's output says, or ``""``."""
+    errors: list[str] = _ERROR.findall(_plain(log.read_bytes()))
+    return errors[-1].strip() if errors else ""
 
 
 def what_sites_say(folders: Iterable[Path], reason: str) -> str:
@@ -128,8 +127,8 @@ class RunWatch:
         The sites' own, of the sites' names.
     listener : ProgressListener
         Who is told.
-    at_once : int, optional
-        How many sites train at a time, where they take turns; without it all of them.
+    at_once : int
+        How many sites train at a time; where these are fewer, they take turns.
     """
 
     def __init__(
@@ -137,11 +136,11 @@ class RunWatch:
         run: Path,
         folders: Sequence[Path],
         listener: ProgressListener,
-        at_once: int | None = None,
+        at_once: int,
     ) -> None:
         self._files = [folder / "progress.json" for folder in folders]
         self._report = listener
-        self._share = min(1.0, (at_once or len(folders)) / len(folders))
+        self._share = min(1.0, at_once / len(folders))
         # What was said before a resumption is no news.
         self._said = Tail(run / "log.txt", skip=True)
         self._stale = {file: _modified(file) for file in self._files}

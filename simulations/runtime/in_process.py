@@ -4,13 +4,11 @@ Every message is serialised and read again from its bytes; every message meets a
 that nothing of a site lives but its disk. The sites answer one after the other.
 """
 
-import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 from flwr.app import Context, Message, RecordDict
@@ -19,9 +17,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import app as site_app
 from common.config.schema import Config
-from common.files import alone_in
 from server.app import app as coordinator_app
-from simulations.runtime.backends import POLL_SECONDS, Backend, RunOutcome, RunSpec
+from simulations.runtime.backends import Backend, RunOutcome, RunSpec, followed
 from simulations.runtime.flower_inside import (
     Run,
     TaskIdentity,
@@ -29,8 +26,6 @@ from simulations.runtime.flower_inside import (
     get_all_nested_objects,
     inflate_object_from_contents,
 )
-from simulations.runtime.following import OutputCopy, RunWatch
-from simulations.runtime.processes import undisturbed
 from simulations.runtime.superlink import LinkRunState
 
 SUPERLINK = 1
@@ -52,9 +47,6 @@ class InProcessGrid(Grid):
         Node number → node configuration.
     run_config : mapping
         The run's configuration by key.
-    before : callable, optional
-        Called with each question before its node gets it; what it raises goes through, as a kill
-        would.
     tamper : callable, optional
         Decides what arrives in place of a reply.
     """
@@ -62,7 +54,6 @@ class InProcessGrid(Grid):
     client: ClientApp
     nodes: Mapping[int, Mapping[str, Any]]
     run_config: Mapping[str, Any]
-    before: Callable[[Message], None] | None = None
     tamper: Tamper | None = None
     waiting: dict[str, list[Message]] = field(default_factory=dict)
 
@@ -93,8 +84,6 @@ class InProcessGrid(Grid):
         for message in messages:
             identifier = str(uuid.uuid4())
             message.metadata.__dict__["_message_id"] = identifier
-            if self.before is not None:
-                self.before(message)
             self.waiting[identifier] = self._replies(message)
             identifiers.append(identifier)
         return identifiers
@@ -139,7 +128,6 @@ def run_federation(
     config: Config,
     nodes: Mapping[int, Mapping[str, Any]],
     output: TextIO,
-    before: Callable[[Message], None] | None = None,
     tamper: Tamper | None = None,
 ) -> None:
     """Run a federation in this process to its end.
@@ -152,7 +140,7 @@ def run_federation(
         Number of a node → its configuration; :func:`simulated_nodes` for a simulation.
     output : TextIO
         Takes what Flower says.
-    before, tamper
+    tamper : callable, optional
         As of :class:`InProcessGrid`.
 
     Raises
@@ -160,7 +148,7 @@ def run_federation(
     XsiteError
         What ended the run early: the server's own reason.
     """
-    grid = InProcessGrid(site_app, nodes, config.to_run_config(), before=before, tamper=tamper)
+    grid = InProcessGrid(site_app, nodes, config.to_run_config(), tamper=tamper)
     with flower_output_to(output):
         run_server(coordinator_app, grid)
 
@@ -176,49 +164,16 @@ def flower_output_to(output: TextIO) -> Iterator[None]:
             console_handler.setStream(terminal)
 
 
-def _execute(spec: RunSpec, held: ExitStack) -> RunOutcome:
+def _execute(spec: RunSpec) -> RunOutcome:
     """Run the app to its end and follow it."""
-    unlocked = [] if spec.config.resume else [spec.run]
-
-    def lock(_: Message) -> None:
-        # The server makes the folder before it asks anybody.
-        if unlocked:
-            held.enter_context(alone_in(unlocked.pop()))
-
     log = spec.folder / "server.log"
-    with log.open("w", buffering=1) as output, _followed(spec, log):
+    with log.open("w", buffering=1) as output, followed(spec, log, at_once=1):
         try:
-            run_federation(spec.config, simulated_nodes(spec.config), output, before=lock)
+            run_federation(spec.config, simulated_nodes(spec.config), output)
         except Exception as error:
             traceback.print_exception(error, file=output)
             return RunOutcome(LinkRunState("finished", "failed", str(error)), str(error))
     return RunOutcome(LinkRunState("finished", "completed", ""), "")
 
 
-@contextmanager
-def _followed(spec: RunSpec, log: Path) -> Iterator[None]:
-    """Tell of progress and copy the server's output from a thread, for the length of a block."""
-    ended = threading.Event()
-    copy = OutputCopy(log, spec.run)
-    watch = RunWatch(spec.run, spec.sites, spec.listener, at_once=1)
-
-    def follow() -> None:
-        while not ended.wait(POLL_SECONDS):
-            watch.update()
-            copy.update()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        with undisturbed():
-            ended.set()
-            thread.join()
-            copy.update()
-            watch.update()
-
-
-IN_PROCESS = Backend(
-    "a server in this process", lambda run, site: run / "sites" / site, _execute, apart=False
-)
+IN_PROCESS = Backend("a server in this process", _execute, apart=False)

@@ -36,7 +36,7 @@ from simulations.runtime.flower_inside import (
     simulation_config_from_json,
     user_config_to_proto,
 )
-from simulations.runtime.processes import last_lines, start
+from simulations.runtime.processes import ProcessTree, last_lines, start
 
 START_SECONDS = 90.0
 UNREACHABLE = "unreachable"
@@ -190,9 +190,7 @@ class SuperLink:
         )
 
 
-def start_superlink(
-    folder: Path, environment: Mapping[str, str]
-) -> "tuple[SuperLink, subprocess.Popen[bytes]]":
+def start_superlink(folder: Path, environment: Mapping[str, str]) -> tuple[SuperLink, ProcessTree]:
     """Start a SuperLink for simulation on a free port of the loopback.
 
     Parameters
@@ -205,8 +203,8 @@ def start_superlink(
 
     Returns
     -------
-    tuple of SuperLink and Popen
-        It, which may not answer yet (see :func:`wait_until_ready`), and its process.
+    tuple of SuperLink and ProcessTree
+        It, which may not answer yet (see :func:`wait_until_ready`), and its processes.
     """
     working = folder / "empty"
     working.mkdir(exist_ok=True)
@@ -216,7 +214,7 @@ def start_superlink(
     options = ["--insecure", "--simulation", "--host", host, "--port", port]
     log = folder / "superlink.log"
     process = start([program, *options], working, environment, log)
-    return SuperLink(process, address, log), process
+    return SuperLink(process, address, log), ProcessTree(process)
 
 
 def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:

@@ -1,7 +1,7 @@
 """Nodes in this process whose messages are kept, which may die, and answer in any order."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from flwr.app import Error, Message
@@ -25,10 +25,12 @@ class WireMessage:
 class WatchedGrid(InProcessGrid):
     """A grid that keeps the bytes of all messages.
 
-    ``shuffle``: seed of the order in which replies arrive; ``dead``: nodes for which the SuperLink
-    answers.
+    ``before``: called with each question before its node gets it; what it raises goes through, as
+    a kill would. ``shuffle``: seed of the order in which replies arrive. ``dead``: nodes for which
+    the SuperLink answers.
     """
 
+    before: Callable[[Message], None] | None = None
     shuffle: int | None = None
     dead: set[int] = field(default_factory=set)
     sent: list[WireMessage] = field(default_factory=list)
@@ -48,6 +50,8 @@ class WatchedGrid(InProcessGrid):
         return b"\0\0\0".join(objects.values())
 
     def _replies(self, message: Message) -> list[Message]:
+        if self.before is not None:
+            self.before(message)
         if message.metadata.dst_node_id in self.dead:
             reply = Message(Error(UNAVAILABLE, "Node unavailable"), reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = SUPERLINK

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from simulations.runtime.following import OutputCopy, RunWatch, what_sites_say
+from simulations.runtime.following import OutputCopy, RunWatch, last_error, what_sites_say
 
 
 class Told:
@@ -38,7 +38,7 @@ def write_progress(run: Path, site: str, step: int, loss: float = 0.5) -> None:
 
 def test_the_slowest_site_says_how_far_the_run_is(tmp_path: Path) -> None:
     told = Told()
-    watch = RunWatch(tmp_path, own(tmp_path, "a", "b"), told)
+    watch = RunWatch(tmp_path, own(tmp_path, "a", "b"), told, at_once=2)
     watch.update()
     assert not told.titles
     write_progress(tmp_path, "a", 4)
@@ -57,7 +57,7 @@ def test_the_slowest_site_says_how_far_the_run_is(tmp_path: Path) -> None:
 def test_progress_from_before_a_resumption_and_halves_of_files_say_nothing(tmp_path: Path) -> None:
     told = Told()
     write_progress(tmp_path, "a", 9)
-    watch = RunWatch(tmp_path, own(tmp_path, "a"), told)
+    watch = RunWatch(tmp_path, own(tmp_path, "a"), told, at_once=1)
     watch.update()
     (tmp_path / "sites" / "a" / "progress.json").write_text('{"step": 1')
     watch.update()
@@ -70,7 +70,7 @@ def test_what_the_server_says_is_told_once_and_never_what_it_said_before_a_resum
     log = tmp_path / "log.txt"
     log.write_text("2026-01-01T00:00:00+00:00  round 1/3: done\n")
     told = Told()
-    watch = RunWatch(tmp_path, own(tmp_path, "a", "b"), told)
+    watch = RunWatch(tmp_path, own(tmp_path, "a", "b"), told, at_once=2)
     with log.open("a") as file:
         file.write("2026-01-01T00:00:09+00:00  round 2/3: a loss 0.5;  b loss 0.6\n2026-01")
     watch.update()
@@ -104,13 +104,13 @@ def test_the_output_waits_for_the_run_and_is_copied_once_without_colours(tmp_pat
 
 def test_the_last_exception_is_found(tmp_path: Path) -> None:
     source = tmp_path / "server.log"
-    copy = OutputCopy(source, tmp_path)
-    assert copy.last_error() == ""
+    source.touch()
+    assert last_error(source) == ""
     source.write_bytes(
         b"Traceback (most recent call last):\n  File x\nValueError: first: one\n"
         b"common.errors.RunError: site 'a' is missing\n\x1b[91mERROR\x1b[0m: Error: no\nbye\n"
     )
-    assert copy.last_error() == "site 'a' is missing"
+    assert last_error(source) == "site 'a' is missing"
 
 
 def test_a_reference_leads_to_what_its_site_wrote(tmp_path: Path) -> None:
