@@ -18,14 +18,14 @@ PART = ".part"
 
 @contextmanager
 def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Give the block a temporary file to make, which then takes ``path``'s place.
+    """Give the block a temporary file, or folder, to make, which then takes ``path``'s place.
 
     Parameters
     ----------
     path : Path
-        The file to write; its folder is made where it is missing.
+        The file to write, or the missing or empty folder; the one around it is made where needed.
     mode : int
-        Permission bits of the new file; until it is whole, only its owner may read it.
+        Permission bits of what is new; until it is whole, only its owner may read it.
 
     Yields
     ------

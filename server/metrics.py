@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from common.errors import CheckpointError
 from common.files import write_atomic
@@ -66,15 +66,6 @@ class MetricsRow:
         }
         return {tag: value for tag, value in tags.items() if math.isfinite(value)}
 
-    def cells(self) -> list[Any]:
-        """Return it as a line of the table."""
-        about, after = _OTHERS[:4], _OTHERS[4:]
-        return [
-            *(getattr(self, name) for name in about),
-            *self.figures.values(),
-            *(getattr(self, name) for name in after),
-        ]
-
 
 _OTHERS = tuple(item.name for item in fields(MetricsRow) if item.name != "figures")
 COLUMNS = (*_OTHERS[:4], *NAMES, *_OTHERS[4:])
@@ -82,10 +73,10 @@ COLUMNS = (*_OTHERS[:4], *NAMES, *_OTHERS[4:])
 
 def _lines(rows: Sequence[MetricsRow], header: bool) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     if header:
-        writer.writerow(COLUMNS)
-    writer.writerows(row.cells() for row in rows)
+        writer.writeheader()
+    writer.writerows({**vars(row), **row.figures} for row in rows)
     return text.getvalue()
 
 

@@ -225,7 +225,7 @@ def load_unfinished(
     before = pack(network), private_state(network)
     try:
         state = store.load(round)
-        taken, images, seconds, loss, entropy, term, _, next_step = state.memory[DONE].tolist()
+        taken, images, seconds, loss, entropy, term, _, next_step = state.memory[DONE].flat
         if taken < 1 or next_step not in steps:
             raise ValueError("steps of no such round")
         unpack(network, state.memory[SHARED])

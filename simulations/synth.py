@@ -1,6 +1,5 @@
 """Synthetic hospitals as ordinary site folders."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,29 +77,10 @@ def write_hospitals(
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise RunError(f"{folder} is not empty; name a new folder, so that nothing mixes.")
-        for index, name in enumerate(names):
-            _write(folder, name, index, patients, seed, size, listener)
     except OSError as error:
         raise RunError(f"Cannot write to {folder}: {error.strerror}.") from error
-
-
-def _write(
-    folder: Path,
-    name: str,
-    index: int,
-    patients: int,
-    seed: int,
-    size: int,
-    listener: ProgressListener,
-) -> None:
-    """Write one hospital under a hidden name first, so that a site folder is always whole."""
-    unfinished = folder / f".{name}.part"
-    counter = StepCounter(listener, f"{name}: drawing {patients} patients")
-    try:
-        write_hospital(
-            unfinished, name, index, patients, Config().class_names, seed, size, progress=counter
-        )
-        unfinished.rename(folder / name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    listener.close()
+    classes = Config().class_names
+    for index, name in enumerate(names):
+        counter = StepCounter(listener, f"{name}: drawing {patients} patients")
+        write_hospital(folder / name, name, index, patients, classes, seed, size, progress=counter)
+        listener.close()

@@ -39,7 +39,7 @@ from common.models.per_site import PerSite
 from common.models.sharing import shared_names
 from common.randomness import numpy_generator
 from common.runs.result import read_result, read_run_config
-from common.runs.weights import Which, load_whole_network
+from common.runs.weights import Which, load_run_network
 
 ADAPTATIONS = ("re-estimated", "averaged", "nearest", "test-batch")
 """What a new site may be given, the recommended one first."""
@@ -105,7 +105,7 @@ def load_trained(run: Path, which: Which = "final") -> tuple[Network, Config]:
             f"The run {run} is {status}, not completed, so its weights are not final. Go on with "
             f"it first: xsite train {mode} --resume {run}."
         )
-    return load_whole_network(run, which)
+    return load_run_network(run, which=which)
 
 
 def unlabelled(name: str, images: torch.Tensor, chosen: NDArray[np.int64]) -> TrainingSite:

@@ -48,22 +48,25 @@ def _about(network: Network, config: Config) -> dict[str, str]:
     return {"network": network.description, "config": config.digest()}
 
 
-def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Network, Config]:
+def load_run_network(
+    run: Path, site: str | None = None, which: Which = "final"
+) -> tuple[Network, Config]:
     """Make the network of a run for one of its sites, or for one that was onboarded later.
 
     Parameters
     ----------
     run : Path
         The run's folder.
-    site : str
-        The site whose normalisation is used.
+    site : str, optional
+        The site whose normalisation is used; without it, all sites of a run of one network:
+        pooled, federated, or single-site of one site.
     which : {"final", "best"}
         Weights of the last step, or the best by validation.
 
     Returns
     -------
     tuple of Network and Config
-        A network that knows this one site, and the run's configuration.
+        A network that knows this one site, or all, and the run's configuration.
 
     Raises
     ------
@@ -73,76 +76,34 @@ def load_run_network(run: Path, site: str, which: Which = "final") -> tuple[Netw
         If the run has no such weights, or they belong to another network.
     """
     config = read_run_config(run)
-    trained = site in config.site_names
-    own = run / ("sites" if trained else ONBOARDED) / site
-    if not trained and not own.is_dir():
-        known = (*config.site_names, *onboarded_sites(run))
-        raise RunError(f"'{site}' is no site of the run {run}; its sites are {', '.join(known)}.")
+    sites = config.site_names if site is None else (site,)
+    trained = set(sites) <= set(config.site_names)
+    owns = [run / ("sites" if trained else ONBOARDED) / one for one in sites]
+    if not trained and not owns[0].is_dir():
+        onboarded = sorted({path.parent.name for path in (run / ONBOARDED).glob("*/*.safetensors")})
+        known = ", ".join((*config.site_names, *onboarded))
+        raise RunError(f"'{site}' is no site of the run {run}; its sites are {known}.")
     name = weights_name("shared", which)
-    shared = own / name if (own / name).exists() else run / name
-    private = own / weights_name("private", which)
-    for path in (shared, private):
-        if not path.exists():
-            raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
-    # The run's own weights replace whatever it started from, which may be gone by now.
-    network = task_network(config.changed(pretrained=""), [site])
-    load_shared(shared, network)
-    if not trained and config.normalisation == "shared":
-        dsbn.part_shared(network, network.sites, network.routing)
-    _load_private(private, network)
-    return network, config
-
-
-def load_whole_network(run: Path, which: Which = "final") -> tuple[Network, Config]:
-    """Make the network of a run with all the sites that it was trained at.
-
-    Parameters
-    ----------
-    run : Path
-        The folder of a run of one network: pooled, federated, or single-site of one site.
-    which : {"final", "best"}
-        Weights of the last step, or the best by validation.
-
-    Returns
-    -------
-    tuple of Network and Config
-        The network, and the run's configuration.
-
-    Raises
-    ------
-    RunError
-        If the folder is no run.
-    CheckpointError
-        If weights of a site are missing, or belong to another network.
-    """
-    config = read_run_config(run)
-    shared = run / weights_name("shared", which)
-    if len(config.site_names) == 1 and not shared.exists():
-        shared = run / "sites" / config.site_names[0] / shared.name
-    privates = [run / "sites" / s / weights_name("private", which) for s in config.site_names]
+    alone = owns[0] / name
+    shared = alone if len(owns) == 1 and alone.exists() else run / name
+    privates = [own / weights_name("private", which) for own in owns]
     for path in (shared, *privates):
         if not path.exists():
             raise CheckpointError(f"{path} is missing. {_why_missing(which, config, path)}")
-    network = task_network(config.changed(pretrained=""), config.site_names)
+    # The run's own weights replace whatever it started from, which may be gone by now.
+    network = task_network(config.changed(pretrained=""), sites)
     load_shared(shared, network)
+    if not trained and config.normalisation == "shared":
+        dsbn.part_shared(network, network.sites, network.routing)
     for path in privates:
-        _load_private(path, network)
+        tensors, _ = load_tensors(path)
+        try:
+            load_private(network, tensors)
+        except StoreError as error:
+            raise CheckpointError(
+                f"{path} belongs to another network, or is damaged: {error}"
+            ) from error
     return network, config
-
-
-def onboarded_sites(run: Path) -> tuple[str, ...]:
-    """Return the sites that met a run's network after training, in the order of their names."""
-    return tuple(sorted(path.parent.name for path in (run / ONBOARDED).glob("*/*.safetensors")))
-
-
-def _load_private(path: Path, network: Network) -> None:
-    tensors, _ = load_tensors(path)
-    try:
-        load_private(network, tensors)
-    except StoreError as error:
-        raise CheckpointError(
-            f"{path} belongs to another network, or is damaged: {error}"
-        ) from error
 
 
 def _why_missing(which: Which, config: Config, path: Path) -> str:

@@ -10,14 +10,13 @@
 
 import re
 import secrets
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from common.errors import ConfigError, RunError
+from common.errors import ConfigError
+from common.files import replacing
 from server.deployment.certificates import (
     Pair,
     is_site_key,
@@ -69,19 +68,13 @@ def write_folders(consortium: Consortium, folder: Path) -> Path:
             f"{folder} is not empty. The keys in it may be in use; name a new folder."
         )
     files = make_files(consortium)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            for name, file in files.items():
-                _write(part / name, file)
-            if folder.exists():
-                folder.rmdir()
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    except OSError as error:
-        raise RunError(f"Cannot write {folder}: {error.strerror or error}.") from error
+    with replacing(folder, mode=0o700) as part:
+        for name, file in files.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=SECRET)
+            path.write_bytes(file.content)
+            path.chmod(file.mode)
     return folder
 
 
@@ -125,16 +118,8 @@ def _coordinator(
         ("superlink", "Flower's SuperLink", ""),
         ("superexec", "the coordinator's side of runs", " xsite-superlink.service"),
     ):
-        unit = {
-            "description": f"xsite: {what} of {consortium.name}",
-            "after": after,
-            "folder": consortium.folder,
-            "script": f"{name}.sh",
-            "user": consortium.user,
-            "pause": SERVER_PAUSE,
-            "state_dir": consortium.state_dir,
-        }
-        files[f"xsite-{name}.service"] = File(_fill("unit.service", unit))
+        description = f"xsite: {what} of {consortium.name}"
+        files[f"xsite-{name}.service"] = _unit(consortium, description, name, SERVER_PAUSE, after)
     return files
 
 
@@ -142,15 +127,7 @@ def _hospital(
     consortium: Consortium, site: SitePlan, authority: Pair, pair: Pair
 ) -> dict[str, File]:
     shared = _keys("c", consortium) | _keys("s", site) | _of_a_site(consortium, site)
-    unit = {
-        "description": f"xsite: the node of {site.name} in {consortium.name}",
-        "after": "",
-        "folder": site.folder,
-        "script": "supernode.sh",
-        "user": site.user,
-        "pause": NODE_PAUSE,
-        "state_dir": site.state_dir,
-    }
+    description = f"xsite: the node of {site.name} in {consortium.name}"
     files = {
         "ca.crt": File(authority.public),
         "key.pub": File(pair.public),
@@ -158,12 +135,20 @@ def _hospital(
         "supernode.sh": File(_fill("supernode.sh", shared), SCRIPT),
         "bin/flwr-clientapp": File(_fill("clientapp", shared), SCRIPT),
         "bin/flower-superexec": File(_fill("superexec", shared), SCRIPT),
-        "xsite-supernode.service": File(_fill("unit.service", unit)),
+        "xsite-supernode.service": _unit(site, description, "supernode", NODE_PAUSE),
         "CHECKLIST.md": File(_fill("hospital.md", shared)),
     }
     if pair.private:
         files["key"] = File(pair.private, SECRET)
     return files
+
+
+def _unit(
+    plan: Consortium | SitePlan, description: str, name: str, pause: int, after: str = ""
+) -> File:
+    """Return a systemd unit of a plan's script."""
+    values = {"description": description, "script": f"{name}.sh", "pause": pause, "after": after}
+    return File(_fill("unit.service", _keys("p", plan) | values))
 
 
 def _pair(site: SitePlan) -> Pair:
@@ -217,10 +202,3 @@ def _fill(template: str, values: Mapping[str, object]) -> bytes:
     """Return a template with its blanks, such as ``{{ c.port }}``, filled; each must be known."""
     text = (HERE / "templates" / template).read_text()
     return re.sub(r"\{\{ ([a-z_.]+) \}\}", lambda blank: str(values[blank[1]]), text).encode()
-
-
-def _write(path: Path, file: File) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=SECRET)
-    path.write_bytes(file.content)
-    path.chmod(file.mode)

@@ -72,26 +72,16 @@ def write_app(folder: Path, painter: bool = True) -> None:
     (folder / "pyproject.toml").write_text(tomli_w.dumps(app_project(_version())))
 
 
-def build_bundle(app: Path) -> bytes:
-    """Build the bundle (FAB) that Flower ships of an app's folder.
-
-    Parameters
-    ----------
-    app : Path
-        A folder with a ``pyproject.toml`` that names a ServerApp and a ClientApp.
+def make_bundle(folder: Path, painter: bool = True) -> bytes:
+    """Write xsite's own app into a new or empty folder, as :func:`write_app`, and bundle it.
 
     Returns
     -------
     bytes
-        A ZIP archive.
+        What Flower ships (a FAB): a ZIP archive.
     """
-    return build_fab_from_disk(app)
-
-
-def make_bundle(folder: Path, painter: bool = True) -> bytes:
-    """Write xsite's own app into a new or empty folder, as :func:`write_app`, and bundle it."""
     write_app(folder, painter)
-    return build_bundle(folder)
+    return build_fab_from_disk(folder)
 
 
 def _version() -> str:

@@ -3,13 +3,14 @@
 All of it is read from files that the server and the sites write; nothing is asked of them.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.console.progress import ProgressListener
+from common.formatting.from_json import from_json
 
 SERVER_OUTPUT = "flower.txt"
 """File in a run's folder that takes the output of Flower, Ray, server and sites."""
@@ -110,6 +111,7 @@ def what_sites_say(folders: Iterable[Path], reason: str) -> str:
 class SiteProgress:
     """What a site wrote into its ``progress.json``."""
 
+    round: int
     step: int
     total_steps: int
     loss: float
@@ -169,17 +171,10 @@ class RunWatch:
     def _read(self, path: Path) -> SiteProgress | None:
         if _modified(path) == self._stale[path]:
             return None
-        try:
-            said = json.loads(path.read_text())
-            return SiteProgress(
-                int(said["step"]),
-                int(said["total_steps"]),
-                float(said["loss"]),
-                float(said["images_per_second"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            # Progress is a courtesy; the run does not depend on it.
-            return None
+        # Progress is a courtesy; the run does not depend on it.
+        with suppress(OSError, ValueError):
+            return from_json(SiteProgress, path.read_text())
+        return None
 
 
 def _modified(path: Path) -> int:

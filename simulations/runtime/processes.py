@@ -61,22 +61,18 @@ class ProcessTree:
         self.update()
         return [process for process in self._seen if _runs(process)]
 
-    def take_down(self, seconds: float = 5.0) -> None:
+    def take_down(self) -> None:
         """Kill every process, the eldest first, and wait for it.
 
         At once: files are written whole or not at all, and a server that saw its sites go first
         would write that they failed.
-
-        Parameters
-        ----------
-        seconds : float
-            How long to wait before looking for what was started meanwhile.
         """
         for _ in range(3):
             for process in sorted(self.alive(), key=psutil.Process.create_time):
                 with suppress(psutil.Error):
                     process.kill()
-            psutil.wait_procs(self.alive(), timeout=seconds)
+            # Before looking for what was started meanwhile.
+            psutil.wait_procs(self.alive(), timeout=5.0)
             self._root.poll()
             if not self.alive():
                 return
@@ -118,9 +114,9 @@ def start(
         )
 
 
-def last_lines(log: Path, lines: int = 5) -> str:
+def last_lines(log: Path) -> str:
     """Return the last lines of a process's output, for an error's sentence."""
-    kept = log.read_text(errors="replace").splitlines()[-lines:]
+    kept = log.read_text(errors="replace").splitlines()[-5:]
     return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
 
 

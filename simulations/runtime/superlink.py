@@ -102,7 +102,7 @@ class SuperLink:
         Parameters
         ----------
         bundle : bytes
-            The app, as :func:`simulations.runtime.bundle.build_bundle` makes it.
+            The app, as :func:`simulations.runtime.bundle.make_bundle` makes it.
         run_config : mapping
             Values that override the defaults in the bundle's ``pyproject.toml``.
         federation : mapping
@@ -217,7 +217,7 @@ def start_superlink(folder: Path, environment: Mapping[str, str]) -> tuple[Super
     return SuperLink(process, address, log), ProcessTree(process)
 
 
-def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
+def wait_until_ready(link: SuperLink) -> None:
     """Wait until a SuperLink answers.
 
     Raises
@@ -226,7 +226,7 @@ def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
         If it ends, or does not answer in time; its last lines are in the message.
     """
     host, _, port = link.address.partition(":")
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if link.ended():
             raise RunError(f"Flower's SuperLink did not start. {link.tail()}")
@@ -236,7 +236,7 @@ def wait_until_ready(link: SuperLink, seconds: float = START_SECONDS) -> None:
             time.sleep(0.05)
         else:
             return
-    raise RunError(f"Flower's SuperLink did not answer within {seconds:.0f} s. {link.tail()}")
+    raise RunError(f"Flower's SuperLink did not answer within {START_SECONDS:.0f} s. {link.tail()}")
 
 
 def free_port() -> int:

@@ -2,8 +2,6 @@
 
 import csv
 import io
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.data.folder import LUNG_MASKS, MASKS
-from common.errors import ConfigError, SiteError
+from common.errors import ConfigError
+from common.files import replacing
 from common.randomness import numpy_generator
 from simulations.synthetic.lesions import FINDINGS
 from simulations.synthetic.phantom import draw_case, draw_levels, make_slice
@@ -21,7 +20,6 @@ from simulations.synthetic.presets import Hospital, choose_hospital
 from simulations.synthetic.scanner import acquire, place_patient
 
 COLUMNS = ("file_name", "label", "patient_id", *FINDINGS)
-SMALLEST_SIZE = 64
 BLOCK = 20  # patients among which the share of classes is exact
 
 Row = dict[str, str | int]
@@ -67,65 +65,19 @@ def write_hospital(
     Raises
     ------
     ConfigError
-        If there are not two classes, or a number is too small.
-    SiteError
+        If there are not two classes.
+    RunError
         If ``root`` is not empty or cannot be written.
     """
-    _check_arguments(name, index, patients, classes, size)
-    _check_root(name, root)
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.", suffix=".part"))
-    except OSError as error:
-        raise _unwritable(name, root, error) from error
-    try:
-        _fill(part, name, index, patients, classes, seed, size, progress)
-        part.chmod(0o755)
-        part.replace(root)
-    except OSError as error:
-        raise _unwritable(name, root, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _check_arguments(
-    name: str, index: int, patients: int, classes: Sequence[str], size: int
-) -> None:
-    """Refuse what no hospital can be made from."""
     if len(classes) != 2 or classes[0] == classes[1] or {MASKS, LUNG_MASKS} & set(classes):
         raise ConfigError(
             f"A synthetic hospital has two different classes, the negative first, and none is "
             f"called {MASKS!r} or {LUNG_MASKS!r}; found {', '.join(classes) or 'none'}. Set two "
             "classes, or name a folder of your own as data."
         )
-    for what, value, least in (
-        ("index", index, 0),
-        ("number of patients", patients, 2),
-        ("size in pixels", size, SMALLEST_SIZE),
-    ):
-        if value < least:
-            raise ConfigError(
-                f"The {what} of the synthetic hospital {name} must be at least {least}; "
-                f"found {value}."
-            )
-
-
-def _check_root(name: str, root: Path) -> None:
-    """Refuse to write over anything."""
-    if root.is_dir() and not any(root.iterdir()):
-        return
-    if root.exists() or root.is_symlink():
-        raise SiteError(
-            f"Cannot write the synthetic hospital {name} into {root}: expected a missing or an "
-            "empty folder, found something there. Name another folder or empty it."
-        )
-
-
-def _unwritable(name: str, root: Path, error: OSError) -> SiteError:
-    return SiteError(
-        f"Cannot write the synthetic hospital {name} into {root}: {error.strerror}. "
-        "Free some space or name another folder; nothing half-written is left under that name."
-    )
+    with replacing(root, mode=0o755) as part:
+        part.mkdir()
+        _fill(part, name, index, patients, classes, seed, size, progress)
 
 
 def _fill(

@@ -1,24 +1,19 @@
 """Folders of runs, read back: to predict, to go on, to compare."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+
+from torch import Tensor
 
 from tests.corpus import tensors
 from tests.corpus.case import Case
 from tests.corpus.tensors import MISFITS, UNREADABLE
 
-NEWEST, OLDER = "checkpoint/unfinished.safetensors", "checkpoint/round-0002.safetensors"
-DONE = {
-    "steps": 2,
-    "images": 16,
-    "seconds": 1.0,
-    "loss": 0.5,
-    "cross_entropy": 0.25,
-    "contrastive": 0.25,
-    "stopped": True,
-    "next_step": 6,
-}
+NEWEST = "checkpoint/unfinished/round-0003.safetensors"
+OLDER = "checkpoint/round-0002.safetensors"
+DONE = "memory/done"
 """What a round that was stopped says of what is done of it."""
 SHARED, PRIVATE = "shared.safetensors", "sites/a/private.safetensors"
 
@@ -53,6 +48,11 @@ def line(number: int, old: str, new: str) -> Callable[[Path], object]:
         path.write_text("".join(lines))
 
     return spoil
+
+
+def cut_short(held: dict[str, Tensor]) -> None:
+    """Leave out the end of what is done."""
+    held[DONE] = held[DONE][:3].clone()
 
 
 DEEP = "[" * 100_000
@@ -113,22 +113,21 @@ INTERRUPTED = (
     *(
         Case(f"newest: {name}", "of another version", at(NEWEST, spoil))
         for name, spoil in (
-            ("no position", tensors.saying("done", None)),
-            ("position no JSON", tensors.saying("done", "4")),
-            ("position of text", tensors.saying("done", DONE | {"next_step": "6"})),
-            ("position before the start", tensors.saying("done", DONE | {"next_step": -9})),
+            ("no position", tensors.changed(lambda held, _: held.pop(DONE))),
+            ("position cut short", tensors.changed(lambda held, _: cut_short(held))),
+            ("position of NaN", tensors.changed(lambda held, _: held[DONE].fill_(math.nan))),
+            ("position before the start", tensors.changed(lambda held, _: held[DONE].fill_(-9))),
         )
     ),
     Case(
         "another configuration's",
         "copied to the wrong place",
         at(NEWEST, tensors.saying("config", "0" * 64)),
-        "belongs to another configuration",
     ),
     Case(
         "a copy by hand",
         "kept to be safe",
-        lambda run: (run / NEWEST.replace("d.", "d (1).")).write_bytes((run / NEWEST).read_bytes()),
+        lambda run: (run / NEWEST.replace("3.", "3 (1).")).write_bytes((run / NEWEST).read_bytes()),
     ),
     Case(
         "metrics: a line cut",

@@ -9,7 +9,8 @@ import pytest
 from flwr.common.config import get_metadata_from_config, validate_config
 
 from common.config.schema import Config
-from simulations.runtime.bundle import ROOT, app_project, build_bundle, make_bundle, write_app
+from simulations.runtime.bundle import ROOT, app_project, make_bundle, write_app
+from simulations.runtime.flower_inside import build_fab_from_disk
 
 TEN_MEGABYTES = 10 * 2**20
 
@@ -28,7 +29,7 @@ def code_of(root: Path) -> set[str]:
 
 def test_the_bundle_holds_three_packages_and_the_painter_and_nothing_else(tmp_path: Path) -> None:
     write_app(tmp_path)
-    bundle = build_bundle(tmp_path)
+    bundle = build_fab_from_disk(tmp_path)
     assert content(bundle) == code_of(ROOT) | {"pyproject.toml", ".info/CONTENT"}
     archive = zipfile.ZipFile(io.BytesIO(bundle))
     for name in code_of(ROOT):
@@ -89,7 +90,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_plain_flwr_run_ships_code_only(checkout: Path) -> None:
-    bundle = build_bundle(checkout)
+    bundle = build_fab_from_disk(checkout)
     assert len(bundle) < TEN_MEGABYTES / 10
     assert content(bundle) == code_of(checkout) | {"pyproject.toml", ".info/CONTENT"}
 
@@ -100,7 +101,7 @@ def test_the_check_of_the_checkout_would_see_shipped_images(checkout: Path) -> N
     line = told[told.index("fab-include") : told.index("[tool.flwr.app.components]")]
     try:
         project.write_text(told.replace(line, ""))
-        shipped = content(build_bundle(checkout))
+        shipped = content(build_fab_from_disk(checkout))
     finally:
         project.write_text(told)
     assert "notes/patient-17.json" in shipped
