@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +122,22 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (made where missing), waiting for its holder.
+def locked(path: Path, taken: str = "") -> Iterator[None]:
+    """Hold an exclusive lock on ``path`` (made where missing).
 
     The lock belongs to the process and goes with it, so a killed holder leaves nothing to clean.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    taken : str
+        What to say where another process holds it; '' waits for it.
 
     Raises
     ------
     RunError
-        If it cannot be made: its folder is a file, or nobody may write there.
+        If it is taken, or cannot be made: its folder is a file, or nobody may write there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,29 +147,13 @@ def locked(path: Path) -> Iterator[None]:
             f"Cannot write {path}: {error.strerror}. Free some space or name another folder."
         ) from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def alone_in(folder: Path, what: str = "the run") -> Iterator[None]:
-    """Hold a folder for this process; the lock goes with the process, however it ends.
-
-    Parameters
-    ----------
-    folder : Path
-        Of a run, a comparison or a study.
-    what : str
-        Which of them, for the error's sentence.
-
-    Raises
-    ------
-    RunError
-        If another process holds it.
-    """
-    with (folder / ".lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"Another process is writing {what} {folder}; wait for it.") from error
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
+        except BlockingIOError as error:
+            raise RunError(taken) from error
         yield
+
+
+def alone_in(folder: Path, what: str = "the run") -> AbstractContextManager[None]:
+    """Hold a folder for this process: of a run, or of ``what``; nobody else may write there."""
+    return locked(folder / ".lock", f"Another process is writing {what} {folder}; wait for it.")

@@ -9,19 +9,25 @@
 Every file is whole at any moment: a kill leaves the old one or the new one.
 """
 
+import os
+import platform
 import shutil
+import subprocess
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from common.config.schema import Config
 from common.errors import RunError, XsiteError
+from common.exchange.fingerprint import code_fingerprint
 from common.files import read_object, write_atomic, write_json
 from common.runs.result import read_result, read_run_config
-from server.environment import describe_environment
 from server.metrics import (
     TENSORBOARD,
     EventWriter,
@@ -32,6 +38,8 @@ from server.metrics import (
 )
 
 Status = Literal["failed", "interrupted"]
+PACKAGES = ("torch", "torchvision", "flwr", "numpy", "safetensors", "scikit-learn", "scipy")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_folder_name(config: Config, mode: str, base: Path) -> str:
@@ -297,3 +305,72 @@ def record_end(folder: RunFolder, stopped: str) -> Iterator[None]:
                     folder.log("".join(traceback.format_exception(error)))
                 folder.fail("failed", str(error) or type(error).__name__)
         raise
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return what ``environment.json`` holds.
+
+    Returns
+    -------
+    dict
+        Versions, git revision of the source, fingerprint of the code, operating system,
+        processor, cores that this process may use, memory in GiB and GPU names. The host's name,
+        its user and its paths are left out: a run's folder is handed on.
+    """
+    # A run's folder is read without PyTorch; only a new one asks what GPUs there are.
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda,
+        "code_fingerprint": code_fingerprint(),
+        "git": _git_revision(ROOT),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _version(package: str) -> str | None:
+    """Return an installed package's version without importing it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision(root: Path) -> dict[str, Any] | None:
+    """Return revision and dirtiness of the repository whose top is ``root``, or None."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    # An installed copy may lie inside somebody else's repository, whose revision says nothing.
+    if top is None or Path(top) != root:
+        return None
+    revision = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain")
+    return None if revision is None else {"revision": revision, "dirty": changes != ""}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")

@@ -19,7 +19,7 @@ from common.files import alone_in
 from common.formatting.numbers import listed
 from common.runs.result import read_result, read_run_config
 from server.run_folder import RunFolder, read_begun, refuse_taken
-from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow
+from simulations.runtime.backends import Backend, RunSpec, follow
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
 from simulations.runtime.placement import (
@@ -30,7 +30,7 @@ from simulations.runtime.placement import (
     resolve_config,
 )
 from simulations.runtime.processes import terminable, undisturbed
-from simulations.runtime.superlink import start_superlink, wait_until_ready
+from simulations.runtime.superlink import LinkRunState, start_superlink, wait_until_ready
 
 # A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
 LONGEST_FOLDER = 40
@@ -78,12 +78,14 @@ def train_federated(
     backend = backend or SIMULATION
     before: dict[str, Any] = {}
     if config.resume:
-        _, before = read_begun(config, "federated", base)
+        stored, before = read_begun(config, "federated", base)
+        # Another number of threads would not go on with the run bit for bit.
+        config = config.changed(threads=stored.threads)
         # The server would say half a minute later that another process writes the run.
         with alone_in(base / config.run_name):
             pass
-    config = resolve_config(config, base, placement, backend.apart)
     placement = placement or place(config)
+    config = resolve_config(config, base, placement, backend.apart)
     run = Path(config.runs_dir) / config.run_name
     sites = tuple(backend.own(run, site) for site in config.site_names)
     if before.get("status") == "completed":
@@ -106,7 +108,7 @@ def train_federated(
         return _conclude(run, sites, before, outcome)
 
 
-def _simulate(spec: RunSpec) -> RunOutcome:
+def _simulate(spec: RunSpec) -> LinkRunState:
     """Run the app to its end, follow it, and take everything down."""
     require("ray")
     environment = child_environment(spec.folder, spec.config, spec.placement)
@@ -141,7 +143,7 @@ def _private_folder(config: Config) -> Iterator[Path]:
 
 
 def _conclude(
-    run: Path, sites: Sequence[Path], before: dict[str, Any], outcome: RunOutcome
+    run: Path, sites: Sequence[Path], before: dict[str, Any], outcome: LinkRunState
 ) -> Path:
     """Return the folder of a run that completed.
 
@@ -156,13 +158,13 @@ def _conclude(
     fresh = result if result != before else {}
     if fresh.get("status") == "completed":
         return run
-    details = outcome.state.details.removeprefix("Simulation failed with exception: ")
+    details = outcome.details.removeprefix("Simulation failed with exception: ")
     if details == NO_HEARTBEAT:
         details = "its process ended without a word, as one does that is killed for want of memory."
     vague = details in ("", "An error was encountered. Ending simulation.")
     reason = fresh.get("reason") or (outcome.error if vague and outcome.error else details)
     if not reason:
-        state = outcome.state.outcome or "nothing"
+        state = outcome.outcome or "nothing"
         reason = f"Flower says '{state}', but the server wrote no result."
     _note_end(run, before, "failed", reason)
     parts = [

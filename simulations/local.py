@@ -92,7 +92,11 @@ def train_single(config: Config, base: Path, listener: ProgressListener) -> Path
 def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -> Path:
     _refuse_federated_parts(config, mode)
     refuse_taken(config, base)
-    config = _with_threads(config, base)
+    if not config.threads:
+        # Sums depend on their number: a resumed run keeps the one it had.
+        stored = read_run_config(base / config.run_name) if config.resume else None
+        threads = stored.threads if stored else len(os.sched_getaffinity(0))
+        config = config.changed(threads=threads)
     device = choose_device(config)
     names = config.site_names
     owners = [None] if mode == "pooled" else list(names)
@@ -140,16 +144,6 @@ def _refuse_federated_parts(config: Config, mode: Mode) -> None:
     for key in ("share", "codec", "codec_down"):
         if (value := getattr(config, key)) != Config.model_fields[key].default:
             raise ConfigError(f"{key_of(key)} is '{value}', but {mode} training exchanges nothing.")
-
-
-def _with_threads(config: Config, base: Path) -> Config:
-    """Fix the number of threads, on which sums depend: a resumed run keeps the one it had."""
-    if config.threads:
-        return config
-    if config.resume:
-        stored = base / config.run_name
-        return config.changed(threads=read_run_config(stored).threads)
-    return config.changed(threads=len(os.sched_getaffinity(0)))
 
 
 def _refuse_earlier_checkpoints(config: Config, base: Path) -> None:

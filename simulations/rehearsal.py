@@ -8,13 +8,16 @@ and is gone when the run ends, however it ends. What stays::
     <base>/<run>-hospitals/<site>/   the hospital's state-dir, with its ledger
 """
 
+import subprocess
 import sysconfig
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.config.schema import Config
+from common.errors import RunError
 from server.deployment.consortium import Consortium, make_consortium
 from server.deployment.folders import (
     COORDINATOR,
@@ -22,12 +25,15 @@ from server.deployment.folders import (
     SERVER_PAUSE,
     write_folders,
 )
-from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
+from simulations.runtime.backends import Backend, RunSpec, follow_to_the_end
 from simulations.runtime.bundle import make_bundle
 from simulations.runtime.placement import child_environment
-from simulations.runtime.processes import undisturbed
-from simulations.runtime.superlink import SuperLink, free_port, wait_until_ready
-from simulations.runtime.supervision import SupervisedProcess
+from simulations.runtime.processes import ProcessTree, last_lines, start, undisturbed
+from simulations.runtime.superlink import LinkRunState, SuperLink, free_port, wait_until_ready
+
+SETTLED_SECONDS = 30.0
+MOST_STARTS = 30
+"""Of one unit in a run: who cannot keep a process alive for a whole run has to be told."""
 
 Proxy = Callable[[Consortium, Path], AbstractContextManager[object]]
 """What stands between the nodes and the SuperLink, on the consortium's port, as nginx does.
@@ -76,6 +82,81 @@ def plan_consortium(config: Config, run: Path) -> Consortium:
 
 def _state(run: Path, site: str) -> Path:
     return run.parent / f"{run.name}-hospitals" / site
+
+
+@dataclass
+class SupervisedProcess:
+    """A process and its successors.
+
+    Attributes
+    ----------
+    name : str
+        For a sentence.
+    script : Path
+        What starts it.
+    folder : Path
+        Where it starts.
+    environment : mapping
+        All its environment variables.
+    log : Path
+        Takes its output.
+    pause : float
+        Seconds between an end and the next start.
+    """
+
+    name: str
+    script: Path
+    folder: Path
+    environment: Mapping[str, str]
+    log: Path
+    pause: float
+    process: "subprocess.Popen[bytes]" = field(init=False)
+    trees: list[ProcessTree] = field(default_factory=list)
+    due: float | None = None
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Start it."""
+        self._start()
+
+    def keep(self) -> None:
+        """Start it again if it has ended and its pause is over.
+
+        Raises
+        ------
+        RunError
+            If it ended by itself as soon as it was started first, since it would again; or if it
+            was started too often.
+        """
+        for tree in self.trees:
+            # What outlives its parent must be known to be ended.
+            tree.update()
+        code = self.process.poll()
+        if code is None:
+            return
+        early = len(self.trees) == 1 and time.monotonic() - self.started < SETTLED_SECONDS
+        if early and code >= 0:
+            raise RunError(f"{self.name}'s process ended at once. {last_lines(self.log)}")
+        if self.due is None:
+            self.due = time.monotonic() + self.pause
+        elif time.monotonic() >= self.due:
+            if len(self.trees) == MOST_STARTS:
+                raise RunError(
+                    f"{self.name}'s process was started {MOST_STARTS} times, and ended again. "
+                    f"{last_lines(self.log)}"
+                )
+            self._start()
+
+    def take_down(self) -> None:
+        """End it, with all that ever came of it."""
+        for tree in self.trees:
+            tree.take_down()
+
+    def _start(self) -> None:
+        with undisturbed():
+            self.process = start([str(self.script)], self.folder, self.environment, self.log)
+            self.trees.append(ProcessTree(self.process))
+        self.due, self.started = None, time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -156,7 +237,7 @@ def deployment(proxy: Proxy | None = None) -> Backend:
         As of :func:`standing`.
     """
 
-    def execute(spec: RunSpec) -> RunOutcome:
+    def execute(spec: RunSpec) -> LinkRunState:
         plan = plan_consortium(spec.config, spec.run)
         scripts = write_folders(plan, spec.folder / "consortium")
         environment = child_environment(spec.folder, spec.config, spec.placement)

@@ -21,9 +21,9 @@ from simulations.commands import options
 from simulations.commands.train import run_training
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT
-from simulations.runtime.backends import Backend, RunOutcome, RunSpec, follow_to_the_end
+from simulations.runtime.backends import Backend, RunSpec, follow_to_the_end
 from simulations.runtime.bundle import make_bundle
-from simulations.runtime.superlink import SuperLink
+from simulations.runtime.superlink import LinkRunState, SuperLink
 
 
 @options.of_a_run()
@@ -95,7 +95,7 @@ def backend_of(consortium: Consortium) -> Backend:
     authority = Path(consortium.folder) / "ca.crt"
     link = SuperLink(None, address, None, authority, kept=True)
 
-    def execute(spec: RunSpec) -> RunOutcome:
+    def execute(spec: RunSpec) -> LinkRunState:
         return follow_to_the_end(spec, link, make_bundle(spec.folder / "app", painter=False))
 
     # The hospitals' own folders are at the hospitals; there is nothing where a simulation's are.

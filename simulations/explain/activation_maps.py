@@ -7,8 +7,10 @@ did not matter to the head. But COVID-Net does not average its maps over the ima
 every place on its own. HiResCAM keeps the places' gradients apart.
 """
 
+import math
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,13 +22,15 @@ from torchcam.methods import GradCAM
 from common.errors import RunError
 from common.learning.evaluation import EVALUATION_BATCH
 from common.models.network import Network
-from simulations.explain.feature_map import feature_layer
 
 Method = Literal["grad-cam", "grad-cam++", "hires-cam"]
 METHODS: tuple[Method, ...] = get_args(Method)
 # Of finer maps, Grad-CAM makes less and HiResCAM more: on synthetic hospitals at 224 pixels, 2.6
 # times the mass inside the lesions at an eighth of the image's resolution as at a sixteenth.
 _PIXELS_OF_A_PLACE: dict[Method, int] = {"grad-cam": 16, "grad-cam++": 16, "hires-cam": 8}
+
+FEWEST = 6
+"""Fewest positions of a feature map, along one side."""
 
 
 class _Logits(nn.Module):
@@ -65,7 +69,7 @@ def activation_maps(
     labels : ndarray of int64, shape (n,)
         The class of each image whose logit the map explains.
     method : {'grad-cam', 'grad-cam++', 'hires-cam'}
-        How the feature maps are weighed; :func:`~simulations.explain.feature_map.feature_layer`
+        How the feature maps are weighed; :func:`feature_layer`
         chooses whose.
 
     Returns
@@ -141,54 +145,113 @@ def _scaled(maps: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
     return np.ascontiguousarray(scaled.cpu().numpy().astype(np.float32))
 
 
+@dataclass
+class _Call:
+    """A call of a module that returned feature maps.
+
+    ``height`` is that of the maps; ``depth`` counts the modules around it that returned maps too.
+    """
+
+    module: nn.Module
+    height: int
+    depth: int = 0
+
+
+def feature_layer(backbone: nn.Module, images: Tensor, coarsest: int = 16) -> nn.Module:
+    """Return the module that gives the deepest feature maps which are fine enough.
+
+    Found by what the modules return, never by their names. Maps are fine enough if a position
+    stands for at most ``coarsest`` × ``coarsest`` pixels and there are at least 6 × 6 of them. The
+    last maps of the networks here stand for 32 × 32 pixels: 3 × 3 positions for images of 96
+    pixels, each larger than most lesions. So with 16 the answer lies about one stage before:
+    14 × 14 positions for 224 pixels, 6 × 6 for 96.
+
+    Of the coarsest maps that are fine enough, the outermost module's are taken, since within a
+    block the signal runs along several paths; and of several, the last. A module that returns no
+    maps itself, as a stage of COVID-Net does, is looked through.
+
+    Parameters
+    ----------
+    backbone : Module
+        A backbone in eval mode.
+    images : Tensor, shape (n, 3, height, width)
+        One image is enough.
+    coarsest : int
+        Most pixels of an image, along one side, that a position may stand for.
+
+    Raises
+    ------
+    RunError
+        If no module returns such maps.
+    """
+    least = max(FEWEST, int(images.shape[-2]) // coarsest)
+    calls = _trace(backbone, images)
+    times = Counter(call.module for call in calls)
+    # Of a module in several places a hook would see the last one alone.
+    fine = [call for call in calls if call.height >= least and times[call.module] == 1]
+    if not fine:
+        raise RunError(
+            f"The backbone gives no feature maps of {least} × {least} positions or more for images "
+            f"of {images.shape[-2]} pixels, so there is nothing to draw activation maps from."
+        )
+    return min(reversed(fine), key=lambda call: (call.height, call.depth)).module
+
+
+@torch.no_grad()
+def _trace(backbone: nn.Module, images: Tensor) -> list[_Call]:
+    """Run a module and return the calls of those within that return maps, by their end."""
+    calls: list[_Call] = []
+    # For each module under way, where its own calls begin.
+    begun: list[int] = []
+
+    def enter(module: nn.Module, _: Any) -> None:
+        begun.append(len(calls))
+
+    def leave(module: nn.Module, _: Any, output: Any) -> None:
+        first = begun.pop()
+        if isinstance(output, Tensor) and output.ndim == 4:
+            for call in calls[first:]:
+                call.depth += 1
+            calls.append(_Call(module, min(output.shape[-2:])))
+
+    handles = []
+    try:
+        for module in backbone.modules():
+            if module is not backbone:
+                handles.append(module.register_forward_pre_hook(enter))
+                handles.append(module.register_forward_hook(leave))
+        backbone(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
 @dataclass(frozen=True)
 class LesionShare:
-    """How much of the activation lies in lesions; each array holds one value an image, (n,).
+    """How much of the activation lies inside the lesions, over the images that have one.
+
+    A gain is a ratio of means, since a mean of ratios is decided by the few images with the
+    smallest lesions. NaN without images.
 
     Attributes
     ----------
-    mass : ndarray of float64
-        Share of the whole image's activation that lies inside the lesions; 0 of a blank map.
-    mass_in_lungs : ndarray of float64
-        The same share of the activation inside the lungs alone.
-    area : ndarray of float64
-        Share of the lungs' area that is lesion.
-    area_in_image : ndarray of float64
-        Share of the image's area that is lesion: the mass of a map that is even everywhere.
-    blank : int
-        How many maps are zero everywhere.
+    area : float
+        Mean share of the lungs' area that is lesion.
+    gain : float
+        Mean share of the whole image's activation inside the lesions, over ``area``. The strictest
+        of the three: activation outside the lungs counts against it, and a map that is even
+        everywhere stays below 1.
+    gain_in_lungs : float
+        The same of the activation within the lungs; 1 of a map that is even over the lungs.
+    gain_in_image : float
+        The first share over the lesions' share of the image; 1 of a map that is even everywhere.
     """
 
-    mass: NDArray[np.float64]
-    mass_in_lungs: NDArray[np.float64]
-    area: NDArray[np.float64]
-    area_in_image: NDArray[np.float64]
-    blank: int
-
-    @property
-    def images(self) -> int:
-        """How many images were measured: those with a lesion."""
-        return len(self.mass)
-
-    @property
-    def gain(self) -> float:
-        """Mean mass over mean area: activation anywhere in the image, held against the lungs.
-
-        The strictest of the three gains: activation outside the lungs counts against it, and a
-        map that is even everywhere stays below 1. A ratio of means, since a mean of ratios is
-        decided by the few images with the smallest lesions.
-        """
-        return _ratio(self.mass, self.area)
-
-    @property
-    def gain_in_lungs(self) -> float:
-        """Mean mass in the lungs over mean area; 1 of a map that is even over the lungs."""
-        return _ratio(self.mass_in_lungs, self.area)
-
-    @property
-    def gain_in_image(self) -> float:
-        """Mean mass over mean area in the image; 1 of a map that is even everywhere."""
-        return _ratio(self.mass, self.area_in_image)
+    area: float
+    gain: float
+    gain_in_lungs: float
+    gain_in_image: float
 
 
 def lesion_share(
@@ -200,14 +263,9 @@ def lesion_share(
     ----------
     maps : ndarray, shape (n, height, width)
         Activation of the positive class on positive images, at least 0; the scale of each does
-        not matter.
+        not matter, and a blank one has no share.
     lesions, lungs : ndarray, shape (n, height, width)
         Share of each pixel that is lesion, and lung, 0 to 1; or masks of 0 and 1.
-
-    Returns
-    -------
-    LesionShare
-        Over the images with a lesion; the others are left out.
     """
     pixels = maps.shape[1] * maps.shape[2]
     active, lesion, lung = (
@@ -215,23 +273,20 @@ def lesion_share(
     )
     lesion = np.minimum(lesion, lung)
     ill = lesion.sum(axis=1) > 0
+    if not ill.any():
+        return LesionShare(math.nan, math.nan, math.nan, math.nan)
     active, lesion, lung = active[ill], lesion[ill], lung[ill]
     inside = (active * lesion).sum(axis=1)
-    whole, within = active.sum(axis=1), (active * lung).sum(axis=1)
+    mass = _mean_share(inside, active.sum(axis=1))
+    area = _mean_share(lesion.sum(axis=1), lung.sum(axis=1))
     return LesionShare(
-        mass=_share(inside, whole),
-        mass_in_lungs=_share(inside, within),
-        area=_share(lesion.sum(axis=1), lung.sum(axis=1)),
-        area_in_image=lesion.mean(axis=1),
-        blank=int((whole == 0).sum()),
+        area=area,
+        gain=mass / area,
+        gain_in_lungs=_mean_share(inside, (active * lung).sum(axis=1)) / area,
+        gain_in_image=mass / float(lesion.mean(axis=1).mean()),
     )
 
 
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide, a share of nothing being 0."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
-    """Return the ratio of the means, NaN without images."""
-    return float(part.mean() / whole.mean()) if len(part) else float("nan")
+def _mean_share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
+    """Return the mean of the shares, a share of nothing being 0."""
+    return float(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0).mean())

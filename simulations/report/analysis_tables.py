@@ -114,7 +114,7 @@ def lesion_tables(
 
 def _lesion_cells(share: LesionShare) -> list[str]:
     gains = (share.gain_in_lungs, share.gain, share.gain_in_image)
-    return [numbers.percent(float(np.mean(share.area))), *map(numbers.decimal, gains)]
+    return [numbers.percent(share.area), *map(numbers.decimal, gains)]
 
 
 def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | None:

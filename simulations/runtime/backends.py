@@ -41,14 +41,6 @@ class RunSpec:
     listener: ProgressListener
 
 
-@dataclass(frozen=True)
-class RunOutcome:
-    """How a run ended: what Flower says, and the last exception in the server's output."""
-
-    state: LinkRunState
-    error: str
-
-
 def in_the_run(run: Path, site: str) -> Path:
     """Return where a site's own folder in a run is, unless the site is elsewhere."""
     return run / "sites" / site
@@ -64,14 +56,14 @@ class Backend:
     """
 
     name: str
-    execute: Callable[[RunSpec], RunOutcome]
+    execute: Callable[[RunSpec], LinkRunState]
     own: Callable[[Path, str], Path] = in_the_run
     apart: bool = True
 
 
 def follow_to_the_end(
     spec: RunSpec, link: SuperLink, bundle: bytes, check: Callable[[], None] | None = None
-) -> RunOutcome:
+) -> LinkRunState:
     """Submit a run, and again where its server's process is killed: it goes on where it was.
 
     Parameters
@@ -100,7 +92,7 @@ def follow(
     bundle: bytes,
     federation: Mapping[str, Scalar],
     check: Callable[[], None] | None = None,
-) -> RunOutcome:
+) -> LinkRunState:
     """Submit a run, and tell of its progress and copy its log until it has ended.
 
     Parameters
@@ -136,7 +128,7 @@ def follow(
     finally:
         with undisturbed():
             link.stop(run_id)
-    return RunOutcome(state, last_error(log))
+    return replace(state, error=last_error(log))
 
 
 @contextmanager
@@ -173,7 +165,7 @@ def followed(spec: RunSpec, log: Path, at_once: int) -> Iterator[None]:
             watch.update()
 
 
-def _was_killed(run: Path, outcome: RunOutcome) -> bool:
+def _was_killed(run: Path, outcome: LinkRunState) -> bool:
     """Say whether the server's process ended without having said that the run is over.
 
     Killed, it leaves the run as running; stopped, as it is when the SuperExec that started it is
@@ -181,7 +173,7 @@ def _was_killed(run: Path, outcome: RunOutcome) -> bool:
     """
     begun = (run / "config.toml").exists()
     status = read_result(run).get("status") if begun else None
-    wanted = outcome.state.outcome in ("completed", "stopped")
+    wanted = outcome.outcome in ("completed", "stopped")
     return not wanted and status in ("running", "interrupted")
 
 

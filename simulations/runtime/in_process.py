@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 from clients.app import app as site_app
 from common.config.schema import Config
 from server.app import app as coordinator_app
-from simulations.runtime.backends import Backend, RunOutcome, RunSpec, followed
+from simulations.runtime.backends import Backend, RunSpec, followed
 from simulations.runtime.flower_inside import (
     Run,
     TaskIdentity,
@@ -164,7 +164,7 @@ def flower_output_to(output: TextIO) -> Iterator[None]:
             console_handler.setStream(terminal)
 
 
-def _execute(spec: RunSpec) -> RunOutcome:
+def _execute(spec: RunSpec) -> LinkRunState:
     """Run the app to its end and follow it."""
     log = spec.folder / "server.log"
     with log.open("w", buffering=1) as output, followed(spec, log, at_once=1):
@@ -172,8 +172,8 @@ def _execute(spec: RunSpec) -> RunOutcome:
             run_federation(spec.config, simulated_nodes(spec.config), output)
         except Exception as error:
             traceback.print_exception(error, file=output)
-            return RunOutcome(LinkRunState("finished", "failed", str(error)), str(error))
-    return RunOutcome(LinkRunState("finished", "completed", ""), "")
+            return LinkRunState("finished", "failed", str(error))
+    return LinkRunState("finished", "completed", "")
 
 
 IN_PROCESS = Backend("a server in this process", _execute, apart=False)

@@ -17,7 +17,6 @@ from common.config.load import make_config, with_absolute_paths
 from common.config.schema import Config, Scalar
 from common.data.open import cache_folder, home_folder
 from common.errors import RunError
-from common.runs.result import read_run_config
 from server.run_folder import run_folder_name
 
 LARGE_PACKAGES = ("torch", "flwr", "ray", "sklearn")
@@ -108,9 +107,7 @@ def place(
     return Placement(threads, available, taken, gpus, share, ray_address)
 
 
-def resolve_config(
-    config: Config, base: Path, placement: Placement | None = None, apart: bool = True
-) -> Config:
+def resolve_config(config: Config, base: Path, placement: Placement, apart: bool = True) -> Config:
     """Return the configuration as the run's processes get it, wherever they work.
 
     Paths are made absolute, since sites are simulated in an empty folder; the run gets its name;
@@ -122,27 +119,16 @@ def resolve_config(
         The configuration as it was asked for.
     base : Path
         The folder of all runs.
-    placement : Placement, optional
-        Whose threads are taken.
+    placement : Placement
+        Whose threads are taken, unless the configuration says how many.
     apart : bool
         Whether every site has processes of its own.
-
-    Raises
-    ------
-    RunError
-        If the run to resume is not there.
     """
     base = base.absolute()
-    threads = config.threads
-    if config.resume:
-        # Another number of threads would not go on with the run bit for bit.
-        threads = threads or read_run_config(base / config.run_name).threads
-    if threads == 0:
-        threads = (placement or place(config)).threads
     settled = {
         "runs-dir": str(base),
         "run-name": run_folder_name(config, "federated", base),
-        "threads": threads,
+        "threads": config.threads or placement.threads,
         # Ray shows a site its own GPUs alone, numbered from 0.
         "device": "cuda" if apart and config.device.startswith("cuda:") else config.device,
     }

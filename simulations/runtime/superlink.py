@@ -47,12 +47,14 @@ class LinkRunState:
     """What the SuperLink says of a run.
 
     ``status`` is pending, starting, running, finished, or that it does not answer; ``outcome``, of
-    a finished run, is completed, failed or stopped; ``details`` says why it failed.
+    a finished run, is completed, failed or stopped; ``details`` says why it failed, and ``error``
+    is the last exception in its server's output.
     """
 
     status: str
     outcome: str
     details: str
+    error: str = ""
 
 
 @dataclass(frozen=True)

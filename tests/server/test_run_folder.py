@@ -15,8 +15,14 @@ from common.exchange.fingerprint import code_fingerprint
 from common.files import read_json
 from common.runs.result import read_result, runs_base
 from server import run_folder as runs
-from server.environment import ROOT, describe_environment
-from server.run_folder import RunFolder, differing_keys, run_folder_name
+from server.run_folder import (
+    ROOT,
+    RunFolder,
+    describe_environment,
+    differing_keys,
+    read_begun,
+    run_folder_name,
+)
 
 CONFIG = Config(run_name="run", width=0.05, image_size=32, seed=3, fold=1)
 
@@ -74,6 +80,15 @@ def test_resuming_wants_the_same_configuration_and_mode(tmp_path: Path) -> None:
     assert RunFolder.create(again, "pooled", tmp_path).path == folder.path
     assert read_result(folder.path)["status"] == "running"
     assert "resumed" in (folder.path / "log.txt").read_text()
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(tmp_path: Path) -> None:
+    RunFolder.create(CONFIG.changed(threads=7), "federated", tmp_path)
+    resumed = CONFIG.changed(resume=True)
+    assert read_begun(resumed, "federated", tmp_path)[0].threads == 7
+    assert read_begun(resumed.changed(threads=7), "federated", tmp_path)[0].threads == 7
+    with pytest.raises(RunError, match=r"threads \(7 there, 2 here\)"):
+        read_begun(resumed.changed(threads=2), "federated", tmp_path)
 
 
 def test_a_resumed_run_notes_what_it_is_computed_with_now(

@@ -26,7 +26,7 @@ from simulations.federated import (
     _private_folder,
     train_federated,
 )
-from simulations.runtime.backends import RunOutcome, result_written
+from simulations.runtime.backends import result_written
 from simulations.runtime.in_process import IN_PROCESS
 from simulations.runtime.placement import Placement
 from simulations.runtime.superlink import LinkRunState
@@ -40,7 +40,7 @@ COMPLETED = LinkRunState("finished", "completed", "")
 FAILED = LinkRunState("finished", "failed", "Simulation failed with exception: no site answered")
 
 
-def conclude(run: Path, before: dict[str, Any], outcome: RunOutcome) -> Path:
+def conclude(run: Path, before: dict[str, Any], outcome: LinkRunState) -> Path:
     return _conclude(run, sorted(run.glob("sites/*")), before, outcome)
 
 
@@ -55,13 +55,13 @@ def make_run(base: Path, config: Config | None = None, **result: object) -> Path
 
 def test_a_run_that_says_it_completed_did(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="completed")
-    assert conclude(run, {}, RunOutcome(COMPLETED, "")) == run
+    assert conclude(run, {}, COMPLETED) == run
 
 
 def test_a_run_that_flower_calls_completed_without_a_result_has_failed(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="running")
     with pytest.raises(RunError, match="Flower says 'completed', but the server wrote no result"):
-        conclude(run, {}, RunOutcome(COMPLETED, ""))
+        conclude(run, {}, COMPLETED)
     assert read_result(run)["status"] == "failed"
 
 
@@ -70,29 +70,29 @@ def test_a_run_that_flower_calls_completed_without_a_result_has_failed(tmp_path:
     [
         (
             {"status": "failed", "reason": "a is missing"},
-            RunOutcome(FAILED, "other"),
+            replace(FAILED, error="other"),
             "a is missing",
         ),
-        ({"status": "running"}, RunOutcome(FAILED, "other"), "no site answered"),
+        ({"status": "running"}, replace(FAILED, error="other"), "no site answered"),
         (
             {"status": "running"},
-            RunOutcome(
-                LinkRunState("finished", "failed", "An error was encountered. Ending simulation."),
+            LinkRunState(
+                "finished",
+                "failed",
+                "An error was encountered. Ending simulation.",
                 "no site answered",
             ),
             "no site answered",
         ),
         (
             {"status": "running"},
-            RunOutcome(
-                LinkRunState("finished", "failed", "No heartbeat received from the task"), ""
-            ),
+            LinkRunState("finished", "failed", "No heartbeat received from the task"),
             "killed for want of memory",
         ),
     ],
 )
 def test_the_reason_is_the_best_that_somebody_gave(
-    result: dict[str, str], outcome: RunOutcome, reason: str, tmp_path: Path
+    result: dict[str, str], outcome: LinkRunState, reason: str, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, **result)
     with pytest.raises(RunError, match=f"run 'one' failed: .*{reason}.*log.txt and flower.txt"):
@@ -105,13 +105,13 @@ def test_the_reason_is_the_best_that_somebody_gave(
 def test_what_an_earlier_attempt_wrote_is_no_result_of_this_one(tmp_path: Path) -> None:
     run = make_run(tmp_path, status="failed", reason="an earlier reason")
     with pytest.raises(RunError, match="no site answered"):
-        conclude(run, read_result(run), RunOutcome(FAILED, ""))
+        conclude(run, read_result(run), FAILED)
     assert read_result(run)["reason"] == "no site answered"
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no site answered$"):
-        conclude(tmp_path / "one", {}, RunOutcome(FAILED, ""))
+        conclude(tmp_path / "one", {}, FAILED)
     assert not list(tmp_path.iterdir())
 
 

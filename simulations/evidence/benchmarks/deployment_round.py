@@ -39,7 +39,7 @@ from common.formatting.tables import plain_table, print_table
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.result import read_result
-from server.environment import describe_environment
+from server.run_folder import describe_environment
 from simulations.evidence.benchmarks.two_sites import (
     SITES,
     looking,

@@ -41,8 +41,8 @@ from common.learning.loop import make_optimizer, train
 from common.learning.objective import contrastive_term
 from common.models.network import build_network
 from common.models.sharing import shared_layout
-from server.environment import describe_environment
 from server.metrics import read_rows
+from server.run_folder import describe_environment
 from simulations.evidence.benchmarks.two_sites import (
     SITES,
     looking,

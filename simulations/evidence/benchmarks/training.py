@@ -34,7 +34,7 @@ from common.learning.local_site import TrainingSite, training_site
 from common.learning.loop import make_optimizer, train
 from common.learning.objective import Batch, contrastive_term, objective
 from common.models.network import Output, build_network
-from server.environment import describe_environment
+from server.run_folder import describe_environment
 from simulations.evidence.benchmarks.two_sites import CLASSES, SITES, write_site
 
 Loop = Callable[[int], None]

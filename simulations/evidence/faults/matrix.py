@@ -23,7 +23,7 @@ from rich.console import Console
 
 from common.errors import RunError
 from common.formatting.tables import Group, Row, Table, markdown, plain_table, print_table
-from server.environment import describe_environment
+from server.run_folder import describe_environment
 from simulations.evidence.faults.cell import UNDISTURBED, FaultOutcome, run_cell
 from simulations.evidence.faults.moments import (
     COORDINATOR,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from common.errors import RunError
 from common.models.backbones.covidnet import CovidNet, OriginalCovidNet
 from common.models.backbones.torchvision_backbone import TorchvisionBackbone
-from simulations.explain.feature_map import feature_layer
+from simulations.explain.activation_maps import feature_layer
 
 
 def down(inputs: int = 3) -> nn.Sequential:

@@ -29,8 +29,7 @@ def test_unseen_sites_beside_what_training_there_gives(tmp_path: Path) -> None:
 
 
 def share(mass: float) -> LesionShare:
-    one = np.ones(2)
-    return LesionShare(mass * one, 2 * mass * one, 0.1 * one, 0.02 * one, 0)
+    return LesionShare(0.1, mass / 0.1, 2 * mass / 0.1, mass / 0.02)
 
 
 def test_lesions_are_told_by_site_network_and_method() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.files import write_json
-from simulations.runtime.backends import RunOutcome, _was_killed
+from simulations.runtime.backends import _was_killed
 from simulations.runtime.superlink import LinkRunState
 
 
@@ -22,7 +22,7 @@ from simulations.runtime.superlink import LinkRunState
 def test_a_run_goes_on_by_itself_unless_somebody_ended_it(
     tmp_path: Path, outcome: str, status: str, again: bool
 ) -> None:
-    outcome = RunOutcome(LinkRunState("finished", outcome, ""), "")
+    outcome = LinkRunState("finished", outcome, "")
     assert not _was_killed(tmp_path, outcome)
     (tmp_path / "config.toml").touch()
     write_json(tmp_path / "result.json", {"status": status, "mode": "federated"})

@@ -145,19 +145,6 @@ def test_threads_are_settled_once() -> None:
     assert resolve_config(Config(threads=2), Path("/runs"), PLACED).threads == 2
 
 
-def test_a_resumed_run_keeps_its_threads(tmp_path: Path) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "config.toml").write_text(Config(run_name="one", threads=7).to_toml())
-    resumed = Config(run_name="one", resume=True)
-    assert resolve_config(resumed, tmp_path, PLACED).threads == 7
-    assert resolve_config(resumed.changed(threads=2), tmp_path, PLACED).threads == 2
-
-
-def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="is not the folder of a run"):
-        resolve_config(Config(run_name="one", resume=True), tmp_path, PLACED)
-
-
 def test_a_site_s_gpu_is_numbered_from_zero() -> None:
     assert resolve_config(Config(device="cuda:1"), Path("/runs"), PLACED).device == "cuda"
     assert resolve_config(Config(device="auto"), Path("/runs"), PLACED).device == "auto"

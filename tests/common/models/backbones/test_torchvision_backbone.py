@@ -8,7 +8,7 @@ from common.errors import ConfigError
 from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 from common.models.dsbn import DomainBatchNorm, convert
 from common.models.per_site import SiteRouting
-from simulations.explain.feature_map import feature_layer
+from simulations.explain.activation_maps import feature_layer
 
 # Names that look for 'bn' would miss: resnet's downsample.1, densenet's norm0, mobilenet's 0.1.
 CONVERTED = {
