@@ -1,6 +1,7 @@
 """A site's last answers: the figures of the final and of the chosen weights, and its own files."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from clients.round import evaluate_sites, flatten, receive, what_methods_see
 from clients.site import OpenSite, SiteImages, note
@@ -49,8 +50,8 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         _, state = receive(site, order, network, store)
     local = what_methods_see(site, order, network, state)
     evaluated = methods_of(site.config).evaluated(local)
-    figures, predictions = evaluate_sites(site, evaluated)
-    told: dict[str, dict[str, dict[str, float]]] = {}
+    predictions = evaluate_sites(site, evaluated)
+    told: dict[str, dict[str, Predictions]] = {}
     for one in site.sites:
         _write_files(site, one, evaluated, predictions[one.name], which)
         # Simulated sites have the one in the run's folder; this one is a site's own.
@@ -60,7 +61,7 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         for subset, said in predictions[one.name].items():
             interval = auc_interval(said.labels, said.probabilities, site.config.seed)
             bounds = dict(zip(AUC_BOUNDS, interval, strict=True))
-            told[one.name][subset] = {**figures[one.name][subset], **bounds}
+            told[one.name][subset] = replace(said, figures={**said.figures, **bounds})
     if which == "final":
         memory = {} if evaluated is network else local.memory
         if any("validation" in found for found in predictions.values()):

@@ -8,9 +8,7 @@ The run's own files are left alone. ``onboard.json`` is written last and names w
 onboarded with; the same again rewrites the three files, anything else is refused.
 """
 
-import csv
 import hashlib
-import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,18 +20,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met, unlabelled
-from clients.adapt.advice import RECOMMENDED, advise
-from clients.adapt.distance import Distances
-from clients.adapt.reliability import Reliability, judge_trust, trained_predictions
-from clients.prediction import decode_images, find_images
+from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met
+from clients.adapt.reliability import (
+    RECOMMENDED,
+    Reliability,
+    advise,
+    judge_trust,
+    trained_predictions,
+)
+from clients.prediction import decode_images, find_images, write_table
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
 from common.data.decode import DecodeSettings
 from common.data.folder import read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
-from common.files import alone_in, read_object, write_atomic, write_json
+from common.files import alone_in, read_object, write_json
+from common.learning.local_site import TrainingSite
 from common.models.network import Network
 from common.runs.weights import ONBOARDED, save_private, weights_digest
 from common.tasks.figures import measure
@@ -61,8 +64,6 @@ class Onboarded:
         (n, classes), by adaptation.
     classes : tuple of str
         Names of the classes, in label order.
-    distances : Distances
-        To the trained sites.
     trust : Reliability
         What can be said without labels.
     figures : dict of str to dict
@@ -79,7 +80,6 @@ class Onboarded:
     files: tuple[Path, ...]
     probabilities: dict[str, NDArray[np.float64]]
     classes: tuple[str, ...]
-    distances: Distances
     trust: Reliability
     figures: dict[str, dict[str, float]]
     advice: tuple[str, ...]
@@ -144,16 +144,17 @@ def onboard(
     config = config.changed(device=device)
     chosen = choose_device(config)
     labelled = read_site(name, folder, config.class_names) if evaluate else None
-    decoded = list(
-        decode_images(_images(folder, config), DecodeSettings.from_config(config), progress)
-    )
-    files = [file for part in decoded for file in part.files]
-    images = np.concatenate([part.images for part in decoded])
+    settings = DecodeSettings.from_config(config)
+    failures: list[tuple[Path, str]] = []
+    decoded = list(decode_images(_images(folder, config), settings, failures, progress))
+    files = [file for part, _ in decoded for file in part]
+    none = np.empty((0, settings.size, settings.size, settings.channels), np.uint8)
+    images = np.concatenate([none, *(part for _, part in decoded)])
     target = run / ONBOARDED / name
     key = _key(network, folder, files, images)
     _check_free(target, key)
     everything = np.arange(len(images), dtype=np.int64)
-    site = unlabelled(name, torch.from_numpy(images), everything)
+    site = TrainingSite(name, torch.from_numpy(images), {}, everything)
     with limited_threads(config):
         met = adapt_to_site(network.to(chosen.device), site, config, chosen)
         probabilities = {
@@ -174,16 +175,20 @@ def onboard(
         tuple(files),
         probabilities,
         config.class_names,
-        met.distances,
         trust,
         figures,
-        advise(name, adapted_to, met.distances, trust, evaluate),
-        tuple(failure for part in decoded for failure in part.failures),
+        advise(name, adapted_to, trust, evaluate),
+        tuple(failures),
     )
     target.mkdir(parents=True, exist_ok=True)
     with alone_in(target, "the site"):
         save_private(target / PRIVATE, met.networks[adaptation], name, config)
-        write_atomic(target / PREDICTIONS, _table(found, folder).encode())
+        rows = (
+            ((file.relative_to(folder).as_posix(), adapted), said[number])
+            for number, file in enumerate(files)
+            for adapted, said in probabilities.items()
+        )
+        write_table(target / PREDICTIONS, ["file", "adaptation"], config.class_names, rows)
         write_json(target / ABOUT, _about(found, name, run, folder, key))
     return found
 
@@ -237,20 +242,6 @@ def _check_free(target: Path, key: str) -> None:
         )
 
 
-def _table(found: Onboarded, folder: Path) -> str:
-    """Return file, adaptation, one column a class, and the predicted class."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "adaptation", *found.classes, "predicted"])
-    for number, file in enumerate(found.files):
-        for adaptation, probabilities in found.probabilities.items():
-            row = probabilities[number]
-            values = (f"{value:.6f}" for value in row)
-            decision = found.classes[int(row.argmax())]
-            writer.writerow([file.relative_to(folder).as_posix(), adaptation, *values, decision])
-    return text.getvalue()
-
-
 def _about(found: Onboarded, name: str, run: Path, folder: Path, key: str) -> dict[str, Any]:
     return {
         "site": name,
@@ -267,12 +258,12 @@ def _about(found: Onboarded, name: str, run: Path, folder: Path, key: str) -> di
             adaptation: dict(zip(found.classes, told, strict=True))
             for adaptation, told in found.shares.items()
         },
-        "distances": dict(found.distances.to),
+        "distances": dict(found.trust.distances.to),
         "distances_of_trained_sites": [
             {"sites": list(pair), "distance": distance}
-            for pair, distance in found.distances.among.items()
+            for pair, distance in found.trust.distances.among.items()
         ],
-        "trust": found.trust.as_dict() | {"is_far": found.trust.is_far},
+        "trust": found.trust.as_dict() | {"is_far": found.trust.distances.is_far},
         "figures": found.figures,
         "advice": list(found.advice),
     }

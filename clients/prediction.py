@@ -2,21 +2,20 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.adapt.adapt import unlabelled
 from common.data.decode import DecodeSettings, decode_file
 from common.device import choose_device, limited_threads
 from common.errors import RunError, XsiteError
 from common.files import write_atomic
 from common.learning.evaluation import EVALUATION_BATCH, predict
+from common.learning.local_site import TrainingSite
 from common.runs.weights import Which, load_run_network
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
@@ -47,15 +46,6 @@ class ImagePredictions:
     def decisions(self) -> list[str]:
         """The most probable class of every image."""
         return [self.classes[index] for index in self.probabilities.argmax(axis=1)]
-
-    def to_csv(self) -> str:
-        """Return file, one column a class, and the predicted class."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", *self.classes, "predicted"])
-        for file, row, decision in zip(self.files, self.probabilities, self.decisions, strict=True):
-            writer.writerow([file, *(f"{value:.6f}" for value in row), decision])
-        return text.getvalue()
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -138,32 +128,19 @@ def predict_images(
     failures: list[tuple[Path, str]] = []
     parts: list[NDArray[np.float64]] = [np.empty((0, len(config.class_names)))]
     with limited_threads(config):
-        for decoded in decode_images(files, settings, progress):
-            read += decoded.files
-            failures += decoded.failures
-            if decoded.files:
-                images = torch.from_numpy(decoded.images)
-                batch = unlabelled(site, images, np.arange(len(images)))
-                parts.append(predict(network, batch, batch.train, config, chosen)[0])
+        for names, images in decode_images(files, settings, failures, progress):
+            read += names
+            batch = TrainingSite(site, torch.from_numpy(images), {}, np.arange(len(images)))
+            parts.append(predict(network, batch, batch.train, config, chosen)[0])
     return ImagePredictions(tuple(read), np.concatenate(parts), config.class_names, tuple(failures))
-
-
-class Decoded(NamedTuple):
-    """Some images: the files that could be read, their pixels, and what kept others from it.
-
-    ``images`` is an ndarray of uint8, shape (n, size, size, channels), in the order of ``files``.
-    """
-
-    files: list[Path]
-    images: NDArray[np.uint8]
-    failures: list[tuple[Path, str]]
 
 
 def decode_images(
     files: Sequence[Path],
     settings: DecodeSettings,
+    failures: list[tuple[Path, str]],
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Decoded]:
+) -> Iterator[tuple[list[Path], NDArray[np.uint8]]]:
     """Decode images, a batch at a time.
 
     Parameters
@@ -172,25 +149,51 @@ def decode_images(
         The images.
     settings : DecodeSettings
         A run's.
+    failures : list of (Path, str)
+        Gains the images that cannot be read, and why.
     progress : callable, optional
         Told (done, total) images once what was yielded has been dealt with.
+
+    Yields
+    ------
+    tuple of list of Path and ndarray of uint8, shape (n, size, size, channels)
+        Those that could be read, in their order.
     """
-    empty = np.empty((0, settings.size, settings.size, settings.channels), np.uint8)
     for start in range(0, len(files), EVALUATION_BATCH):
         read: list[Path] = []
         images: list[NDArray[np.uint8]] = []
-        failures: list[tuple[Path, str]] = []
         for file in files[start : start + EVALUATION_BATCH]:
             try:
                 images.append(decode_file(file, settings))
                 read.append(file)
             except (XsiteError, OSError) as error:
                 failures.append((file, str(error)))
-        yield Decoded(read, np.stack(images) if images else empty, failures)
+        if read:
+            yield read, np.stack(images)
         if progress is not None:
             progress(min(start + EVALUATION_BATCH, len(files)), len(files))
 
 
-def write_csv(path: Path, predictions: ImagePredictions) -> None:
-    """Write predictions as a table, atomically."""
-    write_atomic(path, predictions.to_csv().encode())
+def write_table(
+    path: Path,
+    columns: Sequence[str],
+    classes: Sequence[str],
+    rows: Iterable[tuple[Sequence[object], NDArray[np.float64]]],
+) -> None:
+    """Write predictions as a table, atomically: own columns, one a class, the predicted class.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns, classes : sequence of str
+        Names of the own columns, and of the classes in label order.
+    rows : iterable of (sequence, ndarray of float64, shape (classes,))
+        Cells of the own columns, and probabilities.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, *classes, "predicted"])
+    for cells, row in rows:
+        writer.writerow([*cells, *(f"{value:.6f}" for value in row), classes[int(row.argmax())]])
+    write_atomic(path, text.getvalue().encode())

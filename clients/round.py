@@ -23,8 +23,8 @@ from common.learning.evaluation import (
     evaluate_site,
     predict,
 )
-from common.learning.loop import TrainSummary, make_optimizer, train
-from common.learning.optimiser import load_moments, moments_of
+from common.learning.loop import TrainSummary, train
+from common.learning.optimiser import load_moments, make_optimizer, moments_of
 from common.learning.prototypes import (
     Prototypes,
     RemotePrototypes,
@@ -38,8 +38,6 @@ from common.models.sharing import load_private, pack, private_state, shared_layo
 from common.randomness import numpy_generator
 from common.tasks.task import task_layout
 
-Figures = Mapping[str, Mapping[str, float]]
-"""Subset → figure → value."""
 RECEIVED, MEMORY = "received", "codec/"
 """Names of what a codec goes on from in the private store."""
 
@@ -115,9 +113,9 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     metrics: dict[str, float] = {}
     if order.evaluate:
         evaluated = methods.evaluated(local)
-        figures, _ = evaluate_sites(site, evaluated)
-        metrics = flatten(site, figures)
-        if order.received and any("validation" in by_subset for by_subset in figures.values()):
+        predictions = evaluate_sites(site, evaluated)
+        metrics = flatten(site, predictions)
+        if order.received and any("validation" in found for found in predictions.values()):
             memory = {} if evaluated is network else local.memory
             chosen = PrivateState(private_state(network), {}, "", memory)
             store.save_evaluated(order.received, chosen, order.best)
@@ -134,7 +132,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         summary = train(
             network,
             optimizer,
-            [site.alone.training],
+            [site.alone],
             site.config,
             site.device,
             order.steps,
@@ -242,7 +240,7 @@ def what_methods_see(
         site.device,
         order.total_steps,
         order.steps,
-        tuple(one.training for one in site.sites),
+        site.sites,
         received=received,
         parts=order.parts,
         memory=state.memory if state is not None else {},
@@ -263,35 +261,26 @@ def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArr
 
 def _estimate_anew(site: OpenSite, network: Network) -> None:
     for one in site.sites:
-        estimate_statistics(network, one.training, site.config, site.device)
+        estimate_statistics(network, one, site.config, site.device)
 
 
-def evaluate_sites(
-    site: OpenSite, network: Network
-) -> tuple[dict[str, Figures], dict[str, Mapping[str, Predictions]]]:
-    """Evaluate a network at every site that a participant holds.
-
-    Returns
-    -------
-    tuple of dict
-        By site, what :func:`common.learning.evaluation.evaluate_site` returns.
-    """
-    figures: dict[str, Figures] = {}
-    predictions: dict[str, Mapping[str, Predictions]] = {}
-    for one in site.sites:
-        figures[one.name], predictions[one.name] = evaluate_site(
-            network, one.training, one.split, site.config, site.device
-        )
-    return figures, predictions
+def evaluate_sites(site: OpenSite, network: Network) -> dict[str, Mapping[str, Predictions]]:
+    """Evaluate a network at every site that a participant holds: by site, by subset."""
+    return {
+        one.name: evaluate_site(network, one, one.split, site.config, site.device)
+        for one in site.sites
+    }
 
 
-def flatten(site: OpenSite, figures: Mapping[str, Figures]) -> dict[str, float]:
+def flatten(
+    site: OpenSite, predictions: Mapping[str, Mapping[str, Predictions]]
+) -> dict[str, float]:
     """Return ``<subset>/<figure>`` → value, with ``<site>/`` before it of who is not the site."""
     return {
         f"{'' if name == site.name else f'{name}/'}{subset}/{figure}": float(value)
-        for name, by_subset in figures.items()
-        for subset, values in by_subset.items()
-        for figure, value in values.items()
+        for name, by_subset in predictions.items()
+        for subset, said in by_subset.items()
+        for figure, value in said.figures.items()
     }
 
 
@@ -302,14 +291,7 @@ def _constants(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
         if (fault := one.fault(size=site.config.projection_size)) is not None:
             raise ReplyError(f"{one.site}: {fault}.")
     return remote_prototypes(
-        site.name,
-        order.prototypes,
-        order.class_counts,
-        site.config.batch_size,
-        site.device.device,
-        site.device.images_dtype,
-        average=site.config.prototypes == "average",
-        multiplicity=site.config.prototype_multiplicity,
+        site.name, order.prototypes, order.class_counts, site.config, site.device
     )
 
 
@@ -321,7 +303,7 @@ def _prototypes(site: OpenSite, network: Network) -> Prototypes:
         chosen = chosen[:0]
     elif config.prototype_images:
         chosen = _some_of_each_class(site, config.prototype_images)
-    _, projections = predict(network, images.training, chosen, config, site.device)
+    _, projections = predict(network, images, chosen, config, site.device)
     return make_prototypes(
         site.name,
         torch.from_numpy(projections),

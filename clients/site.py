@@ -13,12 +13,12 @@ from torch.optim import Optimizer
 from clients.identity import Identity
 from clients.store import Owner, PrivateStore, network_digest, open_store
 from common.config.schema import Config
-from common.device import Device
+from common.device import Device, choose_device
 from common.errors import XsiteError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, SiteInfo
 from common.files import write_json
-from common.learning.local_site import LocalSite
+from common.learning.local_site import LocalSite, open_site
 from common.learning.loop import StepReport, TrainSummary
 from common.learning.objective import Term
 from common.methods.registry import methods_of
@@ -44,11 +44,6 @@ class SiteImages(LocalSite):
     """
 
     own: Path
-
-    @property
-    def name(self) -> str:
-        """The site's name."""
-        return self.data.name
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,11 @@ def open_identity(identity: Identity, run: str) -> OpenSite:
         If the device is not there.
     """
     config, own = identity.config, identity.own(run)
-    images = SiteImages(**vars(LocalSite.open(config, identity.site, identity.images)), own=own)
-    return OpenSite(identity.site, run, own, config, images.device, (images,), identity.nodes)
+    # Before minutes go into decoding.
+    device = choose_device(config)
+    data = open_site(config, identity.site, identity.images)
+    images = SiteImages(**vars(LocalSite.of(data, config, device)), own=own)
+    return OpenSite(identity.site, run, own, config, device, (images,), identity.nodes)
 
 
 def make_site_info(site: OpenSite) -> SiteInfo:

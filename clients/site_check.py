@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,20 +27,8 @@ class SiteCheck:
 
     Attributes
     ----------
-    name : str
-        The site.
-    root : Path
-        Its folder.
-    images : dict of str to int
-        Images by class.
-    patients : int
-        Patients whose id is known.
-    without_patient : int
-        Images without a patient id.
-    widths, heights : tuple of int
-        Smallest and largest, in pixels; (0, 0) where nothing can be read.
-    formats : dict of str to int
-        Files by format and mode, most frequent first.
+    facts : dict of str to str
+        What there is: images by class, patients, sizes in pixels, and formats, most frequent first.
     folds : tuple of (int, int)
         Training and test images of each fold; empty where the folder is unfit.
     leakage : str
@@ -49,14 +37,7 @@ class SiteCheck:
         What a person should know, and what has to be mended.
     """
 
-    name: str
-    root: Path
-    images: dict[str, int]
-    patients: int
-    without_patient: int
-    widths: tuple[int, int]
-    heights: tuple[int, int]
-    formats: dict[str, int]
+    facts: dict[str, str]
     folds: tuple[tuple[int, int], ...]
     leakage: str
     warnings: tuple[str, ...]
@@ -106,22 +87,19 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
             leaks = leaks or leakage(folder, split).sentence()
     except SiteError as error:
         problems.append(str(error))
-    return SiteCheck(
-        name=name,
-        root=root,
-        images={
-            label: int(np.sum(folder.labels == index)) for index, label in enumerate(folder.classes)
+    facts = {
+        **{
+            f"images of {label}": int(np.sum(folder.labels == index))
+            for index, label in enumerate(folder.classes)
         },
-        patients=len(set(patients) - {None}),
-        without_patient=sum(patient is None for patient in patients),
-        widths=_ends(header.width for header in headers),
-        heights=_ends(header.height for header in headers),
-        formats=dict(Counter(header.kind for header in headers).most_common()),
-        folds=tuple(folds),
-        leakage=leaks,
-        warnings=tuple(warnings),
-        problems=tuple(problems),
-    )
+        "patients known": len(set(patients) - {None}),
+        "images without patient": sum(patient is None for patient in patients),
+        "width, in pixels": _range([header.width for header in headers]),
+        "height, in pixels": _range([header.height for header in headers]),
+        **dict(Counter(header.kind for header in headers).most_common()),
+    }
+    told = {label: str(value) for label, value in facts.items()}
+    return SiteCheck(told, tuple(folds), leaks, tuple(warnings), tuple(problems))
 
 
 def _look_at(path: Path, settings: DecodeSettings) -> tuple[ImageHeader | None, str, str | None]:
@@ -136,25 +114,14 @@ def _look_at(path: Path, settings: DecodeSettings) -> tuple[ImageHeader | None, 
     return header, fault, dicom_patient(path)
 
 
-def _ends(sizes: Iterable[int]) -> tuple[int, int]:
-    held = list(sizes)
-    return min(held, default=0), max(held, default=0)
-
-
-def print_check(console: Console, check: SiteCheck) -> None:
+def print_check(console: Console, name: str, root: Path, check: SiteCheck) -> None:
     """Print what was found in a site's folder, and whether it is fit for training."""
-    say(console, f"Site '{check.name}': {check.root}")
+    say(console, f"Site '{name}': {root}")
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    for label, count in check.images.items():
-        facts.add_row(f"images of {label}", str(count))
-    facts.add_row("patients known", str(check.patients))
-    facts.add_row("images without patient", str(check.without_patient))
-    facts.add_row("width, in pixels", _range(check.widths))
-    facts.add_row("height, in pixels", _range(check.heights))
-    for kind, count in check.formats.items():
-        facts.add_row(kind, str(count))
+    for row in check.facts.items():
+        facts.add_row(*row)
     console.print(facts, markup=False, highlight=False)
     if check.folds:
         folds = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(check.folds)]
@@ -170,6 +137,6 @@ def print_check(console: Console, check: SiteCheck) -> None:
     say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
 
 
-def _range(ends: tuple[int, int]) -> str:
-    low, high = ends
+def _range(sizes: Sequence[int]) -> str:
+    low, high = min(sizes, default=0), max(sizes, default=0)
     return str(low) if low == high else f"{low} to {high}"

@@ -9,10 +9,12 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import get_type_hints
+
+import numpy as np
 
 from common.errors import CheckpointError
 from common.files import write_atomic
@@ -173,3 +175,9 @@ class EventWriter:
             writer = RecordWriter(file)
             for event in events:
                 writer.write(event.SerializeToString())
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """Return the mean over the sites where a figure is defined, NaN where it is nowhere."""
+    defined = [value for value in values if math.isfinite(value)]
+    return float(np.mean(defined)) if defined else math.nan

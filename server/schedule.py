@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.config.schema import Config
-from common.data.sampling import steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,19 @@ class Plan:
             "batch_size": batch_size,
             "images_per_site": self.total_steps * batch_size,
         }
+
+
+def steps_per_epoch(train_images: Iterable[int], batch_size: int) -> int:
+    """Return the steps in which the largest site is seen once.
+
+    Parameters
+    ----------
+    train_images : iterable of int
+        Training images of each site.
+    batch_size : int
+        Images of each site in a step.
+    """
+    return -(-max(train_images) // batch_size)
 
 
 def make_plan(config: Config, train_images: Iterable[int]) -> Plan:

@@ -11,8 +11,8 @@ from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
 from common.methods.method import Arrays
-from common.tasks.figures import is_better, mean_defined
 from server.aggregate import aggregate
+from server.metrics import mean_defined
 
 SUBSETS = ("test", "validation")
 
@@ -102,7 +102,8 @@ def validation_auc(replies: Mapping[str, SiteReply]) -> float:
 def choose(state: RunState, replies: Mapping[str, SiteReply]) -> RunState:
     """Take the last average, which the replies tell of, if validation likes it best so far."""
     auc = validation_auc(replies)
-    if state.round == 0 or not is_better(auc, state.best_round, state.best_auc):
+    better = math.isfinite(auc) and (state.best_round == 0 or auc > state.best_auc)
+    if state.round == 0 or not better:
         return state
     return replace(state, best_round=state.round, best_auc=auc)
 

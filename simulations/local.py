@@ -23,7 +23,7 @@ from common.device import Device, choose_device, limited_threads
 from common.errors import ConfigError, RunError
 from common.exchange.fingerprint import code_fingerprint
 from common.files import alone_in
-from common.learning.local_site import LocalSite
+from common.learning.local_site import LocalSite, open_site
 from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import (
@@ -165,7 +165,7 @@ def _open(config: Config, name: str, device: Device, listener: ProgressListener)
         If the site is not fit for training.
     """
     counter = StepCounter(listener, f"preparing the images of {name}")
-    site = LocalSite.open(config, name, device=device, progress=counter)
+    site = LocalSite.of(open_site(config, name, progress=counter), config, device)
     listener.close()
     data, split = site.data, site.split
     listener.message(

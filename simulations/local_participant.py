@@ -178,7 +178,7 @@ def _take_steps(
     now = train(
         network,
         optimizer,
-        [one.training for one in images],
+        images,
         run.config,
         run.device,
         range(before.next_step, order.steps.stop),

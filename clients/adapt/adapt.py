@@ -20,7 +20,7 @@ them. A network of which nothing is shared (``share = 'prototypes'``) is refused
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,12 @@ from common.errors import RunError
 from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, predict, site_norms
 from common.learning.local_site import TrainingSite
 from common.models import dsbn
-from common.models.network import Network, PrivateNetwork
+from common.models.network import Network
 from common.models.per_site import PerSite
 from common.models.sharing import shared_names
 from common.randomness import numpy_generator
 from common.runs.result import read_result, read_run_config
-from common.runs.weights import Which, load_run_network
+from common.runs.weights import load_run_network
 
 ADAPTATIONS = ("re-estimated", "averaged", "nearest", "test-batch")
 """What a new site may be given, the recommended one first."""
@@ -51,11 +51,6 @@ LABELS = {
     "test-batch": "Each batch by itself",
 }
 """How a table calls them."""
-
-NOTHING_SHARED = (
-    "its sites share no weights (share = 'prototypes'), so each has a network of its own and "
-    "there is none to hand to a new site. Take a run that shares weights."
-)
 
 
 @dataclass(frozen=True)
@@ -74,15 +69,13 @@ class Adaptation:
     distances: Distances
 
 
-def load_trained(run: Path, which: Which = "final") -> tuple[Network, Config]:
+def load_trained(run: Path) -> tuple[Network, Config]:
     """Make a run's network, with the sites that it was trained at.
 
     Parameters
     ----------
     run : Path
         The folder of a completed run: pooled, federated, or single-site of one site alone.
-    which : {"final", "best"}
-        Weights of the last step, or the best by validation.
 
     Raises
     ------
@@ -99,28 +92,17 @@ def load_trained(run: Path, which: Which = "final") -> tuple[Network, Config]:
             f"{', '.join(config.site_names)} and none of them all. Take a pooled or federated run."
         )
     if config.share == "prototypes":
-        raise RunError(f"The run {run}: {NOTHING_SHARED}")
+        raise RunError(
+            f"The run {run}: its sites share no weights (share = 'prototypes'), so each has a "
+            "network of its own and there is none to hand to a new site. Take a run that shares "
+            "weights."
+        )
     if status != "completed":
         raise RunError(
             f"The run {run} is {status}, not completed, so its weights are not final. Go on with "
             f"it first: xsite train {mode} --resume {run}."
         )
-    return load_run_network(run, which=which)
-
-
-def unlabelled(name: str, images: torch.Tensor, chosen: NDArray[np.int64]) -> TrainingSite:
-    """Make a site of images (n, size, size, channels) whose labels nobody knows.
-
-    Parameters
-    ----------
-    name : str
-        The site.
-    images : Tensor of uint8, shape (n, size, size, channels)
-        Its images.
-    chosen : ndarray of int64
-        Those to adapt to.
-    """
-    return TrainingSite(name, images, {}, chosen)
+    return load_run_network(run)
 
 
 def adapt_to_site(
@@ -143,23 +125,22 @@ def adapt_to_site(
     Raises
     ------
     RunError
-        If the site is one of the network's, has fewer than two images, or nothing is shared.
+        If the site is one of the network's, or has fewer than two images.
     """
-    if isinstance(network, PrivateNetwork):
-        raise RunError(f"This network can take no site in: {NOTHING_SHARED}")
     if len(site.train) < 2:
         raise RunError(
             f"'{site.name}' has {len(site.train)} images to adapt to; statistics need two at least "
             "and deserve hundreds. Add images; they need no labels."
         )
-    site = unlabelled(site.name, site.images, site.train)
+    site = replace(site, targets={})
     networks = {"averaged": _averaged(network, site.name)}
     networks["re-estimated"] = _copy(networks["averaged"])
     estimate_statistics(networks["re-estimated"], site, config, device)
     distances = site_distances(networks["re-estimated"], site.name)
     networks["nearest"] = _copy(networks["averaged"])
     if _has_dsbn(network):
-        _copy_own(networks["nearest"], distances.nearest, site.name)
+        for place in _places(networks["nearest"]):
+            place.sites[site.name].load_state_dict(place.sites[distances.nearest].state_dict())
     else:
         distances = Distances(distances.to, {})
     networks["test-batch"] = _copy(networks["averaged"])
@@ -169,8 +150,12 @@ def adapt_to_site(
     return Adaptation({name: networks[name] for name in ADAPTATIONS}, distances)
 
 
+def _places(network: Network) -> list[PerSite]:
+    return [place for place in network.modules() if isinstance(place, PerSite)]
+
+
 def _has_dsbn(network: Network) -> bool:
-    return any(isinstance(place, dsbn.DomainBatchNorm) for place in network.modules())
+    return any(isinstance(place, dsbn.DomainBatchNorm) for place in _places(network))
 
 
 def _copy(network: Network) -> Network:
@@ -184,9 +169,9 @@ def _copy(network: Network) -> Network:
 def _averaged(network: Network, site: str) -> Network:
     """Return a copy that knows a further site, whose own tensors are the trained sites' means."""
     met = _copy(network)
-    places = [place for place in met.modules() if isinstance(place, PerSite)]
+    places = _places(met)
     if not _has_dsbn(network):
-        dsbn.part_shared(met, met.sites, met.routing)
+        dsbn.convert(met, met.sites, met.routing)
     met.add_site(site, like=met.sites[0])
     with torch.no_grad():
         for place in places:
@@ -197,12 +182,6 @@ def _averaged(network: Network, site: str) -> Network:
                     held = torch.stack([state[name].double() for state in trained])
                     tensor.copy_(held.mean(dim=0))
     return met
-
-
-def _copy_own(network: Network, source: str, target: str) -> None:
-    for place in network.modules():
-        if isinstance(place, PerSite):
-            place.sites[target].load_state_dict(place.sites[source].state_dict())
 
 
 def predict_met(
@@ -231,7 +210,7 @@ def predict_met(
     ndarray of float64, shape (n, classes)
         Probabilities, in the order of ``indices``.
     """
-    site = unlabelled(site.name, site.images, site.train)
+    site = replace(site, targets={})
     order = numpy_generator(config.seed, site.name, "test batches").permutation(len(indices))
     probabilities = np.empty((len(indices), len(config.class_names)))
     for part in np.array_split(order, -(-len(indices) // EVALUATION_BATCH)):

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from common.errors import RunError
 from common.models.dsbn import DomainBatchNorm
 
 
@@ -69,15 +68,8 @@ def site_distances(network: nn.Module, new: str) -> Distances:
         With domain-specific normalisation that holds the new site's own running statistics.
     new : str
         The new site.
-
-    Raises
-    ------
-    RunError
-        If the network has no domain-specific normalisation.
     """
     places = [place for place in network.modules() if isinstance(place, DomainBatchNorm)]
-    if not places:
-        raise RunError("Sites that share their normalisation have no statistics to be told by.")
     trained = [site for site in places[0].sites if site != new]
     return Distances(
         {site: _distance(places, new, site) for site in trained},
@@ -112,6 +104,5 @@ def divergence(one: nn.Module, other: nn.Module) -> Tensor:
 def _gaussian(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return running mean and variance, of float64."""
     assert isinstance(norm, _BatchNorm)
-    if norm.running_mean is None or norm.running_var is None:
-        raise RunError("A normalisation without running statistics says nothing of its site.")
+    assert norm.running_mean is not None and norm.running_var is not None
     return norm.running_mean.double(), norm.running_var.double() + norm.eps

@@ -34,6 +34,6 @@ def check_site(
         raise ConfigError(f"The folder {place} has a comma in its name; rename it or link to it.")
     asked = dict(parse_override(text) for text in set_ or ()) | {"sites": f"{site}={place}"}
     found = check(site, place, load_config(config, asked))
-    print_check(Console(), found)
+    print_check(Console(), site, place, found)
     if not found.fit:
         raise typer.Exit(1)

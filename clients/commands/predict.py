@@ -45,7 +45,7 @@ def predict(
     decoded as the run decoded its own. An image that cannot be read is named, the others are
     classified all the same, and the command ends with an error.
     """
-    from clients.prediction import find_images, predict_images, write_csv
+    from clients.prediction import find_images, predict_images, write_table
 
     console, complaints = Console(), Console(stderr=True)
     folder = find_run(run, runs or Path("runs"))
@@ -57,7 +57,8 @@ def predict(
     finally:
         listener.close()
     if output is not None:
-        write_csv(output, found)
+        of_files = zip(((file,) for file in found.files), found.probabilities, strict=True)
+        write_table(output, ["file"], found.classes, of_files)
         say(console, f"{len(found.files)} predictions in {output}")
     else:
         rows = [

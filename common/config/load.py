@@ -13,9 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from common.config.schema import Config, Scalar, about_keys
-from common.config.sections import SYNTHETIC
-from common.config.sites import SiteEntry, format_sites, parse_sites
+from common.config.schema import Config, Scalar
 from common.config.toml_model import key_of, read_toml
 from common.errors import ConfigError
 
@@ -125,25 +123,3 @@ def parse_override(text: str) -> tuple[str, Scalar]:
     except (ValueError, RecursionError):
         parsed = value
     return key.strip(), parsed if isinstance(parsed, str | int | float | bool) else value
-
-
-def with_absolute_paths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Resolve the paths among values against the present folder: a run works in other ones too.
-
-    Parameters
-    ----------
-    values : mapping
-        By kebab-case key; all or some.
-    """
-    resolved = dict(values)
-    for key, about in about_keys().items():
-        if about.path and key in resolved and (key, resolved[key]) != ("data", SYNTHETIC):
-            resolved[key] = _absolute(str(resolved[key]))
-    if isinstance(sites := resolved.get("sites"), str):
-        entries = (SiteEntry(site.name, _absolute(site.folder)) for site in parse_sites(sites))
-        resolved["sites"] = format_sites(entries)
-    return resolved
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute()) if path else ""

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import tomli_w
 from pydantic import model_validator
@@ -22,7 +20,7 @@ from common.config.sections import (
     TrainingKeys,
 )
 from common.config.sites import SITE_NAME
-from common.config.toml_model import fits_64_bits, key_of
+from common.config.toml_model import key_of
 
 Scalar = str | int | float | bool
 
@@ -39,26 +37,6 @@ class Config(
     DataKeys,
 ):
     """Everything that determines a run; a key is the field's name in kebab-case."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_whole_numbers_as_decimals(cls, values: Any) -> Any:
-        """Let ``alpha = 1`` stand for ``1.0``: TOML and command lines write it either way."""
-        if not isinstance(values, Mapping):
-            return values
-        decimals = {
-            spelling
-            for name, field in cls.model_fields.items()
-            if field.annotation is float
-            for spelling in (name, key_of(name))
-        }
-        return {
-            # A larger one is none; what is left as it is, is refused by its key.
-            key: float(value)
-            if key in decimals and type(value) is int and fits_64_bits(value)
-            else value
-            for key, value in values.items()
-        }
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Config":

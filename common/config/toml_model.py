@@ -35,11 +35,6 @@ def key_of(name: str) -> str:
     return name.replace("_", "-")
 
 
-def fits_64_bits(number: int) -> bool:
-    """Say whether a whole number can stand in a message: 64 bits, one of them for its sign."""
-    return -(2**63) <= number < 2**63
-
-
 class TomlModel(BaseModel):
     """Frozen; no key but the fields', no other type, no number that is not finite."""
 
@@ -57,7 +52,7 @@ class TomlModel(BaseModel):
     @classmethod
     def _refuse_what_cannot_travel(cls, value: Any) -> Any:
         """Refuse what no message, no path and no line of a file can hold."""
-        if type(value) is int and not fits_64_bits(value):
+        if type(value) is int and not -(2**63) <= value < 2**63:
             raise ValueError("a whole number has at most 63 bits")
         if isinstance(value, str) and not is_plain(value):
             raise ValueError("a text is one line of UTF-8 without control characters")

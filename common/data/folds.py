@@ -107,18 +107,13 @@ def split_site(data: SiteFolder, config: Config) -> Split:
     """
     groups = _groups(data, config.split)
     everything = np.arange(len(data), dtype=np.int64)
-    _check_enough(
-        data, groups, everything, config.folds, "the {} folds. Use fewer folds", config.split
-    )
-    seed = derive_seed(0, data.name, "folds") % 2**32
-    rest, test = _fold(data.labels, groups, config.split, config.folds, config.fold, seed)
+    needed = "the {} folds. Use fewer folds"
+    rest, test = _part(data, groups, everything, config, config.folds, config.fold, needed)
     train, validation = rest, everything[:0]
     if config.validation_fraction:
         parts = max(2, round(1 / config.validation_fraction))
         needed = "the {} parts of which validation-fraction makes one. Raise it"
-        _check_enough(data, groups, rest, parts, needed, config.split)
-        inner, chosen = _fold(data.labels[rest], groups[rest], config.split, parts, 0, seed)
-        train, validation = rest[inner], rest[chosen]
+        train, validation = _part(data, groups, rest, config, parts, 0, needed)
     parts_of = {"training": train, "validation": validation, "test": test}
     if not config.validation_fraction:
         del parts_of["validation"]
@@ -149,40 +144,28 @@ def _groups(data: SiteFolder, unit: str) -> NDArray[np.int64]:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
-def _check_enough(
+def _part(
     data: SiteFolder,
     groups: NDArray[np.int64],
     chosen: NDArray[np.int64],
+    config: Config,
     parts: int,
+    part: int,
     needed: str,
-    unit: str,
-) -> None:
-    """Refuse to split some images into more parts than any class has patients (or images)."""
-    counts = [
-        len(np.unique(groups[chosen][data.labels[chosen] == index]))
-        for index in range(len(data.classes))
-    ]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (the rest, one of so many parts) of some images, where a class has that many."""
+    labels, unit = data.labels[chosen], config.split
+    counts = [len(np.unique(groups[chosen][labels == i])) for i in range(len(data.classes))]
     most = max(counts, default=0)
     if most < parts:
         raise SiteError(
             f"Site '{data.name}': class '{data.classes[counts.index(most)]}' has {most} {unit}s, "
             f"fewer than {needed.format(parts)} or add {unit}s; no other class has more."
         )
-
-
-def _fold(
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    unit: str,
-    folds: int,
-    fold: int,
-    seed: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (the rest, this fold) as sorted positions."""
-    number = np.frombuffer(
-        _fold_numbers(labels.tobytes(), groups.tobytes(), unit, folds, seed), dtype=np.int64
-    )
-    return np.flatnonzero(number != fold), np.flatnonzero(number == fold)
+    seed = derive_seed(0, data.name, "folds") % 2**32
+    dealt = _fold_numbers(labels.tobytes(), groups[chosen].tobytes(), unit, parts, seed)
+    number = np.frombuffer(dealt, dtype=np.int64)
+    return chosen[number != part], chosen[number == part]
 
 
 # Dealing out 2,500 images one by one takes a second, which a site would spend in every round; the

@@ -39,11 +39,14 @@ class Predictions:
         What is true of them.
     decided : mapping of str to ndarray, each of shape (n, …)
         What the task makes of the network's outputs; under ``"class"`` the probabilities.
+    figures : mapping of str to float
+        How well, by the task's figures.
     """
 
     indices: NDArray[np.int64]
     targets: Mapping[str, NDArray[Any]]
     decided: Mapping[str, NDArray[Any]]
+    figures: Mapping[str, float]
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -150,7 +153,7 @@ def _prepared(
 
 def evaluate_site(
     network: Network, site: TrainingSite, split: Split, config: Config, device: Device
-) -> tuple[dict[str, dict[str, float]], dict[str, Predictions]]:
+) -> dict[str, Predictions]:
     """Evaluate a network on a site's test images, and on its validation images if it has any.
 
     Parameters
@@ -162,18 +165,17 @@ def evaluate_site(
 
     Returns
     -------
-    tuple of dict
-        Figures of the task, by name, and predictions by subset,
-        ``"test"`` and ``"validation"``.
+    dict of str to Predictions
+        By subset, ``"test"`` and ``"validation"``.
     """
-    metrics, predictions = {}, {}
+    predictions = {}
     for subset, indices in (("test", split.test), ("validation", split.validation)):
         if len(indices):
             decided, _ = decide(network, site, indices, config, device)
             targets = {name: held.cpu().numpy()[indices] for name, held in site.targets.items()}
-            metrics[subset] = dict(task_of(config).figures(decided, targets))
-            predictions[subset] = Predictions(indices, targets, decided)
-    return metrics, predictions
+            figures = task_of(config).figures(decided, targets)
+            predictions[subset] = Predictions(indices, targets, decided, figures)
+    return predictions
 
 
 def site_norms(network: nn.Module, site: str) -> list[_BatchNorm]:

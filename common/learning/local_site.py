@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.schema import Config
-from common.data.cache import Progress, SiteData
-from common.data.folder import CLASS
+from common.data.cache import Progress, SiteData, load_site
+from common.data.decode import DecodeSettings
+from common.data.folder import CLASS, read_site
 from common.data.folds import Leakage, Split, leakage, split_site
-from common.data.open import open_site
+from common.data.open import cache_folder, site_root
 from common.device import Device, choose_device
 from common.tasks.task import task_of
 
@@ -71,6 +72,46 @@ class TrainingSite:
         return images, {name: held.index_select(0, chosen) for name, held in self.targets.items()}
 
 
+def open_site(
+    config: Config,
+    name: str,
+    root: Path | None = None,
+    progress: Progress | None = None,
+) -> SiteData:
+    """Return a site's decoded images, and what the task learns of them.
+
+    Parameters
+    ----------
+    config : Config
+        Data, classes and decode settings.
+    name : str
+        The site.
+    root : Path, optional
+        Its folder where the site itself knows it; else the configuration's. A synthetic hospital
+        is written into the cache folder the first time.
+    progress : callable, optional
+        Told how many of how many images are made or decoded.
+
+    Returns
+    -------
+    SiteData
+
+    Raises
+    ------
+    SiteError
+        If the folder or one of its files is unfit.
+    RunError
+        If the cache cannot be written.
+    ConfigError
+        If the hospital is a synthetic one and their painter is not installed.
+    """
+    folder = root or site_root(config, name, progress)
+    site = read_site(name, folder, config.class_names)
+    site = replace(site, targets=task_of(config).targets(site))
+    settings = DecodeSettings.from_config(config)
+    return load_site(site, settings, cache_folder(config), progress=progress)
+
+
 def training_site(data: SiteData, split: Split, device: Device) -> TrainingSite:
     """Bring a site's decoded images to where the loop reads them.
 
@@ -97,65 +138,38 @@ def training_site(data: SiteData, split: Split, device: Device) -> TrainingSite:
 
 
 @dataclass(frozen=True)
-class LocalSite:
+class LocalSite(TrainingSite):
     """A site and what is needed to train and evaluate at it.
 
     Attributes
     ----------
     data : SiteData
-        Its images.
+        Its images, as they lie in the cache.
     split : Split
         Which of them are for what.
-    training : TrainingSite
-        They, as the training loop reads them.
     device : Device
         Where to compute.
     """
 
     data: SiteData
     split: Split
-    training: TrainingSite
     device: Device
 
     @classmethod
-    def open(
-        cls,
-        config: Config,
-        name: str,
-        root: Path | None = None,
-        device: Device | None = None,
-        progress: Progress | None = None,
-    ) -> Self:
-        """Decode a site's images, or find them decoded, and split them.
-
-        Parameters
-        ----------
-        config : Config
-            The run's.
-        name : str
-            The site.
-        root, progress
-            As for :func:`common.data.open.open_site`.
-        device : Device, optional
-            Where to compute; without it, the configuration's.
+    def of(cls, data: SiteData, config: Config, device: Device | None = None) -> Self:
+        """Split a site whose images are decoded; on the configuration's device if none is named.
 
         Raises
         ------
         SiteError
-            If the site's folder, or a file in it, is unfit for training.
+            If there are too few images to split.
         ConfigError
             If the device is not there.
         """
-        device = device or choose_device(config)
-        return cls.of(
-            open_site(config, name, root, progress, task_of(config).targets), config, device
-        )
-
-    @classmethod
-    def of(cls, data: SiteData, config: Config, device: Device | None = None) -> Self:
-        """Split a site whose images are decoded already; otherwise as :meth:`open`."""
         device, split = device or choose_device(config), split_site(data, config)
-        return cls(data, split, training_site(data, split, device), device)
+        return cls(
+            **vars(training_site(data, split, device)), data=data, split=split, device=device
+        )
 
     @property
     def leakage(self) -> Leakage:

@@ -10,29 +10,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
 from common.config.schema import Config
 from common.data.augment import augment
-from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Batch, Loss, Term, objective
-from common.learning.optimiser import contrastive_weight, learning_rate, make_optimizer
+from common.learning.optimiser import learning_rate
 from common.models.network import Network
-from common.randomness import seeded_torch, torch_generator
-
-__all__ = [
-    "StepReport",
-    "TrainSummary",
-    "contrastive_weight",
-    "learning_rate",
-    "make_optimizer",
-    "train",
-]
+from common.randomness import numpy_generator, seeded_torch, torch_generator
 
 REPORT_SECONDS = 0.5
 """Shortest time between two reports of a step; each makes the processor wait for the device."""
@@ -163,6 +155,40 @@ def _joint_batch(
     batch = images[0] if len(images) == 1 else torch.cat(images)
     joint = {name: torch.cat([own[name] for own in targets]) for name in targets[0]}
     return batch.to(device.images_dtype), joint, site_slices
+
+
+def batch_indices(
+    indices: NDArray[np.int64], batch_size: int, step: int, seed: int, site: str
+) -> NDArray[np.int64]:
+    """Return the images of one site in one step.
+
+    The site's images are shuffled, and shuffled again whenever all were seen; step s takes
+    positions [s·b, (s+1)·b) of that endless sequence.
+
+    Parameters
+    ----------
+    indices : ndarray of int64, shape (n,)
+        The site's training images.
+    batch_size : int
+        Images in a step, b.
+    step : int
+        Global step, from 0.
+    seed : int
+        The run's seed.
+    site : str
+        The site's name; sites are shuffled independently.
+
+    Returns
+    -------
+    ndarray of int64, shape (batch_size,)
+    """
+    first, last = step * batch_size, (step + 1) * batch_size
+    passes = range(first // len(indices), -(-last // len(indices)))
+    sequence = np.concatenate(
+        [numpy_generator(seed, site, number, "order").permutation(indices) for number in passes]
+    )
+    start = first - passes.start * len(indices)
+    return sequence[start : start + batch_size]
 
 
 class _Account:

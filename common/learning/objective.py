@@ -16,7 +16,6 @@ from torch import Tensor
 from common.config.schema import Config
 from common.data.folder import CLASS
 from common.device import at_least_float32
-from common.learning.optimiser import contrastive_weight
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Output
 from common.models.per_site import SiteSlices
@@ -175,7 +174,8 @@ def contrastive_term(
     Parameters
     ----------
     config : Config
-        Temperature, denominator, and how its weight rises to α.
+        Temperature, denominator, and as ``contrastive-warmup`` the share of all steps in which its
+        weight rises to α on a straight line.
     total_steps : int
         Steps of the whole run.
     constants : RemotePrototypes, optional
@@ -186,7 +186,11 @@ def contrastive_term(
         projections, heat = batch.output.projection, config.temperature
         return contrastive(projections, batch.labels, heat, config.denominator, constants)
 
-    return Term(CONTRASTIVE, value, lambda step: contrastive_weight(config, step, total_steps))
+    def weight(step: int) -> float:
+        rising = config.contrastive_warmup * total_steps
+        return config.alpha * min(1.0, (step + 1) / rising) if rising else config.alpha
+
+    return Term(CONTRASTIVE, value, weight)
 
 
 def objective(batch: Batch, config: Config, terms: Sequence[Term], step: int) -> Loss:

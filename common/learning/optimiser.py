@@ -1,4 +1,4 @@
-"""The optimizer, and how its learning rate and the contrastive weight go over a run."""
+"""The optimizer, its state, and how its learning rate goes over a run."""
 
 import math
 from collections import defaultdict
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from common.config.sections import ObjectiveKeys, TrainingKeys
+from common.config.sections import TrainingKeys
 from common.errors import StoreError
 from common.models.network import Network
 
@@ -52,22 +52,6 @@ def learning_rate(config: TrainingKeys, step: int, total_steps: int) -> float:
     if config.schedule == "constant":
         return config.learning_rate
     return config.learning_rate * (1 + math.cos(math.pi * step / total_steps)) / 2
-
-
-def contrastive_weight(config: ObjectiveKeys, step: int, total_steps: int) -> float:
-    """Return the contrastive term's weight at a step: α, or on a straight line up to it.
-
-    Parameters
-    ----------
-    config : ObjectiveKeys
-        ``alpha``, and as ``contrastive-warmup`` the share of all steps in which it rises.
-    step : int
-        Counted from 0 over the whole run.
-    total_steps : int
-        Steps of the whole run.
-    """
-    rising = config.contrastive_warmup * total_steps
-    return config.alpha * min(1.0, (step + 1) / rising) if rising else config.alpha
 
 
 def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:

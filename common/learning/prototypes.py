@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.config.schema import Config
+from common.device import Device
 from common.errors import RunError
 
 
@@ -173,11 +175,8 @@ def remote_prototypes(
     site: str,
     prototypes: Sequence[Prototypes],
     class_counts: Mapping[str, Sequence[int]],
-    batch_size: int,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    average: bool = False,
-    multiplicity: bool = True,
+    config: Config,
+    device: Device,
 ) -> RemotePrototypes | None:
     """Turn the other sites' prototypes into constants of the objective.
 
@@ -192,16 +191,13 @@ def remote_prototypes(
         Of any sites, in the order in which they shall stand.
     class_counts : mapping of str to sequence of int
         Training images of each class (in label order) at every site.
-    batch_size : int
-        Images of each site in the pooled batch.
-    device, dtype
-        Where and as what the constants shall lie.
-    average : bool
-        Meet one prototype a class, the mean of all sites' (the site's own too) by the images
-        behind them, with the multiplicity of the others'. Not what xsite does, but what it is
-        compared with.
-    multiplicity : bool
-        Without it every prototype counts once.
+    config : Config
+        The batch size, and as ``prototypes`` and ``prototype-multiplicity`` what is met. An average
+        is one prototype a class, the mean of all sites' (the site's own too) by the images behind
+        them, with the multiplicity of the others': not what xsite does, but what it is compared
+        with.
+    device : Device
+        Where, and as what, the constants shall lie.
 
     Returns
     -------
@@ -217,24 +213,25 @@ def remote_prototypes(
     if not others:
         return None
     shares = [
-        batch_size * _share(other.site, int(label), class_counts.get(other.site, ()))
+        config.batch_size * _share(other.site, int(label), class_counts.get(other.site, ()))
         for other in others
         for label in other.classes
     ]
     vectors = np.concatenate([other.vectors for other in others])
     labels = np.concatenate([other.classes for other in others])
     weights = np.array(shares)
-    if average:
+    if config.prototypes == "average":
         met = np.unique(labels)
         vectors = np.stack([_mean(prototypes, label) for label in met])
         weights = np.array([weights[labels == label].sum() for label in met])
         labels = met
-    if not multiplicity:
+    if not config.prototype_multiplicity:
         weights = np.ones_like(weights)
+    dtype = device.images_dtype
     return RemotePrototypes(
-        torch.tensor(vectors, dtype=dtype).to(device),
-        torch.tensor(labels).to(device),
-        torch.tensor(weights, dtype=dtype).to(device),
+        torch.tensor(vectors, dtype=dtype).to(device.device),
+        torch.tensor(labels).to(device.device),
+        torch.tensor(weights, dtype=dtype).to(device.device),
     )
 
 

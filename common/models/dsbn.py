@@ -29,7 +29,12 @@ class DomainBatchNorm(PerSite):
     """
 
     def __init__(self, norm: _BatchNorm, sites: Sequence[str], routing: SiteRouting) -> None:
-        super().__init__({site: copy.deepcopy(norm) for site in sites}, routing)
+        norms = {site: copy.deepcopy(norm) for site in sites}
+        for own in norms.values():
+            if own.running_mean is not None and own.num_batches_tracked is None:
+                # drop_counters took it away; an estimate of the statistics counts its batches.
+                own.num_batches_tracked = torch.tensor(0, device=own.running_mean.device)
+        super().__init__(norms, routing)
 
 
 def convert(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> nn.Module:
@@ -76,26 +81,3 @@ def drop_counters(module: nn.Module) -> None:
         return part
 
     replace_modules(module, without_counter)
-
-
-def part_shared(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> None:
-    """Give every site a copy of each BatchNorm that all have shared so far.
-
-    The network computes what it did; from then on a site's statistics can be its own.
-
-    Parameters
-    ----------
-    module : Module
-        A network without DSBN, changed in place.
-    sites : sequence of str
-        Names of the sites.
-    routing : SiteRouting
-        The network's.
-    """
-    convert(module, sites, routing)
-    for place in module.modules():
-        if isinstance(place, DomainBatchNorm):
-            for norm in place.sites.values():
-                # drop_counters took it away; an estimate of the statistics counts its batches.
-                norm.num_batches_tracked = torch.tensor(0)
-                norm.to(next(norm.buffers()).device)

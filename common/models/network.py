@@ -1,5 +1,6 @@
 """The network of a run: backbone, classification head, projection head, and their sites."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,16 +10,10 @@ from torch import Tensor, nn
 
 from common.config.schema import Config
 from common.data.folder import CLASS
-from common.errors import ConfigError
+from common.errors import ConfigError, RunError
 from common.models import adapters, dsbn, released
 from common.models import per_site as own
-from common.models.backbones.covidnet import (
-    CovidNet,
-    OriginalCovidNet,
-    PooledMap,
-    feature_size,
-    scaled,
-)
+from common.models.backbones.covidnet import CovidNet, PooledMap, feature_size, scaled
 from common.models.heads import TORCHVISION, ProjectionHead, class_head
 from common.randomness import seeded_torch
 
@@ -148,9 +143,19 @@ class Network(nn.Module):
         del twin.routing
         return twin.eval()
 
-    def add_site(self, site: str, like: str | None = None) -> None:
-        """Give a further site its own modules; see :func:`common.models.per_site.add_site`."""
-        own.add_site(self, site, like)
+    def add_site(self, site: str, like: str) -> None:
+        """Give a further site modules of its own, copies of those of a site that the network knows.
+
+        Raises
+        ------
+        RunError
+            If the network knows it already.
+        """
+        if site in self.sites:
+            raise RunError(f"The network has modules for site '{site}' already.")
+        for place in self.modules():
+            if isinstance(place, own.PerSite):
+                place.sites[site] = copy.deepcopy(place.sites[like])
         self.sites += (site,)
 
 
@@ -191,7 +196,7 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
         embedding = backbone.embedding
         made = dict(heads(embedding) if heads else {CLASS: class_head(config, embedding)})
         hidden, size = scaled(config.projection_hidden, config.width), config.projection_size
-        if isinstance(backbone, OriginalCovidNet):
+        if isinstance(backbone, CovidNet) and backbone.map_shape is not None:
             pooled = PooledMap(backbone.map_shape)
             head_on_map = ProjectionHead(pooled.embedding, hidden, size)
             projection: nn.Module = nn.Sequential(pooled, head_on_map)
@@ -227,7 +232,7 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     return network
 
 
-def _backbone(config: Config) -> "CovidNet | OriginalCovidNet | TorchvisionBackbone":
+def _backbone(config: Config) -> "CovidNet | TorchvisionBackbone":
     """Return a backbone, freshly initialised."""
     if config.backbone.startswith(TORCHVISION):
         if config.width != 1:
@@ -246,6 +251,5 @@ def _backbone(config: Config) -> "CovidNet | OriginalCovidNet | TorchvisionBackb
         )
     if feature_size(config.image_size) < 1:
         raise ConfigError(f"image-size is {config.image_size}; COVID-Net needs at least 31.")
-    if config.backbone == "covidnet":
-        return CovidNet(config.width, config.variant)
-    return OriginalCovidNet(config.image_size, config.width)
+    variant = config.variant if config.backbone == "covidnet" else "original"
+    return CovidNet(config.width, variant, config.image_size)

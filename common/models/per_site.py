@@ -73,14 +73,8 @@ class PerSite(nn.Module):
         -------
         Tensor
             In the same order; a batch of one site is neither split nor copied.
-
-        Raises
-        ------
-        RunError
-            If the segments do not add up to the batch or name an unknown site.
         """
         site_slices = self.routing.site_slices
-        check_segments(site_slices, tuple(self.sites), len(features))
         if len(site_slices) == 1:
             whole: Tensor = self.sites[site_slices[0][0]](features)
             return whole
@@ -163,16 +157,10 @@ def of_site(module: nn.Module, site: str) -> nn.Module:
         Stays as it is. Its tensors are the result's too, none is copied.
     site : str
         The site.
-
-    Raises
-    ------
-    RunError
-        If a place has nothing of that site.
     """
 
     def twin(part: nn.Module) -> nn.Module:
         if isinstance(part, PerSite):
-            check_segments([(site, 1)], tuple(part.sites), 1)
             part = part.sites[site]
         # A module of its own, so that its mode and its hooks are.
         other = copy.copy(part)
@@ -180,37 +168,6 @@ def of_site(module: nn.Module, site: str) -> nn.Module:
         return other
 
     return replace_modules(module, twin)
-
-
-def add_site(network: nn.Module, site: str, like: str | None = None) -> None:
-    """Give a further site its own module at every place.
-
-    Parameters
-    ----------
-    network : Module
-        Changed in place.
-    site : str
-        The new site's name.
-    like : str, optional
-        A known site whose tensors are copied; without it the new ones are untrained.
-
-    Raises
-    ------
-    RunError
-        If ``site`` is known already or ``like`` is not known.
-    """
-    places = [child for child in network.modules() if isinstance(child, PerSite)]
-    for place in places:
-        known = tuple(place.sites)
-        if site in known:
-            raise RunError(f"The network has modules for site '{site}' already.")
-        if like is not None and like not in known:
-            raise RunError(f"No site is called '{like}'; the network knows {', '.join(known)}.")
-    for number, place in enumerate(places):
-        example = place.sites[like or next(iter(place.sites))]
-        place.sites[site] = (
-            untrained(example, 0, site, number, "own") if like is None else copy.deepcopy(example)
-        )
 
 
 def untrained(module: nn.Module, seed: int, *parts: str | int) -> nn.Module:

@@ -94,7 +94,7 @@ def load_run_network(
     network = task_network(config.changed(pretrained=""), sites)
     load_shared(shared, network)
     if not trained and config.normalisation == "shared":
-        dsbn.part_shared(network, network.sites, network.routing)
+        dsbn.convert(network, network.sites, network.routing)
     for path in privates:
         tensors, _ = load_tensors(path)
         try:

@@ -5,7 +5,7 @@ the list of what may leave a site are made of the entries; none of them names a 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,18 +19,6 @@ from common.randomness import numpy_generator
 def one_against_rest(classes: int) -> range:
     """Return the classes that are held against the rest: the second of two, each of more."""
     return range(1, 2) if classes == 2 else range(classes)
-
-
-def check_binary(labels: NDArray[np.int64]) -> None:
-    """Refuse labels of more than two classes, for figures that need a positive one.
-
-    Raises
-    ------
-    ValueError
-        If a label is neither 0 nor 1.
-    """
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"Expected labels of 0 and 1, found {np.unique(labels).tolist()}.")
 
 
 @dataclass(frozen=True)
@@ -115,8 +103,6 @@ class Figure:
         From images of a site; NaN where it is undefined for them.
     low, high : float
         Its range.
-    larger_is_better : bool
-        Which way is better.
     share : bool
         Whether it is a share, which a reader gets in percent. Tables of reports show shares alone.
     classes : int or None
@@ -134,7 +120,6 @@ class Figure:
     compute: Callable[[Classified], float]
     low: float = 0.0
     high: float = 1.0
-    larger_is_better: bool = True
     share: bool = True
     classes: int | None = None
     task: str = "classification"
@@ -156,7 +141,7 @@ FIGURES = (
     # One class against the rest, on average; undefined where the images lack a class.
     Figure("auc", "AUC", "AUC", _auc),
     # Cross entropy of the predicted probabilities, in nats.
-    Figure("loss", "Loss", "Loss", _loss, 0.0, math.inf, larger_is_better=False, share=False),
+    Figure("loss", "Loss", "Loss", _loss, 0.0, math.inf, share=False),
 )
 """Every figure, in the order in which tables show them."""
 
@@ -170,11 +155,9 @@ SUBSET_KEYS = (*NAMES, "images", *AUC_BOUNDS)
 """All that is ever said of a site's test or validation images together."""
 
 
-def figures_of(classes: int, task: str = "classification") -> tuple[Figure, ...]:
-    """Return the figures that are defined for a task of so many classes."""
-    return tuple(
-        figure for figure in FIGURES if figure.task == task and figure.classes in (None, classes)
-    )
+def figures_of(classes: int) -> tuple[Figure, ...]:
+    """Return the figures that are defined for a classification into so many classes."""
+    return tuple(f for f in FIGURES if f.task == "classification" and f.classes in (None, classes))
 
 
 def tabled(classes: int) -> tuple[Figure, ...]:
@@ -272,48 +255,12 @@ def resampled_aucs(counts: NDArray[np.int64], scores: NDArray[np.float64]) -> ND
     aucs = []
     for label, column in zip(one_against_rest(len(counts)), scores.T, strict=True):
         order = np.argsort(column, kind="stable")
-        # Images of the same score stand together: a tie counts half.
+        # Images of the same score stand together.
         starts = np.flatnonzero(np.diff(column[order], prepend=-1.0))
         merged = np.add.reduceat(counts[:, :, order], starts, axis=2)
-        aucs.append(auc_of_counts(merged.sum(axis=0) - merged[label], merged[label]))
+        positive, negative = merged[label], merged.sum(axis=0) - merged[label]
+        # Mann-Whitney, a tie counts half.
+        below = np.cumsum(negative, axis=1) - negative
+        wins = (positive * (below + negative / 2)).sum(axis=1)
+        aucs.append(wins / (negative.sum(axis=1) * positive.sum(axis=1)))
     return np.asarray(np.mean(aucs, axis=0))
-
-
-def auc_of_counts(negative: NDArray[np.int64], positive: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return AUCs from how many images have each score: Mann-Whitney, a tie counts half.
-
-    Parameters
-    ----------
-    negative, positive : ndarray of int64, shape (draws, scores)
-        Images of either class with each distinct score, scores rising.
-
-    Returns
-    -------
-    ndarray of float64, shape (draws,)
-    """
-    below = np.cumsum(negative, axis=1) - negative
-    wins = (positive * (below + negative / 2)).sum(axis=1)
-    pairs = negative.sum(axis=1) * positive.sum(axis=1)
-    return np.asarray(wins / pairs, dtype=np.float64)
-
-
-def mean_defined(values: Iterable[float]) -> float:
-    """Return the mean over the sites where a figure is defined, NaN where it is nowhere."""
-    defined = [value for value in values if math.isfinite(value)]
-    return float(np.mean(defined)) if defined else math.nan
-
-
-def mean_of_sites(name: str, values: Iterable[float]) -> float:
-    """Return a figure's mean over the sites.
-
-    Over those where it is defined, if labels decide that. Where predictions do, a mean over other
-    sites for each method would not compare, and it is NaN unless all are defined.
-    """
-    if any(figure.name == name and figure.of_labels for figure in FIGURES):
-        return mean_defined(values)
-    return float(np.mean(list(values)))
-
-
-def is_better(auc: float, best_round: int, best_auc: float) -> bool:
-    """Say whether validation likes an AUC better than the best so far (round 0: none yet)."""
-    return math.isfinite(auc) and (best_round == 0 or auc > best_auc)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from common.config.load import load_config, make_config, parse_override, with_absolute_paths
+from common.config.load import load_config, make_config, parse_override
 from common.config.schema import Config, Scalar
 from common.config.sections import SYNTHETIC
 from common.config.sites import parse_site
@@ -25,6 +25,7 @@ from common.console.options import (
 )
 from common.errors import ConfigError
 from common.runs.result import read_run_config
+from simulations.runtime.placement import with_absolute_paths
 
 SiteList = Annotated[
     str | None, typer.Option("--sites", metavar="A,B", help="Sites by name, in order.")

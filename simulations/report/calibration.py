@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from common.tasks.figures import check_binary
+from simulations.report.delong import check_binary
 
 BINS = 10
 SENSITIVITY = 0.95

@@ -17,7 +17,8 @@ from sklearn.metrics import (
 from common.formatting import numbers
 from common.methods.method import Variant
 from common.runs.predictions import PredictionsTable
-from common.tasks.figures import mean_defined, one_against_rest
+from common.tasks.figures import one_against_rest
+from server.metrics import mean_defined
 from simulations.report.calibration import BINS, reliability
 from simulations.report.page import Section
 from simulations.report.pictures import (

@@ -1,7 +1,7 @@
 """The cells that a report is of, by method, fold and seed, and the figures over them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from common.methods.method import Variant
 from common.runs.predictions import PredictionsTable
-from common.tasks.figures import NAMES, Figure, mean_of_sites
+from common.tasks.figures import FIGURES, NAMES, Figure
+from server.metrics import mean_defined
 from simulations.report.calibration import outcomes, reliability, specificity_at
 from simulations.report.records import Pair, RunRecord, figures_of_records, is_binary
 from simulations.report.statistics import (
@@ -187,3 +188,14 @@ class StudyResults:
         if metric != SPECIFICITY or table is None or not self.binary:
             return math.nan
         return specificity_at(table.labels, table.positive)
+
+
+def mean_of_sites(name: str, values: Iterable[float]) -> float:
+    """Return a figure's mean over the sites.
+
+    Over those where it is defined, if labels decide that. Where predictions do, a mean over other
+    sites for each method would not compare, and it is NaN unless all are defined.
+    """
+    if any(figure.name == name and figure.of_labels for figure in FIGURES):
+        return mean_defined(values)
+    return float(np.mean(list(values)))

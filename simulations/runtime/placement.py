@@ -10,11 +10,14 @@ import math
 import os
 import secrets
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.config.load import make_config, with_absolute_paths
-from common.config.schema import Config, Scalar
+from common.config.load import make_config
+from common.config.schema import Config, Scalar, about_keys
+from common.config.sections import SYNTHETIC
+from common.config.sites import SiteEntry, format_sites, parse_sites
 from common.data.open import cache_folder, home_folder
 from common.errors import RunError
 from server.run_folder import run_folder_name
@@ -236,3 +239,25 @@ def _compiled(package: str) -> bool:
     if found is None or found.origin is None:
         return False
     return Path(importlib.util.cache_from_source(found.origin)).exists()
+
+
+def with_absolute_paths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Resolve the paths among values against the present folder: a run works in other ones too.
+
+    Parameters
+    ----------
+    values : mapping
+        By kebab-case key; all or some.
+    """
+    resolved = dict(values)
+    for key, about in about_keys().items():
+        if about.path and key in resolved and (key, resolved[key]) != ("data", SYNTHETIC):
+            resolved[key] = _absolute(str(resolved[key]))
+    if isinstance(sites := resolved.get("sites"), str):
+        entries = (SiteEntry(site.name, _absolute(site.folder)) for site in parse_sites(sites))
+        resolved["sites"] = format_sites(entries)
+    return resolved
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""

@@ -142,8 +142,8 @@ def evaluate_unseen(
         As :func:`load_trained`, :func:`adapt_to_site` and :func:`common.data.folds.split_site`.
     """
     network, own = load_trained(run)
-    local = LocalSite.of(data, config, device)
-    site, test = local.training, local.split.test
+    site = LocalSite.of(data, config, device)
+    test = site.split.test
     with limited_threads(own):
         met = adapt_to_site(network.to(device.device), site, own, device)
         said = {

@@ -13,12 +13,11 @@ from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter
 from common.data.cache import SiteData
 from common.data.folds import split_site
-from common.data.open import open_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
 from common.files import alone_in
 from common.formatting.numbers import duration, percent, size
-from common.tasks.task import task_of
+from common.learning.local_site import open_site
 from server.run_folder import clear_unbegun
 from simulations.report.records import read_record
 from simulations.runtime.processes import terminable
@@ -114,7 +113,7 @@ def open_study(
     digests, sites = {}, {}
     for name in plan.config.site_names:
         counter = StepCounter(listener, f"preparing the images of {name}")
-        site = open_site(plan.config, name, None, counter, task_of(plan.config).targets)
+        site = open_site(plan.config, name, None, counter)
         listener.close()
         sites[name], digests[name] = site, site_digest(site)
         for fold in plan.folds:

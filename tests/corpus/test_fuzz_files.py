@@ -17,7 +17,8 @@ from common.data.decode import DecodeSettings, decode_bytes, dicom_patient, read
 from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
 from common.files import write_json
-from common.learning.loop import TrainSummary, make_optimizer
+from common.learning.loop import TrainSummary
+from common.learning.optimiser import make_optimizer
 from common.models.network import build_network
 from common.models.released import read_checkpoint
 from common.models.sharing import load_private, pack, private_state, unpack

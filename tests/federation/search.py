@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.schema import Config
-from common.data.open import open_site
+from common.learning.local_site import open_site
 
 PIECE = 16
 FLOATS = (np.float32, np.float64, np.float16)

@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from common.config.schema import Config
-from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
-from common.learning.local_site import LocalSite, TrainingSite
-from common.learning.loop import make_optimizer, train
+from common.learning.local_site import LocalSite, TrainingSite, open_site
+from common.learning.loop import train
+from common.learning.optimiser import make_optimizer
 from common.methods.method import Local
 from common.methods.registry import methods_of
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
 from common.tensor_files import load_tensors
+from server.schedule import steps_per_epoch
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 
 
 def open_sites(config: Config) -> list[TrainingSite]:
-    return [LocalSite.open(config, name).training for name in config.site_names]
+    return [LocalSite.of(open_site(config, name), config) for name in config.site_names]
 
 
 def train_together(config: Config, private_factor: float = 1.0) -> Network:

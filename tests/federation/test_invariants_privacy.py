@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from common.config.schema import Config
 from common.data.folds import split_site
-from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import decode, encode
+from common.learning.local_site import open_site
 from common.runs.predictions import read_predictions
 from common.tensor_files import load_tensors
 from simulations.runtime.in_process import run_server

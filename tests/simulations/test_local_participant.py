@@ -8,8 +8,8 @@ import torch
 from clients.store import Owner, PrivateStore, open_store
 from common.config.schema import Config
 from common.errors import StoreError
-from common.learning.loop import TrainSummary, make_optimizer
-from common.learning.optimiser import moments_of
+from common.learning.loop import TrainSummary
+from common.learning.optimiser import make_optimizer, moments_of
 from common.models.network import Network, build_network
 from simulations.local_participant import join_summaries, load_unfinished, save_unfinished
 

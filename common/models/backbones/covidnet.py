@@ -158,66 +158,68 @@ class Stage(nn.Module):
 
 
 class CovidNet(nn.Module):
-    """The redesigned backbone: images → embedding.
+    """The backbone: images → embedding.
+
+    Of the redesign, the last block's feature map, averaged over 2×2 places. The original is
+    COVID-Net-Large, the paper's baseline: it has no normalisation and does not pool what its last
+    stage sums. That is 2048 · 7 · 7 = 100352 values for images of 224 pixels, which is why their
+    size is fixed when it is built.
 
     Parameters
     ----------
     width : float
         Multiplier of every layer's channels.
-    variant : {'corrected', 'released'}
-        Whether every block of stage 3 feeds stage 4, or only those that the released code adds.
+    variant : {'corrected', 'released', 'original'}
+        Of the redesign: whether every block of stage 3 feeds stage 4, or only those that the
+        released code adds.
+    image_size : int
+        Height and width of the original's images.
 
     Attributes
     ----------
+    map_shape : tuple of int or None
+        Channels, height and width of the feature map that is the original's embedding.
     embedding : int
-        Width of the embedding: 8192 at width 1.
+        Width of the embedding: 8192 of the redesign at width 1.
     """
 
     def __init__(
-        self, width: float = 1.0, variant: Literal["corrected", "released"] = "corrected"
+        self,
+        width: float = 1.0,
+        variant: Literal["corrected", "released", "original"] = "corrected",
+        image_size: int = 224,
     ) -> None:
         super().__init__()
-        self.embedding = scaled(CHANNELS[-1], width) * PLACES
+        redesigned, side = variant != "original", feature_size(image_size)
+        channels = scaled(CHANNELS[-1], width)
+        self.map_shape = None if redesigned else (channels, side, side)
+        self.embedding = channels * (PLACES if redesigned else side * side)
         self.stem = nn.Conv2d(3, scaled(CHANNELS[0], width), 7, stride=2, padding=3)
-        self.stem_norm = nn.BatchNorm2d(scaled(CHANNELS[0], width))
-        self.stages = make_stages(width, released=variant == "released")
+        self.stem_norm = nn.BatchNorm2d(scaled(CHANNELS[0], width)) if redesigned else None
+        self.stages = nn.ModuleList()
+        for index, blocks in enumerate(BLOCKS):
+            feed = RELEASED_FEED if variant == "released" and index == 2 else (1,) * blocks
+            if index == len(BLOCKS) - 1:
+                feed = (0,) * blocks
+            inputs, outputs = CHANNELS[index : index + 2]
+            self.stages.append(Stage(inputs, outputs, feed, width, index > 0, redesigned))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the embedding.
+        """Return the embedding, shape (batch, embedding).
 
         Parameters
         ----------
         images : Tensor, shape (batch, 3, height, width)
             At least 32 pixels high and wide.
-
-        Returns
-        -------
-        Tensor, shape (batch, embedding)
-            The last block's feature map, averaged over 2×2 places.
         """
-        stem = F.relu(self.stem_norm(self.stem(images)), inplace=True)
-        last = run_stages(self.stages, F.max_pool2d(stem, 2)).last
-        return pool(last).flatten(1)
-
-
-def make_stages(width: float, released: bool = False, normalised: bool = True) -> nn.ModuleList:
-    """Return the four stages; see :class:`Stage` for the parameters."""
-    stages = nn.ModuleList()
-    for index, blocks in enumerate(BLOCKS):
-        feed = RELEASED_FEED if released and index == 2 else (1,) * blocks
-        if index == len(BLOCKS) - 1:
-            feed = (0,) * blocks
-        inputs, outputs = CHANNELS[index : index + 2]
-        stages.append(Stage(inputs, outputs, feed, width, index > 0, normalised))
-    return stages
-
-
-def run_stages(stages: nn.ModuleList, stem: Tensor) -> Flow:
-    """Run all stages on the pooled stem and return what the last hands on."""
-    flow = Flow(stem, stem, stem)
-    for stage in stages:
-        flow = stage(flow.total, flow.pooled)
-    return flow
+        stem = self.stem(images)
+        if self.stem_norm is not None:
+            stem = self.stem_norm(stem)
+        stem = F.max_pool2d(F.relu(stem, inplace=True), 2)
+        flow = Flow(stem, stem, stem)
+        for stage in self.stages:
+            flow = stage(flow.total, flow.pooled)
+        return (pool(flow.last) if self.map_shape is None else flow.total).flatten(1)
 
 
 class PooledMap(nn.Module):
@@ -234,39 +236,3 @@ class PooledMap(nn.Module):
     def forward(self, flat: Tensor) -> Tensor:
         """Return the embedding, shape (batch, 4 · channels), of (batch, embedding)."""
         return pool(flat.reshape(-1, *self.map_shape)).flatten(1)
-
-
-class OriginalCovidNet(nn.Module):
-    """COVID-Net-Large, the paper's baseline before the redesign: images → flattened feature map.
-
-    It has no normalisation, and does not pool the last feature map. The embedding is the sum of the
-    last stage's blocks and shortcut, 2048 · 7 · 7 = 100352 wide for images of 224 pixels, which is
-    why the image size is fixed when it is built.
-
-    Parameters
-    ----------
-    image_size : int
-        Height and width of the images.
-    width : float
-        Multiplier of every layer's channels.
-
-    Attributes
-    ----------
-    map_shape : tuple of int
-        Channels, height and width of the feature map behind the embedding.
-    embedding : int
-        Their product.
-    """
-
-    def __init__(self, image_size: int, width: float = 1.0) -> None:
-        super().__init__()
-        side = feature_size(image_size)
-        self.map_shape = (scaled(CHANNELS[-1], width), side, side)
-        self.embedding = self.map_shape[0] * side * side
-        self.stem = nn.Conv2d(3, scaled(CHANNELS[0], width), 7, stride=2, padding=3)
-        self.stages = make_stages(width, normalised=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the embedding, shape (batch, embedding), of (batch, 3, image_size, image_size)."""
-        stem = F.relu(self.stem(images), inplace=True)
-        return run_stages(self.stages, F.max_pool2d(stem, 2)).total.flatten(1)

@@ -17,9 +17,10 @@ from common.config.schema import Config
 from common.formatting.numbers import percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import estimate_statistics, predict
-from common.learning.local_site import LocalSite
-from common.learning.loop import make_optimizer, train
+from common.learning.local_site import LocalSite, open_site
+from common.learning.loop import train
 from common.learning.objective import contrastive_term
+from common.learning.optimiser import make_optimizer
 from common.models.network import Network, build_network
 from common.models.sharing import load_shared, pack, unpack
 from common.randomness import numpy_generator
@@ -58,7 +59,7 @@ class Target(LocalSite):
 
 def estimated(network: Network, target: Target, config: Config) -> Network:
     """Return a network with its normalisation estimated on the candidates."""
-    site = replace(target.training, name=network.sites[0], train=target.candidates)
+    site = replace(target, name=network.sites[0], train=target.candidates)
     estimate_statistics(network, site, config, target.device)
     return network
 
@@ -69,10 +70,10 @@ def networks(run: Path, target: Target, other: str) -> dict[str, Network]:
     Who has the file alone takes the initial affine parameters: nothing that is released tells the
     hospital's.
     """
-    own, config = load_run_network(run, target.training.name)
+    own, config = load_run_network(run, target.name)
     if config.normalisation == "shared":
         return {IN_THE_FILE: own}
-    bare = build_network(config, [target.training.name])
+    bare = build_network(config, [target.name])
     load_shared(run / "shared.safetensors", bare)
     return {
         ESTIMATED: estimated(bare, target, config),
@@ -93,7 +94,7 @@ def confidence(network: Network, target: Target, config: Config) -> Scores:
     config : Config
         Image size.
     """
-    site = replace(target.training, name=network.sites[0])
+    site = replace(target, name=network.sites[0])
     probabilities, _ = predict(network, site, target.candidates, config, target.device)
     labels = target.data.labels[target.candidates]
     rows = np.arange(len(labels))
@@ -160,7 +161,7 @@ def train_shadows(
         half += [first, ~first]
     told: dict[str, list[Scores]] = {OWN: [], ESTIMATED: []}
     for number, chosen in enumerate(half):
-        site = replace(target.training, train=target.candidates[chosen])
+        site = replace(target, train=target.candidates[chosen])
         network = build_network(config, [site.name])
         steps = make_plan(config, [len(target.split.train)]).total_steps
         optimizer = make_optimizer(network, config)
@@ -220,7 +221,7 @@ def run_membership(
     first = next(iter(released.values()))
     config = read_run_config(first)
     victim, other = config.site_names[:2]
-    target = Target.open(config, victim)
+    target = Target.of(open_site(config, victim), config)
     trained = train_shadows(target, config, shadows, progress)
     for title, run in released.items():
         # What the network is good for.

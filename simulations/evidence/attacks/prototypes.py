@@ -23,6 +23,7 @@ from common.exchange.messages import RoundReply
 from common.formatting.numbers import decimal, percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import in_mode, predict
+from common.learning.local_site import open_site
 from common.learning.prototypes import make_prototypes
 from common.models.network import Network
 from common.models.sharing import Layout
@@ -83,8 +84,8 @@ def send(
         generator.permutation(part[labels[part] == label])[:images]
         for part in (target.split.train, target.split.test)
     )
-    _, projections = predict(network, target.training, behind, config, target.device)
-    name, values = target.training.name, torch.from_numpy(projections)
+    _, projections = predict(network, target, behind, config, target.device)
+    name, values = target.name, torch.from_numpy(projections)
     made = make_prototypes(name, values, torch.from_numpy(labels[behind]), 1)
     policy = make_policy({"prototype-noise": noise, "min-prototype-images": 1}, "of the attack")
     weights = np.empty(0, np.float32)
@@ -132,7 +133,7 @@ def invert_prototypes(
 def candidate_auc(network: Network, target: Target, config: Config, sent: SentPrototype) -> float:
     """Return how well the cosine to a prototype tells the images behind it from others."""
     both = np.concatenate([sent.behind, sent.others])
-    _, projections = predict(network, target.training, both, config, target.device)
+    _, projections = predict(network, target, both, config, target.device)
     unit = projections / np.maximum(np.linalg.norm(projections, axis=1, keepdims=True), 1e-12)
     cosines = np.asarray(unit @ sent.vector, dtype=np.float64)
     return auc(cosines[: len(sent.behind)], cosines[len(sent.behind) :])
@@ -156,7 +157,7 @@ def run_prototypes(
     """
     site = read_run_config(run).site_names[0]
     network, config = load_run_network(run, site)
-    target = Target.open(config, site)
+    target = Target.of(open_site(config, site), config)
     labels, size = target.data.labels, config.image_size
     everything = min(
         int(np.bincount(labels[part], minlength=len(target.data.classes)).min())

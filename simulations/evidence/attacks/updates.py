@@ -19,7 +19,7 @@ from torch import Tensor
 from common.config.schema import Config
 from common.formatting.numbers import decimal
 from common.formatting.tables import Table, plain_table
-from common.learning.local_site import LocalSite
+from common.learning.local_site import LocalSite, open_site
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
@@ -112,13 +112,13 @@ def make_victim(folder: Path, name: str, images: Path, seed: int) -> Victim:
     config = small_config(
         folder, {name: images}, seed, image_size=SIZE, cache_size=0, alpha=0.0, folds=2
     )
-    site = LocalSite.open(config, name)
+    site = LocalSite.of(open_site(config, name), config)
     fresh = small_network(SIZE, len(site.data.classes), name, PROJECTION, seed)
     warm, steps = copy.deepcopy(fresh), WARM_STEPS
     train(
         warm,
         make_optimizer(warm, config),
-        [site.training],
+        [site],
         config,
         site.device,
         range(steps),
@@ -139,7 +139,7 @@ def update_of(
         config, site = config.changed(batch_size=ROUND_BATCH), victim.site
         steps = range(WARM_STEPS, WARM_STEPS + ROUND_STEPS)
         optimizer = make_optimizer(after, config)
-        train(after, optimizer, [site.training], config, site.device, steps, 2 * steps.stop)
+        train(after, optimizer, [site], config, site.device, steps, 2 * steps.stop)
     else:
         rate = SGD_RATE if setting.optimizer == "sgd" else config.learning_rate
         config = config.changed(optimizer=setting.optimizer, learning_rate=rate)

@@ -30,19 +30,19 @@ from rich.console import Console
 from common.config.schema import Config
 from common.console.progress import SilentListener
 from common.data.folds import split_site
-from common.data.open import open_site
-from common.data.sampling import steps_per_epoch
 from common.device import choose_device, limited_threads
 from common.formatting.numbers import size as octets
 from common.formatting.tables import plain_table, print_table
 from common.learning.evaluation import estimate_statistics, evaluate_site, predict
-from common.learning.local_site import LocalSite
-from common.learning.loop import make_optimizer, train
+from common.learning.local_site import LocalSite, open_site
+from common.learning.loop import train
 from common.learning.objective import contrastive_term
+from common.learning.optimiser import make_optimizer
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.metrics import read_rows
 from server.run_folder import describe_environment
+from server.schedule import steps_per_epoch
 from simulations.evidence.benchmarks.two_sites import (
     SITES,
     looking,
@@ -98,8 +98,8 @@ def run_alone(config: Config, site: str, rounds: int) -> tuple[float, float]:
         Medians of the seconds of a round's training, and of what else a site does in a round.
     """
     with limited_threads(config):
-        local = LocalSite.open(config, site)
-        split, images, device = local.split, local.training, local.device
+        images = LocalSite.of(open_site(config, site), config)
+        split, device = images.split, images.device
         network = build_network(config, [site]).to(device.device)
         optimizer = make_optimizer(network, config)
         steps = config.local_steps or steps_per_epoch([len(split.train)], config.batch_size)

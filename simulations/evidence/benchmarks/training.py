@@ -31,8 +31,9 @@ from common.data.folder import CLASS, SiteFolder
 from common.data.folds import Split
 from common.device import Device, choose_device, limited_threads
 from common.learning.local_site import TrainingSite, training_site
-from common.learning.loop import make_optimizer, train
+from common.learning.loop import train
 from common.learning.objective import Batch, contrastive_term, objective
+from common.learning.optimiser import make_optimizer
 from common.models.network import Output, build_network
 from server.run_folder import describe_environment
 from simulations.evidence.benchmarks.two_sites import CLASSES, SITES, write_site

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, predict_met
-from common.config.load import make_config
 from common.data.augment import prepare
 from common.data.folder import CLASS
 from common.errors import RunError
@@ -17,7 +16,7 @@ from common.learning.evaluation import estimate_statistics, predict, site_norms
 from common.learning.local_site import TrainingSite
 from common.models.adapters import adapt
 from common.models.dsbn import DomainBatchNorm
-from common.models.network import Network, PrivateNetwork, build_network
+from common.models.network import Network, build_network
 from common.models.sharing import private_state, shared_names
 from common.randomness import numpy_generator
 from tests.common.small_training import CPU64, config, network, normal, same, site, state
@@ -188,13 +187,3 @@ def test_what_cannot_be_met_is_refused() -> None:
         adapt_to_site(made, site("a"), config(), CPU64)
     with pytest.raises(RunError, match="1 images to adapt to; statistics need two"):
         adapt_to_site(made, site("new", 1), config(), CPU64)
-    small = make_config(
-        {
-            **{"sites": "a,b", "image-size": 32, "width": 0.05, "share": "prototypes"},
-            **{"prototype-pull": 1.0},
-        }
-    )
-    alone = build_network(small, ["a"])
-    assert isinstance(alone, PrivateNetwork)
-    with pytest.raises(RunError, match="share no weights"):
-        adapt_to_site(alone, site("new"), small, CPU64)

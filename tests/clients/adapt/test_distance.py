@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from clients.adapt.distance import Distances, divergence, site_distances
-from common.errors import RunError
 from common.models.dsbn import convert
 from common.models.per_site import SiteRouting
 
@@ -60,8 +59,3 @@ def test_an_outlier_is_farther_from_its_nearest_than_any_other_from_its_own() ->
     assert Distances({"a": 9.5, "b": 8.5, "c": 4.5}, among).is_far
     alone = Distances({"a": 100.0}, {})
     assert math.isnan(alone.usual) and not alone.is_far
-
-
-def test_shared_normalisation_tells_no_site() -> None:
-    with pytest.raises(RunError, match="share their normalisation"):
-        site_distances(nn.BatchNorm2d(3), "new")

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.adapt.advice import advise
 from clients.adapt.distance import Distances
-from clients.adapt.reliability import judge_trust, threshold, trained_predictions
+from clients.adapt.reliability import advise, judge_trust, threshold, trained_predictions
 from common.runs.predictions import PredictionsTable, write_predictions
 
 NEAR = Distances({"a": 1.0, "b": 2.0}, {("a", "b"): 1.5})
@@ -48,14 +47,15 @@ def test_figures_by_hand() -> None:
     assert found.estimate == 0.25
     # b's threshold 0.95 lets none of a pass, 0.75 off; a's, 0.7, lets both of b pass, 0.5 off.
     assert found.estimate_error == 0.75
-    assert (found.nearest_distance, found.usual_distance, found.is_far) == (1.0, 1.5, False)
+    assert found.distances == NEAR and not found.distances.is_far
+    assert list(found.as_dict().items())[:2] == [("nearest_distance", 1.0), ("usual_distance", 1.5)]
 
 
 def test_without_trained_predictions_half_of_it_is_undefined() -> None:
     found = judge_trust({"re-estimated": said(0.9)}, Distances({"a": 1.0}, {}), {})
     assert math.isnan(found.estimate) and math.isnan(found.trained_accuracy)
     assert found.agreement == 1 and found.disagreement == 0
-    sentences = advise("new", 500, Distances({"a": 1.0}, {}), found)
+    sentences = advise("new", 500, found)
     assert any("nothing to hold it against" in one for one in sentences)
     assert any("no labelled predictions" in one for one in sentences)
 
@@ -72,15 +72,15 @@ def test_sentences_warn_where_there_is_reason_to() -> None:
     trained = {"a": table([1, 0], 0.9, 0.2), "b": table([1, 0], 0.8, 0.1)}
     probabilities = {"re-estimated": said(0.9, 0.8), "averaged": said(0.9, 0.2)}
     agreeing = {"re-estimated": said(0.9, 0.8), "averaged": said(0.7, 0.8)}
-    calm = " ".join(advise("new", 64, NEAR, judge_trust(agreeing, NEAR, trained)))
+    calm = " ".join(advise("new", 64, judge_trust(agreeing, NEAR, trained)))
     assert "Warning" not in calm and "up to 0.00." in calm and "100 labelled images" in calm
     assert "Recommended: 're-estimated'." in calm
     assert "does not show that they are right" in calm
-    wary = " ".join(advise("new", 63, FAR, judge_trust(probabilities, FAR, trained)))
+    wary = " ".join(advise("new", 63, judge_trust(probabilities, FAR, trained)))
     # All is right at the trained sites, so any difference is more than their errors.
     assert "Warning: All adaptations decide alike on 50%" in wary
     assert "differ on 50%" in wary and "wrong on 25% at least" in wary
     assert "63 images are few" in wary and "outside the trained sites" in wary
     assert "only where 'averaged' decides alike" in wary
-    checked = " ".join(advise("new", 64, FAR, judge_trust(probabilities, FAR, trained)))
+    checked = " ".join(advise("new", 64, judge_trust(probabilities, FAR, trained)))
     assert "not before it has been checked" in checked

@@ -14,10 +14,9 @@ from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predic
 from clients.onboarding import onboard
 from clients.prediction import predict_images
 from common.config.schema import Config
-from common.data.open import open_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
-from common.learning.local_site import LocalSite
+from common.learning.local_site import LocalSite, open_site
 from common.models.network import build_network
 from common.runs.predictions import write_predictions
 from common.tensor_files import load_tensors
@@ -232,9 +231,9 @@ def test_a_study_s_figures_of_a_site_left_out(tmp_path: Path) -> None:
     network, own = load_trained(run)
     local = LocalSite.of(data, config, device)
     test = local.split.test
-    met = adapt_to_site(network, local.training, own, device)
+    met = adapt_to_site(network, local, own, device)
     for adaptation in ADAPTATIONS:
-        said = predict_met(met.networks[adaptation], local.training, test, own, device)
+        said = predict_met(met.networks[adaptation], local, test, own, device)
         assert told[adaptation]["images"] == len(test)
         assert told[adaptation]["accuracy"] == np.mean(said.argmax(axis=1) == data.labels[test])
     assert set(told["distances"]) == {"a", "b"}

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config.load import with_absolute_paths
 from common.config.sites import SiteEntry, format_sites, parse_sites
+from simulations.runtime.placement import with_absolute_paths
 
 
 def test_a_list_of_sites_is_read_and_written() -> None:

@@ -10,8 +10,9 @@ from common.config.load import make_config
 from common.data import cache
 from common.data.cache import SiteData, load_site
 from common.data.folder import read_site
-from common.data.open import cache_folder, open_site
+from common.data.open import cache_folder
 from common.errors import RunError, SiteError
+from common.learning.local_site import open_site
 from tests.common.data.sites import CLASSES, SETTINGS, write_site
 
 
@@ -99,10 +100,15 @@ def test_a_check_finds_every_problem(tmp_path: Path) -> None:
     config = make_config({"sites": "a", "folds": 3})
     good = check_site("a", root, config)
     assert good.fit
-    assert good.images == {"non-covid": 6, "covid": 6}
-    assert (good.patients, good.without_patient) == (12, 0)
-    assert (good.widths, good.heights) == ((12, 12), (10, 10))
-    assert good.formats == {"PNG (L)": 12}
+    assert good.facts == {
+        "images of non-covid": "6",
+        "images of covid": "6",
+        "patients known": "12",
+        "images without patient": "0",
+        "width, in pixels": "12",
+        "height, in pixels": "10",
+        "PNG (L)": "12",
+    }
     assert good.folds == ((8, 4),) * 3
     (root / "covid" / "image 1 (1).png").write_bytes(b"")
     (root / "covid" / "image 2 (1).png").write_text("no image")

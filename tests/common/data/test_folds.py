@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from common.config.schema import Config
 from common.data.folder import CLASS, SiteFolder
 from common.data.folds import leakage, split_site
-from common.data.sampling import batch_indices, steps_per_epoch
 from common.errors import SiteError
+from common.learning.loop import batch_indices
+from server.schedule import steps_per_epoch
 
 
 def site(patients: int, slices: int = 3, known: bool = True) -> SiteFolder:

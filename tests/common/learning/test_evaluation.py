@@ -93,15 +93,15 @@ def split(images: int, validation: int = 5) -> Split:
 
 def test_a_site_is_evaluated_on_its_subsets() -> None:
     made, place = network("a"), site("a", 40, balance=0.9)
-    metrics, predictions = evaluate_site(made, place, split(40), config(), CPU)
-    assert list(metrics) == list(predictions) == ["test", "validation"]
+    predictions = evaluate_site(made, place, split(40), config(), CPU)
+    assert list(predictions) == ["test", "validation"]
     np.testing.assert_array_equal(predictions["test"].indices, np.arange(25, 40))
     np.testing.assert_array_equal(predictions["test"].labels, place.labels[25:])
     expected, _ = predict(made, place, np.arange(25, 40), config(), CPU)
     np.testing.assert_array_equal(predictions["test"].probabilities, expected)
-    assert metrics["test"] == measure(place.labels[25:].numpy(), expected)
-    assert metrics["validation"]["images"] == 5
-    assert list(evaluate_site(made, place, split(40, 0), config(), CPU)[0]) == ["test"]
+    assert predictions["test"].figures == measure(place.labels[25:].numpy(), expected)
+    assert predictions["validation"].figures["images"] == 5
+    assert list(evaluate_site(made, place, split(40, 0), config(), CPU)) == ["test"]
 
 
 def places(made: Network, name: str) -> list[nn.BatchNorm2d]:

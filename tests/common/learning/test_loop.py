@@ -15,18 +15,12 @@ from common.data.augment import augment
 from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.data.folds import Split
-from common.data.sampling import batch_indices
 from common.device import Device
 from common.errors import RunError
 from common.learning.local_site import TrainingSite, training_site
-from common.learning.loop import (
-    StepReport,
-    TrainSummary,
-    contrastive_weight,
-    learning_rate,
-    make_optimizer,
-)
+from common.learning.loop import StepReport, TrainSummary, batch_indices
 from common.learning.objective import Batch, contrastive_term, objective
+from common.learning.optimiser import learning_rate, make_optimizer
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network, build_network
 from common.models.sharing import private_names, shared_names
@@ -72,9 +66,9 @@ def test_the_learning_rate_falls_along_half_a_cosine() -> None:
 
 def test_the_contrastive_weight_rises_over_its_share_of_the_steps() -> None:
     values = config(alpha=2.0, contrastive_warmup=0.4)
-    weights = [contrastive_weight(values, step, 10) for step in (0, 1, 3, 4, 9)]
+    weights = [contrastive_term(values, 10).weight(step) for step in (0, 1, 3, 4, 9)]
     assert weights == pytest.approx([0.5, 1, 2, 2, 2], rel=1e-12)
-    assert contrastive_weight(config(alpha=2.0), 0, 10) == 2.0
+    assert contrastive_term(config(alpha=2.0), 10).weight(0) == 2.0
 
 
 def test_a_step_is_what_its_parts_say() -> None:

@@ -14,7 +14,7 @@ from common.data.folder import CLASS
 from common.learning.objective import Batch, contrastive, contrastive_term, objective
 from common.learning.prototypes import RemotePrototypes, make_prototypes, remote_prototypes
 from common.models.network import Output
-from tests.common.small_training import config, normal
+from tests.common.small_training import CPU64, config, normal
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = Path(os.environ.get("XSITE_GOLDEN", ROOT.parent / "shared" / "golden")) / "covidnet.npz"
@@ -189,7 +189,7 @@ def test_federated_equals_pooled_on_the_way_that_prototypes_really_go() -> None:
     counts = dict(zip(names, balance, strict=True))
     others = []
     for name in names:
-        found = remote_prototypes(name, made, counts, 16, torch.device("cpu"), torch.float64)
+        found = remote_prototypes(name, made, counts, config(batch_size=16), CPU64)
         assert found is not None
         others.append(found)
     pooled = contrastive(

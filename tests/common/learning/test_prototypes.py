@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from common.config.schema import Config
+from common.device import Device
 from common.errors import RunError
 from common.learning.prototypes import Prototypes, make_prototypes, remote_prototypes
 
-CPU = torch.device("cpu")
+CPU = Device(torch.device("cpu"), torch.float64)
 
 
 def test_a_prototype_is_the_normalised_mean_of_normalised_projections() -> None:
@@ -50,7 +52,7 @@ def prototypes(site: str, classes: list[int]) -> Prototypes:
 def test_a_site_meets_the_others_alone_each_as_often_as_in_a_pooled_batch() -> None:
     everyone = [prototypes("a", [0, 1]), prototypes("b", [1]), prototypes("c", [0, 1])]
     counts = {"a": [10, 30], "b": [1, 3], "c": [20, 20]}
-    found = remote_prototypes("a", everyone, counts, 16, CPU, torch.float64)
+    found = remote_prototypes("a", everyone, counts, Config(), CPU)
     assert found is not None
     assert found.labels.tolist() == [1, 0, 1]
     assert found.vectors[:, 0].tolist() == [2, 3, 3]
@@ -60,22 +62,22 @@ def test_a_site_meets_the_others_alone_each_as_often_as_in_a_pooled_batch() -> N
 
 
 def test_nobody_else_means_no_constants() -> None:
-    assert remote_prototypes("a", [prototypes("a", [0])], {"a": [1, 1]}, 16, CPU) is None
-    assert remote_prototypes("a", [prototypes("b", [])], {"b": [1, 1]}, 16, CPU) is None
-    assert remote_prototypes("a", [], {}, 16, CPU) is None
+    assert remote_prototypes("a", [prototypes("a", [0])], {"a": [1, 1]}, Config(), CPU) is None
+    assert remote_prototypes("a", [prototypes("b", [])], {"b": [1, 1]}, Config(), CPU) is None
+    assert remote_prototypes("a", [], {}, Config(), CPU) is None
 
 
 @pytest.mark.parametrize("counts", [{}, {"b": [4]}, {"b": [4, 0]}])
 def test_a_prototype_of_no_images_is_refused(counts: dict[str, list[int]]) -> None:
     with pytest.raises(RunError, match="Site 'b' sent a prototype of class 1"):
-        remote_prototypes("a", [prototypes("b", [1])], counts, 16, CPU)
+        remote_prototypes("a", [prototypes("b", [1])], counts, Config(), CPU)
 
 
 def test_averaged_prototypes_weigh_every_site_by_its_images_the_own_one_too() -> None:
     # Classes 0, 1 with 5, 6 images behind each; the vectors are (1, 1), (2, 2), (3, 3).
     everyone = [prototypes("a", [0, 1]), prototypes("b", [1]), prototypes("c", [0, 1])]
     counts = {"a": [10, 30], "b": [1, 3], "c": [20, 20]}
-    found = remote_prototypes("a", everyone, counts, 16, CPU, torch.float64, average=True)
+    found = remote_prototypes("a", everyone, counts, Config(prototypes="average"), CPU)
     assert found is not None
     assert found.labels.tolist() == [0, 1]
     expected = [5 * 1 + 5 * 3, 6 * 1 + 6 * 2 + 6 * 3]
@@ -87,8 +89,7 @@ def test_averaged_prototypes_weigh_every_site_by_its_images_the_own_one_too() ->
 def test_without_multiplicity_every_prototype_counts_once() -> None:
     everyone = [prototypes("a", [0, 1]), prototypes("b", [1]), prototypes("c", [0, 1])]
     counts = {"a": [10, 30], "b": [1, 3], "c": [20, 20]}
-    for average, expected in ((False, [1, 1, 1]), (True, [1, 1])):
-        found = remote_prototypes(
-            "a", everyone, counts, 16, CPU, average=average, multiplicity=False
-        )
+    for average, expected in (("site", [1, 1, 1]), ("average", [1, 1])):
+        config = Config(prototypes=average, prototype_multiplicity=False)
+        found = remote_prototypes("a", everyone, counts, config, CPU)
         assert found is not None and found.multiplicity.tolist() == expected

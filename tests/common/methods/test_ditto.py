@@ -8,10 +8,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from common.data.open import open_site
 from common.errors import ConfigError
 from common.learning.evaluation import predict
-from common.learning.local_site import LocalSite
+from common.learning.local_site import LocalSite, open_site
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.methods.ditto import Ditto
@@ -94,7 +93,7 @@ def test_a_site_s_figures_predictions_and_files_are_its_own_model_s(tmp_path: Pa
         for which in ("best", "final"):
             network, settings = load_run_network(run, site, which)
             opened = LocalSite.of(open_site(config, site), settings)
-            found, _ = predict(network, opened.training, opened.split.test, settings, opened.device)
+            found, _ = predict(network, opened, opened.split.test, settings, opened.device)
             name = "predictions.csv" if which == "final" else "best-predictions.csv"
             written = read_predictions(run / "sites" / site / name, "test")
             np.testing.assert_allclose(found, written.probabilities, atol=2e-6)

@@ -78,13 +78,10 @@ def test_a_site_sees_its_own_adapters_and_they_are_private(kind: str) -> None:
     assert adapters and set(adapters) <= set(private_names(network))
 
 
-def test_a_new_site_begins_without_or_with_another_s_adapters() -> None:
+def test_a_new_site_begins_with_another_s_adapters() -> None:
     network = filled(build_network(small(adapters="series"), ["a", "b"])).eval()
-    network.add_site("c")
     network.add_site("d", like="b")
     x = batch(1)
     torch.testing.assert_close(
         network(x, [("d", 1)]).logits, network(x, [("b", 1)]).logits, rtol=0, atol=0
     )
-    places = [m for m in network.modules() if isinstance(m, AdaptedConvolution)]
-    assert all(not place.adapters.sites["c"].weight.any() for place in places)

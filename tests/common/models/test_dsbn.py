@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.errors import RunError
 from common.models.dsbn import DomainBatchNorm, convert, drop_counters
-from common.models.per_site import SiteRouting, add_site
+from common.models.per_site import SiteRouting
 
 
 def norm_of(sites: tuple[str, ...], site_slices: tuple[tuple[str, int], ...]) -> DomainBatchNorm:
@@ -84,23 +83,6 @@ def test_an_absent_site_gets_no_gradient() -> None:
     norm(images(4)).square().sum().backward()
     assert norm.sites["a"].weight.grad is not None
     assert norm.sites["b"].weight.grad is None
-
-
-@pytest.mark.parametrize(
-    ("site_slices", "sentence"),
-    [
-        ((("a", 3),), "holds 4 images"),
-        ((("a", 3), ("b", 2)), "holds 4 images"),
-        ((("a", 4), ("b", 0)), "every segment needs an image"),
-        ((("a", 1), ("z", 3)), "nothing of site 'z'; it knows a, b"),
-        ((), "holds 4 images"),
-    ],
-)
-def test_segments_that_do_not_fit_are_refused(
-    site_slices: tuple[tuple[str, int], ...], sentence: str
-) -> None:
-    with pytest.raises(RunError, match=sentence):
-        norm_of(("a", "b"), site_slices)(images(4))
 
 
 class Nested(nn.Module):
@@ -193,25 +175,6 @@ def test_a_site_may_be_called_as_it_likes(site: str) -> None:
     norm.load_state_dict(copy.deepcopy(norm).state_dict())
     norm.eval().train().double()
     assert norm.sites[site].training
-
-
-def test_a_new_site_starts_untrained_or_like_another() -> None:
-    network = convert(Nested(), ("a", "b"), SiteRouting())
-    norm = network.dense[2]
-    norm.sites["a"].running_mean.fill_(3.0)
-    norm.sites["a"].weight.data.fill_(5.0)
-    add_site(network, "c", like="a")
-    add_site(network, "d")
-    assert norm.sites["c"].running_mean.eq(3).all()
-    assert norm.sites["c"].weight.eq(5).all()
-    assert norm.sites["d"].running_mean.eq(0).all()
-    assert norm.sites["d"].weight.eq(1).all()
-    norm.sites["c"].weight.data.fill_(6.0)
-    assert norm.sites["a"].weight.eq(5).all()
-    with pytest.raises(RunError, match="'c' already"):
-        add_site(network, "c")
-    with pytest.raises(RunError, match="No site is called 'z'"):
-        add_site(network, "e", like="z")
 
 
 def test_counters_of_shared_norms_go_and_those_of_sites_stay() -> None:

@@ -128,21 +128,35 @@ def test_the_original_has_normalisation_in_its_projection_head_alone() -> None:
     assert places == ["projection.1.hidden_norm", "projection.1.output_norm"]
 
 
-def test_segments_are_checked_for_any_normalisation() -> None:
-    for normalisation in ("dsbn", "shared"):
-        network = build_network(small(normalisation=normalisation), ["a", "b"])
-        with pytest.raises(RunError, match="nothing of site 'c'; it knows a, b"):
-            network(images(), [("a", 2), ("c", 2)])
-        with pytest.raises(RunError, match="holds 4 images"):
-            network(images(), [("a", 3)])
+@pytest.mark.parametrize("normalisation", ["dsbn", "shared"])
+@pytest.mark.parametrize(
+    ("site_slices", "sentence"),
+    [
+        ((("a", 3),), "holds 4 images"),
+        ((("a", 3), ("b", 2)), "holds 4 images"),
+        ((("a", 4), ("b", 0)), "every segment needs an image"),
+        ((("a", 1), ("z", 3)), "nothing of site 'z'; it knows a, b"),
+        ((), "holds 4 images"),
+    ],
+)
+def test_segments_that_do_not_fit_are_refused_for_any_normalisation(
+    normalisation: str, site_slices: tuple[tuple[str, int], ...], sentence: str
+) -> None:
+    network = build_network(small(normalisation=normalisation), ["a", "b"])
+    with pytest.raises(RunError, match=sentence):
+        network(images(), site_slices)
 
 
-def test_a_site_can_be_added() -> None:
+def test_a_site_can_be_added_like_another_with_tensors_of_its_own() -> None:
     network = build_network(small(), ["a"]).eval()
     network.add_site("new", like="a")
     assert network.sites == ("a", "new")
     old, new = network(images(), [("a", 4)]), network(images(), [("new", 4)])
     assert torch.equal(old.logits, new.logits)
+    network.state_dict()["head.norm1.sites.new.weight"].fill_(6.0)
+    assert network.state_dict()["head.norm1.sites.a.weight"].eq(1).all()
+    with pytest.raises(RunError, match="'new' already"):
+        network.add_site("new", like="a")
 
 
 def test_the_description_says_what_it_is() -> None:

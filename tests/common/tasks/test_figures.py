@@ -11,12 +11,11 @@ from common.tasks.figures import (
     FIGURES,
     NAMES,
     auc_interval,
-    auc_of_counts,
-    check_binary,
     measure,
     resampled_aucs,
     tabled,
 )
+from simulations.report.delong import check_binary
 
 Labels = NDArray[np.int64]
 
@@ -74,7 +73,7 @@ def test_every_figure_is_an_entry_with_a_name_of_its_own_and_stays_in_its_range(
         assert figure.low <= found[figure.name] <= figure.high
         # What a perfect network has is the best end of the range.
         perfect = measure(labels, two((labels * 1.0).tolist()))[figure.name]
-        assert perfect == pytest.approx(figure.high if figure.larger_is_better else figure.low)
+        assert perfect == pytest.approx(figure.high if figure.name != "loss" else figure.low)
 
 
 def test_what_is_undefined_is_nan_and_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
@@ -122,7 +121,9 @@ def test_counts_give_the_auc_of_scikit_learn_ties_and_all(digits: int) -> None:
         np.bincount(places[labels == k], minlength=len(values))[None] for k in (0, 1)
     )
     expected = roc_auc_score(labels, probabilities[:, 1])
-    assert auc_of_counts(negative, positive)[0] == pytest.approx(expected, rel=1e-13)
+    assert resampled_aucs(np.stack([negative, positive]), values[:, None])[0] == pytest.approx(
+        expected, rel=1e-13
+    )
 
 
 def test_the_interval_is_the_bootstraps() -> None:

@@ -19,8 +19,9 @@ from common.config.schema import Config
 from common.data.folder import CLASS, SiteFolder, read_site
 from common.errors import ConfigError
 from common.learning.evaluation import decide, evaluate_site
-from common.learning.local_site import LocalSite
-from common.learning.loop import make_optimizer, train
+from common.learning.local_site import LocalSite, open_site
+from common.learning.loop import train
+from common.learning.optimiser import make_optimizer
 from common.models.heads import class_head
 from common.models.sharing import private_names, shared_names
 from common.runs.predictions import read_predictions, write_predictions
@@ -139,7 +140,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 
 def test_targets_come_from_the_folder_by_image(config: Config) -> None:
-    site = LocalSite.open(config, "a", device=CPU64)
+    site = LocalSite.of(open_site(config, "a"), config, CPU64)
     place = site.data.files.index("covid/05.png")
     assert set(site.data.targets) == {CLASS, "findings", "mask"}
     assert site.data.labels[place] == 1
@@ -147,16 +148,16 @@ def test_targets_come_from_the_folder_by_image(config: Config) -> None:
     nothing = site.data.files.index("covid/04.png")
     assert site.data.targets["findings"][nothing].tolist() == [UNKNOWN, 1, UNKNOWN]
     assert site.data.targets["mask"][place].sum(axis=1).tolist() == [0, 4, 0, 0]
-    images, targets = site.training.batch(np.array([place, nothing]), CPU64)
+    images, targets = site.batch(np.array([place, nothing]), CPU64)
     assert len(images) == 2
     assert targets["findings"].tolist() == [[1, 0, 1], [UNKNOWN, 1, UNKNOWN]]
     assert targets["mask"].shape == (2, GRID, GRID)
 
 
 def test_every_head_learns_by_the_loss_of_its_known_targets(config: Config) -> None:
-    site = LocalSite.open(config, "a", device=CPU64)
+    site = LocalSite.of(open_site(config, "a"), config, CPU64)
     network = task_network(config, ["a"])
-    images, targets = site.training.batch(site.split.train[:8], CPU64)
+    images, targets = site.batch(site.split.train[:8], CPU64)
     planes = images.permute(0, 3, 1, 2).double().expand(-1, 3, -1, -1) / 255
     output = network(planes, [("a", 8)])
     loss = task_of(config).loss(output.heads, targets)
@@ -176,9 +177,7 @@ def test_every_head_learns_by_the_loss_of_its_known_targets(config: Config) -> N
     assert bool((gradient[truth == UNKNOWN] == 0).all())
     assert bool((gradient[truth != UNKNOWN] != 0).all())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    summary = train(
-        network, make_optimizer(network, config), [site.training], config, CPU64, range(6), 6
-    )
+    summary = train(network, make_optimizer(network, config), [site], config, CPU64, range(6), 6)
     assert math.isfinite(summary.loss)
     after = network.state_dict()
     for name in ("head.logits.weight", "others.findings.weight", "others.mask.0.weight"):
@@ -188,16 +187,16 @@ def test_every_head_learns_by_the_loss_of_its_known_targets(config: Config) -> N
 def test_evaluation_and_the_table_of_predictions_hold_every_target(
     config: Config, tmp_path: Path
 ) -> None:
-    site = LocalSite.open(config, "a", device=CPU64)
+    site = LocalSite.of(open_site(config, "a"), config, CPU64)
     network = task_network(config, ["a"])
-    figures, predictions = evaluate_site(network, site.training, site.split, config, CPU64)
+    predictions = evaluate_site(network, site, site.split, config, CPU64)
     said, test = predictions["test"], site.split.test
-    decided, _ = decide(network, site.training, test, config, CPU64)
+    decided, _ = decide(network, site, test, config, CPU64)
     truth = site.data.targets["findings"][test]
     for place, name in enumerate(FINDINGS):
         known = truth[:, place] != UNKNOWN
         right = (decided["findings"][known, place] > 0.5) == truth[known, place]
-        assert figures["test"][f"accuracy_{name}"] == pytest.approx(right.mean())
+        assert said.figures[f"accuracy_{name}"] == pytest.approx(right.mean())
     files = [site.data.files[index] for index in test]
     patients = [site.data.patients[index] for index in test]
     path = tmp_path / "predictions.csv"

@@ -20,10 +20,10 @@ from clients.egress.gate import parts_of
 from clients.egress.ledger import entries
 from common.config.schema import Config
 from common.console.progress import SilentListener
-from common.data.open import open_site
 from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import SHARED, count_bytes, decode
+from common.learning.local_site import open_site
 from common.runs.predictions import read_predictions
 from common.tasks.task import task_layout
 from common.tensor_files import load_tensors

@@ -14,7 +14,8 @@ from common.data.folder import CLASS
 from common.data.folds import Split
 from common.device import choose_device
 from common.learning.local_site import training_site
-from common.learning.loop import make_optimizer, train
+from common.learning.loop import train
+from common.learning.optimiser import make_optimizer
 from common.models.network import Network, build_network
 from simulations.evidence.attacks.inversion import (
     forget_normalisation,
@@ -65,7 +66,7 @@ def target(config: Config) -> Target:
     nobody = np.empty(0, np.int64)
     split = Split(np.sort(order[:IMAGES]), nobody, np.sort(order[IMAGES:]), "patient")
     device = choose_device(config)
-    return Target(data, split, training_site(data, split, device), device)
+    return Target(**vars(training_site(data, split, device)), data=data, split=split, device=device)
 
 
 def auc_of(network: Network, target: Target, config: Config) -> float:
@@ -74,7 +75,7 @@ def auc_of(network: Network, target: Target, config: Config) -> float:
 
 
 def untrained(target: Target, config: Config) -> Network:
-    return estimated(build_network(config, [target.training.name]), target, config)
+    return estimated(build_network(config, [target.name]), target, config)
 
 
 def test_of_an_untrained_network_membership_is_chance(target: Target, config: Config) -> None:
@@ -89,7 +90,7 @@ def test_of_a_network_that_learnt_by_heart_membership_is_plain(
     network = build_network(config, ["north"])
     steps = 80
     optimizer = make_optimizer(network, config)
-    train(network, optimizer, [target.training], config, target.device, range(steps), steps)
+    train(network, optimizer, [target], config, target.device, range(steps), steps)
     # It is right of every member and of half of the others, as sure of these at most: an AUC of
     # 3/4, give or take the deviation of which half.
     assert auc_of(network, target, config) > 0.75 - 0.053

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import RunError
-from common.models.backbones.covidnet import CovidNet, OriginalCovidNet
+from common.models.backbones.covidnet import CovidNet
 from common.models.backbones.torchvision_backbone import TorchvisionBackbone
 from simulations.explain.activation_maps import feature_layer
 
@@ -37,7 +37,7 @@ def test_covid_net_gives_a_sixteenth_of_the_image_s_resolution(size: int, stage:
     found = feature_layer(backbone, torch.zeros(1, 3, size, size))
     # What stage 3 halves and adds to; it reads the sum of all of stage 2.
     assert found is backbone.stages[stage].get_submodule("shortcut_norm")
-    original = OriginalCovidNet(size, 0.05).eval()
+    original = CovidNet(0.05, "original", size).eval()
     found = feature_layer(original, torch.zeros(1, 3, size, size))
     assert found is original.stages[stage].get_submodule("shortcut")
 

@@ -14,8 +14,9 @@ from common.data.augment import MEAN, SPREAD, prepare
 from common.data.cache import load_site
 from common.data.decode import DecodeSettings
 from common.data.folder import read_site
-from common.data.open import open_site, site_root
+from common.data.open import site_root
 from common.errors import ConfigError, SiteError
+from common.learning.local_site import open_site
 from simulations.explain.masks import has_masks, load_masks
 from simulations.synthetic import write_hospital
 

@@ -6,11 +6,10 @@ from typing import Any
 from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folds import split_site
-from common.data.open import open_site
 from common.device import choose_device
 from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
-from common.learning.local_site import training_site
+from common.learning.local_site import open_site, training_site
 from common.models.network import build_network
 from common.runs.predictions import write_predictions
 from server.run_folder import RunFolder

@@ -17,7 +17,7 @@ from clients.onboarding import onboard
 from clients.prediction import find_images, predict_images
 from common.config.schema import Config, about_keys
 from common.console.progress import SilentListener
-from common.data.open import open_site
+from common.learning.local_site import open_site
 from simulations.explain.activation import measure_lesions
 from simulations.report.records import read_record
 from simulations.study.plan import plan_study, read_file
