@@ -13,8 +13,8 @@ from common.data.folder import CLASS
 from common.errors import ConfigError, RunError
 from common.models import adapters, dsbn, released
 from common.models import per_site as own
-from common.models.backbones.covidnet import CovidNet, PooledMap, feature_size, scaled
-from common.models.heads import TORCHVISION, ProjectionHead, class_head
+from common.models.backbones.covidnet import CovidNet, feature_size
+from common.models.heads import TORCHVISION, class_head, projection_head
 from common.randomness import seeded_torch
 
 if TYPE_CHECKING:
@@ -195,13 +195,8 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
         backbone = _backbone(config)
         embedding = backbone.embedding
         made = dict(heads(embedding) if heads else {CLASS: class_head(config, embedding)})
-        hidden, size = scaled(config.projection_hidden, config.width), config.projection_size
-        if isinstance(backbone, CovidNet) and backbone.map_shape is not None:
-            pooled = PooledMap(backbone.map_shape)
-            head_on_map = ProjectionHead(pooled.embedding, hidden, size)
-            projection: nn.Module = nn.Sequential(pooled, head_on_map)
-        else:
-            projection = ProjectionHead(embedding, hidden, size)
+        map_shape = backbone.map_shape if isinstance(backbone, CovidNet) else None
+        projection = projection_head(config, embedding, map_shape)
     parts = (backbone, *made.values(), projection)
     weights = sum(p.numel() for part in parts for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
