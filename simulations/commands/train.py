@@ -1,22 +1,26 @@
 """``xsite train``: one run, federated, pooled or single-site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener, make_listener
-from common.console.tables import print_result
+from common.console.tables import number, say
 from common.errors import ConfigError
-from common.runs.result import runs_base
+from common.formatting.tables import Table, plain_table, print_table
+from common.runs.result import read_result, runs_base
+from common.tasks.figures import AUC_BOUNDS, FIGURES, Figure
 from server.run_folder import run_folder_name
 from simulations.commands import ResumeHint, options
 from simulations.runtime.placement import place
 
+KEPT = ("Acc", "AUC", "95 %")
+"""Columns of a run's figures that have their place on the narrowest screen."""
 Training = Callable[[Config, Path, ProgressListener], Path]
 
 
@@ -121,5 +125,48 @@ def run_training(
         run = training(config, base, listener)
     finally:
         listener.close()
-    print_result(Console(), run)
+    _print_result(Console(), run)
     return run
+
+
+def _print_result(console: Console, run: Path) -> None:
+    """Print a completed run's figures on its test images, and where its files are."""
+    result = read_result(run)
+    last = _figures("Test images, weights of the last step", result.get("metrics", {}))
+    print_table(console, last, KEPT)
+    best = result.get("best") or {}
+    if best:
+        print_table(console, _figures("Test images, weights that validation chose", best), KEPT)
+    say(console, f"Run folder: {run}")
+
+
+def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
+    tests = {site: subsets.get("test", {}) for site, subsets in metrics.items()}
+    # A figure of another number of classes has no column; a run's result does not tell its number.
+    shown = [
+        figure
+        for figure in FIGURES
+        if figure.share
+        and (
+            not figure.classes or any(test.get(figure.name) is not None for test in tests.values())
+        )
+    ]
+    headings = (part for figure in shown for part in _headings(figure))
+    rows = []
+    for site, test in tests.items():
+        cells = (cell for figure in shown for cell in _cells(figure, test))
+        rows.append((site, str(test.get("images", "")), *cells))
+    return plain_table(title, ("Site", "n", *headings), rows)
+
+
+def _headings(figure: Figure) -> tuple[str, ...]:
+    return (figure.short, "95 %") if figure.name == "auc" else (figure.short,)
+
+
+def _cells(figure: Figure, test: Mapping[str, Any]) -> list[str]:
+    """Write a figure, and the interval of the AUC beside it."""
+    cells = [number(test.get(figure.name))]
+    if figure.name == "auc":
+        low, high = (test.get(bound) for bound in AUC_BOUNDS)
+        cells.append("–" if low is None else f"{number(low, 2)}–{number(high, 2)}")
+    return cells
