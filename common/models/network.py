@@ -117,12 +117,26 @@ class Network(nn.Module):
             If the segments do not add up to the batch or name an unknown site.
         """
         if self.sites:
-            own.check_segments(site_slices, self.sites, len(images))
+            self._check(site_slices, len(images))
             self.routing.site_slices = tuple(site_slices)
         embedding = self.backbone(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         others = {name: head(embedding) for name, head in self.others.items()}
         return Output(self.head(embedding), embedding, self.projection(embedding), branch, others)
+
+    def _check(self, site_slices: own.SiteSlices, images: int) -> None:
+        """Check that segments name known sites and cover a batch of so many images."""
+        counts = [count for _, count in site_slices]
+        if sum(counts) != images or any(count < 1 for count in counts):
+            raise RunError(
+                f"The batch holds {images} images, but its segments are {list(site_slices)}; "
+                "every segment needs an image, and together they must cover the batch."
+            )
+        for site, _ in site_slices:
+            if site not in self.sites:
+                raise RunError(
+                    f"The network has nothing of site '{site}'; it knows {', '.join(self.sites)}."
+                )
 
     def for_site(self, site: str) -> "Network":
         """Return the network as one site has it, in eval mode, for inference: images → output.
@@ -135,7 +149,7 @@ class Network(nn.Module):
         RunError
             If the network does not know the site.
         """
-        own.check_segments([(site, 1)], self.sites, 1)
+        self._check([(site, 1)], 1)
         twin = own.of_site(self, site)
         assert isinstance(twin, Network)
         # There is no choice between sites left, and no prediction reads the branch.

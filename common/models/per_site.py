@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from common.errors import RunError
 from common.randomness import seeded_torch
 
 SiteSlices = Sequence[tuple[str, int]]
@@ -82,38 +81,6 @@ class PerSite(nn.Module):
         return torch.cat(
             [self.sites[site](part) for (site, _), part in zip(site_slices, parts, strict=True)]
         )
-
-
-def check_segments(site_slices: SiteSlices, sites: Sequence[str], images: int) -> None:
-    """Check that segments name known sites and cover the batch.
-
-    Parameters
-    ----------
-    site_slices : sequence of (str, int)
-        Sites with their number of images.
-    sites : sequence of str
-        Sites that the network knows.
-    images : int
-        Size of the batch.
-
-    Raises
-    ------
-    RunError
-        Saying which site is unknown, or how many images the segments leave over.
-    """
-    if sum(count for _, count in site_slices) != images or any(
-        count < 1 for _, count in site_slices
-    ):
-        raise RunError(
-            f"The batch holds {images} images, but its segments are {list(site_slices)}; "
-            "every segment needs an image, and together they must cover the batch."
-        )
-    for site, _ in site_slices:
-        if site not in sites:
-            raise RunError(
-                f"The network has nothing of site '{site}'; "
-                f"it knows {', '.join(sites) or 'no site'}."
-            )
 
 
 def replace_modules(
