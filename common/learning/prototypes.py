@@ -15,7 +15,6 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.device import Device
-from common.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,8 @@ def remote_prototypes(
     prototypes : sequence of Prototypes
         Of any sites, in the order in which they shall stand.
     class_counts : mapping of str to sequence of int
-        Training images of each class (in label order) at every site.
+        Training images of each class (in label order) at every site; of a class of which there is
+        a prototype, at least one.
     config : Config
         The batch size, and as ``prototypes`` and ``prototype-multiplicity`` what is met. An average
         is one prototype a class, the mean of all sites' (the site's own too) by the images behind
@@ -203,23 +203,19 @@ def remote_prototypes(
     -------
     RemotePrototypes or None
         None where no other site sent a prototype.
-
-    Raises
-    ------
-    RunError
-        If a site sent a prototype of a class of which it is said to hold no image.
     """
     others = [other for other in prototypes if other.site != site and len(other.classes)]
     if not others:
         return None
-    shares = [
-        config.batch_size * _share(other.site, int(label), class_counts.get(other.site, ()))
-        for other in others
-        for label in other.classes
-    ]
+    weights = np.array(
+        [
+            config.batch_size * (class_counts[other.site][label] / sum(class_counts[other.site]))
+            for other in others
+            for label in other.classes.tolist()
+        ]
+    )
     vectors = np.concatenate([other.vectors for other in others])
     labels = np.concatenate([other.classes for other in others])
-    weights = np.array(shares)
     if config.prototypes == "average":
         met = np.unique(labels)
         vectors = np.stack([_mean(prototypes, label) for label in met])
@@ -246,13 +242,3 @@ def _mean(prototypes: Sequence[Prototypes], label: int) -> NDArray[np.float64]:
         ),
         start=np.zeros(prototypes[0].vectors.shape[1]),
     )
-
-
-def _share(site: str, label: int, counts: Sequence[int]) -> float:
-    """Return a class's share of a site's training images."""
-    if not (0 <= label < len(counts) and counts[label] > 0):
-        raise RunError(
-            f"Site '{site}' sent a prototype of class {label}, but its training images by class "
-            f"are {list(counts)}. Sites must agree on `classes`; check the site's reply."
-        )
-    return counts[label] / sum(counts)

@@ -4,7 +4,6 @@ import torch
 
 from common.config.schema import Config
 from common.device import Device
-from common.errors import RunError
 from common.learning.prototypes import Prototypes, make_prototypes, remote_prototypes
 
 CPU = Device(torch.device("cpu"), torch.float64)
@@ -65,12 +64,6 @@ def test_nobody_else_means_no_constants() -> None:
     assert remote_prototypes("a", [prototypes("a", [0])], {"a": [1, 1]}, Config(), CPU) is None
     assert remote_prototypes("a", [prototypes("b", [])], {"b": [1, 1]}, Config(), CPU) is None
     assert remote_prototypes("a", [], {}, Config(), CPU) is None
-
-
-@pytest.mark.parametrize("counts", [{}, {"b": [4]}, {"b": [4, 0]}])
-def test_a_prototype_of_no_images_is_refused(counts: dict[str, list[int]]) -> None:
-    with pytest.raises(RunError, match="Site 'b' sent a prototype of class 1"):
-        remote_prototypes("a", [prototypes("b", [1])], counts, Config(), CPU)
 
 
 def test_averaged_prototypes_weigh_every_site_by_its_images_the_own_one_too() -> None:
