@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clients.adapt.adapt import ADAPTATIONS, adapt_to_site, load_trained, predict_met
+from clients.adapt.adapt import adapt_to_site, load_trained, predict_met
 from clients.adapt.reliability import (
     RECOMMENDED,
     Reliability,
@@ -42,8 +42,6 @@ from common.runs.weights import ONBOARDED, save_private, weights_digest
 from common.tasks.figures import measure
 
 PRIVATE, PREDICTIONS, ABOUT = "private.safetensors", "predictions.csv", "onboard.json"
-SAVED = tuple(name for name in ADAPTATIONS if name != "test-batch")
-"""Adaptations that a site can keep; statistics of a batch last no longer than the batch."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def onboard(
     folder : Path
         Its images, at any depth. In a site folder these are the ones in the class folders.
     adaptation : str
-        Which of :data:`SAVED` is kept.
+        Which is kept; not ``test-batch``, whose statistics last no longer than a batch.
     evaluate : bool
         Read the class folders' names as labels, for figures and for nothing else. The images are
         those adapted to, as in use; the figures describe these images.
@@ -129,7 +127,7 @@ def onboard(
     Raises
     ------
     ConfigError
-        If the name or the adaptation cannot be.
+        If the name cannot be.
     RunError
         If the run cannot take a site in, the name is taken, or there are fewer than two images.
     SiteError
@@ -137,8 +135,6 @@ def onboard(
     CheckpointError
         If weights of a trained site are missing.
     """
-    if adaptation not in SAVED:
-        raise ConfigError(f"'{adaptation}' cannot be kept for a site; take {', '.join(SAVED)}.")
     network, config = load_trained(run)
     _check_name(run, name, config)
     config = config.changed(device=device)

@@ -101,13 +101,9 @@ class DataKeys(TomlModel):
         Raises
         ------
         ConfigError
-            If no site has that name, or nothing says where its folder is.
+            If nothing says where its folder is.
         """
         folders = {site.name: site.folder for site in parse_sites(self.sites)}
-        if name not in folders:
-            raise ConfigError(
-                f"No site is called '{name}'; sites has {', '.join(self.site_names)}."
-            )
         if folders[name]:
             return Path(folders[name]).expanduser()
         if not self.data:
