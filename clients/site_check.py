@@ -105,7 +105,8 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
 def _look_at(path: Path, settings: DecodeSettings) -> tuple[ImageHeader | None, str, str | None]:
     """Return a file's header where it can be read, why it cannot be decoded, and its patient."""
     header, fault = None, ""
-    with suppress(SiteError, OSError):
+    # Why a header cannot be read, decoding says.
+    with suppress(Exception):
         header = read_header(path.read_bytes(), path)
     try:
         decode_file(path, settings)

@@ -117,7 +117,7 @@ IMAGES = (
         "30,000 × 30,000 of nothing",
         "a few bytes that would take 900 MB",
         png(30_000, 30_000, b""),
-        "has far more than 100 million pixels",
+        "says it has 30,000 × 30,000 pixels, more than the 100 million allowed",
     ),
     image("0 wide", "a header of zeros", png(0, 10, b""), DAMAGED + f"|{NO_IMAGE}"),
     image(

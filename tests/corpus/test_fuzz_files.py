@@ -61,8 +61,8 @@ def test_fuzz_an_image(kind: str, place: Path) -> None:
     @given(spoilt(FILES[kind]), st.sampled_from((GREY, RGB)))
     def holds(content: bytes, settings: DecodeSettings) -> None:
         try:
-            header = read_header(content, WHERE)
             found = decode_bytes(content, WHERE, settings)
+            header = read_header(content, WHERE)
         except SiteError as error:
             assert str(error).startswith("scan ") and is_plain(str(error))
         else:
