@@ -7,14 +7,10 @@ two evaluations: an epoch, or ``local-steps`` optimizer steps if these are more.
 
 import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -39,7 +35,6 @@ from common.models.sharing import (
 )
 from common.runs.result import read_run_config
 from common.runs.weights import weights_digest, weights_name
-from common.signals import handling
 from common.tasks.task import task_network
 from common.tensor_files import load_tensors
 from server.app import Ending, noting
@@ -264,23 +259,3 @@ def _together(results: Sequence[TrainingResult]) -> TrainingResult:
         seconds=sum(one.seconds for one in results),
         weights_digest={name: told for one in results for name, told in one.weights_digest.items()},
     )
-
-
-@contextmanager
-def stop_between_steps() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM, as a batch system sends it) into a question to ask.
-
-    Yields
-    ------
-    callable
-        Whether somebody has asked to stop. A second signal interrupts at once.
-    """
-    asked = threading.Event()
-
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    with handling(ask, signal.SIGINT, signal.SIGTERM):
-        yield asked.is_set
