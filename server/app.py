@@ -18,12 +18,12 @@ from common.data.open import home_folder
 from common.errors import ConfigError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
-from common.exchange.named import check_names
 from common.files import alone_in
 from common.models.sharing import pack, parameter_mask, shared_layout
 from common.runs.result import runs_base
 from common.tasks.task import task_network
 from server.checkpoints import load_checkpoint
+from server.checks import check_names
 from server.exchange import (
     Exchange,
     RunContext,

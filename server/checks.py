@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config.schema import Config
 from common.errors import ReplyError
+from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteReply
 from common.exchange.payload import check_parts
 from common.formatting.misfits import misfits, named
 from common.methods.method import ArrayForms
+from common.methods.registry import methods_of
 from common.models.sharing import Layout
+from common.tasks.task import task_of
 
 LARGEST_GROWTH = 100.0
 """A site whose weights' norm grows by more in one round has diverged, even if it is finite."""
@@ -197,3 +201,17 @@ def far_from_the_others(replies: Mapping[str, RoundReply], sent: NDArray[Any]) -
 def norm_of(shared: NDArray[Any]) -> float:
     """Return the Euclidean norm of a flat array, without a copy of it."""
     return math.sqrt(float(np.dot(shared, shared)))
+
+
+def check_names(config: Config) -> None:
+    """Check that all that a configuration names is there, and that its methods accept it.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing of a name, naming the nearest, or a method refuses the configuration.
+    """
+    task_of(config)
+    methods_of(config)
+    find_codec(config.codec)
+    find_codec(config.codec_down)

@@ -30,10 +30,10 @@ from common.config.sections import Role
 from common.config.sites import SITE_NAME, format_sites, parse_sites
 from common.config.toml_model import read_toml
 from common.errors import ConfigError
-from common.exchange.named import check_names
 from common.files import write_atomic
 from common.methods.method import Mode, Variant
 from common.methods.registry import METHODS, find_method
+from server.checks import check_names
 from simulations.study.cells import Cell
 
 PLAN = "study.toml"

@@ -8,10 +8,10 @@ from pydantic import Field
 from common.config.schema import Config
 from common.config.toml_model import TomlModel
 from common.errors import ConfigError
-from common.exchange.named import check_names
 from common.methods import registry
 from common.methods.algorithm import Algorithm, NoOptions, read_options
 from common.methods.registry import methods_of
+from server.checks import check_names
 from tests.common.small_training import config
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common.formatting import numbers
+from server import numbers
 
 
 def test_shares_are_percent_with_one_decimal() -> None:
