@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from common.data.folds import Leakage
 from common.exchange.messages import RoundReply, SiteReply
+from common.formatting.numbers import duration, size
 from common.models.network import Network
 from common.models.sharing import load_shared, pack, private_names, shared_names, unpack
 from common.runs.weights import Which, save_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Exchange, RunContext
 from server.metrics import MetricsRow
-from server.numbers import duration, size
 from server.run_folder import RunFolder
 from server.state import SUBSETS, RunState, figures_by_site
 

@@ -15,9 +15,9 @@ from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, XsiteError, require
 from common.files import alone_in
+from common.formatting.numbers import listed
 from common.runs.result import read_result, read_run_config
 from server.checks import check_names
-from server.numbers import listed
 from server.run_folder import RunFolder, read_begun, refuse_taken
 from simulations.runtime.backends import Backend, RunSpec, follow
 from simulations.runtime.bundle import make_bundle

@@ -11,9 +11,9 @@ from clients.egress.budget import SENT, in_words, spent
 from clients.egress.ledger import entries, verify
 from clients.egress.ledger_entry import Entry, Head, LedgerPart
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
+from common.formatting import numbers
 from common.formatting.page import folded, html_page, section, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
-from server import numbers
 
 MEANINGS: Mapping[str, str] = {
     SHARED: "Shared weights of the network",

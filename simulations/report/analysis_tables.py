@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from clients.adapt.adapt import ADAPTATIONS, LABELS
+from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table
-from server import numbers
 from simulations.explain.activation import TITLES
 from simulations.explain.activation_maps import LesionShare, Method
 from simulations.explain.projections import ProjectionMap

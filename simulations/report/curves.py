@@ -14,10 +14,10 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from common.formatting import numbers
 from common.methods.method import Variant
 from common.runs.predictions import PredictionsTable
 from common.tasks.figures import one_against_rest
-from server import numbers
 from server.metrics import mean_defined
 from simulations.report.calibration import BINS, reliability
 from simulations.report.page import Section

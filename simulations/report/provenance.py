@@ -11,8 +11,8 @@ from common.config.load import describe
 from common.config.schema import Config, Scalar, about_keys, keys_of
 from common.config.sections import SYNTHETIC, Role
 from common.config.sites import parse_sites
+from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table, plain_table
-from server import numbers
 from simulations.report.records import Pair, RunRecord
 from simulations.report.results import StudyResults
 from simulations.report.tables import rows_by_method

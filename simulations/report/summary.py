@@ -6,8 +6,8 @@ from typing import Any
 
 from common.config.schema import Config
 from common.exchange.codecs.registry import find_codec
+from common.formatting import numbers
 from common.methods.registry import methods_of
-from server import numbers
 from simulations.report import provenance
 from simulations.report.records import RunRecord
 from simulations.report.results import SPECIFICITY, StudyResults

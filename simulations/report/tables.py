@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table, plain_table
 from common.methods.method import Variant
-from server import numbers
 from simulations.report.calibration import BINS
 from simulations.report.results import SPECIFICITY, StudyResults
 from simulations.report.significance import Test, auc_intervals, hold_against_reference

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from common.formatting import numbers
 from common.formatting.tables import Table, plain_table
-from server import numbers
 from simulations.report.records import RunRecord
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}

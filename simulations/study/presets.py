@@ -12,9 +12,9 @@ from common.config.sections import Role
 from common.console.progress import ProgressListener, make_listener
 from common.console.tables import say
 from common.errors import ConfigError, RunError
+from common.formatting.numbers import listed
 from common.formatting.tables import print_table
 from common.methods.method import Mode, Variant
-from server.numbers import listed
 from server.run_folder import differing_keys
 from simulations.report.results import StudyResults
 from simulations.report.tables import metrics_table

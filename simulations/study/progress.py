@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from server.numbers import duration
+from common.formatting.numbers import duration
 from simulations.study.cells import Cell
 from simulations.study.pool import Running
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.console.progress import ProgressListener
 from common.errors import CheckpointError
-from server.numbers import duration, size
+from common.formatting.numbers import duration, size
 from simulations.report.page import Section
 from simulations.report.records import read_record, with_chosen_weights
 from simulations.report.results import StudyResults

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config.schema import Config
+from common.formatting.numbers import percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite, open_site
@@ -25,7 +26,6 @@ from common.models.sharing import load_shared, pack, unpack
 from common.randomness import numpy_generator
 from common.runs.result import read_result, read_run_config
 from common.runs.weights import load_run_network
-from server.numbers import percent
 from server.schedule import make_plan
 from simulations.evidence.attacks.scores import success
 

@@ -20,6 +20,7 @@ from clients.egress.noise import noised
 from clients.egress.policy import make_policy
 from common.config.schema import Config
 from common.exchange.messages import RoundReply
+from common.formatting.numbers import decimal, percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import in_mode, predict
 from common.learning.local_site import open_site
@@ -29,7 +30,6 @@ from common.models.sharing import Layout
 from common.randomness import numpy_generator
 from common.runs.result import read_run_config
 from common.runs.weights import load_run_network
-from server.numbers import decimal, percent
 from simulations.evidence.attacks.inversion import descend, total_variation
 from simulations.evidence.attacks.membership import Target
 from simulations.evidence.attacks.pictures import load_images, psnr

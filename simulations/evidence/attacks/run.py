@@ -24,9 +24,9 @@ from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.console.tables import say
 from common.device import limited_threads
 from common.files import write_atomic
+from common.formatting.numbers import duration
 from common.formatting.tables import Table, markdown, print_table
 from common.runs.result import read_result
-from server.numbers import duration
 from simulations.evidence.attacks.membership import run_membership
 from simulations.evidence.attacks.poisoning import PoisoningPlan, kept, parse_names, run_poisoning
 from simulations.evidence.attacks.prototypes import run_prototypes

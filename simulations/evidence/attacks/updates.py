@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.schema import Config
+from common.formatting.numbers import decimal
 from common.formatting.tables import Table, plain_table
 from common.learning.local_site import LocalSite, open_site
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
 from common.randomness import numpy_generator
-from server.numbers import decimal
 from simulations.evidence.attacks.inversion import (
     forget_normalisation,
     gradient,

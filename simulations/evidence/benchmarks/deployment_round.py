@@ -33,12 +33,12 @@ from clients.egress.ledger import entries
 from clients.flower_host.prefork import CLIENT, STANDBY
 from common.config.schema import Config
 from common.console.progress import SilentListener
+from common.formatting.numbers import duration
+from common.formatting.numbers import size as octets
 from common.formatting.tables import plain_table, print_table
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.result import read_result
-from server.numbers import duration
-from server.numbers import size as octets
 from server.run_folder import describe_environment
 from simulations.evidence.benchmarks.two_sites import (
     SITES,

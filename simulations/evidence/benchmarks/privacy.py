@@ -23,9 +23,9 @@ from clients.egress.ledger import entries
 from common.config.schema import Config
 from common.console.progress import StepCounter, make_listener
 from common.console.tables import print_rows
+from common.formatting.numbers import percent, points
 from common.runs.predictions import read_predictions
 from common.tasks.figures import measure as measure_predictions
-from server.numbers import percent, points
 from simulations.evidence.federation import federate, make_hospitals, small_config
 from simulations.runtime.in_process import FIRST_NODE
 from simulations.synth import hospital_names

@@ -31,6 +31,7 @@ from common.config.schema import Config
 from common.console.progress import SilentListener
 from common.data.folds import split_site
 from common.device import choose_device, limited_threads
+from common.formatting.numbers import size as octets
 from common.formatting.tables import plain_table, print_table
 from common.learning.evaluation import estimate_statistics, evaluate_site, predict
 from common.learning.local_site import LocalSite, open_site
@@ -40,7 +41,6 @@ from common.learning.optimiser import make_optimizer
 from common.models.network import build_network
 from common.models.sharing import shared_layout
 from server.metrics import read_rows
-from server.numbers import size as octets
 from server.run_folder import describe_environment
 from server.schedule import steps_per_epoch
 from simulations.evidence.benchmarks.two_sites import (

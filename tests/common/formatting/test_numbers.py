@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from server import numbers
+from common.formatting import numbers
 
 
 def test_shares_are_percent_with_one_decimal() -> None:
