@@ -11,10 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from simulations.report.delong import check_binary
-
 BINS = 10
 SENSITIVITY = 0.95
+
+
+def check_binary(labels: NDArray[np.int64]) -> None:
+    """Refuse labels of more than two classes, for figures that need a positive one.
+
+    Raises
+    ------
+    ValueError
+        If a label is neither 0 nor 1.
+    """
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"Expected labels of 0 and 1, found {np.unique(labels).tolist()}.")
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ def _pictures(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Pictu
             if not lines:
                 continue
             named = [(f"{results.label(name)}, {line.text}", line) for name, line in lines.items()]
-            figure = draw_lines(kind, named, [styles[name] for name in lines])
+            figure = _draw(kind, named, [styles[name] for name in lines])
             if not results.plan.comparison:
                 save_figure(figure, folder, f"{kind.name}-{site}-{short}")
             text = "; ".join(label for label, _ in named)
@@ -253,20 +253,8 @@ def _groups(results: StudyResults) -> Iterator[tuple[str, str, dict[str, LineSty
             yield short, group, ({reference: chosen} if named else {}) | styles
 
 
-def draw_lines(
-    kind: Kind, lines: Sequence[tuple[str, Line]], styles: Sequence[LineStyle]
-) -> Figure:
-    """Draw curves of a kind, the key below them.
-
-    Parameters
-    ----------
-    kind : Kind
-        Which.
-    lines : sequence of (str, Line)
-        What the key says, and the curve; what the first one is held against is drawn too.
-    styles : sequence of LineStyle
-        One each.
-    """
+def _draw(kind: Kind, lines: Sequence[tuple[str, Line]], styles: Sequence[LineStyle]) -> Figure:
+    """Draw curves, each after what the key says of it, and what the first is held against."""
     below = 62.0 + LINE_HEIGHT * len(lines)
     figure, axes = panel(PLOT, PLOT - 70.0 + below, right=18.0, bottom=below)
     x, y = lines[0][1].base

@@ -1,4 +1,4 @@
-"""What stands behind the figures: budget, cost, traffic, leakage, cells, environment, keys."""
+"""What stands behind the figures: budget, cost, traffic, tensors, leakage, cells, environment."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from common.config.load import describe
 from common.config.schema import Config, Scalar, about_keys, keys_of
@@ -15,7 +16,11 @@ from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table, plain_table
 from simulations.report.records import Pair, RunRecord
 from simulations.report.results import StudyResults
-from simulations.report.tables import rows_by_method
+from simulations.report.tables import table_by_method
+
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+TensorEntry = tuple[str, tuple[int, ...] | None, int]
+"""Name, shape and bytes of a tensor."""
 
 
 def budget_table(results: StudyResults) -> Table:
@@ -56,16 +61,12 @@ def costs_table(results: StudyResults) -> Table:
         ]
 
     columns = ("Cells", "Time of one", "Memory at most", "Images seen by each site", "Exchanged")
-    return Table(
-        "What the cells took",
-        ("Method", *columns),
-        rows_by_method(results, cells),
-        (
-            "Time by the clock, start of all processes included, mean over cells that ran through "
-            "in one go. Memory of all processes of a cell, pages that they share counted once. "
-            "Exchanged: sent and received by all sites in one run.",
-        ),
+    note = (
+        "Time by the clock, start of all processes included, mean over cells that ran through in "
+        "one go. Memory of all processes of a cell, pages that they share counted once. "
+        "Exchanged: sent and received by all sites in one run."
     )
+    return table_by_method("What the cells took", results, columns, cells, [note])
 
 
 def _exchanged(runs: Sequence[RunRecord]) -> str:
@@ -159,6 +160,57 @@ def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
 
 def _sizes(*octets: float) -> tuple[str, ...]:
     return tuple(map(numbers.size, octets))
+
+
+def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
+    """Return the shared and the private tensors of a federated run, or else of a pooled one.
+
+    Sizes come from the run's files; where these are not at hand (private tensors stay at a
+    deployed site), the names alone come from its result.
+    """
+    chosen = [run for run in records if run.mode in ("federated", "pooled")]
+    if not chosen:
+        return ()
+    run = min(chosen, key=lambda run: run.mode)
+    shared = _tensors(run.path / "shared.safetensors") or _names(run, "shared")
+    private = [
+        entry
+        for site in run.config.site_names
+        for entry in _tensors(run.path / "sites" / site / "private.safetensors")
+    ] or _names(run, "private")
+    return _tensor_table("Shared", shared), _tensor_table("Private", private)
+
+
+def _tensor_table(title: str, entries: Sequence[TensorEntry]) -> Table:
+    total = sum(octets for _, _, octets in entries)
+    values = sum(math.prod(shape) for _, shape, _ in entries if shape is not None)
+    known = f", {numbers.count(values)} values, {numbers.size(total)}" if values else ""
+    rows = [
+        (
+            name,
+            "–" if shape is None else " × ".join(map(str, shape)) or "1",
+            numbers.size(octets) if octets else "–",
+        )
+        for name, shape, octets in entries
+    ]
+    noun = "tensor" if len(entries) == 1 else "tensors"
+    caption = f"{title}: {numbers.count(len(entries))} {noun}{known}"
+    return plain_table(caption, ("Tensor", "Shape", "Size"), rows, prose=True)
+
+
+def _tensors(path: Path) -> list[TensorEntry]:
+    """Return name, shape and bytes of a file's tensors without reading their values."""
+    try:
+        with safe_open(path, framework="np") as file:
+            parts = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
+            entries = [(name, tuple(part.get_shape()), part.get_dtype()) for name, part in parts]
+    except (OSError, SafetensorError):
+        return []
+    return [(name, shape, math.prod(shape) * BYTES[kind]) for name, shape, kind in entries]
+
+
+def _names(run: RunRecord, part: str) -> list[TensorEntry]:
+    return [(str(name), None, 0) for name in run.result.get(part, ())]
 
 
 def leakage_table(records: Sequence[RunRecord]) -> Table | None:

@@ -1,7 +1,7 @@
 """Run folders, read back for a report."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,6 @@ from common.errors import CheckpointError, RunError, XsiteError
 from common.files import read_object
 from common.runs.predictions import PredictionsTable, read_predictions
 from common.runs.result import read_result, read_run_config
-from common.tasks.figures import Figure, tabled
 from server.metrics import MetricsRow, read_rows
 
 Pair = tuple[int, int]
@@ -140,14 +139,3 @@ def with_chosen_weights(records: Sequence[RunRecord]) -> list[RunRecord]:
 def has_every_class(table: PredictionsTable) -> bool:
     """Say whether there is an image of every class, as an AUC needs."""
     return len(np.unique(table.labels)) == len(table.classes)
-
-
-def is_binary(records: Iterable[RunRecord]) -> bool:
-    """Say whether all runs tell two classes apart, of which the second is positive."""
-    return all(len(record.config.class_names) == 2 for record in records)
-
-
-def figures_of_records(records: Iterable[RunRecord]) -> tuple[Figure, ...]:
-    """Return the figures that tables of all these runs show, whatever their numbers of classes."""
-    sizes = {len(record.config.class_names) for record in records} or {2}
-    return tuple(dict.fromkeys(figure for size in sorted(sizes) for figure in tabled(size)))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from common.methods.method import Variant
 from common.runs.predictions import PredictionsTable
-from common.tasks.figures import FIGURES, NAMES, Figure
+from common.tasks.figures import FIGURES, NAMES, Figure, tabled
 from server.metrics import mean_defined
 from simulations.report.calibration import outcomes, reliability, specificity_at
-from simulations.report.records import Pair, RunRecord, figures_of_records, is_binary
+from simulations.report.records import Pair, RunRecord
 from simulations.report.statistics import (
     ALL_SITES,
     Difference,
@@ -64,8 +64,8 @@ class StudyResults:
 
     @cached_property
     def binary(self) -> bool:
-        """Whether there are two classes."""
-        return is_binary(self.records.values())
+        """Whether all runs tell two classes apart, of which the second is positive."""
+        return all(len(run.config.class_names) == 2 for run in self.records.values())
 
     @property
     def calibration_error(self) -> str:
@@ -74,8 +74,9 @@ class StudyResults:
 
     @cached_property
     def figures(self) -> tuple[Figure, ...]:
-        """What was measured."""
-        return figures_of_records(self.records.values())
+        """What tables of all these runs show, whatever their numbers of classes."""
+        sizes = {len(run.config.class_names) for run in self.records.values()} or {2}
+        return tuple(dict.fromkeys(figure for size in sorted(sizes) for figure in tabled(size)))
 
     def label(self, method: str) -> str:
         """Return how tables call a method."""

@@ -10,7 +10,6 @@ from simulations.report.curves import curve_sections
 from simulations.report.export import to_csv, values_of
 from simulations.report.page import Section, to_html, to_markdown
 from simulations.report.results import StudyResults
-from simulations.report.tensors import tensor_tables
 
 NO_REFERENCE = "Pooled training was not run, so there is nothing to hold the other modes against."
 
@@ -126,7 +125,7 @@ def _of_comparison(results: StudyResults, curves: Sequence[Section]) -> list[Sec
         Section("What travelled", traffic[:1], folded=traffic[1:]),
         Section(
             "Shared and private tensors",
-            folded=tensor_tables(records),
+            folded=provenance.tensor_tables(records),
             text="Shared tensors are averaged by the server; private ones never leave their site.",
         ),
     ]

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table, plain_table
 from common.methods.method import Variant
 from simulations.report.calibration import BINS
 from simulations.report.results import SPECIFICITY, StudyResults
-from simulations.report.significance import Test, auc_intervals, hold_against_reference
+from simulations.report.significance import auc_intervals, hold_against_reference
 from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
 from simulations.study.plan import Order
 
@@ -17,6 +18,9 @@ OVER_CLASSES = (
     "There are more than two classes and none is the positive one. F1, sensitivity and precision: "
     "mean over the classes, each counting the same; AUC: mean of one class against the rest."
 )
+
+
+Found = TypeVar("Found", Summary, Difference)
 
 
 def summary_cell(summary: Summary) -> str:
@@ -31,23 +35,16 @@ def summary_cell(summary: Summary) -> str:
 
 def metrics_table(results: StudyResults) -> Table:
     """Return the figures by site and mode."""
-    counts: set[int] = set()
-
-    def cells(place: str, method: Variant) -> Iterable[str]:
-        found = [results.summary(method.name, place, figure.name) for figure in results.figures]
-        counts.update(summary.n for summary in found)
-        return str(max(summary.n for summary in found)), *map(summary_cell, found)
-
-    groups = _by_place(results, results.plan.methods, cells)
+    groups, found = _by_place(results, results.plan.methods, results.summary, summary_cell)
     return Table(
         "Test figures by site and mode, in percent",
         ("Site and mode", "Runs", *(figure.label for figure in results.figures)),
         groups,
-        _metrics_notes(results, counts),
+        _metrics_notes(results, {summary.n for summary in found}),
     )
 
 
-def _metrics_notes(results: StudyResults, counts: set[int]) -> tuple[str, ...]:
+def _metrics_notes(results: StudyResults, counts: set[int]) -> list[str]:
     notes = [] if results.binary else [OVER_CLASSES]
     if max(counts, default=0) > 1:
         notes.append(
@@ -62,21 +59,14 @@ def _metrics_notes(results: StudyResults, counts: set[int]) -> tuple[str, ...]:
         )
     if 0 in counts:
         notes.append(f"{numbers.NOT_DEFINED}: no completed run, or undefined in all of them.")
-    return tuple(notes)
+    return notes
 
 
 def differences_table(results: StudyResults) -> Table | None:
     """Return how every mode differs from the reference; None if that was not run."""
     if not results.others:
         return None
-    found: list[Difference] = []
-
-    def cells(place: str, method: Variant) -> Iterable[str]:
-        own = [results.difference(method.name, place, one.name) for one in results.figures]
-        found.extend(own)
-        return str(max(difference.n for difference in own)), *map(_difference_cell, own)
-
-    groups = _by_place(results, results.others, cells)
+    groups, found = _by_place(results, results.others, results.difference, _difference_cell)
     name = results.label(results.plan.reference).lower()
     notes = [
         f"Negative: worse than {name} training. A pair is one fold and seed run in both modes."
@@ -92,7 +82,7 @@ def differences_table(results: StudyResults) -> Table | None:
         f"Difference to {name} training, in percentage points",
         ("Site and mode", "Pairs", *(figure.label for figure in results.figures)),
         groups,
-        tuple(notes),
+        notes,
     )
 
 
@@ -107,10 +97,9 @@ def paper_table(results: StudyResults) -> Table:
             yield _two_lines(results.summary(method, ALL_SITES, "auc"))
 
     headings = [figure.label for figure in results.figures]
-    spans = [("", 1), *((site, len(headings)) for site in results.sites)]
-    columns = headings * len(results.sites)
-    if len(results.sites) > 1:
-        spans, columns = [*spans, ("Mean", 1)], [*columns, "AUC"]
+    mean = [("Mean", 1)] if len(results.sites) > 1 else []
+    spans = [("", 1), *((site, len(headings)) for site in results.sites), *mean]
+    columns = headings * len(results.sites) + ["AUC"] * len(mean)
     folds, seeds = len(results.plan.folds), len(results.plan.seeds)
     notes = [
         f"Of each seed the mean over {_many(folds, 'fold')}; then mean ± sample standard deviation "
@@ -124,12 +113,8 @@ def paper_table(results: StudyResults) -> Table:
             f"Cells that are missing: {len(results.missing)}. A seed counts where all its folds "
             f"are there; {numbers.NOT_DEFINED}: there is none."
         )
-    return Table(
-        "Test figures by method, in percent",
-        ("Method", *columns),
-        rows_by_method(results, cells),
-        (*notes,),
-        (*spans,),
+    return table_by_method(
+        "Test figures by method, in percent", results, columns, cells, notes, spans
     )
 
 
@@ -139,7 +124,16 @@ def tests_table(results: StudyResults, place: str) -> Table:
 
     def cells(method: str) -> Iterable[str]:
         test = tests.get(method)
-        return ["reference", *[""] * 7] if test is None else _test_cells(test)
+        if test is None:
+            return ["reference", *[""] * 7]
+        runs, images = test.difference, test.images
+        return [
+            str(runs.n),
+            f"{numbers.points(runs.mean)}\n{numbers.interval(runs.low, runs.high)}",
+            *map(_p, (runs.p, test.t_holm, test.wilcoxon, test.wilcoxon_holm)),
+            f"{numbers.points(images.value)}\n{numbers.interval(images.low, images.high)}",
+            _p(images.p),
+        ]
 
     label = results.label(results.plan.reference)
     notes = [
@@ -159,12 +153,7 @@ def tests_table(results: StudyResults, place: str) -> Table:
             "independent, which slices of one patient are not."
         )
     columns = ("Pairs", "Difference", "t-test", "Holm", "Wilcoxon", "Holm", "Over images", "DeLong")
-    return Table(
-        f"AUC against {label}: {place}",
-        ("Method", *columns),
-        rows_by_method(results, cells),
-        (*notes,),
-    )
+    return table_by_method(f"AUC against {label}: {place}", results, columns, cells, notes)
 
 
 def intervals_table(results: StudyResults, site: str) -> Table:
@@ -181,13 +170,10 @@ def intervals_table(results: StudyResults, site: str) -> Table:
             summary_cell(results.calibration(method, site)),
         ]
 
-    columns = ("Images", "AUC", "DeLong", "Bootstrap", _upper(SPECIFICITY), "Calibration error")
-    return Table(
-        f"Intervals and calibration: {site}",
-        ("Method", *columns),
-        rows_by_method(results, cells),
-        _intervals_notes(results.binary),
-    )
+    specificity = SPECIFICITY[:1].upper() + SPECIFICITY[1:]
+    columns = ("Images", "AUC", "DeLong", "Bootstrap", specificity, "Calibration error")
+    notes = _intervals_notes(results.binary)
+    return table_by_method(f"Intervals and calibration: {site}", results, columns, cells, notes)
 
 
 def _intervals_notes(binary: bool) -> tuple[str, ...]:
@@ -233,31 +219,41 @@ def orders_table(results: StudyResults) -> Table | None:
     )
 
 
-def rows_by_method(
-    results: StudyResults, cells: Callable[[str], Iterable[str]]
-) -> tuple[Group, ...]:
+def table_by_method(
+    caption: str,
+    results: StudyResults,
+    columns: Sequence[str],
+    cells: Callable[[str], Iterable[str]],
+    notes: Sequence[str],
+    spans: Sequence[tuple[str, int]] = (),
+) -> Table:
     """Return a row for each method, those without an exchange apart from the federated ones."""
-    groups = []
-    for heading, federated in (("Without an exchange", False), ("Federated", True)):
-        rows = [
-            Row(method.label, tuple(cells(method.name)), method.mode)
-            for method in results.plan.methods
-            if (method.mode == "federated") == federated
-        ]
-        if rows:
-            groups.append(Group(heading, tuple(rows)))
-    return tuple(groups)
+    rows: dict[str, list[Row]] = {"Without an exchange": [], "Federated": []}
+    for method in results.plan.methods:
+        kind = "Federated" if method.mode == "federated" else "Without an exchange"
+        rows[kind].append(Row(method.label, list(cells(method.name)), method.mode))
+    groups = [Group(heading, held) for heading, held in rows.items() if held]
+    return Table(caption, ("Method", *columns), groups, notes, spans)
 
 
 def _by_place(
     results: StudyResults,
     methods: Sequence[Variant],
-    cells: Callable[[str, Variant], Iterable[str]],
-) -> tuple[Group, ...]:
-    return tuple(
-        Group(place, tuple(Row(m.label, tuple(cells(place, m)), m.mode) for m in methods))
-        for place in results.places
-    )
+    find: Callable[[str, str, str], Found],
+    write: Callable[[Found], str],
+) -> tuple[list[Group], list[Found]]:
+    """Return by place a row for each method, of what is found of every figure, and all that."""
+    groups: list[Group] = []
+    everything: list[Found] = []
+    for place in results.places:
+        rows = []
+        for method in methods:
+            found: list[Found] = [find(method.name, place, one.name) for one in results.figures]
+            count = str(max(one.n for one in found))
+            rows.append(Row(method.label, [count, *map(write, found)], method.mode))
+            everything += found
+        groups.append(Group(place, rows))
+    return groups, everything
 
 
 def _two_lines(summary: Summary) -> str:
@@ -269,18 +265,6 @@ def _difference_cell(difference: Difference) -> str:
     bounds = numbers.interval(difference.low, difference.high)
     parts = (numbers.points(difference.mean), bounds, numbers.p_value(difference.p))
     return "\n".join(part for part in parts if part)
-
-
-def _test_cells(test: Test) -> list[str]:
-    over_runs, over_images = test.difference, test.images
-    return [
-        str(over_runs.n),
-        f"{numbers.points(over_runs.mean)}\n{numbers.interval(over_runs.low, over_runs.high)}",
-        *map(_p, (over_runs.p, test.t_holm, test.wilcoxon, test.wilcoxon_holm)),
-        f"{numbers.points(over_images.value)}\n"
-        f"{numbers.interval(over_images.low, over_images.high)}",
-        _p(over_images.p),
-    ]
 
 
 def _expectation(results: StudyResults, order: Order) -> str:
@@ -328,7 +312,3 @@ def _p(value: float) -> str:
 
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

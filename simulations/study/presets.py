@@ -16,7 +16,6 @@ from common.formatting.numbers import listed
 from common.formatting.tables import print_table
 from common.methods.method import Mode, Variant
 from server.run_folder import differing_keys
-from simulations.report.results import StudyResults
 from simulations.report.tables import metrics_table
 from simulations.study.plan import PLAN, StudyPlan, check, read_file
 from simulations.study.progress import StudyProgress, make_progress
@@ -33,6 +32,8 @@ from simulations.study.run import (
 DEMO = Path(__file__).with_name("demo.toml")
 MODES: dict[Mode, str] = {"pooled": "Pooled", "federated": "Federated", "single": "Single-site"}
 REFERENCE = "pooled"
+KEPT = ("Accuracy", "AUC")
+"""Columns of the terminal's table that have their place on the narrowest screen."""
 
 
 def comparison(
@@ -166,7 +167,7 @@ def compare(
         raise
     page = publish(study, listener)
     console = Console()
-    print_comparison(console, read_results(study))
+    print_table(console, metrics_table(read_results(study)), KEPT)
     say(console, f"Report: {page}")
     refuse_failures(study)
     return page
@@ -195,18 +196,3 @@ def demonstrate(runs: Path | None = None, name: str | None = None) -> Path:
     config = load_config(DEMO, {"run-name": name or "demo"})
     base = runs or Path("runs")
     return compare(config, base, (0,), (0,), tuple(MODES), make_listener(), make_progress())
-
-
-def print_comparison(console: Console, results: StudyResults) -> None:
-    """Print the figures by site and mode, in percent.
-
-    On a narrow screen accuracy and AUC alone, else as many more as there is room for.
-
-    Parameters
-    ----------
-    console : Console
-        Where to print.
-    results : StudyResults
-        Of a comparison.
-    """
-    print_table(console, metrics_table(results), keep=("Accuracy", "AUC"))

@@ -11,17 +11,13 @@ gives the order on standard input and reads JSON lines on standard output, whose
 import json
 import os
 import sys
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from common.config.load import make_config
-from common.config.schema import Config
 from common.console.progress import ProgressListener, SilentListener
 from common.errors import XsiteError
-
-Train = Callable[[Config, Path, ProgressListener], Path]
 
 
 class StepLines(SilentListener):
@@ -53,15 +49,17 @@ class StepLines(SilentListener):
         print(json.dumps(told), file=self._channel, flush=True)
 
 
-def trainer(mode: str, backend: str = "ray") -> Train:
-    """Return the function that trains in a mode; federated, on a backend."""
+def train(order: Mapping[str, Any], listener: ProgressListener) -> None:
+    """Train a cell as its parent ordered."""
+    config, base, mode = make_config(order["config"]), Path(order["base"]), order["mode"]
     if mode == "federated":
         from simulations.federated import backend_named, train_federated
 
-        return partial(train_federated, backend=backend_named(backend))
-    from simulations.local import train_pooled, train_single
+        train_federated(config, base, listener, backend=backend_named(order["backend"]))
+    else:
+        from simulations.local import train_pooled, train_single
 
-    return train_pooled if mode == "pooled" else train_single
+        (train_pooled if mode == "pooled" else train_single)(config, base, listener)
 
 
 def main() -> None:
@@ -75,8 +73,7 @@ def main() -> None:
         os.sched_setaffinity(0, order["cpus"])
     report = StepLines(channel)
     try:
-        config = make_config(order["config"])
-        trainer(order["mode"], order["backend"])(config, Path(order["base"]), report)
+        train(order, report)
     except KeyboardInterrupt:
         report.write(outcome="stopped")
     except XsiteError as error:

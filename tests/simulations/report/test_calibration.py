@@ -6,7 +6,7 @@ import pytest
 
 from common.runs.predictions import PredictionsTable
 from simulations.report.calibration import outcomes, reliability, specificity_at
-from simulations.report.delong import placements
+from simulations.report.significance import placements
 
 
 def test_the_calibration_error_by_hand() -> None:
