@@ -53,10 +53,10 @@ class ReliabilityDiagram:
         return float((distance * self.images).sum() / self.images.sum())
 
 
-def outcomes(
+def reliability(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return what came true of that of which a probability was predicted, and that probability.
+) -> ReliabilityDiagram:
+    """Sort predictions into ten bins of equal width and hold them against what came true.
 
     Parameters
     ----------
@@ -67,29 +67,6 @@ def outcomes(
 
     Returns
     -------
-    labels : ndarray of int64, shape (n,)
-        Of two classes: 1 of positive images. Of more: 1 where the most probable class is right.
-    scores : ndarray of float64, shape (n,)
-        Probability of the positive class, or of the most probable one.
-    """
-    if probabilities.shape[1] == 2:
-        return labels, probabilities[:, 1]
-    right = probabilities.argmax(axis=1) == labels
-    return right.astype(np.int64), probabilities.max(axis=1)
-
-
-def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> ReliabilityDiagram:
-    """Sort predictions into ten bins of equal width and hold them against what came true.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        1 of positive images, 0 of negative ones.
-    scores : ndarray of float64, shape (n,)
-        Predicted probability of the positive class. :func:`outcomes` returns both.
-
-    Returns
-    -------
     ReliabilityDiagram
         After Guo et al., *On calibration of modern neural networks* (ICML 2017), but of two
         classes of the positive one's probability instead of the decision's.
@@ -97,14 +74,18 @@ def reliability(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Relia
     Raises
     ------
     ValueError
-        If a label is neither 0 nor 1.
+        If there are two classes and a label is neither 0 nor 1.
     """
-    check_binary(labels)
+    if probabilities.shape[1] == 2:
+        check_binary(labels)
+        came_true, scores = labels, probabilities[:, 1]
+    else:
+        came_true, scores = probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
     places = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
     images = np.bincount(places, minlength=BINS)
     held = images > 0
     predicted = np.bincount(places, scores, BINS)[held] / images[held]
-    observed = np.bincount(places, labels, BINS)[held] / images[held]
+    observed = np.bincount(places, came_true, BINS)[held] / images[held]
     return ReliabilityDiagram(predicted, observed, images[held])
 
 
@@ -113,8 +94,10 @@ def specificity_at(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> fl
 
     Parameters
     ----------
-    labels, scores : ndarray
-        As for :func:`reliability`.
+    labels : ndarray of int64, shape (n,)
+        1 of positive images, 0 of negative ones.
+    scores : ndarray of float64, shape (n,)
+        Predicted probability of the positive class.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from common.formatting import numbers
 from common.tasks.figures import one_against_rest
 from server.metrics import mean_defined
-from simulations.report.calibration import BINS, reliability
+from simulations.report.calibration import BINS
 from simulations.report.page import Section
 from simulations.report.pictures import FOLDER, INK, MUTED, Picture, drawn, panel, save_figure
 from simulations.report.records import has_every_class
@@ -115,10 +115,9 @@ def reliability_line(results: StudyResults, method: str, site: str) -> Line | No
 
     Of more than two classes, of images whose decision is right.
     """
-    labels, scores = results.test_scores(method, site, results.plan.seeds)
-    if not len(labels):
+    found = results.reliability(method, site, results.plan.seeds)
+    if found is None:
         return None
-    found = reliability(labels, scores)
     error = numbers.percent(results.calibration(method, site).mean)
     return Line((found.predicted, found.observed), f"error {error}")
 

@@ -104,19 +104,13 @@ def cells_table(results: StudyResults) -> Table:
     return Table("Every cell", columns, (Group("", tuple(rows)),), prose=True)
 
 
-def unequal_budgets(records: Iterable[tuple[str, RunRecord]]) -> list[str]:
-    """Say where two modes or methods saw different numbers of images on the same fold and seed.
-
-    Parameters
-    ----------
-    records : iterable of (str, RunRecord)
-        What each run is called, and the run.
-    """
+def unequal_budgets(results: StudyResults) -> list[str]:
+    """Say where two methods saw different numbers of images on the same fold and seed."""
     seen: dict[tuple[str, Pair], dict[int, list[str]]] = {}
-    for name, run in records:
+    for (method, *_), run in results.records.items():
         for site in run.config.site_names:
             by_count = seen.setdefault((site, run.pair), {})
-            by_count.setdefault(_images_seen(run, site), []).append(name)
+            by_count.setdefault(_images_seen(run, site), []).append(results.label(method))
     found = []
     for (site, (fold, seed)), by_count in seen.items():
         if len(by_count) > 1:
@@ -279,12 +273,6 @@ def _flat_environment(environment: "Any") -> Iterable[tuple[str, str]]:
             yield label, ", ".join(map(str, value)) or "none"
         else:
             yield label, "none" if value is None else str(value)
-
-
-def fingerprints(records: Sequence[RunRecord]) -> set[str]:
-    """Return the fingerprints of the code that computed the runs."""
-    found = {str(run.environment.get("code_fingerprint") or "") for run in records}
-    return found - {""}
 
 
 def config_table(configs: Sequence[Config]) -> Table:

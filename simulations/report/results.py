@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from common.methods.method import Variant
 from common.runs.predictions import PredictionsTable
 from common.tasks.figures import FIGURES, NAMES, Figure, tabled
 from server.metrics import mean_defined
-from simulations.report.calibration import outcomes, reliability, specificity_at
+from simulations.report.calibration import ReliabilityDiagram, reliability, specificity_at
 from simulations.report.records import Pair, RunRecord
 from simulations.report.statistics import (
     ALL_SITES,
@@ -139,34 +138,21 @@ class StudyResults:
 
     def calibration(self, method: str, site: str) -> Summary:
         """Return the calibration error over all folds' test images, over the seeds."""
-        errors = []
-        for seed in self.plan.seeds:
-            labels, scores = self.test_scores(method, site, [seed])
-            if len(labels):
-                errors.append(reliability(labels, scores).error)
-        return summarise(errors)
+        found = [self.reliability(method, site, [seed]) for seed in self.plan.seeds]
+        return summarise(one.error for one in found if one is not None)
 
-    def test_scores(
+    def reliability(
         self, method: str, site: str, seeds: Sequence[int]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the outcomes of every fold's test images, one below another.
+    ) -> ReliabilityDiagram | None:
+        """Hold every fold's predictions against what came true; None where there are none.
 
-        Returns
-        -------
-        labels : ndarray of int64, shape (n,)
-        scores : ndarray of float64, shape (n,)
-            As :func:`~simulations.report.calibration.outcomes` returns them, of networks of
-            different folds:
-            good for calibration, not for one common ROC curve.
+        The networks of different folds together: good for calibration, not for a ROC curve.
         """
         tables = self.tables(method, site, seeds)
         if not tables:
-            return np.empty(0, np.int64), np.empty(0)
-        found = [outcomes(table.labels, table.probabilities) for table in tables]
-        return (
-            np.concatenate([labels for labels, _ in found]),
-            np.concatenate([scores for _, scores in found]),
-        )
+            return None
+        labels = np.concatenate([table.labels for table in tables])
+        return reliability(labels, np.concatenate([table.probabilities for table in tables]))
 
     def tables(
         self, method: str, site: str, seeds: Sequence[int], folds: Sequence[int] | None = None

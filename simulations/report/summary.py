@@ -109,7 +109,10 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
     alike = (
         ("Variant", {one.variant for one in configs if one.backbone == "covidnet"}),
         ("Normalisation", {_normalisation(one) for one in configs}),
-        ("Objective", {_objective(one) for one in configs}),
+        (
+            "Objective",
+            {" + ".join(["cross entropy", *methods_of(one).describe(one)]) for one in configs},
+        ),
         ("A round", {_round(one) for one in configs}),
     )
     return [
@@ -123,34 +126,22 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
             f"{numbers.listed(backbones)}, width {config.width:g}, {config.image_size} pixels",
         ),
         *((what, *answers) for what, answers in alike if len(answers) == 1),
-        ("Training", _training(config)),
+        (
+            "Training",
+            f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
+            f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})",
+        ),
         ("Weights", f"{_weights(records)}; nothing was chosen on test images"),
     ]
 
 
-def _training(config: Config) -> str:
-    """Return how long and with what was trained."""
-    return (
-        f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
-        f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})"
-    )
-
-
-def _exchanged(config: Config) -> str:
-    if config.share == "prototypes":
-        return ", after which prototypes are exchanged and no weights"
-    up, down = find_codec(config.codec), find_codec(config.codec_down)
-    text = "" if up.exact else f", after which a site sends {up.about}"
-    return text if down.exact else f"{text}; the average comes back as {down.about}"
-
-
-def _objective(config: Config) -> str:
-    return " + ".join(["cross entropy", *methods_of(config).describe(config)])
-
-
 def _round(config: Config) -> str:
     length = f"{config.local_steps} steps" if config.local_steps else "one epoch"
-    return f"{length}{_exchanged(config)}"
+    if config.share == "prototypes":
+        return f"{length}, after which prototypes are exchanged and no weights"
+    up, down = find_codec(config.codec), find_codec(config.codec_down)
+    text = "" if up.exact else f", after which a site sends {up.about}"
+    return f"{length}{text}" + ("" if down.exact else f"; the average comes back as {down.about}")
 
 
 def _normalisation(config: Config) -> str:
@@ -205,7 +196,7 @@ def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
     return f"{told}."
 
 
-def warnings(results: StudyResults) -> tuple[str, ...]:
+def warnings(results: StudyResults) -> list[str]:
     """Return what keeps the figures from being taken at face value."""
     told = [] if results.binary else [BINARY_ALONE]
     if results.missing:
@@ -213,12 +204,12 @@ def warnings(results: StudyResults) -> tuple[str, ...]:
         told.append(
             f"{count} cell{' is' if count == 1 else 's are'} not done; the figures are the others'."
         )
-    prints = provenance.fingerprints(list(results.records.values()))
+    environments = [run.environment for run in results.records.values()]
+    prints = {one.get("code_fingerprint") for one in environments} - {None, ""}
     if len(prints) > 1:
         told.append(
             f"The cells were computed by {len(prints)} versions of the code (see Environment)."
         )
-    named = [(results.label(method), run) for (method, _, _), run in results.records.items()]
-    for text in provenance.unequal_budgets(named):
+    for text in provenance.unequal_budgets(results):
         told.append(f"The methods saw different numbers of images at {text}.")
-    return tuple(told)
+    return told

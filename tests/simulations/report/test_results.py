@@ -40,6 +40,7 @@ def test_specificity_comes_from_the_predictions(tmp_path: Path) -> None:
 def test_calibration_is_of_all_folds_of_a_seed_together(tmp_path: Path) -> None:
     cells = {(0, 0): (0.5, 0.9), (1, 0): (0.5, 0.9)}
     results = fabricate_study(tmp_path, {"joint": cells}, "joint")
-    labels, scores = results.test_scores("joint", "site-a", [0])
-    assert len(labels) == len(scores) == 80
+    found = results.reliability("joint", "site-a", [0])
+    assert found is not None
+    assert found.images.sum() == 80
     assert results.calibration("joint", "site-a").n == 1
