@@ -66,7 +66,7 @@ def learning_picture(results: StudyResults, site: str, low: float) -> Picture:
     ends, told = {}, []
     for method in results.plan.methods:
         runs = results.runs(method.name)
-        curves = [curve for run in runs for curve in _learning(run, site)]
+        curves = [curve for run in runs if (curve := _learning(run, site))[0].size]
         if not curves:
             continue
         style = MODE_STYLES[method.mode]
@@ -101,14 +101,12 @@ def lowest_auc(records: Sequence[RunRecord], sites: Sequence[str], curves: bool)
     return float(min(90, math.floor(10 * min(seen, default=0.5)) * 10))
 
 
-def _learning(run: RunRecord, site: str) -> list[Curve]:
-    """Return a run's curve at a site as a list of one, or of none where it has no points."""
-    aucs = [(row.step, row.figures["auc"]) for row in run.curve(site)]
-    points = [(step, 100 * auc) for step, auc in aucs if math.isfinite(auc)]
-    if not points:
-        return []
-    steps, values = np.array(points, dtype=np.float64).T
-    return [(steps, values)]
+def _learning(run: RunRecord, site: str) -> Curve:
+    """Return a run's curve at a site, in percent."""
+    points = np.array([(row.step, 100 * row.figures["auc"]) for row in run.curve(site)])
+    steps, values = points.reshape(-1, 2).T.astype(np.float64)
+    defined = np.isfinite(values)
+    return steps[defined], values[defined]
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:

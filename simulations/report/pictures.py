@@ -70,7 +70,7 @@ def panel(
     return figure, axes
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
+def save_figure(figure: Figure, folder: Path, name: str) -> Path:
     """Write a figure as ``<name>.png`` and ``<name>.svg``, atomically.
 
     Images within the SVG are embedded, so that it needs no other file. The same figure gives the
@@ -78,18 +78,17 @@ def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
 
     Returns
     -------
-    tuple of Path
-        PNG and SVG.
+    Path
+        The PNG.
 
     Raises
     ------
     RunError
         If the folder cannot be written.
     """
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    for path, kind in ((png, "png"), (svg, "svg")):
-        write_atomic(path, _bytes_of(figure, kind, PAPER))
-    return png, svg
+    for kind in ("png", "svg"):
+        write_atomic(folder / f"{name}.{kind}", _bytes_of(figure, kind, PAPER))
+    return folder / f"{name}.png"
 
 
 def drawn(figure: Figure, caption: str, text: str) -> Picture:
@@ -104,12 +103,12 @@ def drawn(figure: Figure, caption: str, text: str) -> Picture:
     text : str
         What is to be seen in it, for who cannot see it.
     """
-    return Picture(caption, _element(_bytes_of(figure, "svg", "none"), "svg+xml", text, "drawn"))
+    return _picture(_bytes_of(figure, "svg", "none"), "svg+xml", caption, text, ' class="drawn"')
 
 
 def photographed(png: Path, caption: str, text: str) -> Picture:
     """Return a PNG file for a page; parameters as for :func:`drawn`."""
-    return Picture(caption, _element(png.read_bytes(), "png", text))
+    return _picture(png.read_bytes(), "png", caption, text)
 
 
 def _bytes_of(figure: Figure, kind: str, ground: str) -> bytes:
@@ -121,7 +120,6 @@ def _bytes_of(figure: Figure, kind: str, ground: str) -> bytes:
     return data.getvalue()
 
 
-def _element(data: bytes, kind: str, text: str, style: str = "") -> Markup:
-    encoded = base64.b64encode(data).decode()
-    of_style = f' class="{style}"' if style else ""
-    return Markup(f'<img{of_style} alt="{escape(text)}" src="data:image/{kind};base64,{encoded}">')
+def _picture(data: bytes, kind: str, caption: str, text: str, style: str = "") -> Picture:
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return Picture(caption, Markup(f'<img{style} alt="{escape(text)}" src="{source}">'))

@@ -85,7 +85,13 @@ def run_analyses(
             sections.append(_projection_section(maps, folder))
         if record := results.records.get((plan.reference, *first)):
             sections.append(_activation_section(study, record, folder, listener))
-    return sections, {"unseen": _plain(aucs)}
+    keys = ("method", "without", "adaptation", "fold", "seed", "auc")
+    unseen = [
+        dict(zip(keys, (*key, *pair, auc), strict=True))
+        for key, by_pair in aucs.items()
+        for pair, auc in by_pair.items()
+    ]
+    return sections, {"unseen": unseen}
 
 
 def _unseen(
@@ -182,26 +188,22 @@ def _projections(
     study: Study, shown: Sequence[tuple[str, str, RunRecord]], listener: ProgressListener
 ) -> list[tuple[str, str, ProjectionMap]]:
     """Map the projections of the methods whose sites share a space and train for it."""
-    fit = [
-        one
-        for one in shown
-        if one[2].mode != "single" and one[2].config.alpha and one[2].config.share != "prototypes"
-    ]
     maps = []
-    for label, mode, record in fit:
-        listener.message(f"Mapping the projections before and after training: {label}")
-        maps.append((label, mode, projection_map(record, list(study.sites.values()))))
+    for label, mode, record in shown:
+        if mode != "single" and record.config.alpha and record.config.share != "prototypes":
+            listener.message(f"Mapping the projections before and after training: {label}")
+            maps.append((label, mode, projection_map(record, list(study.sites.values()))))
     return maps
 
 
 def _projection_section(maps: list[tuple[str, str, ProjectionMap]], folder: Path) -> Section:
     pictures = []
     for number, (label, _, shown) in enumerate(maps):
-        png, _ = save_figure(draw_projections(shown), folder, f"projections-{number}")
+        png = save_figure(draw_projections(shown), folder, f"projections-{number}")
         pictures.append(photographed(png, label, f"Map of the projections: {label}"))
     return Section(
         "Maps of the projections",
-        pictures=tuple(pictures),
+        pictures=pictures,
         wide=True,
         note="Test images in the plane (PCA, then t-SNE), of the first fold and seed. Neighbours "
         "are alike; distances between clusters mean nothing.",
@@ -221,7 +223,7 @@ def _activation_section(
         except XsiteError as error:
             listener.message(f"No activation maps for {name}: {error}")
             continue
-        png, _ = save_figure(draw_examples(examples, name), folder, f"activation-{name}")
+        png = save_figure(draw_examples(examples, name), folder, f"activation-{name}")
         if study.plan.config.site_folder(name) is None:
             pictures.append(photographed(png, name, f"Activation maps at {name}"))
         else:
@@ -237,19 +239,4 @@ def _activation_section(
             f" Patients' images are not in this page; they lie beside it in {FOLDER}: "
             f"{', '.join(real)}."
         )
-    return Section("What the network looks at", pictures=tuple(pictures), wide=True, note=caption)
-
-
-def _plain(aucs: Mapping[UnseenKey, Mapping[Pair, float]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "method": method,
-            "without": site,
-            "adaptation": adaptation,
-            "fold": fold,
-            "seed": seed,
-            "auc": value,
-        }
-        for (method, site, adaptation), values in aucs.items()
-        for (fold, seed), value in values.items()
-    ]
+    return Section("What the network looks at", pictures=pictures, wide=True, note=caption)

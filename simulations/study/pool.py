@@ -226,8 +226,13 @@ class Pool:
         running.tree.take_down()
         self.running.remove(running)
         if not running.outcome:
+            code = running.process.poll()
             running.outcome = "failed"
-            running.reason = _how_it_died(running.process.poll())
+            running.reason = (
+                "its process was killed, as the system does when memory runs out"
+                if code == -signal.SIGKILL
+                else f"its process ended without a word (exit code {code})"
+            )
         if running.outcome != "failed":
             (self._scratch / f"{running.path.name}.txt").unlink(missing_ok=True)
 
@@ -239,9 +244,3 @@ def _listen(running: Running) -> None:
         # A line that is cut short is the last of a process that was killed.
         with suppress(ValueError):
             vars(running).update(json.loads(line))
-
-
-def _how_it_died(code: int | None) -> str:
-    if code == -signal.SIGKILL:
-        return "its process was killed, as the system does when memory runs out"
-    return f"its process ended without a word (exit code {code})"

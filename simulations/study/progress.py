@@ -37,7 +37,8 @@ class LineProgress:
         if time.monotonic() - self._latest < SECONDS_BETWEEN_LINES:
             return
         self._latest = time.monotonic()
-        now = "; ".join(f"{one.cell}{_share(one)}" for one in running)
+        shares = [f" ({100 * one.done // one.total} %)" if one.total else "" for one in running]
+        now = "; ".join(f"{one.cell}{share}" for one, share in zip(running, shares, strict=True))
         self.message(f"{done} of {total} cells done{_left(left)}; computing: {now}")
 
     def close(self) -> None:
@@ -62,7 +63,7 @@ class BarProgress:
             console=console,
             expand=True,
         )
-        self._all: TaskID | None = None
+        self._all = self._progress.add_task("cells", note="")
         self._tasks: dict[Cell, TaskID] = {}
 
     def message(self, text: str) -> None:
@@ -71,9 +72,7 @@ class BarProgress:
 
     def update(self, done: int, total: int, running: Sequence[Running], left: float) -> None:
         """Move the bars; a cell that is no longer computed loses its own."""
-        if self._all is None:
-            self._progress.start()
-            self._all = self._progress.add_task("cells", note="")
+        self._progress.start()
         note = _left(left).removeprefix(", ")
         self._progress.update(self._all, completed=done, total=total, note=note)
         for cell in self._tasks.keys() - {one.cell for one in running}:
@@ -83,9 +82,8 @@ class BarProgress:
                 # Until its processes have begun it does not say how many steps it takes.
                 task = self._progress.add_task(one.cell.name, total=None, note="")
                 self._tasks[one.cell] = task
-            self._progress.update(
-                self._tasks[one.cell], completed=one.done, total=one.total or None
-            )
+            steps = one.total or None
+            self._progress.update(self._tasks[one.cell], completed=one.done, total=steps)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -134,10 +132,6 @@ def _expected(cell: Cell, known: Mapping[Cell, float]) -> float:
     alike = alike or [s for done, s in known.items() if done.method.mode == cell.method.mode]
     alike = alike or list(known.values())
     return sum(alike) / len(alike)
-
-
-def _share(running: Running) -> str:
-    return f" ({100 * running.done // running.total} %)" if running.total else ""
 
 
 def _left(seconds: float) -> str:
