@@ -60,6 +60,14 @@ def plain_table(
     return Table(caption, columns, [Group("", made)], notes, prose=prose)
 
 
+def grouped(rows: Iterable[tuple[str, Row]]) -> list[Group]:
+    """Put rows under their headings, which stand in the order in which they first occur."""
+    held: dict[str, list[Row]] = {}
+    for heading, row in rows:
+        held.setdefault(heading, []).append(row)
+    return [Group(heading, rows) for heading, rows in held.items()]
+
+
 def markdown(table: Table, level: int = 3) -> str:
     """Return a table under its caption, groups as rows of their own, its notes below.
 

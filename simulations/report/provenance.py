@@ -13,7 +13,7 @@ from common.config.schema import Config, Scalar, about_keys, keys_of
 from common.config.sections import SYNTHETIC, Role
 from common.config.sites import parse_sites
 from common.formatting import numbers
-from common.formatting.tables import Group, Row, Table, plain_table
+from common.formatting.tables import Group, Row, Table, grouped, plain_table
 from simulations.report.records import Pair, RunRecord
 from simulations.report.results import StudyResults
 from simulations.report.tables import table_by_method
@@ -42,7 +42,7 @@ def budget_table(results: StudyResults) -> Table:
         "server; without one, it ends where figures are taken. Time is that of all rounds, on this "
         "machine, beside what else it computed."
     )
-    return Table("Budget of one run", ("Mode", *columns), (Group("", tuple(rows)),), (note,))
+    return Table("Budget of one run", ("Mode", *columns), [Group("", rows)], [note])
 
 
 def costs_table(results: StudyResults) -> Table:
@@ -101,7 +101,7 @@ def cells_table(results: StudyResults) -> Table:
     ]
     aucs = (f"AUC {site}" for site in results.sites)
     columns = ("Folder", "Method", "Fold", "Seed", *aucs, "Time", "State")
-    return Table("Every cell", columns, (Group("", tuple(rows)),), prose=True)
+    return Table("Every cell", columns, [Group("", rows)], prose=True)
 
 
 def unequal_budgets(results: StudyResults) -> list[str]:
@@ -133,14 +133,10 @@ def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
         down, up = _mean(row.bytes_down for row in rows), _mean(row.bytes_up for row in rows)
         total = sum(row.bytes_down + row.bytes_up for row in rows) / len(runs)
         short.append((site, *_sizes(down, up, total)))
-        every = [
-            Row(
-                f"round {row.round}",
-                _sizes(row.bytes_down, row.bytes_up, row.bytes_down + row.bytes_up),
-            )
-            for row in runs[0].curve(site)
-        ]
-        long.append(Group(site, tuple(every)))
+        for row in runs[0].curve(site):
+            both = row.bytes_down + row.bytes_up
+            cells = _sizes(row.bytes_down, row.bytes_up, both)
+            long.append((site, Row(f"round {row.round}", cells)))
     return (
         plain_table(
             "Bytes exchanged between a site and the server",
@@ -148,7 +144,11 @@ def traffic_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
             short,
             ("Down: from the server to the site. Up: from the site to the server. Means.",),
         ),
-        Table(f"Every round of {runs[0].name}", ("Site and round", "Down", "Up", "Both"), (*long,)),
+        Table(
+            f"Every round of {runs[0].name}",
+            ("Site and round", "Down", "Up", "Both"),
+            grouped(long),
+        ),
     )
 
 
@@ -214,32 +214,19 @@ def leakage_table(records: Sequence[RunRecord]) -> Table | None:
         trained = run.result.get("train_images", {})
         for entry in run.result.get("leakage", ()):
             site, fold = str(entry["site"]), run.config.fold
-            values = (
-                trained.get(site, math.nan),
-                run.figure(site, "images"),
-                *(
-                    entry[key]
-                    for key in ("patients", "shared_patients", "shared_images", "unknown")
-                ),
-            )
-            cells = (str(entry["unit"]), *map(_count, values))
-            rows[site, fold] = Row(f"fold {fold}", cells)
+            keys = ("patients", "shared_patients", "shared_images", "unknown")
+            told = (entry[key] for key in keys)
+            values = (trained.get(site, math.nan), run.figure(site, "images"), *told)
+            rows[site, fold] = Row(f"fold {fold}", (entry["unit"], *map(_count, values)))
     if not rows:
         return None
-    groups = tuple(
-        Group(site, tuple(row for (of, _), row in sorted(rows.items()) if of == site))
-        for site in dict.fromkeys(site for site, _ in rows)
-    )
+    sites = list(dict.fromkeys(site for site, _ in rows))
+    ordered = sorted(rows, key=lambda key: (sites.index(key[0]), key[1]))
     columns = (
-        "Site and fold",
-        "Split by",
-        "Training images",
-        "Test images",
-        "Patients",
-        "Patients in both",
-        "Test images of these",
-        "Images without patient id",
+        *("Site and fold", "Split by", "Training images", "Test images", "Patients"),
+        *("Patients in both", "Test images of these", "Images without patient id"),
     )
+    groups = grouped((key[0], rows[key]) for key in ordered)
     return Table("Images and patients of every fold", columns, groups)
 
 
@@ -285,17 +272,16 @@ def config_table(configs: Sequence[Config]) -> Table:
     """
     values, *others = [config.to_run_config() for config in configs]
     ranging = [key for key, value in values.items() if any(one[key] != value for one in others)]
-    changed: list[Row] = []
-    default: list[Row] = []
-    for key, usual, meaning in describe():
-        # Where a run lives says nothing about it, and a report is handed on.
-        if key in keys_of(Role.PLACE) or key in ranging:
-            continue
-        row = Row(key, (_shown(key, values[key]), " ".join(meaning.split())))
-        (default if values[key] == usual else changed).append(row)
-    groups = (Group("Set for this run", tuple(changed)), Group("Defaults", tuple(default)))
-    shown = tuple(group for group in groups if group.rows)
-    return Table("Configuration", ("Key", "Value", "Meaning"), shown, prose=True)
+    # Where a run lives says nothing about it, and a report is handed on.
+    hidden = {*keys_of(Role.PLACE), *ranging}
+    rows = [
+        (values[key] == usual, Row(key, (_shown(key, values[key]), " ".join(meaning.split()))))
+        for key, usual, meaning in describe()
+        if key not in hidden
+    ]
+    headings = ("Set for this run", "Defaults")
+    groups = grouped((headings[of], row) for of in (False, True) for at, row in rows if at == of)
+    return Table("Configuration", ("Key", "Value", "Meaning"), groups, prose=True)
 
 
 def _shown(key: str, value: Scalar) -> str:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import TypeVar
 
 from common.formatting import numbers
-from common.formatting.tables import Group, Row, Table, plain_table
+from common.formatting.tables import Group, Row, Table, grouped, plain_table
 from common.methods.method import Variant
 from simulations.report.calibration import BINS
 from simulations.report.results import SPECIFICITY, StudyResults
@@ -228,11 +229,12 @@ def table_by_method(
     spans: Sequence[tuple[str, int]] = (),
 ) -> Table:
     """Return a row for each method, those without an exchange apart from the federated ones."""
-    rows: dict[str, list[Row]] = {"Without an exchange": [], "Federated": []}
-    for method in results.plan.methods:
-        kind = "Federated" if method.mode == "federated" else "Without an exchange"
-        rows[kind].append(Row(method.label, list(cells(method.name)), method.mode))
-    groups = [Group(heading, held) for heading, held in rows.items() if held]
+    groups = grouped(
+        (heading, Row(method.label, list(cells(method.name)), method.mode))
+        for heading, federated in (("Without an exchange", False), ("Federated", True))
+        for method in results.plan.methods
+        if (method.mode == "federated") == federated
+    )
     return Table(caption, ("Method", *columns), groups, notes, spans)
 
 
@@ -243,17 +245,13 @@ def _by_place(
     write: Callable[[Found], str],
 ) -> tuple[list[Group], list[Found]]:
     """Return by place a row for each method, of what is found of every figure, and all that."""
-    groups: list[Group] = []
-    everything: list[Found] = []
-    for place in results.places:
-        rows = []
-        for method in methods:
-            found: list[Found] = [find(method.name, place, one.name) for one in results.figures]
-            count = str(max(one.n for one in found))
-            rows.append(Row(method.label, [count, *map(write, found)], method.mode))
-            everything += found
-        groups.append(Group(place, rows))
-    return groups, everything
+    rows, everything = [], list[Found]()
+    for place, method in product(results.places, methods):
+        found: list[Found] = [find(method.name, place, one.name) for one in results.figures]
+        count = str(max(one.n for one in found))
+        rows.append((place, Row(method.label, [count, *map(write, found)], method.mode)))
+        everything += found
+    return grouped(rows), everything
 
 
 def _two_lines(summary: Summary) -> str:
