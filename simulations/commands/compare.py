@@ -31,7 +31,7 @@ def compare(
     wanted = options.numbers("--seeds", seeds), options.numbers("--folds", folds)
     named = tuple(part.strip() for part in modes.split(",") if part.strip())
     base = runs_base(chosen, Path("runs"))
-    presets.compare(chosen, base, *wanted, named, make_listener(), progress.make_progress())
+    presets.compare(chosen, base, *wanted, named, make_listener(), progress.StudyProgress())
 
 
 def demo(

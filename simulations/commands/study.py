@@ -61,20 +61,17 @@ def study(
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
     told = make_listener()
-    try:
-        opened = run.open_study(plan, folder, told)
-    finally:
-        told.close()
+    opened = run.open_study(plan, folder, told)
     if not listener:
         try:
-            run.run_study(opened, jobs, progress.make_progress())
+            run.run_study(opened, jobs, progress.StudyProgress())
         except KeyboardInterrupt:
             advice = (
                 "The same command goes on with the study; with --report it writes what there is."
             )
             say(Console(), advice)
             raise
-    page = publish.publish(opened, told)
+    page, _ = publish.publish(opened, told)
     say(Console(), f"Report: {page}")
     run.refuse_failures(opened)
 

@@ -141,20 +141,16 @@ class StudyPlan:
         run = {k: v for k, v in self.config.to_run_config().items() if k not in ADVICE}
         known = {method.name: method for method in (*self.methods, *self.unseen)}
         own = [] if self.comparison else [m for m in known.values() if METHODS.get(m.name) != m]
-        told = {
-            "title": self.title,
+        told = vars(self) | {
             "methods": [method.name for method in self.methods],
-            "folds": list(self.folds),
-            "seeds": list(self.seeds),
-            "reference": self.reference,
             "orders": [f"{o.lower} {'=' if o.level else '<'} {o.upper}" for o in self.orders],
             "unseen": [method.name for method in self.unseen],
-            "backend": self.backend,
             "preset": "comparison" if self.comparison else "",
             "run": run,
             "method": [vars(method) | {"settings": dict(method.settings)} for method in own],
         }
-        write_atomic(path, tomli_w.dumps(told).encode())
+        text = tomli_w.dumps({name: told[name] for name in StudyFile.model_fields})
+        write_atomic(path, text.encode())
 
 
 def plan_study(

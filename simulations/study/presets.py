@@ -1,7 +1,6 @@
 """Presets of a study: the comparison of the training modes, and the demonstration."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,12 +17,11 @@ from common.methods.method import Mode, Variant
 from server.run_folder import differing_keys
 from simulations.report.tables import metrics_table
 from simulations.study.plan import PLAN, StudyPlan, check, read_file
-from simulations.study.progress import StudyProgress, make_progress
-from simulations.study.publish import publish, read_results
+from simulations.study.progress import StudyProgress
+from simulations.study.publish import publish
 from simulations.study.run import (
     open_study,
     refuse_failures,
-    refuse_other_folders,
     run_study,
     with_threads,
 )
@@ -100,13 +98,12 @@ def joined(plan: StudyPlan, folder: Path) -> StudyPlan:
             f"The comparison in {folder} has another configuration: {'; '.join(differing)}. "
             "Choose another name (--name), or change these back."
         )
-    both = comparison(
+    return comparison(
         plan.config,
         sorted({*earlier.seeds, *plan.seeds}),
         sorted({*earlier.folds, *plan.folds}),
         [*earlier.methods, *(method.name for method in plan.methods)],
     )
-    return replace(both, backend=plan.backend)
 
 
 def compare(
@@ -153,21 +150,17 @@ def compare(
     """
     plan = comparison(config, seeds, folds, modes)
     folder = base.absolute() / (config.run_name or f"compare-{plan.config.digest()[:8]}")
-    refuse_other_folders(folder)
     plan = with_threads(plan)
-    try:
-        study = open_study(joined(plan, folder), folder, listener, plan.cells())
-    finally:
-        listener.close()
+    study = open_study(joined(plan, folder), folder, listener, plan.cells())
     try:
         run_study(study, 0, progress, lambda: publish(study, listener))
     except KeyboardInterrupt:
-        page = publish(study, listener)
+        page, _ = publish(study, listener)
         progress.message(f"The same command goes on with the comparison. So far: {page}")
         raise
-    page = publish(study, listener)
+    page, results = publish(study, listener)
     console = Console()
-    print_table(console, metrics_table(read_results(study)), KEPT)
+    print_table(console, metrics_table(results), KEPT)
     say(console, f"Report: {page}")
     refuse_failures(study)
     return page
@@ -195,4 +188,4 @@ def demonstrate(runs: Path | None = None, name: str | None = None) -> Path:
     """
     config = load_config(DEMO, {"run-name": name or "demo"})
     base = runs or Path("runs")
-    return compare(config, base, (0,), (0,), tuple(MODES), make_listener(), make_progress())
+    return compare(config, base, (0,), (0,), tuple(MODES), make_listener(), StudyProgress())

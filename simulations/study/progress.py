@@ -15,88 +15,65 @@ from simulations.study.pool import Running
 SECONDS_BETWEEN_LINES = 60.0
 
 
-class LineProgress:
-    """Plain lines: a sentence for what happens, and a line a minute on how far all is.
+class StudyProgress:
+    """On a terminal a bar for the study and one for each cell that is computed; elsewhere lines.
 
     Parameters
     ----------
-    console : Console
-        Where they go.
+    console : Console, optional
+        Where they go; standard output without it.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._latest = time.monotonic()
-
-    def message(self, text: str) -> None:
-        """Say a sentence."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def update(self, done: int, total: int, running: Sequence[Running], left: float) -> None:
-        """Tell how far the study is, once a minute."""
-        if time.monotonic() - self._latest < SECONDS_BETWEEN_LINES:
-            return
-        self._latest = time.monotonic()
-        shares = [f" ({100 * one.done // one.total} %)" if one.total else "" for one in running]
-        now = "; ".join(f"{one.cell}{share}" for one, share in zip(running, shares, strict=True))
-        self.message(f"{done} of {total} cells done{_left(left)}; computing: {now}")
-
-    def close(self) -> None:
-        """Do nothing: every line is written already."""
-
-
-class BarProgress:
-    """A bar for the study and one for each cell that is computed.
-
-    Parameters
-    ----------
-    console : Console
-        A terminal.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            console=console,
+            console=self._console,
             expand=True,
         )
-        self._all = self._progress.add_task("cells", note="")
+        self._all = self._bars.add_task("cells", note="")
         self._tasks: dict[Cell, TaskID] = {}
+        self._latest = time.monotonic()
 
     def message(self, text: str) -> None:
-        """Say a sentence above the bars."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        """Say a sentence, above the bars."""
+        wrap = not self._console.is_terminal
+        self._console.print(text, markup=False, highlight=False, soft_wrap=wrap)
 
     def update(self, done: int, total: int, running: Sequence[Running], left: float) -> None:
-        """Move the bars; a cell that is no longer computed loses its own."""
-        self._progress.start()
-        note = _left(left).removeprefix(", ")
-        self._progress.update(self._all, completed=done, total=total, note=note)
+        """Tell how far the study is; in lines, once a minute."""
+        remaining = f"about {duration(left, estimated=True)} left" if left >= 1 else ""
+        if self._console.is_terminal:
+            self._bars.update(self._all, completed=done, total=total, note=remaining)
+            self._bars.start()
+            self._move_bars(running)
+        elif time.monotonic() - self._latest >= SECONDS_BETWEEN_LINES:
+            self._latest = time.monotonic()
+            shares = [f" ({100 * one.done // one.total} %)" if one.total else "" for one in running]
+            now = "; ".join(
+                f"{one.cell}{share}" for one, share in zip(running, shares, strict=True)
+            )
+            parts = (f"{done} of {total} cells done", remaining)
+            self.message(f"{', '.join(filter(None, parts))}; computing: {now}")
+
+    def _move_bars(self, running: Sequence[Running]) -> None:
+        """Move the bars of cells; one that is no longer computed loses its own."""
         for cell in self._tasks.keys() - {one.cell for one in running}:
-            self._progress.remove_task(self._tasks.pop(cell))
+            self._bars.remove_task(self._tasks.pop(cell))
         for one in running:
             if one.cell not in self._tasks:
                 # Until its processes have begun it does not say how many steps it takes.
-                task = self._progress.add_task(one.cell.name, total=None, note="")
-                self._tasks[one.cell] = task
+                self._tasks[one.cell] = self._bars.add_task(one.cell.name, total=None, note="")
             steps = one.total or None
-            self._progress.update(self._tasks[one.cell], completed=one.done, total=steps)
+            self._bars.update(self._tasks[one.cell], completed=one.done, total=steps)
 
     def close(self) -> None:
         """Give the terminal back."""
-        self._progress.stop()
-
-
-StudyProgress = LineProgress | BarProgress
-
-
-def make_progress() -> StudyProgress:
-    """Return bars where standard output is a terminal, plain lines where it is not."""
-    console = Console()
-    return BarProgress(console) if console.is_terminal else LineProgress(console)
+        if self._console.is_terminal:
+            self._bars.stop()
 
 
 def time_left(
@@ -132,7 +109,3 @@ def _expected(cell: Cell, known: Mapping[Cell, float]) -> float:
     alike = alike or [s for done, s in known.items() if done.method.mode == cell.method.mode]
     alike = alike or list(known.values())
     return sum(alike) / len(alike)
-
-
-def _left(seconds: float) -> str:
-    return f", about {duration(seconds, estimated=True)} left" if seconds >= 1 else ""

@@ -17,7 +17,7 @@ from simulations.study.run import Study
 from simulations.study.sessions import read_sessions
 
 
-def publish(study: Study, listener: ProgressListener) -> Path:
+def publish(study: Study, listener: ProgressListener) -> tuple[Path, StudyResults]:
     """Write the report of the cells that are done; what costs computing is left out of comparisons.
 
     Parameters
@@ -31,27 +31,14 @@ def publish(study: Study, listener: ProgressListener) -> Path:
     -------
     Path
         The page.
+    StudyResults
+        The figures of the cells that are done.
 
     Raises
     ------
     RunError
         If it cannot be written.
     """
-    results, left_out = _read(study)
-    sections: list[Section] = []
-    values: dict[str, Any] = {}
-    if not study.plan.comparison:
-        sections, values = run_analyses(study, results, left_out, listener)
-    return write_report(results, study.folder, sections, values, _took(study.folder))
-
-
-def read_results(study: Study) -> StudyResults:
-    """Return the figures of the cells that are done."""
-    return _read(study)[0]
-
-
-def _read(study: Study) -> tuple[StudyResults, list[Cell]]:
-    """Return the results of the cells that are done and whole, and those without a site."""
     done: dict[Cell, Mapping[str, Any]] = {}
     missing: dict[str, str] = {}
     for cell, key in study.keys.items():
@@ -68,7 +55,14 @@ def _read(study: Study) -> tuple[StudyResults, list[Cell]]:
     runs = with_chosen_weights([read_record(study.path(cell)) for cell in main.values()])
     records = dict(zip(main, runs, strict=True))
     cells = {key: done[cell] for key, cell in main.items()}
-    return StudyResults(study.plan, records, missing, cells), [c for c in done if c.without]
+    results = StudyResults(study.plan, records, missing, cells)
+    sections: list[Section] = []
+    values: dict[str, Any] = {}
+    if not study.plan.comparison:
+        left_out = [cell for cell in done if cell.without]
+        sections, values = run_analyses(study, results, left_out, listener)
+    facts = _took(study.folder)
+    return write_report(results, study.folder, sections, values, facts), results
 
 
 def _took(folder: Path) -> list[tuple[str, str]]:

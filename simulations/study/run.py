@@ -109,15 +109,17 @@ def open_study(
     RunError
         If the folder is something else's.
     """
-    refuse_other_folders(folder)
+    _refuse_other_folders(folder)
     digests, sites = {}, {}
-    for name in plan.config.site_names:
-        counter = StepCounter(listener, f"preparing the images of {name}")
-        site = open_site(plan.config, name, None, counter)
+    try:
+        for name in plan.config.site_names:
+            counter = StepCounter(listener, f"preparing the images of {name}")
+            site = open_site(plan.config, name, None, counter)
+            sites[name], digests[name] = site, site_digest(site)
+            for fold in plan.folds:
+                split_site(site, plan.config.changed(fold=fold))
+    finally:
         listener.close()
-        sites[name], digests[name] = site, site_digest(site)
-        for fold in plan.folds:
-            split_site(site, plan.config.changed(fold=fold))
     plan = with_threads(plan)
     keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in plan.cells()}
     return Study(plan, folder, keys, sites, tuple(keys) if asked is None else asked)
@@ -133,14 +135,8 @@ def with_threads(plan: StudyPlan) -> StudyPlan:
     return replace(plan, config=plan.config.changed(threads=1))
 
 
-def refuse_other_folders(folder: Path) -> None:
-    """Refuse the folder of a run, and that of a comparison as it lay before it was a study.
-
-    Raises
-    ------
-    RunError
-        Saying what to do.
-    """
+def _refuse_other_folders(folder: Path) -> None:
+    """Refuse the folder of a run, and that of a comparison as it lay before it was a study."""
     if (folder / "config.toml").exists():
         raise RunError(
             f"{folder} is the folder of a run, not of a comparison or a study; choose another "

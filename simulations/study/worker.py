@@ -20,14 +20,8 @@ from common.console.progress import ProgressListener, SilentListener
 from common.errors import XsiteError
 
 
-class StepLines(SilentListener):
-    """Writes how many steps are done as JSON lines.
-
-    Parameters
-    ----------
-    channel : TextIO
-        Where they go.
-    """
+class _StepLines(SilentListener):
+    """Writes how many steps are done as JSON lines."""
 
     def __init__(self, channel: TextIO) -> None:
         self._channel = channel
@@ -71,7 +65,7 @@ def main() -> None:
     if order["cpus"]:
         # Before PyTorch counts them.
         os.sched_setaffinity(0, order["cpus"])
-    report = StepLines(channel)
+    report = _StepLines(channel)
     try:
         train(order, report)
     except KeyboardInterrupt:

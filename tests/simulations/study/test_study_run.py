@@ -145,7 +145,7 @@ def test_cells_of_another_configuration_stay_and_take_no_part(finished: Path, co
     assert "another configuration" in told.messages[0]
     assert told.count("Done:") == 2
     assert before < {path.name for path in cells.iterdir()}
-    page = publish(study, SilentListener()).read_text()
+    page = publish(study, SilentListener())[0].read_text()
     assert not any(name in page for name in before)
 
 
@@ -171,7 +171,7 @@ def test_a_failed_cell_is_named_and_the_others_go_on(finished: Path, copied: Pat
     with pytest.raises(RunError, match="2 of 6 cells failed, the others are kept") as caught:
         refuse_failures(study)
     assert "nothing.pth" in str(caught.value)
-    page = publish(study, SilentListener()).read_text()
+    page = publish(study, SilentListener())[0].read_text()
     assert "failed: " in page
     assert "nothing.pth" in page
 

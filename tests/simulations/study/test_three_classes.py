@@ -22,7 +22,7 @@ from simulations.explain.activation import measure_lesions
 from simulations.report.records import read_record
 from simulations.study.plan import plan_study, read_file
 from simulations.study.presets import compare
-from simulations.study.progress import make_progress
+from simulations.study.progress import StudyProgress
 from simulations.study.publish import publish
 from simulations.study.run import open_study, refuse_failures, run_study
 from tests.federation.hospitals import federate, run_of
@@ -74,7 +74,7 @@ def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = read_file(folder / "study.toml")
     plan = plan_study(file, "study.toml", file.run)
     opened = open_study(plan, folder / "runs", SilentListener())
-    run_study(opened, 0, make_progress())
+    run_study(opened, 0, StudyProgress())
     refuse_failures(opened)
     publish(opened, SilentListener())
     return folder / "runs"
@@ -197,7 +197,7 @@ def test_a_federated_run_predicts_and_meets_a_hospital(config: Config, tmp_path:
 def test_a_comparison_says_what_its_figures_are_of(config: Config, tmp_path: Path) -> None:
     named = config.changed(run_name="compared")
     modes = ("pooled", "single")
-    page = compare(named, tmp_path, (0,), (0,), modes, SilentListener(), make_progress())
+    page = compare(named, tmp_path, (0,), (0,), modes, SilentListener(), StudyProgress())
     text = page.read_text()
     assert "AUC: mean of one class against the rest" in text
     assert "the mean of the curves of one class, the positive one, against the rest" in text
