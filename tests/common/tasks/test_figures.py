@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from simulations.report.delong import check_binary
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from common.randomness import numpy_generator
@@ -15,7 +16,6 @@ from common.tasks.figures import (
     resampled_aucs,
     tabled,
 )
-from simulations.report.delong import check_binary
 
 Labels = NDArray[np.int64]
 
