@@ -4,7 +4,6 @@ import time
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from simulations.report.delong import check_binary
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
 from common.randomness import numpy_generator
@@ -16,6 +15,7 @@ from common.tasks.figures import (
     resampled_aucs,
     tabled,
 )
+from simulations.report.calibration import check_binary
 
 Labels = NDArray[np.int64]
 
