@@ -20,12 +20,9 @@ from clients.identity import identify
 from clients.round import keep, train_round
 from clients.site import OpenSite, make_site_info, note, open_identity
 from common.device import limited_threads
-from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import JoinRequest, RoundOrder
 from common.exchange.wire import decode, encode
 from common.files import locked
-from common.methods.registry import methods_of
-from common.tasks.task import task_layout
 
 Way = tuple[Policy, Path, Path]
 """A site's policy, the folder of its files in the run, and its ledger's."""
@@ -57,18 +54,18 @@ def _say_card(site: OpenSite, call: JoinRequest, way: Way) -> RecordDict:
         note(site.own, f"run {call.run}: the server waits for {call.awaited}")
     policy, _, ledger = way
     content: RecordDict = encode(make_site_info(site), flwr.app)
-    release(content, expected_message(site), policy, ledger)
+    release(content, ExpectedMessage(site.config, site.name, site.run), policy, ledger)
     return content
 
 
 def _follow(site: OpenSite, order: RoundOrder, way: Way) -> RecordDict:
-    expected = expected_message(site, order.round)
+    expected = ExpectedMessage(site.config, site.name, site.run, order.round)
     if order.purpose != "train":
         return let_leave(evaluate_last(site, order), expected, {}, *way).content
     trained = train_round(site, order)
     expected = replace(expected, received=trained.received)
     leaving = let_leave(trained.reply, expected, trained.memory, *way, trained.after)
-    keep(site, order, trained, leaving.coded, leaving.own, leaving.memory)
+    keep(site, order, trained, leaving)
     return leaving.content
 
 
@@ -106,19 +103,3 @@ def _answer(
         # Simulated sites share a GPU, one process each: what this one holds, others lack.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def expected_message(site: OpenSite, round: int = 0) -> ExpectedMessage:
-    """Return what a site's answer about a round can be; 0: to the roll call."""
-    layout = task_layout(site.config, site.name)
-    return ExpectedMessage(
-        site=site.name,
-        run=site.run,
-        round=round,
-        layout=layout,
-        classes=len(site.config.class_names),
-        projection_size=site.config.projection_size,
-        received=None,
-        codec=find_codec(site.config.codec),
-        forms=methods_of(site.config).forms(site.config, layout),
-    )

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from clients.egress.noise import change_of
+from clients.egress.pipeline import Leaving
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
 from common.errors import ReplyError, RunError, StoreError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import Coded, check_parts
+from common.exchange.payload import check_parts
 from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
@@ -173,9 +174,7 @@ def keep(
     site: OpenSite,
     order: RoundOrder,
     trained: Trained,
-    coded: Coded,
-    own: NDArray[Any],
-    memory: Arrays,
+    leaving: Leaving,
 ) -> None:
     """Store the end of a round whose reply may leave, and say so in the site's log.
 
@@ -183,19 +182,15 @@ def keep(
     ----------
     site, order, trained
         The site, what it was asked, and what :func:`train_round` made of it.
-    coded : Coded
-        The shared tensors as they travel, and what the codec keeps.
-    own : ndarray, shape (layout.size,)
-        The shared tensors that the site calls its own in the next round.
-    memory : mapping of str to ndarray
-        What the methods keep, as ``trained.after`` says.
+    leaving : Leaving
+        What leaves, and what stays of it.
     """
-    kept = {f"{MEMORY}{name}": array for name, array in coded.memory.items()}
+    kept = {f"{MEMORY}{name}": array for name, array in leaving.coded.memory.items()}
     if find_codec(site.config.codec_down).relative:
         kept[RECEIVED] = trained.received
-    state = replace(trained.state, sent=digest_of(own), memory=kept | dict(memory))
+    state = replace(trained.state, sent=digest_of(leaving.own), memory=kept | dict(leaving.memory))
     trained.store.save(order.round, state, order.previous)
-    note(site.own, _sent(order, trained, change_of(own, trained.received), coded))
+    note(site.own, _sent(order, trained, leaving))
 
 
 def receive(
@@ -333,10 +328,11 @@ def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]
     }
 
 
-def _sent(order: RoundOrder, trained: Trained, moved: float, coded: Coded) -> str:
+def _sent(order: RoundOrder, trained: Trained, leaving: Leaving) -> str:
     """Say for the site's log what leaves it."""
     summary, prototypes = trained.summary, trained.reply.prototypes
-    size = sum(array.nbytes for array in coded.arrays.values())
+    size = sum(array.nbytes for array in leaving.coded.arrays.values())
+    moved = change_of(leaving.own, trained.received)
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "
         f"loss {summary.loss:.4f}, weights moved by {moved:.4g}; "

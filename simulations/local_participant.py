@@ -10,10 +10,11 @@ from functools import partial
 
 import flwr.app
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch.optim import Optimizer
 
+from clients.egress.pipeline import Leaving
 from clients.final import evaluate_last
 from clients.round import keep, train_round
 from clients.site import OpenSite, SiteImages
@@ -150,7 +151,7 @@ def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
     shared = trained.reply.shared
     outcome = trained.after(shared)
     coded = Codec().encode(shared, trained.received, {})
-    keep(site, order, trained, coded, shared, outcome.memory)
+    keep(site, order, trained, Leaving(RecordDict(), coded, shared, outcome.memory))
     return replace(trained.reply, parts=outcome.parts)
 
 

@@ -9,7 +9,7 @@ anew. Nothing of a run is computed, and nothing but the sentence that a yes is a
 before it is given.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -56,7 +56,6 @@ def require_approval(identity: Identity, run: str) -> None:
     ApprovalError
         If nobody has approved this run with this configuration and code.
     """
-    folder = identity.base / "approvals"
     asked = Request(
         run=run,
         site=identity.site,
@@ -65,12 +64,13 @@ def require_approval(identity: Identity, run: str) -> None:
         settings=dict(identity.config.to_run_config()),
         asked=_now(),
     )
-    path = _file(folder, identity.site, run)
-    before = _read(path) if path.exists() else None
-    if before is not None and _same(before, asked):
-        if before.approved:
-            return
-    else:
+    path = _file(identity.base, identity.site, run)
+    before = _read(path) if path.exists() else asked
+    if (before.config, before.code) != (asked.config, asked.code):
+        before = asked
+    if before.approved:
+        return
+    if before is asked:
         write_json(path, asdict(asked))
     raise ApprovalError(
         f"Nobody has approved the run '{run}' at {identity.site}: look at it with `xsite approve "
@@ -118,28 +118,19 @@ def approve(state: Path, run: str, by: str) -> Request:
         raise PolicyError(f"{state} was not asked for a run '{run}'. Runs asked for: {names}.")
     if known[run].approved:
         return known[run]
-    said = Request(**{**vars(known[run]), "approved_by": by, "approved": _now()})
-    write_json(_file(state / "approvals", said.site, run), asdict(said))
+    said = replace(known[run], approved_by=by, approved=_now())
+    write_json(_file(state, said.site, run), asdict(said))
     return said
 
 
-def _same(one: Request, other: Request) -> bool:
-    return (one.run, one.site, one.config, one.code) == (
-        other.run,
-        other.site,
-        other.config,
-        other.code,
-    )
-
-
-def _file(folder: Path, site: str, run: str) -> Path:
-    return folder / f"{site}.{run}.json"
+def _file(state: Path, site: str, run: str) -> Path:
+    return state / "approvals" / f"{site}.{run}.json"
 
 
 def _read(path: Path) -> Request:
     try:
         found = from_json(Request, path.read_bytes())
-        if path != _file(path.parent, found.site, found.run):
+        if path.name != f"{found.site}.{found.run}.json":
             raise ValueError(f"it is of the run {found.run} at {found.site}")
         return found
     except (OSError, ValueError) as error:

@@ -8,7 +8,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,17 @@ from numpy.typing import NDArray
 from clients.egress.ledger_entry import LedgerPart, Noise
 from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave
+from common.config.schema import Config
 from common.errors import PolicyError
+from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
 from common.exchange.payload import Codec, check_parts
 from common.exchange.wire import CARD, METHOD, SHARED, decode
 from common.learning.prototypes import Prototypes
-from common.methods.method import ArrayForms, Arrays
+from common.methods.method import Arrays
+from common.methods.registry import methods_of
 from common.models.sharing import Layout
+from common.tasks.task import task_layout
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -35,31 +40,31 @@ class ExpectedMessage:
 
     Attributes
     ----------
+    config : Config
+        The run's.
     site, run : str
         Whose, and to which run.
     round : int
         To which round; 0: to the join request.
-    layout : Layout
-        Of the shared tensors.
-    classes, projection_size : int
-        Of the prototypes.
     received : ndarray, shape (layout.size,), or None
         The shared tensors that a round began with.
-    codec : Codec
-        How those that it ended with travel.
-    forms : mapping of str to (str, tuple of int)
-        Type and shape of what its methods send besides.
     """
 
+    config: Config
     site: str
     run: str
-    round: int
-    layout: Layout
-    classes: int
-    projection_size: int
-    received: NDArray[Any] | None
-    codec: Codec = field(default_factory=Codec)
-    forms: ArrayForms = field(default_factory=dict)
+    round: int = 0
+    received: NDArray[Any] | None = None
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of the shared tensors."""
+        return task_layout(self.config, self.site)
+
+    @property
+    def codec(self) -> Codec:
+        """How the shared tensors travel that a round ended with."""
+        return find_codec(self.config.codec)
 
     def reference(self) -> NDArray[Any]:
         """Return what a round began with.
@@ -167,7 +172,7 @@ def _judge_info(info: SiteInfo, expected: ExpectedMessage) -> None:
     _same("site of the split", info.leakage.site, expected.site)
     _same("layout", info.layout, expected.layout.digest())
     _digests({"fingerprint": info.fingerprint, "config": info.config})
-    _same("number of classes", len(info.class_counts), expected.classes)
+    _same("number of classes", len(info.class_counts), len(expected.config.class_names))
 
 
 def _judge_header(reply: SiteReply, expected: ExpectedMessage, policy: Policy) -> None:
@@ -222,14 +227,15 @@ def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Poli
     if found.classes.size and "prototypes" not in policy.may_leave:
         raise PolicyError("prototypes may not leave (policy: may-leave)")
     fewest = "min-prototype-images", policy.min_prototype_images
-    fault = found.fault(expected.projection_size, expected.classes, fewest=fewest)
+    config = expected.config
+    fault = found.fault(config.projection_size, len(config.class_names), fewest=fewest)
     if fault is not None:
         raise PolicyError(fault)
 
 
 def _judge_added(parts: Arrays, expected: ExpectedMessage, policy: Policy) -> None:
     """Judge what methods send besides: as the run says, and not where noise protects the rest."""
-    check_parts(parts, expected.forms)
+    check_parts(parts, methods_of(expected.config).forms(expected.config, expected.layout))
     if not parts:
         return
     names = ", ".join(parts)

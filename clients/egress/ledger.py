@@ -14,6 +14,7 @@ against that, note the last hash now and then where nobody at this machine can c
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +40,6 @@ OWNER_ONLY = 0o600
 def enter(
     folder: Path,
     message: Message,
-    full: int = FULL,
     allow: Callable[[Iterable[Entry]], None] | None = None,
 ) -> Entry:
     """Write a message into the ledger; when this returns, it is on the disk.
@@ -53,8 +53,6 @@ def enter(
         The ledger's; made where it is missing, for its owner alone.
     message : Message
         What leaves, or was to leave.
-    full : int
-        Bytes after which a new file begins.
     allow : callable, optional
         Is given the lines so far, and raises where the message shall not be entered. Nobody else
         enters anything meanwhile.
@@ -71,8 +69,8 @@ def enter(
             if allow is not None:
                 allow(entries(folder))
             entry = entry_after(head, message)
-            _append(_file_for(folder, full), entry.line())
-            _write_head(folder, Head(entry.number, entry.hash))
+            _append(folder, entry.line())
+            _write_head(folder, entry.head())
             return entry
     except (OSError, RunError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -94,9 +92,9 @@ def entries(folder: Path) -> Iterator[Entry]:
     for number, path in enumerate(_files(folder), start=1):
         if path.name != _name(number):
             raise LedgerError(f"{folder} lacks {_name(number)}; its next file is {path.name}.")
-        for place, line in enumerate(_lines(path), start=1):
+        for place, line in enumerate(_content(path).splitlines(keepends=True), start=1):
             entry = read_line(line, head, f"{path}, line {place}")
-            head = Head(entry.number, entry.hash)
+            head = entry.head()
             yield entry
 
 
@@ -124,7 +122,7 @@ def verify(folder: Path, containing: Sequence[str] = ()) -> Head:
         raise LedgerError(f"{folder} holds no ledger: there is no head.json in it.")
     missing, found = set(containing), Head(0, BEGINNING)
     for entry in entries(folder):
-        found = Head(entry.number, entry.hash)
+        found = entry.head()
         missing.discard(entry.hash)
     head = _read_head(folder)
     if found != head:
@@ -153,9 +151,10 @@ def _recover(folder: Path) -> Head:
         return Head(0, BEGINNING)
     known = (folder / "head.json").exists()
     head = _read_head(folder) if known else Head(0, BEGINNING)
-    last = _last_line(files)
-    end = Head(0, BEGINNING) if last is None else _end_of(last)
-    if end.entries == head.entries + 1 and last is not None:
+    # A file that has just been begun may be empty.
+    last = next((line for path in reversed(files) if (line := _tail(path)[0])), b"")
+    end = _end_of(last) if last else Head(0, BEGINNING)
+    if end.entries == head.entries + 1:
         read_line(last, head, f"The last line of {files[-1]}")
         _drop_half_line(files[-1])
         _write_head(folder, end)
@@ -174,10 +173,9 @@ def _recover(folder: Path) -> Head:
 def _end_of(line: bytes) -> Head:
     """Return what a line says of its place; -1 if it is no line of a ledger."""
     try:
-        entry = from_json(Entry, line)
+        return from_json(Entry, line).head()
     except ValueError:
         return Head(-1, "")
-    return Head(entry.number, entry.hash)
 
 
 def _drop_half_line(path: Path) -> None:
@@ -186,12 +184,6 @@ def _drop_half_line(path: Path) -> None:
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - len(half))
             os.fsync(file.fileno())
-
-
-def _last_line(files: Sequence[Path]) -> bytes | None:
-    """Return the last whole line; a file that has just been begun may be empty."""
-    ends = (_tail(path)[0] for path in reversed(files))
-    return next((line for line in ends if line), None)
 
 
 def _tail(path: Path) -> tuple[bytes, bytes]:
@@ -212,21 +204,17 @@ def _tail(path: Path) -> tuple[bytes, bytes]:
     return tail[begin:end], tail[end:]
 
 
-def _lines(path: Path) -> list[bytes]:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes().splitlines(keepends=True)
+        return path.read_bytes()
     except OSError as error:
         raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _file_for(folder: Path, full: int) -> Path:
+def _append(folder: Path, line: bytes) -> None:
     files = _files(folder)
-    if files and files[-1].stat().st_size < full:
-        return files[-1]
-    return folder / _name(len(files) + 1)
-
-
-def _append(path: Path, line: bytes) -> None:
+    begun = bool(files) and files[-1].stat().st_size < FULL
+    path = files[-1] if begun else folder / _name(len(files) + 1)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OWNER_ONLY)
     with os.fdopen(descriptor, "ab") as file:
         file.write(line)
@@ -248,14 +236,9 @@ def _write_head(folder: Path, head: Head) -> None:
 
 def _read_head(folder: Path) -> Head:
     path = folder / "head.json"
-    try:
-        written = path.read_bytes()
-    except OSError as error:
-        raise LedgerError(f"Cannot read {path}: {error.strerror or error}.") from error
-    try:
+    written = _content(path)
+    with suppress(ValueError):
         head = from_json(Head, written)
-    except ValueError:
-        head = None
-    if head is None or written != canonical(asdict(head)) + b"\n":
-        raise LedgerError(f"{path} was changed after it was written.")
-    return head
+        if written == canonical(asdict(head)) + b"\n":
+            return head
+    raise LedgerError(f"{path} was changed after it was written.")

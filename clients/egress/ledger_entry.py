@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -133,7 +133,23 @@ class Entry(Message):
 
     def line(self) -> bytes:
         """Return the line, with its end."""
-        return canonical(_told(self)) + b"\n"
+        return canonical(self._told()) + b"\n"
+
+    def digest(self) -> str:
+        """Return what its hash must be."""
+        told = self._told()
+        del told["hash"]
+        return hashlib.sha256(canonical(told)).hexdigest()
+
+    def head(self) -> "Head":
+        """Return how far a ledger goes that ends with it."""
+        return Head(self.number, self.hash)
+
+    def _told(self) -> dict[str, Any]:
+        told = asdict(self)
+        if self.noise is None:
+            del told["noise"]
+        return told
 
 
 @dataclass(frozen=True)
@@ -146,15 +162,9 @@ class Head:
 
 def entry_after(head: Head, message: Message) -> Entry:
     """Return the entry of a message that comes after a ledger's end."""
-    body: dict[str, Any] = {
-        "number": head.entries + 1,
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        **{one.name: getattr(message, one.name) for one in fields(Message)},
-        "previous": head.hash,
-    }
-    told = _told(Entry(**body, hash=""))
-    del told["hash"]
-    return Entry(**body, hash=hashlib.sha256(canonical(told)).hexdigest())
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    entry = Entry(**vars(message), number=head.entries + 1, time=time, previous=head.hash, hash="")
+    return replace(entry, hash=entry.digest())
 
 
 def read_line(line: bytes, before: Head, where: str) -> Entry:
@@ -178,23 +188,13 @@ def read_line(line: bytes, before: Head, where: str) -> Entry:
         entry = from_json(Entry, line)
     except ValueError as error:
         raise LedgerError(f"{where} is no entry of a ledger. It was changed.") from error
-    told = _told(entry)
-    claimed = told.pop("hash")
-    if entry.line() != line or hashlib.sha256(canonical(told)).hexdigest() != claimed:
+    if entry.line() != line or entry.digest() != entry.hash:
         raise LedgerError(f"{where} (entry {before.entries + 1}) was changed after it was written.")
     if entry.number != before.entries + 1 or entry.previous != before.hash:
         raise LedgerError(
             f"{where} does not follow entry {before.entries}: lines are missing, or were moved."
         )
     return entry
-
-
-def _told(entry: Entry) -> dict[str, Any]:
-    """Return an entry as it is written."""
-    told = asdict(entry)
-    if entry.noise is None:
-        del told["noise"]
-    return told
 
 
 def canonical(value: Any) -> bytes:

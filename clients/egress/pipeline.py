@@ -19,7 +19,7 @@ from clients.egress.gate import ExpectedMessage, judge, kind_of, parts_of, text_
 from clients.egress.ledger import enter
 from clients.egress.ledger_entry import Message
 from clients.egress.noise import noised
-from clients.egress.policy import Policy, kept_back, reduced
+from clients.egress.policy import Policy, reduced
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError, RunError
 from common.exchange.messages import RoundReply, SiteReply
@@ -91,9 +91,9 @@ def let_leave(
         If training diverged: values that are not finite say nothing.
     """
     # 1. Select. What the policy keeps here is left out before anything else sees it.
-    if kept := kept_back(reply, policy):
+    chosen, kept = reduced(reply, policy)
+    if kept:
         note(own, kept)
-    chosen = reduced(reply, policy)
     # 2. Clip, 3. add noise. Both in double precision, so that rounding hides the noise's last
     #    digits; before coding, since what a codec makes of values has no norm to be clipped.
     leaving = noised(chosen, expected.received, policy)

@@ -20,7 +20,6 @@ from pydantic import Field, ValidationError
 from common.config.toml_model import TomlModel, key_of, read_toml
 from common.errors import PolicyError
 from common.exchange.messages import RoundReply, SiteReply
-from common.learning.prototypes import Prototypes
 from common.tasks.figures import SUBSET_KEYS
 
 What = Literal["weights", "prototypes", "figures", "moments", "method"]
@@ -151,28 +150,19 @@ def may_leave(policy: Policy, figure: str) -> bool:
     return "figures" in policy.may_leave and named
 
 
-def reduced(reply: SiteReply, policy: Policy) -> SiteReply:
-    """Return a reply without what the policy keeps here.
+def reduced(reply: SiteReply, policy: Policy) -> tuple[SiteReply, str]:
+    """Return a reply without what the policy keeps here, and say what; ``""`` where it is nothing.
 
     Weights are not left out: without them a round has no reply, and :mod:`clients.egress.gate`
     refuses.
     """
     figures = {name: value for name, value in reply.metrics.items() if may_leave(policy, name)}
-    if not isinstance(reply, RoundReply):
-        return replace(reply, metrics=figures)
-    return replace(reply, metrics=figures, prototypes=_enough(reply.prototypes, policy))
-
-
-def kept_back(reply: SiteReply, policy: Policy) -> str:
-    """Say for the site's log what :func:`reduced` leaves out; ``""`` where that is nothing."""
-    figures = [name for name in reply.metrics if not may_leave(policy, name)]
-    told = [f"{len(figures)} figures"] if figures else []
-    if isinstance(reply, RoundReply):
-        gone = len(reply.prototypes.classes) - len(_enough(reply.prototypes, policy).classes)
-        told += [f"{gone} prototypes"] if gone else []
-    return f"the policy keeps here: {' and '.join(told)}" if told else ""
-
-
-def _enough(prototypes: Prototypes, policy: Policy) -> Prototypes:
-    kept = prototypes.counts >= policy.min_prototype_images
-    return prototypes.chosen(kept & ("prototypes" in policy.may_leave))
+    gone = {"figures": len(reply.metrics) - len(figures)}
+    left = replace(reply, metrics=figures)
+    if isinstance(left, RoundReply):
+        before = left.prototypes
+        enough = before.counts >= policy.min_prototype_images
+        left = replace(left, prototypes=before.chosen(enough & ("prototypes" in policy.may_leave)))
+        gone["prototypes"] = len(before.classes) - len(left.prototypes.classes)
+    told = " and ".join(f"{count} {what}" for what, count in gone.items() if count)
+    return left, f"the policy keeps here: {told}" if told else ""

@@ -1,11 +1,10 @@
 """A tiny site that is open, and what a server could ask of it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clients import round
-from clients.app import expected_message
+from clients.egress.gate import ExpectedMessage
 from clients.egress.pipeline import let_leave
 from clients.egress.policy import Policy
 from clients.identity import identify
@@ -50,10 +49,10 @@ def order(site: OpenSite, **values: Any) -> RoundOrder:
 def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     """Train a round and store its end, as if all of it might leave; return what could."""
     trained = round.train_round(site, order)
-    expected = replace(expected_message(site, order.round), received=trained.received)
+    expected = ExpectedMessage(site.config, site.name, site.run, order.round, trained.received)
     folder = site.own.parent / "ledger"
     policy = Policy(min_prototype_images=1)
     way = policy, site.own, folder
     leaving = let_leave(trained.reply, expected, trained.memory, *way, trained.after)
-    round.keep(site, order, trained, leaving.coded, leaving.own, leaving.memory)
+    round.keep(site, order, trained, leaving)
     return trained.reply

@@ -23,7 +23,6 @@ from common.exchange.messages import RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import count_bytes, encode
 from common.learning.prototypes import Prototypes
 from common.models.sharing import shared_layout
-from common.tasks.task import task_layout
 from simulations.runtime.in_process import run_server
 from tests.clients.opened import opened, order, train_round
 from tests.federation.hospitals import deploy, run_of, server, tiny_config
@@ -36,15 +35,7 @@ def answer(
     """Return a real reply, a real site info, and what they answer."""
     site = opened(tiny_config(tmp_path_factory.mktemp("gate"), validation_fraction=0.3))
     asked = order(site)
-    expected = ExpectedMessage(
-        site="north",
-        run="run",
-        round=1,
-        layout=task_layout(site.config, "north"),
-        classes=2,
-        projection_size=8,
-        received=asked.shared,
-    )
+    expected = ExpectedMessage(site.config, "north", "run", 1, asked.shared)
     assert expected.layout == shared_layout(site.network())
     return train_round(site, asked), make_site_info(site), expected
 
@@ -65,7 +56,7 @@ def test_a_sound_reply_passes_and_every_tensor_in_it_is_entered(
     answer: Answer, tmp_path: Path
 ) -> None:
     reply, _, expected = answer
-    content = encoded(reduced(reply, Policy()))
+    content = encoded(reduced(reply, Policy())[0])
     release(content, expected, Policy(), tmp_path)
     entry = last(tmp_path)
     assert (entry.run, entry.round, entry.message, entry.verdict) == ("run", 1, "training", "sent")
@@ -192,10 +183,10 @@ def test_a_change_in_half_precision_leaves_where_that_is_agreed_and_nowhere_else
 ) -> None:
     reply, _, expected = answer
     assert expected.received is not None
-    halved = replace(expected, codec=HalfDeltas())
+    halved = replace(expected, config=expected.config.changed(codec="half-deltas"))
     delta = HalfDeltas().encode(reply.shared, expected.received, {}).arrays["flat"]
     change = np.linalg.norm(reply.shared.astype(np.float64) - expected.received)
-    sent = reduced(replace(reply, shared=delta), Policy())
+    sent, _ = reduced(replace(reply, shared=delta), Policy())
     release(encoded(sent), halved, Policy(largest_update=1.01 * change), tmp_path)
     assert last(tmp_path).verdict == "sent"
     with pytest.raises(PolicyError, match="the weights changed by"):

@@ -42,9 +42,11 @@ def message(round: int, **values: object) -> Message:
 
 def written(folder: Path, count: int = 5, full: int = 1200) -> Path:
     """Write a ledger of some lines; a line takes about 400 bytes, so a few fill a file."""
-    for round in range(count):
-        noise = NOISE if round % 2 else None
-        enter(folder, message(round, reason="é\n", noise=noise), full)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clients.egress.ledger.FULL", full)
+        for round in range(count):
+            noise = NOISE if round % 2 else None
+            enter(folder, message(round, reason="é\n", noise=noise))
     return folder
 
 

@@ -9,7 +9,6 @@ import pytest
 from clients.egress.policy import (
     FIGURES,
     Policy,
-    kept_back,
     make_policy,
     may_leave,
     read_policy,
@@ -142,21 +141,20 @@ def test_a_policy_that_others_may_write_is_none(tmp_path: Path) -> None:
 
 
 def test_the_default_keeps_nothing_of_a_sound_reply() -> None:
-    kept = reduced(reply(), Policy())
+    kept, _ = reduced(reply(), Policy())
     assert isinstance(kept, RoundReply) and kept.metrics == reply().metrics
     assert kept.prototypes.counts.tolist() == [9, 5]
     assert np.array_equal(kept.prototypes.vectors, reply().prototypes.vectors)
 
 
 def test_figures_and_prototypes_are_left_out() -> None:
-    kept = reduced(reply(), policy(figures=["test/auc"], min_prototype_images=6))
+    kept, _ = reduced(reply(), policy(figures=["test/auc"], min_prototype_images=6))
     assert isinstance(kept, RoundReply) and dict(kept.metrics) == {"test/auc": 0.9}
     assert kept.prototypes.classes.tolist() == [0]
-    bare = reduced(reply(), policy(may_leave=["weights"]))
+    bare, told = reduced(reply(), policy(may_leave=["weights"]))
     assert isinstance(bare, RoundReply) and not bare.metrics
-    told = kept_back(reply(), policy(may_leave=["weights"]))
     assert told == "the policy keeps here: 3 figures and 2 prototypes"
-    assert kept_back(reply(), Policy()) == ""
+    assert reduced(reply(), Policy())[1] == ""
     assert bare.prototypes.vectors.shape == (0, 8)
     figures = SiteReply("run", 1, "north", "f" * 64, {"test/auc": 0.9})
-    assert reduced(figures, policy(may_leave=["weights"])).metrics == {}
+    assert reduced(figures, policy(may_leave=["weights"]))[0].metrics == {}
