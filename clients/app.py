@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import flwr.app
 import torch
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.client_errors import refuse
@@ -97,8 +97,8 @@ def _answer(
     except Exception as error:
         refusal = refuse(error, site, own)
         if own is not None and ledger is not None:
-            enter_refusal(refusal.reason, own, ledger)
-        return Message(Error(refusal.code, refusal.reason), reply_to=message)
+            enter_refusal(refusal.reason or "", own, ledger)
+        return Message(refusal, reply_to=message)
     finally:
         # Simulated sites share a GPU, one process each: what this one holds, others lack.
         if torch.cuda.is_available():

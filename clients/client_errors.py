@@ -8,10 +8,10 @@ exception itself goes into the site's own log under that reference.
 import logging
 import secrets
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from flwr.app import Error
 
 from clients.identity import IdentityError
 from clients.site import note
@@ -46,15 +46,7 @@ KINDS: tuple[tuple[type[Exception], int, str], ...] = (
 UNEXPECTED = (100, "something unexpected happened")
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """What the server gets instead of a reply."""
-
-    code: int
-    reason: str
-
-
-def refuse(error: Exception, site: str, own: Path | None) -> Refusal:
+def refuse(error: Exception, site: str, own: Path | None) -> Error:
     """Log an exception at the site and return what may be said of it elsewhere.
 
     Parameters
@@ -69,7 +61,7 @@ def refuse(error: Exception, site: str, own: Path | None) -> Refusal:
 
     Returns
     -------
-    Refusal
+    Error
         Nothing in it comes from the exception but its kind.
     """
     code, sentence = next(
@@ -83,7 +75,7 @@ def refuse(error: Exception, site: str, own: Path | None) -> Refusal:
     else:
         logging.getLogger("xsite.site").error("reference %s: %s", reference, details)
         where = "The node's output"
-    return Refusal(
+    return Error(
         code,
         f"{site or 'an unnamed node'}: {sentence} (code {code}, reference {reference}). "
         f"{where} says more.",

@@ -1,12 +1,12 @@
 """The ServerApp: let the sites join and Flower's loop run, ask for the last figures, write them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from logging import INFO
 from pathlib import Path
 from shutil import rmtree
 from time import monotonic
-from typing import NamedTuple
+from typing import cast
 
 from flwr.app import ArrayRecord, Context, MessageType
 from flwr.serverapp import Grid, ServerApp
@@ -17,7 +17,7 @@ from common.config.schema import Config
 from common.data.open import home_folder
 from common.errors import ConfigError
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import Purpose, RoundReply, SiteInfo, SiteReply
+from common.exchange.messages import Purpose, SiteInfo, SiteReply
 from common.files import alone_in
 from common.models.sharing import pack, parameter_mask, shared_layout
 from common.runs.result import runs_base
@@ -26,15 +26,14 @@ from server.checkpoints import load_checkpoint
 from server.checks import check_names
 from server.exchange import (
     Exchange,
-    RunContext,
     make_orders,
     require_enough,
     round_of,
     sort_replies,
 )
 from server.join import Joining
-from server.journal import Journal, say_final, say_round
-from server.participants import ExpectedSite
+from server.journal import Ending, Journal, say_final
+from server.participants import ExpectedSite, RunContext
 from server.retry import RetryingGrid
 from server.run_folder import RunFolder, record_end
 from server.schedule import make_plan
@@ -42,14 +41,6 @@ from server.state import RunState, choose
 from server.strategy import SiteAverage
 
 app = ServerApp()
-
-
-class Ending(NamedTuple):
-    """How training ended: its last state, and what is said of its last and its best weights."""
-
-    state: RunState
-    final: Mapping[str, SiteReply]
-    best: Mapping[str, SiteReply]
 
 
 @app.main()
@@ -97,36 +88,29 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     mask = parameter_mask(network)
     context = RunContext(folder.path.name, config, participants, plan, layout, fingerprint, mask)
     say(_opening(context, state.round, network.description))
-    enough = config.min_sites or len(config.site_names)
-    grid = RetryingGrid(grid, folder.path.name, participants, enough, say)
-    journal = Journal(folder, context, network)
-    strategy = SiteAverage(context, state, noting(journal, state.round, say), joining.take_late)
+    grid = cast(Grid, RetryingGrid(grid, context, say))
+    journal = Journal(folder, context, network, say)
+    strategy = SiteAverage(journal, state, joining.take_late)
     # The weights are the strategy's own: nobody else shall hold on to those of the start.
     del state
-    journal.finish(*train(grid, journal, strategy, say))
+    journal.finish(train(grid, strategy))
     rmtree(journal.checkpoints, ignore_errors=True)
 
 
-def train(
-    grid: Grid, journal: Journal, strategy: SiteAverage, say: Callable[[str], None]
-) -> Ending:
+def train(grid: Grid, strategy: SiteAverage) -> Ending:
     """Train to the last round, and evaluate the last weights and those that validation chose.
 
     Parameters
     ----------
     grid : Grid
         The connection to the participants.
-    journal : Journal
-        Of the run.
     strategy : SiteAverage
-        Of the same run, at the state from which it goes on.
-    say : callable
-        Told of progress.
+        Of the run, at the state from which it goes on.
     """
     context = strategy.context
     if (rounds := context.plan.rounds - strategy.state.round) > 0:
         strategy.start(grid, ArrayRecord(), rounds, timeout=context.config.round_timeout)
-    return _conclude(grid, journal, strategy.state, say)
+    return _conclude(grid, strategy.journal, strategy.state)
 
 
 def _opening(context: RunContext, after: int, network: str) -> str:
@@ -148,32 +132,12 @@ def _without(info: SiteInfo, config: Config) -> str:
     return f", none of {' and '.join(absent)}" if absent else ""
 
 
-def noting(
-    journal: Journal, begun: int, say: Callable[[str], None]
-) -> Callable[[RunState, RunState, Exchange[RoundReply]], None]:
-    """Return what is done after every round, in an order that a kill at any point leaves whole.
-
-    ``begun`` is the round after which this process began, for an estimate of the time left.
-    """
-    started = monotonic()
-
-    def note(before: RunState, after: RunState, exchange: Exchange[RoundReply]) -> None:
-        journal.note_figures(before, exchange.good)
-        journal.note_best(before, after)
-        journal.checkpoint(after)
-        speed = (monotonic() - started) / (after.round - begun)
-        left = speed * (journal.context.plan.rounds - after.round)
-        say(say_round(journal.context, after, exchange, left))
-
-    return note
-
-
-def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str], None]) -> Ending:
+def _conclude(grid: Grid, journal: Journal, state: RunState) -> Ending:
     """Ask for the figures of the last weights, and of the chosen ones."""
     started = monotonic()
     final = _evaluate(grid, journal.context, state, "final")
     journal.note_figures(state, final.good)
-    say(say_final(final.good, "final weights"))
+    journal.say(say_final(final.good, "final weights"))
     chosen = choose(state, final.good)
     journal.note_best(state, chosen)
     state = _with_traffic(chosen, final)
@@ -182,7 +146,7 @@ def _conclude(grid: Grid, journal: Journal, state: RunState, say: Callable[[str]
         asked = replace(state, shared=journal.chosen())
         exchange = _evaluate(grid, journal.context, asked, "best")
         best, state = exchange.good, _with_traffic(state, exchange)
-        say(say_final(best, f"weights of round {state.best_round}, chosen by validation"))
+        journal.say(say_final(best, f"weights of round {state.best_round}, chosen by validation"))
     state = replace(state, seconds=state.seconds + monotonic() - started)
     return Ending(state, final.good, best)
 
@@ -198,6 +162,5 @@ def _evaluate(
 
 
 def _with_traffic(state: RunState, exchange: Exchange[SiteReply]) -> RunState:
-    down = sum(down for down, _ in exchange.traffic.values())
-    up = sum(up for _, up in exchange.traffic.values())
+    down, up = exchange.size
     return replace(state, bytes_down=state.bytes_down + down, bytes_up=state.bytes_up + up)

@@ -2,8 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,10 @@ from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteReply
 from common.exchange.payload import check_parts
 from common.formatting.misfits import misfits, named
-from common.methods.method import ArrayForms
 from common.methods.registry import methods_of
 from common.models.sharing import Layout
 from common.tasks.task import task_of
+from server.participants import RunContext
 
 LARGEST_GROWTH = 100.0
 """A site whose weights' norm grows by more in one round has diverged, even if it is finite."""
@@ -34,51 +33,7 @@ FEWEST_TO_COMPARE = 3
 """Of two sites, nobody can tell which one is far from the other."""
 
 
-@dataclass(frozen=True)
-class ExpectedHeader:
-    """What a site was asked, and so what its reply must say.
-
-    Attributes
-    ----------
-    run, site, fingerprint : str
-        The run, the site that was asked, the code that it runs.
-    round : int
-        The round.
-    """
-
-    run: str
-    site: str
-    fingerprint: str
-    round: int
-
-
-@dataclass(frozen=True)
-class ExpectedWeights:
-    """What the weights of a round's replies must look like.
-
-    Attributes
-    ----------
-    layout : Layout
-        The network's.
-    sent_norm : float
-        Norm of what was sent.
-    classes, projection_size : int
-        Of the prototypes.
-    min_count : int
-        Fewest images behind a prototype.
-    forms : mapping of str to (str, tuple of int)
-        Type and shape of what methods send besides.
-    """
-
-    layout: Layout
-    sent_norm: float
-    classes: int
-    projection_size: int
-    min_count: int
-    forms: ArrayForms = field(default_factory=dict)
-
-
-def check_header(reply: SiteReply, asked: ExpectedHeader) -> None:
+def check_header(reply: SiteReply, site: str, round: int, context: RunContext) -> None:
     """Check who replies, to what, with which code.
 
     Raises
@@ -86,37 +41,37 @@ def check_header(reply: SiteReply, asked: ExpectedHeader) -> None:
     ReplyError
         Saying what was expected and found.
     """
-    if reply.site != asked.site:
-        raise ReplyError(f"the node of site '{asked.site}' says that it is '{reply.site}'")
-    if reply.fingerprint != asked.fingerprint:
+    if reply.site != site:
+        raise ReplyError(f"the node of site '{site}' says that it is '{reply.site}'")
+    if reply.fingerprint != context.fingerprint:
         raise ReplyError(
-            f"it ran other code ({reply.fingerprint[:12]}…, here {asked.fingerprint[:12]}…)"
+            f"it ran other code ({reply.fingerprint[:12]}…, here {context.fingerprint[:12]}…)"
         )
-    if reply.run != asked.run:
-        raise ReplyError(f"it answers for the run '{reply.run}', not '{asked.run}'")
-    if reply.round != asked.round:
-        raise ReplyError(f"it answers for round {reply.round}, not {asked.round}")
+    if reply.run != context.run:
+        raise ReplyError(f"it answers for the run '{reply.run}', not '{context.run}'")
+    if reply.round != round:
+        raise ReplyError(f"it answers for round {reply.round}, not {round}")
 
 
-def check_weights(
-    reply: RoundReply, class_counts: Sequence[int], expected: ExpectedWeights
-) -> None:
+def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) -> None:
     """Check what a round of training returned.
 
     Parameters
     ----------
     reply : RoundReply
         A site's reply.
-    class_counts : sequence of int
-        Training images of each class that the site had when it joined.
-    expected : ExpectedWeights
-        What its weights must look like.
+    before : ndarray, shape (layout.size,)
+        The shared tensors that the round began with.
+    context : RunContext
+        The run.
 
     Raises
     ------
     ReplyError
         Naming the tensor that is missing, additional, misshapen or not finite, or the fault.
     """
+    config, layout = context.config, context.layout
+    class_counts = context.participants.infos[reply.site].class_counts
     if reply.images != (images := sum(class_counts)):
         raise ReplyError(
             f"it now has {reply.images} training images, {images} at the start of the run"
@@ -124,13 +79,13 @@ def check_weights(
     trained = reply.metrics.get("train/images", 0.0)
     if not 0 <= trained < 2**53:
         raise ReplyError(f"it says that it trained on {trained:g} images")
-    check_layout(reply.layout, expected.layout)
-    _check_values(reply.shared, expected)
-    fewest = "min-prototype-count", expected.min_count
-    size, classes = expected.projection_size, expected.classes
+    check_layout(reply.layout, layout)
+    _check_values(reply.shared, layout, norm_of(before))
+    fewest = "min-prototype-count", config.min_prototype_count
+    size, classes = config.projection_size, len(config.class_names)
     if (fault := reply.prototypes.fault(size, classes, class_counts, fewest)) is not None:
         raise ReplyError(fault)
-    check_parts(reply.parts, expected.forms)
+    check_parts(reply.parts, methods_of(config).forms(config, layout))
 
 
 def check_layout(found: Layout, expected: Layout) -> None:
@@ -150,8 +105,7 @@ def check_layout(found: Layout, expected: Layout) -> None:
     raise ReplyError(f"its shared tensors do not fit ({said or 'in another order, or one twice'})")
 
 
-def _check_values(shared: NDArray[Any], expected: ExpectedWeights) -> None:
-    layout = expected.layout
+def _check_values(shared: NDArray[Any], layout: Layout, sent_norm: float) -> None:
     if shared.shape != (layout.size,) or shared.dtype != np.dtype(layout.dtype):
         raise ReplyError(
             f"its shared tensors hold {shared.size} values of type {shared.dtype} in shape "
@@ -165,15 +119,15 @@ def _check_values(shared: NDArray[Any], expected: ExpectedWeights) -> None:
             f"{int((~finite).sum())} shared values are not finite, the first in "
             f"'{layout.names[first]}'"
         )
-    norm, limit = norm_of(shared), LARGEST_GROWTH * max(1.0, expected.sent_norm)
+    norm, limit = norm_of(shared), LARGEST_GROWTH * max(1.0, sent_norm)
     if not norm <= limit:
         raise ReplyError(
             f"the norm of its shared tensors is {norm:.3g}, that of those sent "
-            f"{expected.sent_norm:.3g}: training has diverged there"
+            f"{sent_norm:.3g}: training has diverged there"
         )
 
 
-def far_from_the_others(replies: Mapping[str, RoundReply], sent: NDArray[Any]) -> dict[str, str]:
+def far_from_the_others(replies: Mapping[str, Any], sent: NDArray[Any]) -> dict[str, str]:
     """Return the sites whose weights moved much further than the others', and how far.
 
     Parameters

@@ -1,6 +1,6 @@
 """One exchange with the sites: orders out, replies sorted into good ones and faults."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -17,47 +17,11 @@ from common.exchange.payload import FLAT, flat_of
 from common.exchange.wire import count_bytes, decode, encode, encode_arrays
 from common.methods.method import Arrays
 from common.methods.registry import methods_of
-from common.models.sharing import Layout
-from server.checks import ExpectedHeader, check_header
-from server.participants import Participants
-from server.schedule import Plan
+from server.checks import check_header, check_weights, far_from_the_others
+from server.participants import RunContext
 from server.state import RunState
 
 Reply = TypeVar("Reply", SiteReply, RoundReply)
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What stays the same over a run.
-
-    Attributes
-    ----------
-    run : str
-        Its name.
-    config : Config
-        Its configuration.
-    participants : Participants
-        Its sites.
-    plan : Plan
-        Its length.
-    layout : Layout
-        Of the shared tensors.
-    fingerprint : str
-        Of the code.
-    parameters : ndarray of bool, shape (layout.size,)
-        Which of the shared values are trained (:func:`common.models.sharing.parameter_mask`).
-    exchanges : bool
-        False where one participant holds every site of the network: no byte leaves it.
-    """
-
-    run: str
-    config: Config
-    participants: Participants
-    plan: Plan
-    layout: Layout
-    fingerprint: str
-    parameters: NDArray[np.bool_]
-    exchanges: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,6 +41,12 @@ class Exchange(Generic[Reply]):
     good: Mapping[str, Reply]
     faults: Mapping[str, str]
     traffic: Mapping[str, tuple[int, int]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Bytes down and up of all sites."""
+        down, up = zip(*self.traffic.values(), strict=True)
+        return sum(down), sum(up)
 
 
 def code_down(context: RunContext, state: RunState) -> tuple[RunState, Arrays | None]:
@@ -195,8 +165,7 @@ def sort_replies(
     sent: Mapping[str, Message],
     replies: Iterable[Message],
     kind: type[Reply],
-    check: Callable[[Reply], None] | None = None,
-    read: Callable[[Arrays], NDArray[Any]] = flat_of,
+    before: NDArray[Any] | None = None,
 ) -> Exchange[Reply]:
     """Check the replies of a round.
 
@@ -212,15 +181,18 @@ def sort_replies(
         What came back, in any order.
     kind : type
         What a reply is.
-    check : callable, optional
-        Checks what the reply holds, once it is known whose it is; raises ReplyError.
-    read : callable
-        As for :func:`common.exchange.wire.decode`.
+    before : ndarray, shape (layout.size,), optional
+        The shared tensors that a round of training began with; what it returned is checked.
     """
     good: dict[str, Reply] = {}
     faults: dict[str, str] = {}
     strangers: list[str] = []
     up = dict.fromkeys(sent, 0)
+    codec = find_codec(context.config.codec)
+
+    def read(arrays: Arrays) -> NDArray[Any]:
+        return flat_of(arrays) if before is None else codec.decode(arrays, before)
+
     for message in replies:
         site = context.participants.site_of(message.metadata.src_node_id)
         if site is None:
@@ -239,14 +211,18 @@ def sort_replies(
             # Flower holds on to the message for another round; its bytes are as large as the
             # weights that were just read from them.
             message.content.clear()
-            check_header(reply, ExpectedHeader(context.run, site, context.fingerprint, round))
+            check_header(reply, site, round, context)
             if context.exchanges and any(name.count("/") > 1 for name in reply.metrics):
                 raise ReplyError("it says figures of another site")
-            if check is not None:
-                check(reply)
+            if before is not None and isinstance(reply, RoundReply):
+                check_weights(reply, before, context)
             good[site] = reply
         except ReplyError as error:
             faults[site] = str(error)
+    if before is not None:
+        far = far_from_the_others(good, before)
+        good = {site: reply for site, reply in good.items() if site not in far}
+        faults |= far
     silence = f"no answer within round-timeout = {context.config.round_timeout:g} s"
     unnamed = f", but from an unnamed node: {'; '.join(strangers)}" if strangers else ""
     for site in sent:
@@ -262,12 +238,6 @@ def sort_replies(
     )
 
 
-def without(exchange: Exchange[Reply], faults: Mapping[str, str]) -> Exchange[Reply]:
-    """Return an exchange in which further sites are left out, and why."""
-    good = {site: reply for site, reply in exchange.good.items() if site not in faults}
-    return replace(exchange, good=good, faults={**exchange.faults, **faults})
-
-
 def require_enough(context: RunContext, what: str, exchange: Exchange[Any]) -> None:
     """Check that enough sites gave a good reply.
 
@@ -277,13 +247,12 @@ def require_enough(context: RunContext, what: str, exchange: Exchange[Any]) -> N
         Naming every other site and why it is left out.
     """
     names = context.participants.order
-    needed = min(context.config.min_sites or len(names), len(names))
-    if len(exchange.good) < needed:
+    if len(exchange.good) < context.enough:
         why = "; ".join(f"{site}: {fault}" for site, fault in exchange.faults.items())
         raise RunError(
-            f"{what}: {len(exchange.good)} of {len(names)} sites gave a good reply, {needed} are "
-            f"needed (min-sites = {context.config.min_sites}). {why}. When that is mended, go on "
-            f"with the run: run-name = '{context.run}', resume = true."
+            f"{what}: {len(exchange.good)} of {len(names)} sites gave a good reply, "
+            f"{context.enough} are needed (min-sites = {context.config.min_sites}). {why}. "
+            f"When that is mended, go on with the run: run-name = '{context.run}', resume = true."
         )
 
 

@@ -1,12 +1,12 @@
 """What the server writes down: figures of every round, the weights, the run's result."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -17,66 +17,19 @@ from common.models.network import Network
 from common.models.sharing import load_shared, pack, private_names, shared_names, unpack
 from common.runs.weights import Which, save_shared, weights_name
 from server.checkpoints import save_checkpoint
-from server.exchange import Exchange, RunContext
+from server.exchange import Exchange
 from server.metrics import MetricsRow
+from server.participants import RunContext
 from server.run_folder import RunFolder
-from server.state import SUBSETS, RunState, figures_by_site
+from server.state import SUBSETS, RunState, figures_by_site, site_figures
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What ``result.json`` says of a completed run beyond its status: the same in every mode.
+class Ending(NamedTuple):
+    """How training ended: its last state, and what is said of its last and its best weights."""
 
-    Attributes
-    ----------
-    metrics : mapping
-        Site → subset → figure → value, with the final weights.
-    best : mapping
-        Site → ``round`` and ``validation_auc`` of the weights that validation chose, and subset →
-        figures with these; empty where it chose none.
-    budget : mapping
-        As :meth:`server.schedule.Plan.budget` tells it.
-    images_seen, train_images : mapping of str to int
-        Site → images trained on, repetitions included; site → training images that it has.
-    leakage : sequence of Leakage
-        Of every site.
-    network : str
-        Its description.
-    shared, private : sequence of str
-        Names of the tensors.
-    seconds : float
-        Of all rounds.
-    weights_digest : mapping of str to str
-        SHA-256 of the final weights: of the shared ones, or by site where there are all.
-    bytes_down, bytes_up : int
-        To and from all sites; 0 where nothing is exchanged.
-    device : str
-        Where it trained; empty where every site has a device of its own.
-    """
-
-    metrics: Mapping[str, Any]
-    best: Mapping[str, Any]
-    budget: Mapping[str, int]
-    images_seen: Mapping[str, int]
-    train_images: Mapping[str, int]
-    leakage: Sequence[Leakage]
-    network: str
-    shared: Sequence[str]
-    private: Sequence[str]
-    seconds: float
-    weights_digest: Mapping[str, str]
-    bytes_down: int = 0
-    bytes_up: int = 0
-    device: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as it is written."""
-        told = dict(vars(self))
-        told["bytes"] = {"down": told.pop("bytes_down"), "up": told.pop("bytes_up")}
-        told["leakage"] = [asdict(one) | {"sentence": one.sentence()} for one in self.leakage]
-        if not self.device:
-            del told["device"]
-        return told
+    state: RunState
+    final: Mapping[str, SiteReply]
+    best: Mapping[str, SiteReply]
 
 
 @dataclass(frozen=True)
@@ -91,6 +44,8 @@ class Journal:
         The run.
     network : Network
         Of all sites. Put on the meta device: it takes memory only while weights are written.
+    say : callable
+        Told of progress.
     owner : str or None
         In single-site training the site, in whose folder the shared tensors go.
     """
@@ -98,11 +53,25 @@ class Journal:
     folder: RunFolder
     context: RunContext
     network: Network
+    say: Callable[[str], None]
     owner: str | None = None
 
     def __post_init__(self) -> None:
         """Free the network's memory."""
         self.network.to("meta")
+
+    def note_round(
+        self,
+        before: RunState,
+        after: RunState,
+        exchange: Exchange[RoundReply],
+        seconds_left: float,
+    ) -> None:
+        """Write all of a round, in an order that a kill at any point leaves whole."""
+        self.note_figures(before, exchange.good)
+        self.note_best(before, after)
+        save_checkpoint(self.checkpoints, after, self.context.config.digest())
+        self.say(say_round(self.context, after, exchange, seconds_left))
 
     def note_figures(self, state: RunState, replies: Mapping[str, SiteReply]) -> None:
         """Write what the sites say of a round's average: the rows of that round."""
@@ -121,10 +90,6 @@ class Journal:
             load_shared(self.shared_file("best"), network)
             return pack(network)
 
-    def checkpoint(self, state: RunState) -> None:
-        """Write what a resumed server needs."""
-        save_checkpoint(self.checkpoints, state, self.context.config.digest())
-
     def shared_file(self, which: Which) -> Path:
         """Return the file of the shared tensors."""
         folder = self.folder.site(self.owner) if self.owner else self.folder.path
@@ -135,15 +100,10 @@ class Journal:
         """The folder of what a resumed server needs."""
         return self.folder.path / "checkpoint" / (self.owner or "")
 
-    def finish(
-        self,
-        state: RunState,
-        final: Mapping[str, SiteReply],
-        best: Mapping[str, SiteReply],
-    ) -> None:
+    def finish(self, ending: Ending) -> None:
         """Write the final weights and the result, and call the run completed."""
-        self.save_final(state)
-        self.folder.finish(self.result(state, final, best).as_dict())
+        self.save_final(ending.state)
+        self.folder.finish(self.result(ending))
 
     def save_final(self, state: RunState) -> None:
         """Write the final weights."""
@@ -162,41 +122,34 @@ class Journal:
         finally:
             self.network.to("meta")
 
-    def result(
-        self, state: RunState, final: Mapping[str, SiteReply], best: Mapping[str, SiteReply]
-    ) -> TrainingResult:
-        """Return what ``result.json`` says of the run."""
-        context = self.context
-        infos = context.participants.infos
-        return TrainingResult(
-            metrics=site_figures(final),
-            best=chosen_figures(state, best),
-            budget=context.plan.budget(context.config.batch_size),
-            images_seen=dict(state.images_seen),
-            train_images={site: info.train_images for site, info in infos.items()},
-            leakage=[info.leakage for info in infos.values()],
-            network=self.network.description,
-            shared=shared_names(self.network),
-            private=private_names(self.network),
-            seconds=state.seconds,
-            weights_digest={"shared": sha256(state.shared.data).hexdigest()},
-            bytes_down=state.bytes_down,
-            bytes_up=state.bytes_up,
-        )
+    def result(self, ending: Ending) -> dict[str, Any]:
+        """Return what ``result.json`` says of a completed run beyond its status.
+
+        Its ``metrics`` are site → subset → figure → value, with the final weights; ``best`` is
+        empty where validation chose none; the SHA-256 is of the final shared weights.
+        """
+        state, context, infos = ending.state, self.context, self.context.participants.infos
+        chosen = {"round": state.best_round, "validation_auc": state.best_auc}
+        best = site_figures(ending.best)
+        return {
+            "metrics": site_figures(ending.final),
+            "best": {site: chosen | by_subset for site, by_subset in best.items()},
+            "budget": context.plan.budget(context.config.batch_size),
+            "images_seen": dict(state.images_seen),
+            "train_images": {site: info.train_images for site, info in infos.items()},
+            "leakage": [tell_leakage(info.leakage) for info in infos.values()],
+            "network": self.network.description,
+            "shared": shared_names(self.network),
+            "private": private_names(self.network),
+            "seconds": state.seconds,
+            "weights_digest": {"shared": sha256(state.shared.data).hexdigest()},
+            "bytes": {"down": state.bytes_down, "up": state.bytes_up},
+        }
 
 
-def site_figures(replies: Mapping[str, SiteReply]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return what replies say of their sites: site → subset → figure → value."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for participant, reply in replies.items():
-        found |= figures_by_site(participant, reply.metrics)
-    return found
-
-
-def chosen_figures(state: RunState, best: Mapping[str, SiteReply]) -> dict[str, dict[str, Any]]:
-    """Return what ``result.json`` says of the weights that validation chose, by site."""
-    chosen = {"round": state.best_round, "validation_auc": state.best_auc}
-    return {site: chosen | by_subset for site, by_subset in site_figures(best).items()}
+def tell_leakage(leakage: Leakage) -> dict[str, Any]:
+    """Return what ``result.json`` says of a site's split."""
+    return asdict(leakage) | {"sentence": leakage.sentence()}
 
 
 def rows_of(
@@ -238,8 +191,7 @@ def say_round(
     """Return a round's line for the log: losses, what was received, bytes, time left."""
     told = [_say_site(site, reply) for site, reply in exchange.good.items()]
     told += [f"{site} LEFT OUT: {fault}" for site, fault in exchange.faults.items()]
-    down = sum(down for down, _ in exchange.traffic.values())
-    up = sum(up for _, up in exchange.traffic.values())
+    down, up = exchange.size
     told += [f"{size(down)} down, {size(up)} up"] if context.exchanges else []
     return (
         f"round {after.round}/{context.plan.rounds}: {'; '.join(told)}; "
@@ -249,15 +201,15 @@ def say_round(
 
 def _say_site(site: str, reply: RoundReply) -> str:
     told = f"{site} loss {reply.metrics.get('train/loss', math.nan):.4f}"
-    tests = _tests(site, reply)
+    tests = _tests({site: reply})
     # Whose figures they are need not be said of a site that speaks for itself.
     figures = _say_figures(tests[site]) if list(tests) == [site] else _say_tests(tests)
     return f"{told} (after round {reply.round - 1}: {figures})" if tests else told
 
 
-def _tests(participant: str, reply: SiteReply) -> dict[str, Mapping[str, float]]:
-    by_site = figures_by_site(participant, reply.metrics)
-    return {site: by_subset["test"] for site, by_subset in by_site.items() if "test" in by_subset}
+def _tests(replies: Mapping[str, SiteReply]) -> dict[str, Mapping[str, float]]:
+    by_site = site_figures(replies).items()
+    return {site: by_subset["test"] for site, by_subset in by_site if "test" in by_subset}
 
 
 def _say_tests(tests: Mapping[str, Mapping[str, float]]) -> str:

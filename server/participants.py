@@ -1,10 +1,16 @@
-"""Who takes part in a run: which node is which site, and what each said of itself."""
+"""Who takes part in a run, which node is which site, and what stays the same over the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.schema import Config
 from common.errors import RunError
 from common.exchange.messages import SiteInfo
+from common.models.sharing import Layout
+from server.schedule import Plan
 
 
 @dataclass
@@ -40,6 +46,46 @@ class Participants:
     def missing(self) -> list[str]:
         """The sites that have not come."""
         return [site for site in self.order if site not in self.infos]
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What stays the same over a run.
+
+    Attributes
+    ----------
+    run : str
+        Its name.
+    config : Config
+        Its configuration.
+    participants : Participants
+        Its sites.
+    plan : Plan
+        Its length.
+    layout : Layout
+        Of the shared tensors.
+    fingerprint : str
+        Of the code.
+    parameters : ndarray of bool, shape (layout.size,)
+        Which of the shared values are trained (:func:`common.models.sharing.parameter_mask`).
+    exchanges : bool
+        False where one participant holds every site of the network: no byte leaves it.
+    """
+
+    run: str
+    config: Config
+    participants: Participants
+    plan: Plan
+    layout: Layout
+    fingerprint: str
+    parameters: NDArray[np.bool_]
+    exchanges: bool = True
+
+    @property
+    def enough(self) -> int:
+        """How many sites a round needs."""
+        sites = len(self.participants.order)
+        return min(self.config.min_sites or sites, sites)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.participants import Participants
+from server.participants import RunContext
 from server.questions import AWAY, Questions, tell_who_waits
 
 POLL_SECONDS = 0.25
@@ -24,53 +23,22 @@ MOST_QUESTIONS = 5
 
 
 @dataclass(frozen=True)
-class RetryingGrid(Grid):
-    """Flower's grid, which waits for the sites that a round needs.
+class RetryingGrid:
+    """Of Flower's grid what a strategy asks for; it waits for the sites that a round needs.
 
     Attributes
     ----------
     grid : Grid
         Flower's own.
-    run_name : str
-        The run's name.
-    participants : Participants
-        Who is asked.
-    enough : int
-        Good answers that suffice: with so many, nobody who is away is awaited.
+    context : RunContext
+        The run. With as many good answers as it needs, nobody who is away is awaited.
     say : callable
         Told who is awaited and why.
     """
 
     grid: Grid
-    run_name: str
-    participants: Participants
-    enough: int
+    context: RunContext
     say: Callable[[str], None]
-
-    def set_run(self, run: Any) -> None:
-        """Pass on."""
-        self.grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """The run."""
-        return self.grid.run
-
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Refuse: apps make their own messages."""
-        raise NotImplementedError
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the numbers of the nodes that are there."""
-        return self.grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Pass on."""
-        return self.grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Pass on."""
-        return self.grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -149,14 +117,14 @@ class _Exchange:
         if gone and not self.done():
             there = [answer.metadata.src_node_id for answer in self.answers if answer.has_content()]
             awaited = f"{', '.join(gone)}, who went away"
-            tell_who_waits(self.grid.grid, self.grid.run_name, there, awaited)
+            tell_who_waits(self.grid.grid, self.grid.context.run, there, awaited)
 
     def done(self) -> bool:
         """Say whether nobody else is to be awaited."""
         good = sum(not answer.has_error() for answer in self.answers)
         left = [node for node in self.away if self.asked[node] < MOST_QUESTIONS]
-        hopeless = good + len(left) < self.grid.enough
-        return not self.open.open and (not left or good >= self.grid.enough or hopeless)
+        hopeless = good + len(left) < self.grid.context.enough
+        return not self.open.open and (not left or good >= self.grid.context.enough or hopeless)
 
     def ask_again(self) -> None:
         """Ask the nodes that were away and are back."""
@@ -172,7 +140,7 @@ class _Exchange:
             self._say(f"asking {', '.join(self._name(node) for node in again)} again")
 
     def _name(self, node: int) -> str:
-        return self.grid.participants.site_of(node) or f"node {node}"
+        return self.grid.context.participants.site_of(node) or f"node {node}"
 
     def _say(self, text: str) -> None:
         self.grid.say(f"waiting: {text}")

@@ -90,12 +90,19 @@ def figures_by_site(
     return found or {participant: {}}
 
 
+def site_figures(replies: Mapping[str, SiteReply]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what replies say of their sites: site → subset → figure → value."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for participant, reply in replies.items():
+        found |= figures_by_site(participant, reply.metrics)
+    return found
+
+
 def validation_auc(replies: Mapping[str, SiteReply]) -> float:
     """Return the mean AUC on validation images over the sites where it is defined, else NaN."""
     return mean_defined(
         by_subset.get("validation", {}).get("auc", math.nan)
-        for participant, reply in replies.items()
-        for by_subset in figures_by_site(participant, reply.metrics).values()
+        for by_subset in site_figures(replies).values()
     )
 
 

@@ -9,32 +9,24 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from logging import INFO
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
-from numpy.typing import NDArray
 
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply
-from common.methods.method import Arrays, Averaged
+from common.methods.method import Averaged
 from common.methods.registry import methods_of
-from server.checks import ExpectedWeights, check_weights, far_from_the_others, norm_of
 from server.exchange import (
-    Exchange,
-    RunContext,
     code_down,
     make_orders,
     require_enough,
     sort_replies,
-    without,
 )
+from server.journal import Journal
 from server.state import RunState, advance, choose
-
-Note = Callable[[RunState, RunState, Exchange[RoundReply]], None]
-"""Called after a round with the states before and after it and what came back."""
 
 
 class SiteAverage(FedAvg):
@@ -42,23 +34,23 @@ class SiteAverage(FedAvg):
 
     Parameters
     ----------
-    context : RunContext
-        The run.
+    journal : Journal
+        Of the run: it has figures and checkpoint of a round before the next one begins.
     state : RunState
         Where it stands; ``self.state`` afterwards.
-    note : callable
-        Writes figures and checkpoint of a round, before the next one begins.
     prepare : callable
         Called before a round is ordered: sites may join.
     """
 
-    def __init__(
-        self, context: RunContext, state: RunState, note: Note, prepare: Callable[[], None]
-    ) -> None:
+    def __init__(self, journal: Journal, state: RunState, prepare: Callable[[], None]) -> None:
         super().__init__()
-        self.context, self.state, self.note, self.prepare = context, state, note, prepare
+        # Figures ride with the replies to training.
+        self.fraction_evaluate = 0.0
+        self.journal, self.context = journal, journal.context
+        self.state, self.prepare = state, prepare
         self.sent: dict[str, Message] = {}
-        self.since = time.monotonic()
+        self.begun, self.started = state.round, time.monotonic()
+        self.since = self.started
 
     def summary(self) -> None:
         """Log who takes part."""
@@ -86,27 +78,8 @@ class SiteAverage(FedAvg):
         """
         context, before = self.context, self.state
         config, round = context.config, before.round + 1
-        methods = methods_of(config)
-        expected = ExpectedWeights(
-            context.layout,
-            norm_of(before.shared),
-            len(config.class_names),
-            config.projection_size,
-            config.min_prototype_count,
-            methods.forms(config, context.layout),
-        )
-
-        codec = find_codec(config.codec)
-
-        def read(arrays: Arrays) -> NDArray[Any]:
-            return codec.decode(arrays, before.shared)
-
-        def check(reply: RoundReply) -> None:
-            check_weights(reply, context.participants.infos[reply.site].class_counts, expected)
-
-        exchange = sort_replies(context, round, self.sent, replies, RoundReply, check, read)
+        exchange = sort_replies(context, round, self.sent, replies, RoundReply, before.shared)
         self.sent = {}
-        exchange = without(exchange, far_from_the_others(exchange.good, before.shared))
         require_enough(context, f"Round {round}", exchange)
         now = time.monotonic()
         chosen = choose(before, exchange.good)
@@ -124,22 +97,12 @@ class SiteAverage(FedAvg):
             context.plan.steps(round),
             context.plan.total_steps,
         )
-        shared, kept = methods.combine(average)
+        shared, kept = methods_of(config).combine(average)
         self.state = replace(self.state, shared=shared, methods=kept)
         if find_codec(config.codec_down).relative:
             self.state = replace(self.state, sent=before.shared)
         self.since = now
-        self.note(before, self.state, exchange)
+        left = context.plan.rounds - self.state.round
+        left_seconds = (now - self.started) / (self.state.round - self.begun) * left
+        self.journal.note_round(before, self.state, exchange, left_seconds)
         return None, MetricRecord({"sites": len(exchange.good)})
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Order nothing: figures ride with the replies to training."""
-        return []
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return nothing, since nothing was asked."""
-        return None

@@ -37,12 +37,10 @@ from common.runs.result import read_run_config
 from common.runs.weights import weights_digest, weights_name
 from common.tasks.task import task_network
 from common.tensor_files import load_tensors
-from server.app import Ending, noting
 from server.app import train as train_rounds
 from server.checkpoints import load_checkpoint
-from server.exchange import RunContext
-from server.journal import Journal, TrainingResult
-from server.participants import Participants
+from server.journal import Journal, tell_leakage
+from server.participants import Participants, RunContext
 from server.run_folder import RunFolder, record_end, refuse_taken
 from server.schedule import make_plan
 from server.state import RunState
@@ -126,7 +124,7 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
             run = LocalRun(folder, device, plan, sites, listener, should_stop)
             results = [_train_network(run, owner) for owner in owners]
-            folder.finish(_together(results).as_dict())
+            folder.finish(_together(results))
             shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
     return folder.path
 
@@ -177,7 +175,7 @@ def _open(config: Config, name: str, device: Device, listener: ProgressListener)
     return site
 
 
-def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
+def _train_network(run: LocalRun, owner: str | None) -> dict[str, Any]:
     """Train the network of all sites, or of the one that owns it."""
     config, folder, listener = run.config, run.folder, run.listener
     images = tuple(run.sites.values()) if owner is None else (run.sites[owner],)
@@ -204,11 +202,11 @@ def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
     with torch.device("meta"):
         # Only its shapes are needed, to write weights by.
         journal = Journal(
-            folder, context, task_network(config.changed(pretrained=""), names), owner
+            folder, context, task_network(config.changed(pretrained=""), names), say, owner
         )
     state = load_checkpoint(journal.checkpoints, run.train_images, config.digest())
     state = state or RunState(0, pack(network), run.train_images)
-    strategy = SiteAverage(context, state, noting(journal, state.round, say), lambda: None)
+    strategy = SiteAverage(journal, state, lambda: None)
     del state
     nodes: dict[int, dict[str, Any]] = {FIRST_NODE: {}}
     grid = InProcessGrid(app_of(site, run.should_stop), nodes, config.to_run_config())
@@ -216,7 +214,7 @@ def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
     listener.start(title, run.plan.total_steps)
     try:
         with flower_output_to(StringIO()):
-            ending = train_rounds(grid, journal, strategy, say)
+            ending = train_rounds(grid, strategy)
     finally:
         listener.close()
     journal.save_final(ending.state)
@@ -224,38 +222,31 @@ def _train_network(run: LocalRun, owner: str | None) -> TrainingResult:
         listener.message(
             "No site's validation images hold every class, so validation chose no weights."
         )
-    return _result(run, images, network, journal, ending)
+    unpack(network, ending.state.shared)
+    return _result(run, images, network, journal.result(ending))
 
 
 def _result(
-    run: LocalRun,
-    images: tuple[SiteImages, ...],
-    network: Network,
-    journal: Journal,
-    ending: Ending,
-) -> TrainingResult:
+    run: LocalRun, images: tuple[SiteImages, ...], network: Network, told: dict[str, Any]
+) -> dict[str, Any]:
     """Return what ``result.json`` says of one network; its last weights are loaded into it."""
-    unpack(network, ending.state.shared)
     for one in images:
         load_private(network, load_tensors(one.own / weights_name("private", "final"))[0])
-    result = journal.result(*ending)
-    return replace(
-        result,
-        images_seen=dict.fromkeys(run.sites, result.budget["images_per_site"]),
-        train_images=run.train_images,
-        leakage=[one.leakage for one in run.sites.values()],
-        weights_digest={one.name: weights_digest(network) for one in images},
-        device=run.device.describe(),
-    )
+    digest = weights_digest(network)
+    return told | {
+        "images_seen": dict.fromkeys(run.sites, told["budget"]["images_per_site"]),
+        "train_images": run.train_images,
+        "leakage": [tell_leakage(one.leakage) for one in run.sites.values()],
+        "weights_digest": {one.name: digest for one in images},
+        "device": run.device.describe(),
+    }
 
 
-def _together(results: Sequence[TrainingResult]) -> TrainingResult:
+def _together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the result of a run whose sites have networks of their own."""
-    return replace(
-        results[0],
-        metrics={name: told for one in results for name, told in one.metrics.items()},
-        best={name: told for one in results for name, told in one.best.items()},
-        private=[name for one in results for name in one.private],
-        seconds=sum(one.seconds for one in results),
-        weights_digest={name: told for one in results for name, told in one.weights_digest.items()},
-    )
+    by_site = ("metrics", "best", "weights_digest")
+    return results[0] | {
+        **{key: {name: v for one in results for name, v in one[key].items()} for key in by_site},
+        "private": [name for one in results for name in one["private"]],
+        "seconds": sum(one["seconds"] for one in results),
+    }

@@ -5,11 +5,9 @@ disk; so this can be looked up, and need not be believed.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from clients.egress.ledger_entry import Entry
 from clients.store import MOMENT, PRIVATE
@@ -62,32 +60,20 @@ def audit(state: Path, ledger: Iterable[Entry]) -> list[Audit]:
         If a file cannot be read.
     """
     digests = {part.sha256 for entry in ledger for part in entry.parts}
-    return [_look_up(path, digests) for path in private_files(state)]
-
-
-def private_files(state: Path) -> Sequence[Path]:
-    """Return the files of a site's private tensors, of all of its runs."""
     places = [pattern for one in FILES for pattern in (one, f"*/sites/*/{one}")]
-    return sorted({path for pattern in places for path in state.glob(pattern)})
+    files = sorted({path for pattern in places for path in state.glob(pattern)})
+    return [_look_up(path, digests) for path in files]
 
 
 def _look_up(path: Path, digests: set[str]) -> Audit:
-    tensors, _ = load_tensors(path)
-    stored = path.parent.name == "store"
-    # The store also keeps what the site sent, if its objective looks back at it.
-    private = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not stored or name.startswith((PRIVATE, MOMENT))
+    private, _ = load_tensors(path)
+    if path.parent.name == "store":
+        # The store also keeps what the site sent, if its objective looks back at it.
+        private = {n: tensor for n, tensor in private.items() if n.startswith((PRIVATE, MOMENT))}
+    telling = {
+        name: hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+        for name, tensor in private.items()
+        if tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())
     }
-    telling = {name: tensor for name, tensor in private.items() if _is_telling(tensor)}
-    left = tuple(name for name, tensor in telling.items() if _digest(tensor) in digests)
+    left = tuple(name for name, digest in telling.items() if digest in digests)
     return Audit(path, len(telling), len(private) - len(telling), left)
-
-
-def _is_telling(tensor: Tensor) -> bool:
-    return tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()

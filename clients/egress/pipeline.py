@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from clients.egress.budget import SENT, require_budget
-from clients.egress.gate import ExpectedMessage, judge, kind_of, parts_of, text_part
+from clients.egress.gate import ExpectedMessage, judge, kind_of, part_of, parts_of
 from clients.egress.ledger import enter
 from clients.egress.ledger_entry import Message
 from clients.egress.noise import noised
@@ -152,7 +152,7 @@ def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
     ledger : Path
         The ledger's folder.
     """
-    part = text_part("error", "reason", reason)
+    part = part_of("error", "reason", reason)
     said = Message(own.name, own.parents[1].name, 0, "error", SENT, "", part.size, (part,))
     try:
         enter(ledger, said)

@@ -21,6 +21,7 @@ from common.methods.method import Arrays
 from common.models.sharing import Layout
 
 Purpose = Literal["train", "final", "best"]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 SiteName = Annotated[str, Field(pattern=f"^{SITE_NAME.pattern}$")]
 
 NOT_A_SITE = 101
@@ -59,9 +60,9 @@ class SiteInfo:
     """
 
     site: SiteName
-    fingerprint: str
-    config: str
-    layout: str
+    fingerprint: Digest
+    config: Digest
+    layout: Digest
     class_counts: tuple[Count, ...]
     nodes: Count
     leakage: Leakage
@@ -156,8 +157,8 @@ class SiteReply:
 
     run: str
     round: Count
-    site: str
-    fingerprint: str
+    site: SiteName
+    fingerprint: Digest
     metrics: Mapping[str, float]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import flwr.app
 import pytest
 import torch
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import app
-from clients.client_errors import Refusal, refuse
+from clients.client_errors import refuse
 from clients.identity import IdentityError
 from common.errors import CheckpointError, ConfigError, ReplyError, RunError, SiteError, StoreError
 from common.exchange.messages import NOT_A_SITE, JoinRequest
@@ -52,7 +52,7 @@ def raised(error: Exception) -> Exception:
         return caught
 
 
-def assert_silent(refusal: Refusal) -> None:
+def assert_silent(refusal: Error) -> None:
     told = refusal.reason.lower()
     for word in ("jane", "roe", "1962", "4711", "png", "/", "cause", "traceback", "\udcfc"):
         assert word not in told, told
@@ -101,14 +101,14 @@ def test_a_log_that_cannot_be_written_changes_nothing_of_what_leaves(tmp_path: P
     assert_silent(refusal)
 
 
-def ask(tmp_path: Path, content: RecordDict, node: dict[str, Any]) -> Refusal:
+def ask(tmp_path: Path, content: RecordDict, node: dict[str, Any]) -> Error:
     """Put a join request to the ClientApp as Flower does, and return its refusal."""
     config = tiny_config(tmp_path)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     question = Message(content, 100, MessageType.QUERY)
     question.metadata.__dict__["_message_id"] = "question"
     answer = app(question, Context(1, 100, node, RecordDict(), config.to_run_config()))
-    return Refusal(answer.error.code, answer.error.reason or "")
+    return Error(answer.error.code, answer.error.reason or "")
 
 
 NORTH: dict[str, Any] = {"partition-id": 0, "num-partitions": 2}

@@ -1,6 +1,7 @@
 """The message schema: what is encoded is decoded again, and anything else is a ReplyError."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import flwr.app
@@ -17,12 +18,16 @@ from common.exchange.messages import JoinRequest, RoundOrder, RoundReply, SiteIn
 from common.exchange.wire import decode, encode
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
-from server.checks import ExpectedWeights, check_weights
+from server.checks import check_weights
+from server.participants import Participants
 from tests.common.exchange.test_wire import MESSAGES, carried, same
 from tests.corpus.fuzzing import JSON, spoilt, tried
+from tests.server.answers import context, site_info
 
+CONTEXT = context("north", projection_size=2, min_prototype_count=1)
 SITES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,12}", fullmatch=True)
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
+DIGESTS = st.sampled_from(("0" * 64, "af" * 32))
 COUNTS = st.integers(0, 2**40)
 FLOATS = st.sampled_from((np.float32, np.float64))
 
@@ -48,7 +53,9 @@ def infos(draw: st.DrawFn) -> SiteInfo:
     site = draw(SITES)
     leakage = Leakage(site, draw(st.sampled_from(("patient", "image"))), *[draw(COUNTS)] * 4)
     counts = draw(st.lists(COUNTS, max_size=4).map(tuple))
-    return SiteInfo(site, draw(WORDS), draw(WORDS), draw(WORDS), counts, draw(COUNTS), leakage)
+    return SiteInfo(
+        site, draw(DIGESTS), draw(DIGESTS), draw(DIGESTS), counts, draw(COUNTS), leakage
+    )
 
 
 @st.composite
@@ -85,7 +92,7 @@ def replies(draw: st.DrawFn) -> RoundReply:
         run=draw(WORDS),
         round=draw(COUNTS),
         site=site,
-        fingerprint=draw(WORDS),
+        fingerprint=draw(DIGESTS),
         metrics=draw(st.dictionaries(WORDS, st.floats(), max_size=3)),
         images=draw(COUNTS),
         layout=Layout(tuple(names), shapes, "float32", size),
@@ -95,7 +102,7 @@ def replies(draw: st.DrawFn) -> RoundReply:
 
 
 evaluations = st.builds(
-    SiteReply, WORDS, COUNTS, WORDS, WORDS, st.dictionaries(WORDS, st.floats(), max_size=3)
+    SiteReply, WORDS, COUNTS, SITES, DIGESTS, st.dictionaries(WORDS, st.floats(), max_size=3)
 )
 SOUND: dict[str, st.SearchStrategy[Any]] = {
     "join request": st.builds(JoinRequest, WORDS),
@@ -186,9 +193,10 @@ def refused_or_valid(content: RecordDict) -> None:
             assert is_plain(str(error))
             continue
         if isinstance(found, RoundReply):
-            expected = ExpectedWeights(found.layout, 1.0, 2, 2, 1)
+            own = replace(CONTEXT, layout=found.layout, participants=Participants((found.site,)))
+            own.participants.add(100, site_info(found.site, class_counts=(3, 7)))
             try:
-                check_weights(found, (3, 7), expected)
+                check_weights(found, np.ones(1, np.float32), own)
             except ReplyError as error:
                 assert is_plain(str(error))
 

@@ -9,8 +9,7 @@ from common.data.folds import Leakage
 from common.exchange.messages import RoundReply, SiteInfo
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
-from server.exchange import RunContext
-from server.participants import Participants
+from server.participants import Participants, RunContext
 from server.schedule import Plan
 
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 3), (2,)), "float32", 8)

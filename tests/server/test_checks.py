@@ -5,34 +5,37 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common.errors import ReplyError
 from common.exchange.messages import RoundReply
 from common.models.sharing import Layout
 from server.checks import (
-    ExpectedHeader,
-    ExpectedWeights,
     check_header,
     check_layout,
     check_weights,
     far_from_the_others,
     norm_of,
 )
-from tests.server.answers import LAYOUT, prototypes, reply
+from tests.server.answers import LAYOUT, context, prototypes, reply
 
-EXPECTED = ExpectedWeights(LAYOUT, sent_norm=10.0, classes=2, projection_size=2, min_count=4)
-COUNTS = (6, 4)
+CONTEXT = context("north", "south", projection_size=2, min_prototype_count=4)
 
 
-def said(answer: RoundReply, expected: ExpectedWeights = EXPECTED) -> str:
+def before(norm: float = 10.0) -> NDArray[np.float32]:
+    """Return what a round began with."""
+    return np.array([norm, *[0] * 7], np.float32)
+
+
+def said(answer: RoundReply, norm: float = 10.0) -> str:
     with pytest.raises(ReplyError) as caught:
-        check_weights(answer, COUNTS, expected)
+        check_weights(answer, before(norm), CONTEXT)
     return str(caught.value)
 
 
 def test_a_good_reply_passes() -> None:
-    check_header(reply("north"), ExpectedHeader("run", "north", "f" * 64, 1))
-    check_weights(reply("north"), COUNTS, EXPECTED)
+    check_header(reply("north"), "north", 1, CONTEXT)
+    check_weights(reply("north"), before(), CONTEXT)
 
 
 def test_a_site_need_not_send_prototypes() -> None:
@@ -42,7 +45,7 @@ def test_a_site_need_not_send_prototypes() -> None:
         vectors=np.empty((0, 2), np.float32),
         counts=np.empty(0, np.int64),
     )
-    check_weights(reply("north", prototypes=none), COUNTS, EXPECTED)
+    check_weights(reply("north", prototypes=none), before(), CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_prototype_with_more_images_behind_it_than_the_site_has_is_refused(
 
 def test_prototypes_in_another_order_of_classes_are_good() -> None:
     turned = prototypes("north", classes=np.array([1, 0]), counts=np.array([4, 6]))
-    check_weights(reply("north", prototypes=turned), COUNTS, EXPECTED)
+    check_weights(reply("north", prototypes=turned), before(), CONTEXT)
 
 
 def test_the_same_tensors_in_another_order_are_refused() -> None:
@@ -160,10 +163,9 @@ def test_an_array_of_another_shape_is_refused_even_if_it_holds_as_many_values() 
 @pytest.mark.parametrize(("sent", "limit"), [(10.0, 1000.0), (0.01, 100.0)])
 def test_weights_may_grow_a_hundredfold_and_no_further(sent: float, limit: float) -> None:
     """Of 8 equal values v the norm is √8·|v|; below a norm of 1 growth is counted from 1."""
-    expected = replace(EXPECTED, sent_norm=sent)
     good = np.full(8, 0.999 * limit / 8**0.5, np.float32)
-    check_weights(reply("north", shared=good), COUNTS, expected)
-    found = said(reply("north", shared=-good * np.float32(1.01)), expected)
+    check_weights(reply("north", shared=good), before(sent), CONTEXT)
+    found = said(reply("north", shared=-good * np.float32(1.01)), sent)
     assert found.endswith("training has diverged there")
 
 
@@ -181,11 +183,11 @@ def test_another_number_of_images_is_refused(images: int) -> None:
 
 
 def test_who_answers_is_asked_before_what_it_ran() -> None:
-    asked = ExpectedHeader("run", "south", "0" * 64, 2)
+    other = replace(CONTEXT, fingerprint="0" * 64)
     with pytest.raises(ReplyError, match="site 'south' says that it is 'north'"):
-        check_header(reply("north"), asked)
+        check_header(reply("north"), "south", 2, other)
     with pytest.raises(ReplyError, match=r"other code \(f{12}…, here 0{12}…\)"):
-        check_header(reply("south"), asked)
+        check_header(reply("south"), "south", 2, other)
 
 
 def moved(*norms: float) -> dict[str, RoundReply]:

@@ -14,12 +14,12 @@ from common.exchange.wire import decode, encode
 from server.aggregate import aggregate
 from server.exchange import (
     Exchange,
-    RunContext,
     make_orders,
     require_enough,
     round_of,
     sort_replies,
 )
+from server.participants import RunContext
 from server.state import RunState
 from simulations.runtime.in_process import SUPERLINK
 from tests.server.answers import context, prototypes, reply

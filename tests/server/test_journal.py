@@ -15,9 +15,10 @@ from common.models.network import build_network
 from common.models.sharing import shared_layout
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
-from server.exchange import Exchange, RunContext
-from server.journal import Journal, rows_of, say_final, say_round
+from server.exchange import Exchange
+from server.journal import Ending, Journal, rows_of, say_final, say_round
 from server.metrics import read_rows
+from server.participants import RunContext
 from server.run_folder import RunFolder
 from server.state import RunState, figures_by_site, validation_auc
 from simulations.local import train_pooled
@@ -143,7 +144,7 @@ def journal(tmp_path: Path) -> Journal:
     network = build_network(config, config.site_names)
     layout = shared_layout(network)
     held: RunContext = replace(context("north", "south"), config=config, layout=layout)
-    return Journal(RunFolder.create(config, "federated", tmp_path / "runs"), held, network)
+    return Journal(RunFolder.create(config, "federated", tmp_path / "runs"), held, network, print)
 
 
 def weights(journal: Journal) -> NDArray[np.float32]:
@@ -194,7 +195,7 @@ def test_a_finished_run_holds_the_last_average_and_null_for_what_is_undefined(
     shared = weights(journal) * np.float32(2)
     state = replace(STATE, shared=shared, best_round=1, best_auc=0.25, bytes_down=9, bytes_up=8)
     final = {"north": evaluated("north", **{"test/loss": math.nan})}
-    journal.finish(state, final, {"north": evaluated("north")})
+    journal.finish(Ending(state, final, {"north": evaluated("north")}))
     result = read_json(journal.folder.path / "result.json")
     assert result["status"] == "completed"
     assert result["metrics"]["north"]["test"]["loss"] is None

@@ -21,13 +21,14 @@ from common.exchange.wire import count_bytes, decode, encode, encode_arrays
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
 
+F = "f" * 64
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 2), (0,)), "float64", 4)
 SHARED = np.array([0.0, -0.0, 5e-324, np.pi])
 NORTH = Prototypes("north", np.array([1]), np.array([[0.6, 0.8]], np.float32), np.array([7]))
 NONE = Prototypes(
     "east", np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.int64)
 )
-INFO = SiteInfo("north", "f", "c", "1", (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
+INFO = SiteInfo("north", F, "c" * 64, "1" * 64, (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
 ORDER = RoundOrder(
     run="a-run",
     purpose="train",
@@ -43,8 +44,8 @@ ORDER = RoundOrder(
     arrays={"flat": SHARED},
     prototypes=(NORTH, NONE),
 )
-EVALUATION = SiteReply("a-run", 3, "north", "f", {"test/auc": 2 / 3, "test/f1": math.nan})
-REPLY = RoundReply("a-run", 3, "north", "f", {"train/loss": 0.1}, 10, LAYOUT, SHARED, NORTH)
+EVALUATION = SiteReply("a-run", 3, "north", F, {"test/auc": 2 / 3, "test/f1": math.nan})
+REPLY = RoundReply("a-run", 3, "north", F, {"train/loss": 0.1}, 10, LAYOUT, SHARED, NORTH)
 
 
 def carried(content: RecordDict) -> RecordDict:
@@ -131,6 +132,8 @@ def test_a_key_more_in_any_record_is_refused_by_name(kind: str) -> None:
         ("order", "order", "class_counts", 7),
         ("order", "order", "class_counts", {"north": ["many"], "east": [1]}),
         ("evaluation", "reply", "site", 1),
+        ("evaluation", "reply", "site", "jane roe"),
+        ("evaluation", "reply", "fingerprint", "jane roe"),
         ("evaluation", "reply", "round", "3"),
         ("evaluation", "metrics", "test/auc", [0.5, 0.6]),
         ("reply", "reply", "images", 10.0),
