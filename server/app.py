@@ -8,7 +8,7 @@ from shutil import rmtree
 from time import monotonic
 from typing import cast
 
-from flwr.app import ArrayRecord, Context, MessageType
+from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import log
 
@@ -154,7 +154,7 @@ def _conclude(grid: Grid, journal: Journal, state: RunState) -> Ending:
 def _evaluate(
     grid: Grid, context: RunContext, state: RunState, purpose: Purpose
 ) -> Exchange[SiteReply]:
-    sent = make_orders(context, state, purpose, MessageType.EVALUATE)
+    sent = make_orders(context, state, purpose)
     replies = grid.send_and_receive(list(sent.values()), timeout=context.config.round_timeout)
     exchange = sort_replies(context, round_of(state, purpose), sent, replies, SiteReply)
     require_enough(context, f"Evaluation of the {purpose} weights", exchange)

@@ -6,10 +6,9 @@ from typing import Any, Generic, TypeVar
 
 import flwr.app
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, MessageType
 from numpy.typing import NDArray
 
-from common.config.schema import Config
 from common.errors import ReplyError, RunError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import Purpose, RoundOrder, RoundReply, SiteReply
@@ -91,7 +90,6 @@ def make_orders(
     context: RunContext,
     state: RunState,
     purpose: Purpose,
-    message_type: str,
     coded: Arrays | None = None,
 ) -> dict[str, Message]:
     """Return a message for every site.
@@ -104,54 +102,42 @@ def make_orders(
         Where it stands; its ``best_round`` and weights are asked about if the purpose is "best".
     purpose : {"train", "final", "best"}
         What the sites shall do.
-    message_type : str
-        Flower's.
     coded : mapping of str to ndarray, optional
         The shared tensors as :func:`code_down` made them.
     """
-    asked = round_of(state, purpose)
-    sent = methods_of(context.config).broadcast(context.config, state.methods)
+    asked, participants, config = round_of(state, purpose), context.participants, context.config
+    methods = methods_of(config)
+    kind = MessageType.TRAIN if purpose == "train" else MessageType.EVALUATE
+    sent = methods.broadcast(config, state.methods)
+    # A site's own prototypes are part of an average alone.
+    known = state.prototypes if methods.meets_prototypes(config) else {}
+    met = [site for site in participants.nodes if site in known]
     steps = context.plan.steps(asked) if purpose == "train" else range(0)
-    common = RoundOrder(
-        run=context.run,
-        purpose=purpose,
-        round=asked,
-        previous=0,
-        best=state.best_round,
-        first_step=steps.start,
-        last_step=steps.stop,
-        total_steps=context.plan.total_steps,
-        evaluate=purpose != "train" or (asked > 1 and context.plan.evaluated(asked - 1)),
-        class_counts={},
-        coded=False,
-        arrays={},
-        prototypes=(),
-        parts=sent if purpose == "train" else {},
-    )
     # Encoded once for all: the sites' messages hold the same bytes.
     whole = encode_arrays({FLAT: state.shared}, flwr.app)
     change = None if coded is None else encode_arrays(coded, flwr.app)
     messages = {}
-    for site, node in context.participants.nodes.items():
-        others = [s for s in context.participants.nodes if _meets(context.config, site, s, state)]
-        order = replace(
-            common,
+    for site, node in participants.nodes.items():
+        others = [other for other in met if other != site or config.prototypes == "average"]
+        order = RoundOrder(
+            run=context.run,
+            purpose=purpose,
+            round=asked,
             previous=state.completed.get(site, 0),
-            prototypes=tuple(state.prototypes[other] for other in others),
-            class_counts={
-                other: context.participants.infos[other].class_counts for other in others
-            },
+            best=state.best_round,
+            first_step=steps.start,
+            last_step=steps.stop,
+            total_steps=context.plan.total_steps,
+            evaluate=purpose != "train" or (asked > 1 and context.plan.evaluated(asked - 1)),
+            class_counts={other: participants.infos[other].class_counts for other in others},
             coded=coded is not None and can_decode(context, state, site),
+            arrays={},
+            prototypes=tuple(state.prototypes[other] for other in others),
+            parts=sent if purpose == "train" else {},
         )
         content = encode(order, flwr.app, change if order.coded else whole)
-        messages[site] = Message(content, node, message_type, group_id=str(asked))
+        messages[site] = Message(content, node, kind, group_id=str(asked))
     return messages
-
-
-def _meets(config: Config, site: str, other: str, state: RunState) -> bool:
-    """Say whether a site gets another's prototypes; its own are part of an average alone."""
-    met = other != site or config.prototypes == "average"
-    return methods_of(config).meets_prototypes(config) and met and other in state.prototypes
 
 
 def round_of(state: RunState, purpose: Purpose) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from logging import INFO
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
@@ -63,7 +63,7 @@ class SiteAverage(FedAvg):
         """Order a round of training from every site."""
         self.prepare()
         self.state, coded = code_down(self.context, self.state)
-        self.sent = make_orders(self.context, self.state, "train", MessageType.TRAIN, coded)
+        self.sent = make_orders(self.context, self.state, "train", coded)
         return list(self.sent.values())
 
     def aggregate_train(

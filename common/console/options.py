@@ -16,19 +16,8 @@ Settings = Annotated[
         "--set", metavar="KEY=VALUE", help="One key, over the file's; repeatable. See xsite config."
     ),
 ]
-DataFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="DIR",
-        help="Folder that holds one folder a site. Without --sites, all of them take part.",
-    ),
-]
 RunsFolder = Annotated[
     Path | None, typer.Option("--runs", metavar="DIR", help="Folder of all runs. [default: runs]")
-]
-RunName = Annotated[
-    str | None, typer.Option("--name", help="Name of the run's folder. [default: mode and time]")
 ]
 Device = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1. [default: auto]")

@@ -33,13 +33,6 @@ def interval(low: float, high: float) -> str:
     return f"[{points(low)}, {points(high)}]" if math.isfinite(low) else ""
 
 
-def p_value(p: float) -> str:
-    """Write a p value: ``p = 0.031``, ``p < 0.001``, or nothing where there is none."""
-    if not math.isfinite(p):
-        return ""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
-
-
 def count(number: float) -> str:
     """Write a whole number in groups of three digits."""
     return f"{round(number):,}".replace(",", NARROW_SPACE)

@@ -1,6 +1,7 @@
-"""A table as text in rows and columns, and its writers for a Markdown file and a terminal.
+"""A table as text in rows and columns, and its writer for a terminal.
 
-The writer for a page is :func:`common.formatting.page.table_html`.
+Its writers for a Markdown file and for a page are in :mod:`simulations.report.markdown` and
+:func:`common.formatting.page.table_html`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -68,30 +69,6 @@ def grouped(rows: Iterable[tuple[str, Row]]) -> list[Group]:
     return [Group(heading, rows) for heading, rows in held.items()]
 
 
-def markdown(table: Table, level: int = 3) -> str:
-    """Return a table under its caption, groups as rows of their own, its notes below.
-
-    Parameters
-    ----------
-    table : Table
-        Any.
-    level : int
-        Of the caption's heading.
-    """
-    lines = [f"{'#' * level} {table.caption}", ""]
-    above = [heading for heading, columns in table.spans for _ in range(columns)]
-    above = [f"{heading}: " if heading else "" for heading in above] or [""] * len(table.columns)
-    lines.append(_line([a + column for a, column in zip(above, table.columns, strict=True)]))
-    lines.append("|---" * len(table.columns) + "|")
-    for group in table.groups:
-        if group.heading:
-            lines.append(_line([f"**{group.heading}**", *[""] * (len(table.columns) - 1)]))
-        lines += [_line([row.head, *map(_one_line, row.cells)]) for row in group.rows]
-    for note in table.notes:
-        lines += ["", note]
-    return "\n".join(lines) + "\n"
-
-
 def print_table(console: Console, table: Table, keep: Sequence[str] = ()) -> None:
     """Print a table on a terminal: text to the left, figures to the right, no notes.
 
@@ -143,12 +120,3 @@ def _fitting(table: Table, keep: Sequence[str], width: int) -> list[int]:
         if sum(widths[other] for other in shown | {place}) <= room:
             shown.add(place)
     return sorted(shown)
-
-
-def _one_line(cell: str) -> str:
-    text, _, detail = cell.partition("\n")
-    return f"{text} {detail}".strip().replace("\n", "; ")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

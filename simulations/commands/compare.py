@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from common.console.options import RunName, RunsFolder
+from common.console.options import RunsFolder
 from common.console.progress import make_listener
 from common.runs.result import runs_base
 from simulations.commands import options
@@ -36,7 +36,7 @@ def compare(
 
 def demo(
     runs: RunsFolder = None,
-    name: RunName = None,
+    name: options.RunName = None,
 ) -> None:
     """Compare the three modes on two synthetic hospitals: a few minutes, no data needed."""
     from simulations.study.presets import demonstrate

@@ -16,9 +16,7 @@ from common.config.sections import SYNTHETIC
 from common.config.sites import parse_site
 from common.console.options import (
     ConfigFile,
-    DataFolder,
     Device,
-    RunName,
     RunsFolder,
     Settings,
     find_run,
@@ -27,6 +25,17 @@ from common.errors import ConfigError
 from common.runs.result import read_run_config
 from simulations.runtime.placement import with_absolute_paths
 
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder that holds one folder a site. Without --sites, all of them take part.",
+    ),
+]
+RunName = Annotated[
+    str | None, typer.Option("--name", help="Name of the run's folder. [default: mode and time]")
+]
 SiteList = Annotated[
     str | None, typer.Option("--sites", metavar="A,B", help="Sites by name, in order.")
 ]

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from common.config.load import parse_override
-from common.console.options import DataFolder, Device, RunsFolder, Settings
+from common.console.options import Device, RunsFolder, Settings
 from common.console.progress import make_listener
 from common.console.tables import say
 from common.errors import ConfigError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def study(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file of the study.")],
     set_: Settings = None,
-    data: DataFolder = None,
+    data: options.DataFolder = None,
     runs: RunsFolder = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the study's folder. [default: the file's]")

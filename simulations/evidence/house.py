@@ -16,7 +16,8 @@ import numpy as np
 import typer
 from scipy.sparse.csgraph import connected_components
 
-from common.formatting.tables import markdown, plain_table
+from common.formatting.tables import plain_table
+from simulations.report.markdown import markdown
 
 PACKAGES = ("common", "clients", "server", "simulations")
 AT_A_HOSPITAL = ("common", "clients")

@@ -9,7 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.formatting.page import html_page, table_html
-from common.formatting.tables import Table, markdown
+from common.formatting.tables import Table
+from simulations.report.markdown import markdown
 from simulations.report.pictures import Picture
 
 NOTE = (

@@ -11,7 +11,7 @@ from common.methods.registry import methods_of
 from simulations.report import provenance
 from simulations.report.records import RunRecord
 from simulations.report.results import SPECIFICITY, StudyResults
-from simulations.report.statistics import ALL_SITES
+from simulations.report.statistics import ALL_SITES, p_value
 from simulations.report.tables import summary_cell
 
 BINARY_ALONE = (
@@ -85,7 +85,7 @@ def _distance(results: StudyResults, method: str, place: str) -> str:
     if not math.isfinite(difference.p):
         return f"{text}; no test, since {difference.reason}"
     bounds = numbers.interval(difference.low, difference.high)
-    p = numbers.p_value(difference.p)
+    p = p_value(difference.p)
     return f"{text}; 95 % interval {bounds}, {p}, {difference.n} pairs of runs"
 
 

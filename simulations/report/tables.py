@@ -11,7 +11,7 @@ from common.methods.method import Variant
 from simulations.report.calibration import BINS
 from simulations.report.results import SPECIFICITY, StudyResults
 from simulations.report.significance import auc_intervals, hold_against_reference
-from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
+from simulations.report.statistics import ALL_SITES, Difference, Summary, p_value, paired_difference
 from simulations.study.plan import Order
 
 ONE_POINT = 0.01
@@ -261,7 +261,7 @@ def _two_lines(summary: Summary) -> str:
 
 def _difference_cell(difference: Difference) -> str:
     bounds = numbers.interval(difference.low, difference.high)
-    parts = (numbers.points(difference.mean), bounds, numbers.p_value(difference.p))
+    parts = (numbers.points(difference.mean), bounds, p_value(difference.p))
     return "\n".join(part for part in parts if part)
 
 
@@ -304,7 +304,7 @@ def _bounds(low: float, high: float) -> str:
 
 
 def _p(value: float) -> str:
-    text = numbers.p_value(value).removeprefix("p = ").removeprefix("p ")
+    text = p_value(value).removeprefix("p = ").removeprefix("p ")
     return text or numbers.NOT_DEFINED
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flwr.app
 import numpy as np
 import pytest
-from flwr.app import Error, Message, MessageType
+from flwr.app import Error, Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import RunError
@@ -45,8 +45,7 @@ def three() -> RunContext:
 
 
 def orders(of: RunContext, purpose: str = "train") -> dict[str, Message]:
-    kind = MessageType.TRAIN if purpose == "train" else MessageType.EVALUATE
-    sent = make_orders(of, STATE, "train" if purpose == "train" else "best", kind)
+    sent = make_orders(of, STATE, "train" if purpose == "train" else "best")
     for number, message in enumerate(sent.values()):
         message.metadata.__dict__["_message_id"] = f"question-{number}"
     return sent

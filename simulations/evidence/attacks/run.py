@@ -25,13 +25,14 @@ from common.console.tables import say
 from common.device import limited_threads
 from common.files import write_atomic
 from common.formatting.numbers import duration
-from common.formatting.tables import Table, markdown, print_table
+from common.formatting.tables import Table, print_table
 from common.runs.result import read_result
 from simulations.evidence.attacks.membership import run_membership
 from simulations.evidence.attacks.poisoning import PoisoningPlan, kept, parse_names, run_poisoning
 from simulations.evidence.attacks.prototypes import run_prototypes
 from simulations.evidence.attacks.updates import make_victim, run_updates
 from simulations.evidence.federation import federate, make_hospitals, small_config
+from simulations.report.markdown import markdown
 from simulations.synth import hospital_names
 
 ATTACKS = ("membership", "inversion", "poisoning")

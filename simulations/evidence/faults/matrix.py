@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from common.errors import RunError
-from common.formatting.tables import Group, Row, Table, markdown, plain_table, print_table
+from common.formatting.tables import Group, Row, Table, plain_table, print_table
 from server.run_folder import describe_environment
 from simulations.evidence.faults.cell import UNDISTURBED, FaultOutcome, run_cell
 from simulations.evidence.faults.moments import (
@@ -32,6 +32,7 @@ from simulations.evidence.faults.moments import (
     FaultMoment,
     Process,
 )
+from simulations.report.markdown import markdown
 from simulations.runtime.processes import terminable
 
 NOTES = (

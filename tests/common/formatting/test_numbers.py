@@ -5,6 +5,7 @@ import math
 import pytest
 
 from common.formatting import numbers
+from simulations.report.statistics import p_value
 
 
 def test_shares_are_percent_with_one_decimal() -> None:
@@ -20,9 +21,9 @@ def test_differences_carry_their_sign_and_zero_has_none() -> None:
 
 
 def test_p_values() -> None:
-    assert numbers.p_value(0.03149) == "p = 0.031"
-    assert numbers.p_value(0.00099) == "p < 0.001"
-    assert numbers.p_value(math.nan) == ""
+    assert p_value(0.03149) == "p = 0.031"
+    assert p_value(0.00099) == "p < 0.001"
+    assert p_value(math.nan) == ""
 
 
 def test_an_interval_of_a_difference() -> None:

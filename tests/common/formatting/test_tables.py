@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from common.formatting.tables import Group, Row, Table, markdown, plain_table, print_table
+from common.formatting.tables import Group, Row, Table, plain_table, print_table
+from simulations.report.markdown import markdown
 
 
 def test_a_bar_in_a_cell_does_not_break_a_markdown_table() -> None:
