@@ -12,7 +12,7 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,12 +34,6 @@ from simulations.runtime.superlink import LinkRunState, SuperLink, free_port, wa
 SETTLED_SECONDS = 30.0
 MOST_STARTS = 30
 """Of one unit in a run: who cannot keep a process alive for a whole run has to be told."""
-
-Proxy = Callable[[Consortium, Path], AbstractContextManager[object]]
-"""What stands between the nodes and the SuperLink, on the consortium's port, as nginx does.
-
-Called with the consortium and its folder, in which no script has been started yet.
-"""
 
 
 def own_folder(run: Path, site: str) -> Path:
@@ -159,27 +153,10 @@ class SupervisedProcess:
         self.due, self.started = None, time.monotonic()
 
 
-@dataclass(frozen=True)
-class LocalDeployment:
-    """A deployment that runs: its SuperLink, and what starts killed processes again."""
-
-    link: SuperLink
-    units: list[SupervisedProcess]
-
-    def keep(self) -> None:
-        """Start again what was killed; called every now and then."""
-        for unit in self.units:
-            unit.keep()
-
-
 @contextmanager
 def standing(
-    plan: Consortium,
-    scripts: Path,
-    folder: Path,
-    environment: Mapping[str, str],
-    proxy: Proxy | None = None,
-) -> Iterator[LocalDeployment]:
+    plan: Consortium, scripts: Path, folder: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[SuperLink, Callable[[], None]]]:
     """Start a consortium on this machine, and leave no process of it behind.
 
     Parameters
@@ -192,16 +169,18 @@ def standing(
         A private folder, for logs.
     environment : mapping
         All environment variables of every process.
-    proxy : callable, optional
-        Without it the nodes talk to the SuperLink itself.
+
+    Yields
+    ------
+    tuple of SuperLink and callable
+        Its SuperLink, and what starts killed processes again, to be called every now and then.
     """
     units: list[SupervisedProcess] = []
-    reached = f"127.0.0.1:{plan.port if proxy else plan.superlink_port}"
     states = {COORDINATOR: plan.state_dir} | {site.name: site.state_dir for site in plan.site}
 
     def begin(role: str, script: str, pause: float) -> SupervisedProcess:
         # Of nobody else's run: the sites here are not the ones of the coordinator's machine.
-        own = {"XSITE_STATE": states[role], "XSITE_SUPERLINK": reached, "XSITE_DATA": ""}
+        own = {"XSITE_STATE": states[role], "XSITE_SUPERLINK": reached(plan), "XSITE_DATA": ""}
         log = folder / f"{role}-{script}.log"
         started = SupervisedProcess(
             role, scripts / role / script, folder, {**environment, **own}, log, pause
@@ -209,7 +188,10 @@ def standing(
         units.append(started)
         return started
 
-    stood_between = proxy(plan, scripts) if proxy else nullcontext()
+    def keep() -> None:
+        for unit in units:
+            unit.keep()
+
     try:
         server = begin(COORDINATOR, "superlink.sh", SERVER_PAUSE)
         authority = scripts / COORDINATOR / "ca.crt"
@@ -217,35 +199,29 @@ def standing(
         link = SuperLink(server.process, address, server.log, authority, kept=True)
         wait_until_ready(link)
         begin(COORDINATOR, "superexec.sh", SERVER_PAUSE)
-        with stood_between:
-            for site in plan.site_names:
-                link.register(site, (scripts / site / "key.pub").read_bytes())
-                begin(site, "supernode.sh", NODE_PAUSE)
-            yield LocalDeployment(link, units)
+        for site in plan.site_names:
+            link.register(site, (scripts / site / "key.pub").read_bytes())
+            begin(site, "supernode.sh", NODE_PAUSE)
+        yield link, keep
     finally:
         with undisturbed():
             for unit in reversed(units):
                 unit.take_down()
 
 
-def deployment(proxy: Proxy | None = None) -> Backend:
-    """Return a real deployment as what carries a federation out.
-
-    Parameters
-    ----------
-    proxy : callable, optional
-        As of :func:`standing`.
-    """
-
-    def execute(spec: RunSpec) -> LinkRunState:
-        plan = plan_consortium(spec.config, spec.run)
-        scripts = write_folders(plan, spec.folder / "consortium")
-        environment = child_environment(spec.folder, spec.config, spec.placement)
-        bundle = make_bundle(spec.folder / "app")
-        with standing(plan, scripts, spec.folder, environment, proxy) as deployed:
-            return follow_to_the_end(spec, deployed.link, bundle, deployed.keep)
-
-    return Backend("Flower over TLS", execute, own_folder)
+def reached(plan: Consortium) -> str:
+    """Return where nodes reach the SuperLink: on one machine no nginx stands before it."""
+    return f"127.0.0.1:{plan.superlink_port}"
 
 
-DEPLOYMENT = deployment()
+def _execute(spec: RunSpec) -> LinkRunState:
+    """Start everything, run the app to its end, and take everything down."""
+    plan = plan_consortium(spec.config, spec.run)
+    scripts = write_folders(plan, spec.folder / "consortium")
+    environment = child_environment(spec.folder, spec.config, spec.placement)
+    bundle = make_bundle(spec.folder / "app")
+    with standing(plan, scripts, spec.folder, environment) as (link, keep):
+        return follow_to_the_end(spec, link, bundle, keep)
+
+
+DEPLOYMENT = Backend("Flower over TLS", _execute, own_folder)

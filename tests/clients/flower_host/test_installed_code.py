@@ -10,14 +10,15 @@ import pytest
 
 from clients.flower_host.installed_code import check_bundle
 from common.errors import PolicyError
-from simulations.runtime.bundle import ROOT, build_bundle, write_app
+from simulations.runtime.bundle import ROOT, write_app
+from simulations.runtime.flower_inside import build_fab_from_disk
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("app")
     write_app(folder)
-    return build_bundle(folder)
+    return build_fab_from_disk(folder)
 
 
 def changed(bundle: bytes, files: Mapping[str, bytes], *more: tuple[str, bytes]) -> bytes:
@@ -35,7 +36,7 @@ def test_the_app_of_this_very_xsite_is_run(bundle: bytes) -> None:
 
 
 def test_so_is_the_one_that_flwr_run_makes_of_the_source() -> None:
-    check_bundle(build_bundle(ROOT))
+    check_bundle(build_fab_from_disk(ROOT))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import httpx
 from cryptography.hazmat.primitives.serialization import (
@@ -25,6 +26,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from server.deployment.consortium import Consortium
+from simulations import rehearsal
 
 FLEET = "/v1/fleet/"
 # Of one connection, and none of the message's business.
@@ -112,7 +114,7 @@ class Capture:
 
 @dataclass
 class Recorder:
-    """The proxy; called with a consortium and its folder it stands on the consortium's port.
+    """The proxy, which stands on the consortium's port, as nginx does.
 
     Attributes
     ----------
@@ -128,7 +130,23 @@ class Recorder:
     strange: list[str] = field(default_factory=list)
 
     @contextmanager
-    def __call__(self, plan: Consortium, folder: Path) -> Iterator[None]:
+    def between(self) -> Iterator[None]:
+        """Stand between the nodes and the SuperLink of deployments on this machine."""
+        standing = rehearsal.standing
+
+        @contextmanager
+        def recorded(plan: Consortium, folder: Path, *more: Any) -> Iterator[Any]:
+            with self._on_its_port(plan, folder), standing(plan, folder, *more) as deployed:
+                yield deployed
+
+        with (
+            patch.object(rehearsal, "standing", recorded),
+            patch.object(rehearsal, "reached", lambda plan: f"127.0.0.1:{plan.port}"),
+        ):
+            yield
+
+    @contextmanager
+    def _on_its_port(self, plan: Consortium, folder: Path) -> Iterator[None]:
         self.prepare(folder)
         authority = ssl.create_default_context(cafile=folder / "coordinator" / "ca.crt")
         base = f"https://127.0.0.1:{plan.superlink_port}"

@@ -20,7 +20,8 @@ from server.deployment.folders import COORDINATOR, write_folders
 from simulations.commands.deploy import backend_of, runs_of
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder, plan_consortium, standing
-from simulations.runtime.bundle import build_bundle, write_app
+from simulations.runtime.bundle import write_app
+from simulations.runtime.flower_inside import build_fab_from_disk
 from simulations.runtime.placement import child_environment, place
 from simulations.runtime.processes import program_line
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -97,7 +98,7 @@ def test_a_hospital_runs_no_code_but_the_xsite_that_is_installed_there(
         write_app(folder, painter)
         with (folder / "clients" / "round.py").open("a") as file:
             file.write("# and send the images as well\n")
-        return build_bundle(folder)
+        return build_fab_from_disk(folder)
 
     monkeypatch.setattr("simulations.commands.deploy.make_bundle", changed)
     expected = r"A site cannot take part\. .*clients/round\.py is not as it is installed here"

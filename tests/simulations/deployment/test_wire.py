@@ -28,7 +28,7 @@ from common.runs.predictions import read_predictions
 from common.tasks.task import task_layout
 from common.tensor_files import load_tensors
 from simulations.federated import train_federated
-from simulations.rehearsal import deployment, own_folder
+from simulations.rehearsal import DEPLOYMENT, own_folder
 from tests.federation.hospitals import run_of, tiny_config
 from tests.federation.search import FLOATS, Wire, pieces, pieces_as, words_of
 from tests.simulations.deployment.recorder import Capture, Recorder
@@ -87,9 +87,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
                     private[f"{site}/{path.name}/{name}"] = tensor.numpy()
 
     recorder = Recorder(before=collect, prepare=in_small_chunks)
-    run = train_federated(
-        config, Path(config.runs_dir), SilentListener(), backend=deployment(recorder)
-    )
+    with recorder.between():
+        run = train_federated(config, Path(config.runs_dir), SilentListener(), backend=DEPLOYMENT)
     capture = recorder.capture()
     replies = {site: [decode_round(m) for m in capture.sent_by(site)] for site in config.site_names}
     shared = {site: [r.shared for r in own if r is not None] for site, own in replies.items()}
@@ -246,10 +245,8 @@ def break_image(config: Config, site: str) -> None:
 
 def fail(config: Config, before: Callable[[str, str], None] | None = None) -> Capture:
     recorder = Recorder(before=before) if before else Recorder()
-    with pytest.raises(RunError):
-        train_federated(
-            config, Path(config.runs_dir), SilentListener(), backend=deployment(recorder)
-        )
+    with recorder.between(), pytest.raises(RunError):
+        train_federated(config, Path(config.runs_dir), SilentListener(), backend=DEPLOYMENT)
     return recorder.capture()
 
 
