@@ -31,6 +31,7 @@ TITLES: Mapping[Method, str] = {
     "hires-cam": "HiResCAM",
 }
 POSITIVE = 1
+IN_A_GROUP = 3
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ class Example:
         return self.truth == self.decision
 
 
-def choose_rows(
-    predictions: PredictionsTable, patients: Sequence[str | None], count: int = 3
-) -> list[int]:
+def choose_rows(predictions: PredictionsTable, patients: Sequence[str | None]) -> list[int]:
     """Choose the images of which the network was surest, rightly and wrongly, of either class.
+
+    At most :data:`IN_A_GROUP` right ones of each class, then wrong ones of each class.
 
     Parameters
     ----------
@@ -78,8 +79,6 @@ def choose_rows(
         A site's test images.
     patients : sequence of (str or None), length n
         Patient of each; of the images of one patient at most one enters a group.
-    count : int
-        Images of a group at most: right ones of each class, then wrong ones of each class.
 
     Returns
     -------
@@ -98,14 +97,14 @@ def choose_rows(
             met: set[str] = set()
             for row in group:
                 patient = patients[row] or predictions.files[row]
-                if patient not in met and len(met) < count:
+                if patient not in met and len(met) < IN_A_GROUP:
                     met.add(patient)
                     chosen.append(row)
     return chosen
 
 
 def activation_examples(
-    record: RunRecord, data: SiteData, root: Path | None = None, count: int = 3
+    record: RunRecord, data: SiteData, root: Path | None = None
 ) -> list[Example]:
     """Compute the activation maps of a site's most telling test images.
 
@@ -117,8 +116,6 @@ def activation_examples(
         One of its sites, of the run's own size of images.
     root : Path, optional
         The site's folder; where it holds masks, the examples carry their lesions.
-    count : int
-        As for :func:`choose_rows`.
 
     Raises
     ------
@@ -134,7 +131,7 @@ def activation_examples(
             "Only a completed run has."
         )
     places = _places(table.files, data, record)
-    rows = choose_rows(table, [data.patients[place] for place in places], count)
+    rows = choose_rows(table, [data.patients[place] for place in places])
     indices = places[rows]
     images = network_images(data, indices, record.config)
     decisions = table.probabilities[rows].argmax(axis=1)

@@ -122,8 +122,10 @@ class ProjectionMap:
     clustering: dict[When, Clustering]
 
 
-def projection_map(record: RunRecord, sites: Sequence[SiteData], most: int = MOST) -> ProjectionMap:
+def projection_map(record: RunRecord, sites: Sequence[SiteData]) -> ProjectionMap:
     """Project test images of all sites with a run's network, before training and after.
+
+    At most :data:`MOST` images of a site, drawn by the run's seed.
 
     Parameters
     ----------
@@ -131,8 +133,6 @@ def projection_map(record: RunRecord, sites: Sequence[SiteData], most: int = MOS
         A completed run, pooled or federated.
     sites : sequence of SiteData
         Its sites.
-    most : int
-        Images of a site at most, drawn by the run's seed.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def projection_map(record: RunRecord, sites: Sequence[SiteData], most: int = MOS
             f"The run {record.path} trained a network for each site alone. Their projections lie "
             "in different spaces and make no common map; give one site, or another run."
         )
-    chosen = [_chosen(record, data, most) for data in sites]
+    chosen = [_chosen(record, data) for data in sites]
     labels = np.concatenate(
         [data.labels[indices] for data, indices in zip(sites, chosen, strict=True)]
     )
@@ -168,11 +168,11 @@ def projection_map(record: RunRecord, sites: Sequence[SiteData], most: int = MOS
     return ProjectionMap(names, record.config.class_names, site_of, labels, places, clustering)
 
 
-def _chosen(record: RunRecord, data: SiteData, most: int) -> NDArray[np.int64]:
+def _chosen(record: RunRecord, data: SiteData) -> NDArray[np.int64]:
     """Draw test images of a site; the same for every method that meets the same fold and seed."""
     test = split_site(data, record.config).test
     generator = numpy_generator(record.config.seed, data.name, "projection map")
-    return np.sort(generator.permutation(test)[:most])
+    return np.sort(generator.permutation(test)[:MOST])
 
 
 def _project(

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.config.schema import Config, Scalar
 from common.console.progress import ProgressListener
 from common.runs.result import read_result
-from simulations.runtime.following import OutputCopy, RunWatch, last_error
+from simulations.runtime.following import RunWatch, Tail, copy_output, last_error
 from simulations.runtime.placement import Placement
 from simulations.runtime.processes import undisturbed
 from simulations.runtime.superlink import UNREACHABLE, LinkRunState, SuperLink
@@ -145,13 +145,13 @@ def followed(spec: RunSpec, log: Path, at_once: int) -> Iterator[None]:
         How many sites train at a time.
     """
     ended = threading.Event()
-    copy = OutputCopy(log, spec.run)
+    output = Tail(log)
     watch = RunWatch(spec.run, spec.sites, spec.listener, at_once)
 
     def tell() -> None:
         while not ended.wait(POLL_SECONDS):
             watch.update()
-            copy.update()
+            copy_output(output, spec.run)
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
@@ -161,7 +161,7 @@ def followed(spec: RunSpec, log: Path, at_once: int) -> Iterator[None]:
         with undisturbed():
             ended.set()
             thread.join()
-            copy.update()
+            copy_output(output, spec.run)
             watch.update()
 
 

@@ -48,27 +48,15 @@ class Tail:
         return lines + newline
 
 
-class OutputCopy:
-    """The copy of a server's output in its run's folder, which the server makes in its own time.
+def copy_output(new: Tail, run: Path) -> None:
+    """Append what is new of a server's output to a run's ``flower.txt``, without colours.
 
-    Parameters
-    ----------
-    source : Path
-        File that grows.
-    run : Path
-        The run's folder; what comes before it exists waits.
+    The server makes the run's folder in its own time; until it is there, the output waits.
     """
-
-    def __init__(self, source: Path, run: Path) -> None:
-        self._new = Tail(source)
-        self._run = run
-
-    def update(self) -> None:
-        """Append what is new to ``flower.txt``, without the colours of a terminal."""
-        # config.toml is what makes a folder a run; until it is there the server makes the others.
-        if (self._run / "config.toml").exists() and (new := self._new.read()):
-            with (self._run / SERVER_OUTPUT).open("a") as file:
-                file.write(_plain(new))
+    # config.toml is what makes a folder a run; until it is there the server makes the others.
+    if (run / "config.toml").exists() and (output := new.read()):
+        with (run / SERVER_OUTPUT).open("a") as file:
+            file.write(_plain(output))
 
 
 def last_error(log: Path) -> str:

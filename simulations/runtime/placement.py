@@ -65,7 +65,6 @@ class Placement:
 
 def place(
     config: Config,
-    cpus: int | None = None,
     cpus_per_site: int | None = None,
     gpus_per_site: float | None = None,
     ray_address: str = "",
@@ -76,10 +75,8 @@ def place(
     ----------
     config : Config
         Its ``threads``, if not 0, and its ``device`` decide first.
-    cpus : int, optional
-        CPUs of all sites together; without it all that this process may use.
     cpus_per_site : int, optional
-        CPUs that one site takes; without it one per thread, but never more than ``cpus``.
+        CPUs that one site takes; without it one per thread, but never more than there are.
     gpus_per_site : float, optional
         GPUs, or the share of one, that a site takes; without it the machine's GPUs are dealt out
         evenly where ``device`` allows them.
@@ -96,7 +93,7 @@ def place(
         If not even one site would fit.
     """
     sites = len(config.site_names)
-    available = cpus or len(os.sched_getaffinity(0))
+    available = len(os.sched_getaffinity(0))
     together = min(sites, max(1, available // FEWEST_THREADS))
     threads = config.threads or available // together
     taken = cpus_per_site or min(threads, available)

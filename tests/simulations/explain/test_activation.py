@@ -36,6 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return pictured_run(base / "runs", write_hospitals(base / "data"))
 
 
+@pytest.fixture(autouse=True)
+def two_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulations.explain.activation.IN_A_GROUP", 2)
+
+
 def root_of(run: Run, name: str) -> Path:
     return Path(run[0].config.data) / name
 
@@ -53,20 +58,20 @@ def table(positive: list[float], labels: list[int]) -> PredictionsTable:
 def test_the_surest_are_chosen_rightly_decided_ones_first_positive_ones_first() -> None:
     scores = [0.9, 0.6, 0.8, 0.7, 0.2, 0.4, 0.1, 0.95, 0.3]
     labels = [1, 1, 1, 1, 1, 1, 0, 0, 0]
-    rows = choose_rows(table(scores, labels), [None] * 9, count=2)
+    rows = choose_rows(table(scores, labels), [None] * 9)
     # Right: 0.9 and 0.8 of class 1, 0.1 and 0.3 of class 0; wrong: 0.2 and 0.4, then 0.95.
     assert rows == [0, 2, 6, 8, 4, 5, 7]
 
 
 def test_a_patient_is_shown_once_in_a_group_and_ties_go_by_name() -> None:
     scores, labels = [0.9, 0.9, 0.8, 0.7, 0.1], [1, 1, 1, 1, 1]
-    assert choose_rows(table(scores, labels), ["p", "p", "q", "r", "p"], count=2) == [0, 2, 4]
+    assert choose_rows(table(scores, labels), ["p", "p", "q", "r", "p"]) == [0, 2, 4]
 
 
 def test_examples_tell_what_the_table_and_the_image_say(run: Run) -> None:
     record, sites = run
     data = sites[1]
-    found = activation_examples(record, data, root_of(run, "b"), count=2)
+    found = activation_examples(record, data, root_of(run, "b"))
     predictions = record.predictions.get("b")
     assert predictions is not None and 3 <= len(found) <= 8
     for example in found:
@@ -81,7 +86,7 @@ def test_examples_tell_what_the_table_and_the_image_say(run: Run) -> None:
             assert example.maps[method].shape == (48, 48)
             assert example.maps[method].max() in (0, 1)
     assert any(example.maps["grad-cam"].any() for example in found)
-    bare = activation_examples(record, data, count=1)
+    bare = activation_examples(record, data)
     assert all(example.lesion is None for example in bare)
     np.testing.assert_array_equal(bare[0].image, found[0].image)
 
@@ -131,7 +136,7 @@ def test_a_figure_has_a_column_an_example_and_is_written_the_same_twice(
     run: Run, tmp_path: Path
 ) -> None:
     record, sites = run
-    examples = activation_examples(record, sites[0], root_of(run, "a"), count=1)
+    examples = activation_examples(record, sites[0], root_of(run, "a"))
     figure = draw_examples(examples, "a")
     assert len(figure.axes) == (1 + len(METHODS)) * len(examples)
     titles = [axes.get_title() for axes in figure.axes[: len(examples)]]

@@ -28,6 +28,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return pictured_run(base / "runs", write_hospitals(base / "data"))
 
 
+@pytest.fixture(autouse=True)
+def six_images_of_a_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulations.explain.projections.MOST", 6)
+
+
 def test_the_silhouette_is_taken_over_angles() -> None:
     # Two rays: within 0, between 1 − cos 90° = 1, whatever the lengths.
     vectors = np.array([[1.0, 0], [5, 0], [0, 2], [0, 9]])
@@ -62,7 +67,7 @@ def test_few_vectors_have_places_too(count: int) -> None:
 
 def test_a_map_holds_each_site_s_test_images_and_both_networks(run: Run) -> None:
     record, sites = run
-    shown = projection_map(record, sites, most=6)
+    shown = projection_map(record, sites)
     assert shown.sites == ("a", "b") and shown.classes == ("non-covid", "covid")
     assert np.bincount(shown.site_of).tolist() == [6, 6]
     assert set(shown.labels) == {0, 1}
@@ -71,7 +76,7 @@ def test_a_map_holds_each_site_s_test_images_and_both_networks(run: Run) -> None
         assert -1 <= shown.clustering[when].by_class <= 1
         assert -1 <= shown.clustering[when].by_site <= 1
     assert shown.clustering["before"] != shown.clustering["after"]
-    again = projection_map(record, sites, most=6)
+    again = projection_map(record, sites)
     np.testing.assert_array_equal(shown.places["after"], again.places["after"])
     assert shown.clustering == again.clustering
 
@@ -81,13 +86,13 @@ def test_networks_that_never_met_have_no_common_map(run: Run) -> None:
     single = replace(record, result={**record.result, "mode": "single"})
     with pytest.raises(RunError, match="lie in different spaces"):
         projection_map(single, sites)
-    alone = projection_map(single, sites[:1], most=5)
+    alone = projection_map(single, sites[:1])
     assert math.isnan(alone.clustering["after"].by_site)
 
 
 def test_the_drawing_tells_the_coefficients_and_every_point(run: Run, tmp_path: Path) -> None:
     record, sites = run
-    shown = projection_map(record, sites, most=6)
+    shown = projection_map(record, sites)
     figure = draw_projections(shown)
     for axes, when in zip(figure.axes, ("before", "after"), strict=True):
         found = shown.clustering[when]

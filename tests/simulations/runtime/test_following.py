@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from simulations.runtime.following import OutputCopy, RunWatch, last_error, what_sites_say
+from simulations.runtime.following import RunWatch, Tail, copy_output, last_error, what_sites_say
 
 
 class Told:
@@ -84,18 +84,18 @@ def test_what_the_server_says_is_told_once_and_never_what_it_said_before_a_resum
 
 def test_the_output_waits_for_the_run_and_is_copied_once_without_colours(tmp_path: Path) -> None:
     source, run = tmp_path / "server.log", tmp_path / "run"
-    copy = OutputCopy(source, run)
-    copy.update()
+    output = Tail(source)
+    copy_output(output, run)
     source.write_bytes(b"\x1b[92mINFO \x1b[0m: begun\nhalf a li")
-    copy.update()
+    copy_output(output, run)
     run.mkdir()
     (run / "config.toml").touch()
-    copy.update()
+    copy_output(output, run)
     assert (run / "flower.txt").read_text() == "INFO : begun\n"
     with source.open("ab") as file:
         file.write(b"ne\n")
-    copy.update()
-    copy.update()
+    copy_output(output, run)
+    copy_output(output, run)
     assert (run / "flower.txt").read_text().splitlines() == [
         "INFO : begun",
         "half a line",

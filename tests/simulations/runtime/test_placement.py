@@ -1,13 +1,22 @@
 import importlib
 import os
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from common.config.schema import Config
 from common.errors import RunError
 from simulations.runtime import placement
-from simulations.runtime.placement import Placement, child_environment, place, resolve_config
+from simulations.runtime.placement import Placement, child_environment, resolve_config
+
+
+def place(config: Config, cpus: int, **more: Any) -> Placement:
+    """Deal out a machine of so many CPUs."""
+    with patch("os.sched_getaffinity", return_value=range(cpus)):
+        return placement.place(config, **more)
+
 
 THREE_SITES = Config(sites="a,b,c", device="cpu")
 PLACED = Placement(threads=3, cpus=8, cpus_per_site=3)
@@ -112,7 +121,7 @@ def test_a_named_gpu_is_the_one_that_its_sites_see(
 
 
 def test_without_a_number_every_cpu_of_this_process_is_dealt_out() -> None:
-    assert place(THREE_SITES).cpus == len(os.sched_getaffinity(0))
+    assert placement.place(THREE_SITES).cpus == len(os.sched_getaffinity(0))
 
 
 def test_paths_hold_wherever_the_sites_work(
