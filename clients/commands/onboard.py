@@ -1,14 +1,13 @@
 """``xsite onboard``: a run's network at a hospital that it has never seen, without labels."""
 
-import enum
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from clients.commands.predict import NOT_A_DEVICE
+from clients.commands.predict import NOT_A_DEVICE, complain
 from common.config.sites import parse_site
 from common.console import options
 from common.console.options import find_run
@@ -19,14 +18,6 @@ from common.tasks.figures import tabled
 
 if TYPE_CHECKING:
     from clients.onboarding import Onboarded
-
-
-class AdaptationChoice(enum.StrEnum):
-    """What the new site keeps."""
-
-    RE_ESTIMATED = "re-estimated"
-    AVERAGED = "averaged"
-    NEAREST = "nearest"
 
 
 def onboard(
@@ -40,8 +31,9 @@ def onboard(
         typer.Option("--data", metavar="DIR", help="With --site NAME: the folder that holds NAME."),
     ] = None,
     adaptation: Annotated[
-        AdaptationChoice, typer.Option("--adaptation", help="What the site keeps.")
-    ] = AdaptationChoice.RE_ESTIMATED,
+        Literal["re-estimated", "averaged", "nearest"],
+        typer.Option("--adaptation", help="What the site keeps."),
+    ] = "re-estimated",
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Measure, with the class folders' names as labels."),
@@ -65,9 +57,7 @@ def onboard(
     listener = make_listener()
     counter = StepCounter(listener, f"reading the images of {name}")
     try:
-        found = take_in(
-            found_run, name, folder, adaptation.value, evaluate, device or "auto", counter
-        )
+        found = take_in(found_run, name, folder, adaptation, evaluate, device or "auto", counter)
     finally:
         listener.close()
     console = Console()
@@ -77,17 +67,10 @@ def onboard(
     say(console, f"Kept for {name}: '{found.adaptation}', in {found.folder}")
     say(console, f"Use it: xsite predict {run} --site {name} PATH...")
     say(console, NOT_A_DEVICE)
-    complaints = Console(stderr=True)
-    for file, reason in found.failures:
-        complaints.print(
-            f"{file}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-    if found.failures:
-        raise typer.Exit(1)
+    complain(found.failures)
 
 
 def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
-
     entry = parse_site(site)
     if bool(entry.folder) == (data is not None):
         raise ConfigError(

@@ -1,8 +1,8 @@
 """``xsite predict``: what a run's network says about images."""
 
-import enum
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,13 +13,6 @@ from common.console.progress import StepCounter, make_listener
 from common.console.tables import print_rows, say
 
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
-
-
-class WhichWeights(enum.StrEnum):
-    """Which weights of a run."""
-
-    FINAL = "final"
-    BEST = "best"
 
 
 def predict(
@@ -34,8 +27,9 @@ def predict(
         Path | None, typer.Option("--output", metavar="CSV", help="Write a table to this file.")
     ] = None,
     weights: Annotated[
-        WhichWeights, typer.Option("--weights", help="Of the last step, or best by validation.")
-    ] = WhichWeights.FINAL,
+        Literal["final", "best"],
+        typer.Option("--weights", help="Of the last step, or best by validation."),
+    ] = "final",
     runs: options.RunsFolder = None,
     device: options.Device = None,
 ) -> None:
@@ -47,13 +41,13 @@ def predict(
     """
     from clients.prediction import find_images, predict_images, write_table
 
-    console, complaints = Console(), Console(stderr=True)
+    console = Console()
     folder = find_run(run, runs or Path("runs"))
     files = find_images(paths)
     listener = make_listener()
     counter = StepCounter(listener, f"Classifying {len(files)} images")
     try:
-        found = predict_images(folder, site, files, weights.value, device or "auto", counter)
+        found = predict_images(folder, site, files, weights, device or "auto", counter)
     finally:
         listener.close()
     if output is not None:
@@ -69,9 +63,15 @@ def predict(
         ]
         print_rows(console, "", ("File", *found.classes, "Predicted"), rows)
     say(console, NOT_A_DEVICE)
-    for file, reason in found.failures:
-        complaints.print(
+    complain(found.failures)
+
+
+def complain(failures: Sequence[tuple[Path, str]]) -> None:
+    """Name the images that could not be read, and why, and end with an error if there are any."""
+    console = Console(stderr=True)
+    for file, reason in failures:
+        console.print(
             f"{file}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True
         )
-    if found.failures:
+    if failures:
         raise typer.Exit(1)
