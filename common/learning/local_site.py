@@ -112,31 +112,6 @@ def open_site(
     return load_site(site, settings, cache_folder(config), progress=progress)
 
 
-def training_site(data: SiteData, split: Split, device: Device) -> TrainingSite:
-    """Bring a site's decoded images to where the loop reads them.
-
-    Parameters
-    ----------
-    data : SiteData
-        The memory-mapped cache and targets.
-    split : Split
-        Its training part is trained on.
-    device : Device
-        On a GPU, the whole set is copied there if it takes less than a quarter of the free memory.
-    """
-    with warnings.catch_warnings():
-        # torch has no read-only tensors; nothing here writes to the images.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        images = torch.from_numpy(np.asarray(data.images))
-    if device.on_gpu and images.nbytes < torch.cuda.mem_get_info(device.device)[0] / 4:
-        images = images.to(device.device)
-    targets = {
-        name: torch.from_numpy(np.asarray(values)).to(device.device)
-        for name, values in data.targets.items()
-    }
-    return TrainingSite(data.name, images, targets, split.train)
-
-
 @dataclass(frozen=True)
 class LocalSite(TrainingSite):
     """A site and what is needed to train and evaluate at it.
@@ -156,8 +131,26 @@ class LocalSite(TrainingSite):
     device: Device
 
     @classmethod
-    def of(cls, data: SiteData, config: Config, device: Device | None = None) -> Self:
-        """Split a site whose images are decoded; on the configuration's device if none is named.
+    def of(
+        cls,
+        data: SiteData,
+        config: Config,
+        device: Device | None = None,
+        split: Split | None = None,
+    ) -> Self:
+        """Split a site whose images are decoded, and bring them to where the loop reads them.
+
+        Parameters
+        ----------
+        data : SiteData
+            The memory-mapped cache and targets.
+        config : Config
+            The run's.
+        device : Device, optional
+            Without it, the configuration's. On a GPU, the whole set is copied there if it takes
+            less than a quarter of the free memory.
+        split : Split, optional
+            Without it, the configuration's.
 
         Raises
         ------
@@ -166,10 +159,18 @@ class LocalSite(TrainingSite):
         ConfigError
             If the device is not there.
         """
-        device, split = device or choose_device(config), split_site(data, config)
-        return cls(
-            **vars(training_site(data, split, device)), data=data, split=split, device=device
-        )
+        device, split = device or choose_device(config), split or split_site(data, config)
+        with warnings.catch_warnings():
+            # torch has no read-only tensors; nothing here writes to the images.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            images = torch.from_numpy(np.asarray(data.images))
+        if device.on_gpu and images.nbytes < torch.cuda.mem_get_info(device.device)[0] / 4:
+            images = images.to(device.device)
+        targets = {
+            name: torch.from_numpy(np.asarray(values)).to(device.device)
+            for name, values in data.targets.items()
+        }
+        return cls(data.name, images, targets, split.train, data, split, device)
 
     @property
     def leakage(self) -> Leakage:

@@ -197,15 +197,8 @@ def private_state(network: nn.Module, site: str | None = None) -> dict[str, Tens
     -------
     dict of str to Tensor
         On the CPU, by name.
-
-    Raises
-    ------
-    StoreError
-        If the network does not know the site.
     """
     owners = _owners(network)
-    if site is not None and any(owners.values()) and site not in owners.values():
-        raise StoreError(f"The network holds nothing of site '{site}'.")
     tensors = network.state_dict()
     return {
         name: tensors[name].detach().to("cpu", copy=True).contiguous()

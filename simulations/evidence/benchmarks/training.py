@@ -30,7 +30,7 @@ from common.data.decode import DecodeSettings
 from common.data.folder import CLASS, SiteFolder
 from common.data.folds import Split
 from common.device import Device, choose_device, limited_threads
-from common.learning.local_site import TrainingSite, training_site
+from common.learning.local_site import LocalSite, TrainingSite
 from common.learning.loop import train
 from common.learning.objective import Batch, contrastive_term, objective
 from common.learning.optimiser import make_optimizer
@@ -189,4 +189,5 @@ def cached(folder: SiteFolder, config: Config, cache: Path, device: Device) -> T
     """Decode a site's files once, as xsite does; all of its images are for training."""
     data = load_site(folder, DecodeSettings.from_config(config), cache)
     nothing = np.empty(0, dtype=np.int64)
-    return training_site(data, Split(np.arange(len(data)), nothing, nothing, "image"), device)
+    split = Split(np.arange(len(data)), nothing, nothing, "image")
+    return LocalSite.of(data, config, device, split)

@@ -17,7 +17,7 @@ from common.data.folder import CLASS
 from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
-from common.learning.local_site import TrainingSite, training_site
+from common.learning.local_site import LocalSite, TrainingSite
 from common.learning.loop import StepReport, TrainSummary, batch_indices
 from common.learning.objective import Batch, contrastive_term, objective
 from common.learning.optimiser import learning_rate, make_optimizer
@@ -319,7 +319,7 @@ def test_a_sites_images_stay_where_the_cache_has_them() -> None:
     split = Split(np.arange(6), np.arange(0), np.arange(6, 10), "image")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        place = training_site(data, split, CPU)
+        place = LocalSite.of(data, config(), CPU, split)
     assert place.images.data_ptr() == images.__array_interface__["data"][0]
     assert place.labels.tolist() == [0, 1] * 5
     assert place.train.tolist() == list(range(6))

@@ -13,7 +13,6 @@ from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.data.folds import Split
 from common.device import choose_device
-from common.learning.local_site import training_site
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network, build_network
@@ -65,8 +64,7 @@ def target(config: Config) -> Target:
     order = generator.permutation(2 * IMAGES)
     nobody = np.empty(0, np.int64)
     split = Split(np.sort(order[:IMAGES]), nobody, np.sort(order[IMAGES:]), "patient")
-    device = choose_device(config)
-    return Target(**vars(training_site(data, split, device)), data=data, split=split, device=device)
+    return Target.of(data, config, choose_device(config), split)
 
 
 def auc_of(network: Network, target: Target, config: Config) -> float:

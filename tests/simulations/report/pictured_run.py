@@ -9,7 +9,7 @@ from common.data.folds import split_site
 from common.device import choose_device
 from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
-from common.learning.local_site import open_site, training_site
+from common.learning.local_site import LocalSite, open_site
 from common.models.network import build_network
 from common.runs.predictions import write_predictions
 from server.run_folder import RunFolder
@@ -47,7 +47,7 @@ def pictured_run(
     network, device = build_network(config.changed(seed=5), SITES), choose_device(config)
     for site in sites:
         split = split_site(site, config)
-        ready = training_site(site, split, device)
+        ready = LocalSite.of(site, config, device, split)
         estimate_statistics(network, ready, config, device)
         write_private(folder, network, site.name)
         probabilities, _ = predict(network, ready, split.test, config, device)
