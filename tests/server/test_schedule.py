@@ -1,7 +1,7 @@
 import pytest
 
 from common.config.schema import Config
-from server.schedule import Plan, make_plan
+from server.schedule import Plan, make_plan, steps_per_epoch
 
 
 def test_the_last_round_may_be_shorter() -> None:
@@ -47,3 +47,8 @@ def test_figures_are_taken_once_an_epoch_and_at_the_end(a_round: int, evaluated:
     plan = Plan(total_steps=8, round_steps=a_round, epoch_steps=3)
     rounds = range(1, plan.rounds + 1)
     assert [number for number in rounds if plan.evaluated(number)] == evaluated
+
+
+def test_an_epoch_is_a_pass_over_the_largest_site() -> None:
+    assert steps_per_epoch([559, 1860], 16) == 117  # 1860 / 16 = 116.25
+    assert steps_per_epoch([32], 16) == 2

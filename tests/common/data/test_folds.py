@@ -9,8 +9,6 @@ from common.config.schema import Config
 from common.data.folder import CLASS, SiteFolder
 from common.data.folds import leakage, split_site
 from common.errors import SiteError
-from common.learning.loop import batch_indices
-from server.schedule import steps_per_epoch
 
 
 def site(patients: int, slices: int = 3, known: bool = True) -> SiteFolder:
@@ -121,29 +119,3 @@ def test_too_few_images_for_a_validation_part_are_refused() -> None:
     # Of 14 and 8 images half are left, and a tenth of 7 is no image.
     with pytest.raises(SiteError, match=r"'class-0' has 7 images, .*10 parts of which validation"):
         split_site(of_classes(14, 8), config)
-
-
-@given(
-    n=st.integers(1, 50), batch=st.integers(1, 40), step=st.integers(0, 20), seed=st.integers(0, 9)
-)
-@settings(max_examples=60, deadline=None)
-def test_batches_are_the_slices_of_one_endless_shuffling(
-    n: int, batch: int, step: int, seed: int
-) -> None:
-    indices = np.arange(n, dtype=np.int64) * 3
-    endless = np.concatenate([batch_indices(indices, batch, s, seed, "a") for s in range(step + 1)])
-    assert np.array_equal(endless[-batch:], batch_indices(indices, batch, step, seed, "a"))
-    for start in range(0, len(endless) - n + 1, n):
-        assert sorted(endless[start : start + n]) == indices.tolist()
-
-
-def test_sites_and_seeds_are_shuffled_differently() -> None:
-    indices = np.arange(100)
-    first = batch_indices(indices, 50, 0, 0, "a").tolist()
-    assert first != batch_indices(indices, 50, 0, 0, "b").tolist()
-    assert first != batch_indices(indices, 50, 0, 1, "a").tolist()
-
-
-def test_an_epoch_is_a_pass_over_the_largest_site() -> None:
-    assert steps_per_epoch([559, 1860], 16) == 117  # 1860 / 16 = 116.25
-    assert steps_per_epoch([32], 16) == 2

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.optim import Optimizer
 
 import common.learning.loop as training
@@ -333,3 +335,24 @@ def test_the_papers_network_takes_the_same_loop() -> None:
     summary = train(made, make_optimizer(made, values), sites, values, CPU, range(2), 2)
     assert changed(before, state(made)) == set(before), "something is never trained"
     assert summary.contrastive > 0
+
+
+@given(
+    n=st.integers(1, 50), batch=st.integers(1, 40), step=st.integers(0, 20), seed=st.integers(0, 9)
+)
+@settings(max_examples=60, deadline=None)
+def test_batches_are_the_slices_of_one_endless_shuffling(
+    n: int, batch: int, step: int, seed: int
+) -> None:
+    indices = np.arange(n, dtype=np.int64) * 3
+    endless = np.concatenate([batch_indices(indices, batch, s, seed, "a") for s in range(step + 1)])
+    assert np.array_equal(endless[-batch:], batch_indices(indices, batch, step, seed, "a"))
+    for start in range(0, len(endless) - n + 1, n):
+        assert sorted(endless[start : start + n]) == indices.tolist()
+
+
+def test_sites_and_seeds_are_shuffled_differently() -> None:
+    indices = np.arange(100)
+    first = batch_indices(indices, 50, 0, 0, "a").tolist()
+    assert first != batch_indices(indices, 50, 0, 0, "b").tolist()
+    assert first != batch_indices(indices, 50, 0, 1, "a").tolist()

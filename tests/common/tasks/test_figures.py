@@ -15,7 +15,6 @@ from common.tasks.figures import (
     resampled_aucs,
     tabled,
 )
-from simulations.report.calibration import check_binary
 
 Labels = NDArray[np.int64]
 
@@ -192,13 +191,6 @@ def test_a_resample_has_the_auc_of_its_images() -> None:
     twice = counts * np.array([1, 2, 1])
     found = resampled_aucs(np.stack([counts, twice], axis=1), scores)
     np.testing.assert_allclose(found, [(1.5 / 2 + 1 + 1) / 3, (2.5 / 3 + 1 + 1) / 3])
-
-
-def test_labels_of_more_than_two_classes_are_refused() -> None:
-    check_binary(np.array([0, 1]))
-    check_binary(np.zeros(0, np.int64))
-    with pytest.raises(ValueError, match=r"found \[0, 1, 2\]"):
-        check_binary(np.array([2, 0, 1]))
 
 
 def test_figures_of_four_images_and_their_interval() -> None:

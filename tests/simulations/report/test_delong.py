@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from simulations.report.significance import estimate, placements
+from simulations.report.significance import check_binary, estimate, placements
 
 
 def by_pairs(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,3 +116,10 @@ def test_all_pairs_are_what_the_oracle_counts() -> None:
         for p, n in product(scores[labels == 1], scores[labels == 0])
     ]
     assert np.mean(wins) == pytest.approx(roc_auc_score(labels, scores))
+
+
+def test_labels_of_more_than_two_classes_are_refused() -> None:
+    check_binary(np.array([0, 1]))
+    check_binary(np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match=r"found \[0, 1, 2\]"):
+        check_binary(np.array([2, 0, 1]))

@@ -9,7 +9,12 @@ import pytest
 from common.config.schema import Config
 from common.errors import RunError
 from simulations.runtime import placement
-from simulations.runtime.placement import Placement, child_environment, resolve_config
+from simulations.runtime.placement import (
+    Placement,
+    child_environment,
+    resolve_config,
+    with_absolute_paths,
+)
 
 
 def place(config: Config, cpus: int, **more: Any) -> Placement:
@@ -157,3 +162,21 @@ def test_threads_are_settled_once() -> None:
 def test_a_site_s_gpu_is_numbered_from_zero() -> None:
     assert resolve_config(Config(device="cuda:1"), Path("/runs"), PLACED).device == "cuda"
     assert resolve_config(Config(device="auto"), Path("/runs"), PLACED).device == "auto"
+
+
+def test_paths_are_resolved_against_the_present_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/her")
+    values = {
+        **{"data": "d", "pretrained": "synthetic", "runs-dir": "/r", "cache-dir": ""},
+        **{"sites": "a=x/y, b,c=~/c", "run-name": "d", "epochs": 3},
+    }
+    assert with_absolute_paths(values) == values | {
+        "data": f"{tmp_path}/d",
+        "pretrained": f"{tmp_path}/synthetic",
+        "sites": f"a={tmp_path}/x/y,b,c=/home/her/c",
+    }
+    assert with_absolute_paths({"data": "synthetic"}) == {"data": "synthetic"}
+    assert with_absolute_paths({"data": "", "epochs": 1}) == {"data": "", "epochs": 1}
