@@ -203,12 +203,7 @@ def _fill(
 
     total = len(folder)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        futures = [pool.submit(decode, number) for number in range(total)]
-        try:
-            for done, future in enumerate(futures, start=1):
-                future.result()
-                if progress is not None:
-                    progress(done, total)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+        # An error ends the map, which cancels what has not begun.
+        for done, _ in enumerate(pool.map(decode, range(total)), start=1):
+            if progress is not None:
+                progress(done, total)
