@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from simulations.report.significance import check_binary, estimate, placements
+from simulations.report.calibration import check_binary
+from simulations.report.significance import estimate, placements
 
 
 def by_pairs(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
