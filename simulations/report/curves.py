@@ -1,6 +1,6 @@
 """ROC, precision-recall and reliability curves of all methods at a site."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,23 +40,9 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 DIAGONAL: Curve = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
 
 
-@dataclass(frozen=True)
-class Line:
-    """A method's curve at a site, in shares.
-
-    Attributes
-    ----------
-    curve : Curve
-        x and y.
-    text : str
-        What the key says of it besides the method.
-    base : Curve
-        What it is held against: chance, or the ideal.
-    """
-
-    curve: Curve
-    text: str
-    base: Curve = DIAGONAL
+Line = tuple[Curve, str, Curve]
+"""A method's curve at a site, in shares; what the key says of it besides the method; and what it is
+held against: chance, or the ideal."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ def roc_line(results: StudyResults, method: str, site: str) -> Line | None:
         return None
     auc = mean_defined(results.values(method, site, "auc").values())
     curve = (np.concatenate([[0.0], GRID]), np.mean(found, axis=0))
-    return Line(curve, f"AUC {numbers.percent(auc)}")
+    return curve, f"AUC {numbers.percent(auc)}", DIAGONAL
 
 
 def precision_line(results: StudyResults, method: str, site: str) -> Line | None:
@@ -107,7 +93,7 @@ def precision_line(results: StudyResults, method: str, site: str) -> Line | None
     area = float(np.mean([average_precision_score(*pair) for pair in pairs]))
     share = float(np.mean([truth.mean() for truth, _ in pairs]))
     base = (np.array([0.0, 1.0]), np.array([share, share]))
-    return Line((GRID, np.mean(found, axis=0)), f"AP {numbers.percent(area)}", base)
+    return (GRID, np.mean(found, axis=0)), f"AP {numbers.percent(area)}", base
 
 
 def reliability_line(results: StudyResults, method: str, site: str) -> Line | None:
@@ -119,7 +105,7 @@ def reliability_line(results: StudyResults, method: str, site: str) -> Line | No
     if found is None:
         return None
     error = numbers.percent(results.calibration(method, site).mean)
-    return Line((found.predicted, found.observed), f"error {error}")
+    return (found.predicted, found.observed), f"error {error}", DIAGONAL
 
 
 def _against_rest(
@@ -215,12 +201,11 @@ def _pictures(results: StudyResults, kind: Kind, folder: Path) -> Iterator[Pictu
             }
             if not lines:
                 continue
-            named = [(f"{results.label(name)}, {line.text}", line) for name, line in lines.items()]
-            figure = _draw(kind, named, [styles[name] for name in lines])
+            labels = [f"{results.label(name)}, {text}" for name, (_, text, _) in lines.items()]
+            figure = _draw(kind, lines.values(), labels, [styles[name] for name in lines])
             if not results.plan.comparison:
                 save_figure(figure, folder, f"{kind.name}-{site}-{short}")
-            text = "; ".join(label for label, _ in named)
-            yield drawn(figure, f"{site}{group}", f"{kind.title} at {site}: {text}")
+            yield drawn(figure, f"{site}{group}", f"{kind.title} at {site}: {'; '.join(labels)}")
 
 
 def _groups(results: StudyResults) -> Iterator[tuple[str, str, dict[str, LineStyle]]]:
@@ -252,14 +237,15 @@ def _groups(results: StudyResults) -> Iterator[tuple[str, str, dict[str, LineSty
             yield short, group, ({reference: chosen} if named else {}) | styles
 
 
-def _draw(kind: Kind, lines: Sequence[tuple[str, Line]], styles: Sequence[LineStyle]) -> Figure:
-    """Draw curves, each after what the key says of it, and what the first is held against."""
+def _draw(
+    kind: Kind, lines: Collection[Line], labels: Sequence[str], styles: Sequence[LineStyle]
+) -> Figure:
+    """Draw curves, the key below them, and what the first is held against."""
     below = 62.0 + LINE_HEIGHT * len(lines)
     figure, axes = panel(PLOT, PLOT - 70.0 + below, right=18.0, bottom=below)
-    x, y = lines[0][1].base
+    _, _, (x, y) = next(iter(lines))
     axes.plot(100 * x, 100 * y, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
-    for (label, line), style in zip(lines, styles, strict=True):
-        x, y = line.curve
+    for ((x, y), *_), label, style in zip(lines, labels, styles, strict=True):
         # A method whose predictions are all in one bin has no line.
         marker = "o" if len(x) <= BINS else ""
         axes.plot(100 * x, 100 * y, label=label, marker=marker, markersize=4, **style)

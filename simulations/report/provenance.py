@@ -156,7 +156,7 @@ def _sizes(*octets: float) -> tuple[str, ...]:
     return tuple(map(numbers.size, octets))
 
 
-def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
+def tensor_tables(records: Sequence[RunRecord]) -> list[Table]:
     """Return the shared and the private tensors of a federated run, or else of a pooled one.
 
     Sizes come from the run's files; where these are not at hand (private tensors stay at a
@@ -164,15 +164,16 @@ def tensor_tables(records: Sequence[RunRecord]) -> tuple[Table, ...]:
     """
     chosen = [run for run in records if run.mode in ("federated", "pooled")]
     if not chosen:
-        return ()
+        return []
     run = min(chosen, key=lambda run: run.mode)
-    shared = _tensors(run.path / "shared.safetensors") or _names(run, "shared")
-    private = [
-        entry
-        for site in run.config.site_names
-        for entry in _tensors(run.path / "sites" / site / "private.safetensors")
-    ] or _names(run, "private")
-    return _tensor_table("Shared", shared), _tensor_table("Private", private)
+    sites = [run.path / "sites" / site for site in run.config.site_names]
+    tables = []
+    for part, folders in (("shared", [run.path]), ("private", sites)):
+        files = [folder / f"{part}.safetensors" for folder in folders]
+        entries = [entry for file in files for entry in _tensors(file)]
+        names = [(str(name), None, 0) for name in run.result.get(part, ())]
+        tables.append(_tensor_table(part.capitalize(), entries or names))
+    return tables
 
 
 def _tensor_table(title: str, entries: Sequence[TensorEntry]) -> Table:
@@ -201,10 +202,6 @@ def _tensors(path: Path) -> list[TensorEntry]:
     except (OSError, SafetensorError):
         return []
     return [(name, shape, math.prod(shape) * BYTES[kind]) for name, shape, kind in entries]
-
-
-def _names(run: RunRecord, part: str) -> list[TensorEntry]:
-    return [(str(name), None, 0) for name in run.result.get(part, ())]
 
 
 def leakage_table(records: Sequence[RunRecord]) -> Table | None:

@@ -59,11 +59,6 @@ class RunRecord:
         return str(self.result.get("mode", ""))
 
     @property
-    def status(self) -> str:
-        """``"completed"``, ``"running"``, ``"failed"`` or ``"interrupted"``."""
-        return str(self.result.get("status", ""))
-
-    @property
     def pair(self) -> Pair:
         """Fold and seed."""
         return self.config.fold, self.config.seed
@@ -71,7 +66,7 @@ class RunRecord:
     @property
     def completed(self) -> bool:
         """Whether the run ended as it should; only then its figures count."""
-        return self.status == "completed"
+        return self.result.get("status") == "completed"
 
     @property
     def seconds(self) -> float:

@@ -205,13 +205,27 @@ def orders_table(results: StudyResults) -> Table | None:
     """Return what order of methods was expected and what came out; None where none was."""
     if not (results.plan.orders and results.records):
         return None
+    rows = []
+    for order in results.plan.orders:
+        lower, upper = results.label(order.lower), results.label(order.upper)
+        found = [
+            paired_difference(
+                results.values(order.upper, place, "auc"), results.values(order.lower, place, "auc")
+            )
+            for place in results.places
+        ]
+        rows.append(
+            (
+                f"{upper} within one point of {lower}" if order.level else f"{upper} above {lower}",
+                *(numbers.points(difference.mean) for difference in found),
+                _p(found[-1].p),
+                _answer(order, found),
+            )
+        )
     return plain_table(
         "Expected orders, line by line",
         ("Expected", *results.places, "p", "Appears"),
-        [
-            (_expectation(results, order), *_verdict(results, order))
-            for order in results.plan.orders
-        ],
+        rows,
         (
             "AUC of the second less the first named method, in percentage points, mean over pairs "
             "of runs. p: paired t-test of the last of these columns, not corrected. A difference "
@@ -263,22 +277,6 @@ def _difference_cell(difference: Difference) -> str:
     bounds = numbers.interval(difference.low, difference.high)
     parts = (numbers.points(difference.mean), bounds, p_value(difference.p))
     return "\n".join(part for part in parts if part)
-
-
-def _expectation(results: StudyResults, order: Order) -> str:
-    lower, upper = results.label(order.lower), results.label(order.upper)
-    return f"{upper} within one point of {lower}" if order.level else f"{upper} above {lower}"
-
-
-def _verdict(results: StudyResults, order: Order) -> list[str]:
-    found = [
-        paired_difference(
-            results.values(order.upper, place, "auc"), results.values(order.lower, place, "auc")
-        )
-        for place in results.places
-    ]
-    cells = [numbers.points(difference.mean) for difference in found]
-    return [*cells, _p(found[-1].p), _answer(order, found)]
 
 
 def _answer(order: Order, found: Sequence[Difference]) -> str:

@@ -335,7 +335,7 @@ def test_a_real_run_that_is_interrupted_goes_on_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         compare(config, tmp_path, ("pooled",), messages=Messages(stop_at=3))
     name = "pooled-fold0-seed0"
-    assert cell_of(tmp_path / "runs" / "real", name).status == "interrupted"
+    assert cell_of(tmp_path / "runs" / "real", name).result["status"] == "interrupted"
     compare(config, tmp_path, ("pooled",))
     compare(config.changed(run_name="whole"), tmp_path, ("pooled",))
     digests = [
