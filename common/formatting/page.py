@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from common.formatting.tables import Row, Table
+from common.formatting.tables import Table
 
 HERE = Path(__file__).parent
 
@@ -73,15 +73,13 @@ def table_html(table: Table) -> str:
                 f'<tr class="group"><th scope="rowgroup" colspan="{len(table.columns)}">'
                 f"<span>{escape(group.heading)}</span></th></tr>"
             )
-        lines += [*map(_row, group.rows), "</tbody>"]
+        for row in group.rows:
+            swatch = f'<i class="swatch {escape(row.mode)}"></i>' if row.mode else ""
+            cells = "".join(map(_cell, row.cells))
+            lines.append(f'<tr><th scope="row">{swatch}{escape(row.head)}</th>{cells}</tr>')
+        lines.append("</tbody>")
     notes = (f'<p class="note">{escape(note)}</p>' for note in table.notes)
     return "\n".join([*lines, "</table>", "</div>", *notes])
-
-
-def _row(row: Row) -> str:
-    swatch = f'<i class="swatch {escape(row.mode)}"></i>' if row.mode else ""
-    cells = "".join(map(_cell, row.cells))
-    return f'<tr><th scope="row">{swatch}{escape(row.head)}</th>{cells}</tr>'
 
 
 def _cell(cell: str) -> str:

@@ -5,17 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
-from simulations.report.curves import MODE_STYLES
+from simulations.report.curves import MODE_STYLES, Curve
 from simulations.report.pictures import FONT_SIZE, PAPER, Picture, drawn, panel
 from simulations.report.records import RunRecord
 from simulations.report.results import StudyResults
 from simulations.report.tables import summary_cell
 
 MARKERS = {"pooled": "s", "federated": "o", "single": "^"}
-
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def runs_picture(results: StudyResults, site: str, low: float) -> Picture:

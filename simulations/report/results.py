@@ -23,7 +23,7 @@ from simulations.report.statistics import (
 )
 from simulations.study.plan import StudyPlan
 
-SPECIFICITY, CALIBRATION = "specificity at 95 % sensitivity", "calibration error"
+SPECIFICITY = "specificity at 95 % sensitivity"
 
 Key = tuple[str, int, int]
 """A method's name, fold and seed."""
@@ -65,11 +65,6 @@ class StudyResults:
     def binary(self) -> bool:
         """Whether all runs tell two classes apart, of which the second is positive."""
         return all(len(run.config.class_names) == 2 for run in self.records.values())
-
-    @property
-    def calibration_error(self) -> str:
-        """What the calibration error is called: of more than two classes it is another figure."""
-        return CALIBRATION if self.binary else f"{CALIBRATION} of the decision"
 
     @cached_property
     def figures(self) -> tuple[Figure, ...]:

@@ -141,7 +141,7 @@ def test_check_site_names_the_folds_that_lack_a_class(tmp_path: Path) -> None:
 
 
 def test_reports_mean_over_the_sites_where_a_figure_is_defined(tmp_path: Path) -> None:
-    from simulations.report.export import to_csv, values_of
+    from simulations.report.sections import to_csv, values_of
     from tests.simulations.report.cells import comparison_of
 
     config = consortium(tmp_path, TWO, "covid", validation_fraction=0.0)
