@@ -123,7 +123,7 @@ def test_a_damaged_cell_is_set_aside_and_computed_again_the_same(
     finished: Path, copied: Path
 ) -> None:
     study = reopened(finished, copied, METHODS)
-    path = study.path(study.cells[1])
+    path = study.path(list(study.keys)[1])
     weights = path / "shared.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
