@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from common.config.schema import Config
-from common.console.tables import print_rows, say
+from common.console.text import say
 from common.data.decode import DecodeSettings, decode_file, dicom_patient, read_header
 from common.data.dicom import ImageHeader
 from common.data.folder import inspect_site
 from common.data.folds import leakage, split_site
 from common.errors import SiteError
+from common.formatting.tables import plain_table, print_table
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,13 @@ def print_check(console: Console, name: str, root: Path, check: SiteCheck) -> No
     console.print(facts, markup=False, highlight=False)
     if check.folds:
         folds = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(check.folds)]
-        print_rows(console, "", ("Fold", "Training images", "Test images"), folds)
+        print_table(console, plain_table("", ("Fold", "Training images", "Test images"), folds))
     if check.leakage:
         say(console, check.leakage)
     for warning in check.warnings:
         say(console, f"Warning: {warning}")
     for problem in check.problems:
-        console.print(
-            f"Problem: {problem}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        say(console, f"Problem: {problem}", "red")
     say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
 
 

@@ -164,7 +164,9 @@ def main() -> None:
 def _complain(sentence: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    from common.console.text import say
+
+    say(Console(stderr=True), sentence, "red")
 
 
 def _say_how_to_resume(trail: ResumeHint) -> None:

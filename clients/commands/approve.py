@@ -10,7 +10,8 @@ from rich.console import Console
 from clients.egress.approval import approve as say_yes
 from clients.egress.approval import requests
 from common.config.load import describe
-from common.console.tables import print_rows, say
+from common.console.text import say
+from common.formatting.tables import plain_table, print_table
 
 
 def approve(
@@ -40,14 +41,16 @@ def approve(
     rows = [
         (r.run, r.asked, f"{r.approved_by}, {r.approved}" if r.approved else "no") for r in asked
     ]
-    print_rows(console, "Runs asked for", ("Run", "Asked", "Approved"), rows)
+    print_table(console, plain_table("Runs asked for", ("Run", "Asked", "Approved"), rows))
     defaults = {key: value for key, value, _ in describe()}
     for one in (request for request in asked if not request.approved):
         changed = {k: v for k, v in one.settings.items() if defaults.get(k) != v}
-        print_rows(
+        print_table(
             console,
-            f"{one.run}: configuration where it is not the default",
-            ("Key", "Value"),
-            [(key, str(value)) for key, value in changed.items()],
+            plain_table(
+                f"{one.run}: configuration where it is not the default",
+                ("Key", "Value"),
+                [(key, str(value)) for key, value in changed.items()],
+            ),
         )
         say(console, f"Code: {one.code}. Say yes with: xsite approve {place} {one.run}")

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from clients.egress.ledger import verify as check
-from common.console.tables import say
+from common.console.text import say
 from common.files import write_atomic
 from common.formatting.tables import print_table
 

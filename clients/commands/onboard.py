@@ -1,23 +1,34 @@
 """``xsite onboard``: a run's network at a hospital that it has never seen, without labels."""
 
+import enum
+from contextlib import closing
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from clients.commands.predict import NOT_A_DEVICE, complain
+from clients.commands.predict import NOT_A_DEVICE
 from common.config.sites import parse_site
 from common.console import options
 from common.console.options import find_run
 from common.console.progress import StepCounter, make_listener
-from common.console.tables import number, print_rows, say
+from common.console.text import number, say
 from common.errors import ConfigError, RunError
+from common.formatting.tables import plain_table, print_table
 from common.tasks.figures import tabled
 
 if TYPE_CHECKING:
     from clients.onboarding import Onboarded
+
+
+class AdaptationChoice(enum.StrEnum):
+    """What the new site keeps."""
+
+    RE_ESTIMATED = "re-estimated"
+    AVERAGED = "averaged"
+    NEAREST = "nearest"
 
 
 def onboard(
@@ -31,9 +42,8 @@ def onboard(
         typer.Option("--data", metavar="DIR", help="With --site NAME: the folder that holds NAME."),
     ] = None,
     adaptation: Annotated[
-        Literal["re-estimated", "averaged", "nearest"],
-        typer.Option("--adaptation", help="What the site keeps."),
-    ] = "re-estimated",
+        AdaptationChoice, typer.Option("--adaptation", help="What the site keeps.")
+    ] = AdaptationChoice.RE_ESTIMATED,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Measure, with the class folders' names as labels."),
@@ -54,12 +64,11 @@ def onboard(
 
     found_run = find_run(run, runs or Path("runs"))
     name, folder = _name_and_folder(site, data)
-    listener = make_listener()
-    counter = StepCounter(listener, f"reading the images of {name}")
-    try:
-        found = take_in(found_run, name, folder, adaptation, evaluate, device or "auto", counter)
-    finally:
-        listener.close()
+    with closing(make_listener()) as listener:
+        counter = StepCounter(listener, f"reading the images of {name}")
+        found = take_in(
+            found_run, name, folder, adaptation.value, evaluate, device or "auto", counter
+        )
     console = Console()
     _print_table(console, found)
     for sentence in found.advice:
@@ -67,10 +76,15 @@ def onboard(
     say(console, f"Kept for {name}: '{found.adaptation}', in {found.folder}")
     say(console, f"Use it: xsite predict {run} --site {name} PATH...")
     say(console, NOT_A_DEVICE)
-    complain(found.failures)
+    complaints = Console(stderr=True)
+    for file, reason in found.failures:
+        say(complaints, f"{file}: {reason}", "red")
+    if found.failures:
+        raise typer.Exit(1)
 
 
 def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
+
     entry = parse_site(site)
     if bool(entry.folder) == (data is not None):
         raise ConfigError(
@@ -94,9 +108,11 @@ def _print_table(console: Console, found: "Onboarded") -> None:
         row.append(f"{found.probabilities[adaptation].max(axis=1).mean():.3f}")
         values = [found.figures[adaptation][figure.name] for figure in measured]
         rows.append([*row, *(number(None if isnan(value) else value) for value in values)])
-    print_rows(
+    print_table(
         console,
-        f"{len(found.files)} images, {found.images} of them adapted to",
-        [*headings, *(figure.short for figure in measured)],
-        rows,
+        plain_table(
+            f"{len(found.files)} images, {found.images} of them adapted to",
+            [*headings, *(figure.short for figure in measured)],
+            rows,
+        ),
     )

@@ -1,8 +1,9 @@
 """``xsite predict``: what a run's network says about images."""
 
-from collections.abc import Sequence
+import enum
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,9 +11,17 @@ from rich.console import Console
 from common.console import options
 from common.console.options import find_run
 from common.console.progress import StepCounter, make_listener
-from common.console.tables import print_rows, say
+from common.console.text import say
+from common.formatting.tables import plain_table, print_table
 
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
+
+
+class WhichWeights(enum.StrEnum):
+    """Which weights of a run."""
+
+    FINAL = "final"
+    BEST = "best"
 
 
 def predict(
@@ -27,9 +36,8 @@ def predict(
         Path | None, typer.Option("--output", metavar="CSV", help="Write a table to this file.")
     ] = None,
     weights: Annotated[
-        Literal["final", "best"],
-        typer.Option("--weights", help="Of the last step, or best by validation."),
-    ] = "final",
+        WhichWeights, typer.Option("--weights", help="Of the last step, or best by validation.")
+    ] = WhichWeights.FINAL,
     runs: options.RunsFolder = None,
     device: options.Device = None,
 ) -> None:
@@ -41,15 +49,12 @@ def predict(
     """
     from clients.prediction import find_images, predict_images, write_table
 
-    console = Console()
+    console, complaints = Console(), Console(stderr=True)
     folder = find_run(run, runs or Path("runs"))
     files = find_images(paths)
-    listener = make_listener()
-    counter = StepCounter(listener, f"Classifying {len(files)} images")
-    try:
-        found = predict_images(folder, site, files, weights, device or "auto", counter)
-    finally:
-        listener.close()
+    with closing(make_listener()) as listener:
+        counter = StepCounter(listener, f"Classifying {len(files)} images")
+        found = predict_images(folder, site, files, weights.value, device or "auto", counter)
     if output is not None:
         of_files = zip(((file,) for file in found.files), found.probabilities, strict=True)
         write_table(output, ["file"], found.classes, of_files)
@@ -61,17 +66,9 @@ def predict(
                 found.files, found.probabilities, found.decisions, strict=True
             )
         ]
-        print_rows(console, "", ("File", *found.classes, "Predicted"), rows)
+        print_table(console, plain_table("", ("File", *found.classes, "Predicted"), rows))
     say(console, NOT_A_DEVICE)
-    complain(found.failures)
-
-
-def complain(failures: Sequence[tuple[Path, str]]) -> None:
-    """Name the images that could not be read, and why, and end with an error if there are any."""
-    console = Console(stderr=True)
-    for file, reason in failures:
-        console.print(
-            f"{file}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-    if failures:
+    for file, reason in found.failures:
+        say(complaints, f"{file}: {reason}", "red")
+    if found.failures:
         raise typer.Exit(1)

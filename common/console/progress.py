@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class ProgressListener(Protocol):
-    """Takes what a run tells while it goes on.
+class ProgressListener:
+    """Takes what a run tells while it goes on; this one keeps it to itself.
 
     ``start`` opens a stretch of ``total_steps`` (it closes the one before), ``step`` says how much
     of it is done; ``message`` says a sentence at any time; ``close`` ends the last stretch.
@@ -31,23 +31,7 @@ class ProgressListener(Protocol):
         """End the stretch; may be called more than once."""
 
 
-class SilentListener:
-    """A report that nobody reads."""
-
-    def start(self, title: str, total_steps: int) -> None:
-        """Do nothing."""
-
-    def step(self, done: int, loss: float, images_per_second: float) -> None:
-        """Do nothing."""
-
-    def message(self, text: str) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class BarListener:
+class BarListener(ProgressListener):
     """A progress bar with loss, speed and time left, which fits a terminal of 60 columns.
 
     Parameters
@@ -93,7 +77,7 @@ class BarListener:
             self._progress = None
 
 
-class LineReport:
+class LineReport(ProgressListener):
     """Plain lines for a log file or a pipe, at most one in ten seconds.
 
     Parameters
@@ -135,9 +119,6 @@ class LineReport:
     def message(self, text: str) -> None:
         """Write a sentence on a line of its own."""
         print(text, file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """Do nothing: every line is written already."""
 
 
 class StepCounter:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.console.tables import say
+from common.console.text import say
 from server.deployment.consortium import read_consortium
 from server.deployment.folders import COORDINATOR, write_folders
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
-from common.console.tables import say
+from common.console.text import say
 from common.errors import ConfigError
 from common.runs.result import read_result
 from server.deployment.consortium import Consortium, read_consortium

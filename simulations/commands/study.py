@@ -10,7 +10,7 @@ from rich.console import Console
 from common.config.load import parse_override
 from common.console.options import Device, RunsFolder, Settings
 from common.console.progress import make_listener
-from common.console.tables import say
+from common.console.text import say
 from common.errors import ConfigError
 from simulations.commands import options
 

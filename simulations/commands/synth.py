@@ -1,5 +1,6 @@
 """``xsite synth``: synthetic hospitals as ordinary site folders."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.console import Console
 
 from common.console.progress import make_listener
-from common.console.tables import say
+from common.console.text import say
 from simulations.synth import hospital_names, write_hospitals
 
 
@@ -31,12 +32,9 @@ def synth(
     Each hospital has a look of its own (window, noise, sharpness, share of COVID-19). Results on
     these images say nothing about patients.
     """
-    listener = make_listener()
-    try:
+    with closing(make_listener()) as listener:
         names = hospital_names(sites)
         write_hospitals(folder.expanduser().absolute(), names, patients, seed, size, listener)
-    finally:
-        listener.close()
     console = Console()
     say(console, f"{len(names)} hospitals in {folder}: {', '.join(names)}")
     say(console, f"Train on them: xsite train pooled --data {folder}")

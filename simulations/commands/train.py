@@ -1,6 +1,7 @@
 """``xsite train``: one run, federated, pooled or single-site."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener, make_listener
-from common.console.tables import number, say
+from common.console.text import number, say
 from common.errors import ConfigError
 from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result, runs_base
@@ -19,8 +20,6 @@ from server.run_folder import run_folder_name
 from simulations.commands import ResumeHint, options
 from simulations.runtime.placement import place
 
-KEPT = ("Acc", "AUC", "95 %")
-"""Columns of a run's figures that have their place on the narrowest screen."""
 Training = Callable[[Config, Path, ProgressListener], Path]
 
 
@@ -120,17 +119,31 @@ def run_training(
         trail = context.ensure_object(ResumeHint)
         trail.run, trail.command = base / config.run_name, command or f"xsite train {mode}"
 
-    listener = make_listener()
-    try:
+    with closing(make_listener()) as listener:
         run = training(config, base, listener)
-    finally:
-        listener.close()
-    _print_result(Console(), run)
+    print_result(Console(), run)
     return run
 
 
-def _print_result(console: Console, run: Path) -> None:
-    """Print a completed run's figures on its test images, and where its files are."""
+KEPT = ("Acc", "AUC", "95 %")
+"""Columns of a run's figures that have their place on the narrowest screen."""
+
+
+def print_result(console: Console, run: Path) -> None:
+    """Print a completed run's figures on its test images, and where its files are.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    run : Path
+        The run's folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds no result.
+    """
     result = read_result(run)
     last = _figures("Test images, weights of the last step", result.get("metrics", {}))
     print_table(console, last, KEPT)

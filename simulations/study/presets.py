@@ -9,7 +9,7 @@ from common.config.load import load_config
 from common.config.schema import Config, keys_of
 from common.config.sections import Role
 from common.console.progress import ProgressListener, make_listener
-from common.console.tables import say
+from common.console.text import say
 from common.errors import ConfigError, RunError
 from common.formatting.numbers import listed
 from common.formatting.tables import print_table

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from common.config.load import make_config
-from common.console.progress import ProgressListener, SilentListener
+from common.console.progress import ProgressListener
 from common.errors import XsiteError
 
 
-class _StepLines(SilentListener):
+class _StepLines(ProgressListener):
     """Writes how many steps are done as JSON lines."""
 
     def __init__(self, channel: TextIO) -> None:

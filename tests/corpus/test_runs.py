@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.runs.result import read_result
 from simulations.local import train_pooled
 from tests.corpus.case import Case, call, held, ids, refused
@@ -24,7 +24,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     # Of b's 24 images 16 are trained on: 4 steps in each of 3 epochs.
     config = tiny_config(root, epochs=3)
-    train_pooled(config.changed(run_name="ended"), root, SilentListener())
+    train_pooled(config.changed(run_name="ended"), root, ProgressListener())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.learning.loop.REPORT_SECONDS", 0.0)
         for step in (8, 10):

@@ -21,7 +21,7 @@ import torch
 
 from common.config.load import load_config
 from common.config.schema import Config
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.device import limited_threads
 from common.methods.registry import METHODS
 from common.runs.result import read_result
@@ -113,7 +113,7 @@ def train(pin: Pin, config: Config) -> Path:
         with limited_threads(config):
             federate(config)
         return run_of(config)
-    return TRAINERS[pin.mode](config, Path(config.runs_dir), SilentListener())
+    return TRAINERS[pin.mode](config, Path(config.runs_dir), ProgressListener())
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def deployed(
     def weights(name: str) -> Weights:
         settings = config_of(PINS[name], folder, name).changed(runs_dir="", join_timeout=120.0)
         ground = backend_of(plan)
-        run = train_federated(settings, runs_of(plan), SilentListener(), backend=ground)
+        run = train_federated(settings, runs_of(plan), ProgressListener(), backend=ground)
         assert not (run / "sites").exists()
         found = {"shared.safetensors": tensors_of(run / "shared.safetensors")}
         for site in settings.site_names:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.exchange.messages import SiteReply
 from common.files import read_json
 from common.models.network import build_network
@@ -223,7 +223,7 @@ def test_a_federated_result_has_the_shape_of_a_local_one(tmp_path: Path) -> None
     """Reports and comparisons read both; device and digests are told for what each mode has."""
     config = tiny_config(tmp_path, epochs=1, validation_fraction=0.3)
     federate(config)
-    pooled = train_pooled(config.changed(run_name="pooled"), tmp_path / "runs", SilentListener())
+    pooled = train_pooled(config.changed(run_name="pooled"), tmp_path / "runs", ProgressListener())
     found, expected = read_result(run_of(config)), read_result(pooled)
     assert found["bytes"]["down"] > found["bytes"]["up"] / 2 > 0
     assert (found["budget"], found["leakage"]) == (expected["budget"], expected["leakage"])

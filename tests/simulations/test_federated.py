@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from common.config.schema import Config
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.errors import RunError
 from common.files import alone_in
 from common.runs.result import read_result
@@ -161,15 +161,15 @@ def test_a_resumption_that_cannot_be_is_refused_before_anything_starts(
     make_run(tmp_path, Config(run_name="one", threads=1), status="interrupted")
     config = Config(run_name="one", resume=True).changed(**change)
     with pytest.raises(RunError, match=said):
-        train_federated(config, tmp_path, SilentListener())
+        train_federated(config, tmp_path, ProgressListener())
 
 
 def test_a_completed_run_is_not_run_again_and_a_name_is_not_taken_twice(tmp_path: Path) -> None:
     run = make_run(tmp_path, Config(run_name="one", threads=1), status="completed")
     resumed = Config(run_name="one", resume=True)
-    assert train_federated(resumed, tmp_path, SilentListener()) == run
+    assert train_federated(resumed, tmp_path, ProgressListener()) == run
     with pytest.raises(RunError, match="exists already"):
-        train_federated(Config(run_name="one"), tmp_path, SilentListener())
+        train_federated(Config(run_name="one"), tmp_path, ProgressListener())
 
 
 def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None
     with ExitStack() as other:
         other.enter_context(alone_in(run))
         with pytest.raises(RunError, match="Another process"):
-            train_federated(Config(run_name="one", resume=True), tmp_path, SilentListener())
+            train_federated(Config(run_name="one", resume=True), tmp_path, ProgressListener())
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
 
     resumed = config.changed(run_name="cut", resume=True)
     one_worker = Placement(threads=1, cpus=1, cpus_per_site=1)
-    assert train_federated(resumed, runs, SilentListener(), one_worker) == runs / "cut"
+    assert train_federated(resumed, runs, ProgressListener(), one_worker) == runs / "cut"
     assert left_behind(scratch) == []
     whole, cut = weights(runs / "whole"), weights(runs / "cut")
     assert whole.keys() == cut.keys()
@@ -323,8 +323,8 @@ def test_ray_and_this_process_train_the_same_run(
     config = tiny_config(tmp_path, epochs=3, validation_fraction=0.3, run_name="run").changed(
         cache_dir=str(cache)
     )
-    ray = train_federated(config, tmp_path / "ray", SilentListener())
-    here = train_federated(config, tmp_path / "here", SilentListener(), backend=IN_PROCESS)
+    ray = train_federated(config, tmp_path / "ray", ProgressListener())
+    here = train_federated(config, tmp_path / "here", ProgressListener(), backend=IN_PROCESS)
     expected, found = figures_of(ray), figures_of(here)
     assert found == expected
     assert len(expected["rows"]) == 12 and len(expected["predictions"]) == 4

@@ -14,7 +14,7 @@ import torch
 
 from clients.prediction import predict_images
 from common.config.schema import Config
-from common.console.progress import ProgressListener, SilentListener
+from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, SiteError
 from common.methods.registry import METHODS
 from common.runs.result import read_result
@@ -27,7 +27,7 @@ from tests.simulations.tiny import tiny_config
 Training = Callable[[Config, Path, ProgressListener], Path]
 
 
-class StopAt(SilentListener):
+class StopAt(ProgressListener):
     """Presses Ctrl-C when a step is reported, as often as told."""
 
     def __init__(self, step: int, presses: int = 1) -> None:
@@ -69,7 +69,7 @@ STEPS, EPOCH = 8, 4
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
     config = tiny_config(tmp_path, run_name="run", validation_fraction=0.3)
-    whole = train_pooled(config, tmp_path / "whole", SilentListener())
+    whole = train_pooled(config, tmp_path / "whole", ProgressListener())
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(step))
@@ -93,16 +93,16 @@ def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
 def test_a_compared_method_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
     values = {key.replace("-", "_"): value for key, value in METHODS[method].values.items()}
     config = tiny_config(tmp_path, run_name="run", **values)
-    whole = train_pooled(config, tmp_path / "whole", SilentListener())
+    whole = train_pooled(config, tmp_path / "whole", ProgressListener())
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, tmp_path / "cut", StopAt(EPOCH + 1))
-    train_pooled(config.changed(resume=True), tmp_path / "cut", SilentListener())
+    train_pooled(config.changed(resume=True), tmp_path / "cut", ProgressListener())
     assert_same_weights(whole, tmp_path / "cut" / "run")
 
 
 def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", local_steps=6)
-    whole = train_single(config, tmp_path / "whole", SilentListener())
+    whole = train_single(config, tmp_path / "whole", ProgressListener())
 
     class InSecond(StopAt):
         def start(self, title: str, total_steps: int) -> None:
@@ -110,7 +110,7 @@ def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_single(config, tmp_path / "cut", InSecond(-1))
-    train_single(config.changed(resume=True), tmp_path / "cut", SilentListener())
+    train_single(config.changed(resume=True), tmp_path / "cut", ProgressListener())
     assert_same_weights(whole, tmp_path / "cut" / "run")
     rows = read_rows(tmp_path / "cut" / "run" / "metrics.csv")
     # 8 steps in rounds of 6: after 6 and 8 steps, at both sites.
@@ -121,20 +121,20 @@ def test_single_goes_on_in_its_second_site(tmp_path: Path) -> None:
 
 def test_a_second_ctrl_c_does_not_wait_and_loses_no_more_than_a_round(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
-    whole = train_pooled(config, tmp_path / "whole", SilentListener())
+    whole = train_pooled(config, tmp_path / "whole", ProgressListener())
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(EPOCH + 2, presses=2))
     kept = (cut / "run" / "checkpoint").glob("*.safetensors")
     assert [file.name for file in kept] == ["round-0001.safetensors"]
-    train_pooled(config.changed(resume=True), cut, SilentListener())
+    train_pooled(config.changed(resume=True), cut, ProgressListener())
     assert_same_weights(whole, cut / "run")
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     # More exchanges an epoch than one change nothing where nothing is exchanged.
     config = tiny_config(tmp_path, run_name="run", local_steps=2)
-    whole = train_pooled(config, tmp_path / "whole", SilentListener())
+    whole = train_pooled(config, tmp_path / "whole", ProgressListener())
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         train_pooled(config, cut, StopAt(7))
@@ -143,14 +143,14 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     assert (ended.name, begun.name) == ("round-0001.safetensors", "round-0002.safetensors")
     assert load_tensors(begun)[0]["memory/done"][-1] == 7
     begun.write_bytes(begun.read_bytes()[:1000])
-    train_pooled(config.changed(resume=True), cut, SilentListener())
+    train_pooled(config.changed(resume=True), cut, ProgressListener())
     assert_same_weights(whole, cut / "run")
 
 
 def test_all_modes_have_one_budget(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    pooled = train_pooled(config.changed(run_name="p"), tmp_path, SilentListener())
-    single = train_single(config.changed(run_name="s"), tmp_path, SilentListener())
+    pooled = train_pooled(config.changed(run_name="p"), tmp_path, ProgressListener())
+    single = train_single(config.changed(run_name="s"), tmp_path, ProgressListener())
     for run in (pooled, single):
         result = read_result(run)
         assert result["status"] == "completed"
@@ -169,10 +169,10 @@ def test_all_modes_have_one_budget(tmp_path: Path) -> None:
 
 def test_single_does_not_depend_on_who_else_takes_part(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
-    both = train_single(config.changed(run_name="both"), tmp_path, SilentListener())
+    both = train_single(config.changed(run_name="both"), tmp_path, ProgressListener())
     # b is the larger site: alone it takes the same number of steps.
-    alone = train_single(config.changed(run_name="b", sites="b"), tmp_path, SilentListener())
-    pooled = train_pooled(config.changed(run_name="p", sites="b"), tmp_path, SilentListener())
+    alone = train_single(config.changed(run_name="b", sites="b"), tmp_path, ProgressListener())
+    pooled = train_pooled(config.changed(run_name="p", sites="b"), tmp_path, ProgressListener())
     first = load_tensors(both / "sites" / "b" / "shared.safetensors")[0]
     second = load_tensors(alone / "sites" / "b" / "shared.safetensors")[0]
     third = load_tensors(pooled / "shared.safetensors")[0]
@@ -182,7 +182,7 @@ def test_single_does_not_depend_on_who_else_takes_part(tmp_path: Path) -> None:
 
 def test_validation_chooses_the_best_round(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="v", validation_fraction=0.3, epochs=4, local_steps=2)
-    run = train_pooled(config, tmp_path, SilentListener())
+    run = train_pooled(config, tmp_path, ProgressListener())
     rows = [row for row in read_rows(run / "metrics.csv") if row.subset == "validation"]
     means: dict[int, float] = {}
     for row in rows:
@@ -203,7 +203,7 @@ def test_validation_chooses_the_best_round(tmp_path: Path) -> None:
 def test_the_written_network_predicts_what_was_written(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
     for training in (train_pooled, train_single):
-        run = training(config.changed(run_name=training.__name__), tmp_path, SilentListener())
+        run = training(config.changed(run_name=training.__name__), tmp_path, ProgressListener())
         with (run / "sites" / "b" / "predictions.csv").open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["subset"] == "test"]
         files = [tmp_path / "data" / "b" / row["file"] for row in rows]
@@ -214,25 +214,25 @@ def test_the_written_network_predicts_what_was_written(tmp_path: Path) -> None:
 
 def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
-    train_pooled(config, tmp_path, SilentListener())
+    train_pooled(config, tmp_path, ProgressListener())
     before = weights(tmp_path / "run")
     with pytest.raises(RunError, match="exists already"):
-        train_pooled(config.changed(seed=1), tmp_path, SilentListener())
+        train_pooled(config.changed(seed=1), tmp_path, ProgressListener())
     with pytest.raises(RunError, match=r"seed \(0 there, 1 here\)"):
-        train_pooled(config.changed(seed=1, resume=True), tmp_path, SilentListener())
+        train_pooled(config.changed(seed=1, resume=True), tmp_path, ProgressListener())
     with pytest.raises(RunError, match="is pooled training, not single"):
-        train_single(config.changed(resume=True), tmp_path, SilentListener())
+        train_single(config.changed(resume=True), tmp_path, ProgressListener())
     # A run that is complete stays as it is.
-    train_pooled(config.changed(resume=True), tmp_path, SilentListener())
+    train_pooled(config.changed(resume=True), tmp_path, ProgressListener())
     assert all(torch.equal(t, before[name]) for name, t in weights(tmp_path / "run").items())
 
 
 def test_data_and_network_are_checked_before_a_folder_is_made(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
     with pytest.raises(SiteError, match="nowhere"):
-        train_pooled(config.changed(sites="a,nowhere"), tmp_path, SilentListener())
+        train_pooled(config.changed(sites="a,nowhere"), tmp_path, ProgressListener())
     with pytest.raises(ConfigError, match="backbone"):
-        train_pooled(config.changed(backbone="alexnet"), tmp_path, SilentListener())
+        train_pooled(config.changed(backbone="alexnet"), tmp_path, ProgressListener())
     assert not (tmp_path / "run").exists()
 
 
@@ -250,7 +250,7 @@ def test_what_needs_an_exchange_is_refused(tmp_path: Path, part: dict[str, float
     key = next(iter(part)).replace("_", "-")
     for training, mode in ((train_pooled, "pooled"), (train_single, "single")):
         with pytest.raises(ConfigError, match=f"^{key} is .*{mode} training"):
-            training(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentListener())
+            training(tiny_config(tmp_path, run_name="run", **part), tmp_path, ProgressListener())
     assert not (tmp_path / "run").exists()
 
 
@@ -258,7 +258,7 @@ def test_what_needs_an_exchange_is_refused(tmp_path: Path, part: dict[str, float
 def test_a_network_with_a_site_s_own_modules_predicts_what_was_written(
     tmp_path: Path, part: dict[str, str | bool]
 ) -> None:
-    run = train_pooled(tiny_config(tmp_path, run_name="run", **part), tmp_path, SilentListener())
+    run = train_pooled(tiny_config(tmp_path, run_name="run", **part), tmp_path, ProgressListener())
     with (run / "sites" / "b" / "predictions.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["subset"] == "test"]
     found = predict_images(
@@ -271,7 +271,7 @@ def test_a_network_with_a_site_s_own_modules_predicts_what_was_written(
 def test_a_run_that_fails_says_so(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", learning_rate=1e30, optimizer="sgd", clip_norm=0)
     with pytest.raises(RunError, match="no longer finite"):
-        train_pooled(config, tmp_path, SilentListener())
+        train_pooled(config, tmp_path, ProgressListener())
     result = read_result(tmp_path / "run")
     assert result["status"] == "failed" and "no longer finite" in result["reason"]
 
@@ -286,17 +286,17 @@ def test_what_an_earlier_version_began_is_refused_and_what_it_ended_is_not(tmp_p
     )
     before = (run / "result.json").read_bytes()
     with pytest.raises(RunError, match=r"begun by an earlier version of xsite.* start a new run"):
-        train_pooled(config.changed(resume=True), tmp_path, SilentListener())
+        train_pooled(config.changed(resume=True), tmp_path, ProgressListener())
     assert (run / "result.json").read_bytes() == before
     (run / "checkpoint" / "step-0000002.safetensors").unlink()
-    train_pooled(config.changed(resume=True), tmp_path, SilentListener())
-    assert train_pooled(config.changed(resume=True), tmp_path, SilentListener()) == run
+    train_pooled(config.changed(resume=True), tmp_path, ProgressListener())
+    assert train_pooled(config.changed(resume=True), tmp_path, ProgressListener()) == run
 
 
 def test_nothing_of_the_participant_or_of_flower_stays(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run")
     for training in (train_pooled, train_single):
-        run = training(config.changed(run_name=training.__name__), tmp_path, SilentListener())
+        run = training(config.changed(run_name=training.__name__), tmp_path, ProgressListener())
         assert read_result(run)["bytes"] == {"down": 0, "up": 0}
         files = {path.name for path in run.rglob("*") if "tfevents" not in path.name}
         assert files == {
@@ -313,4 +313,4 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
     with (tmp_path / "run" / ".lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="Another process"):
-            train_pooled(config.changed(resume=True), tmp_path, SilentListener())
+            train_pooled(config.changed(resume=True), tmp_path, ProgressListener())

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter, make_listener
-from common.console.tables import say
+from common.console.text import say
 from common.device import limited_threads
 from common.files import write_atomic
 from common.formatting.numbers import duration

@@ -32,7 +32,7 @@ from rich.console import Console
 from clients.egress.ledger import entries
 from clients.flower_host.prefork import CLIENT, STANDBY
 from common.config.schema import Config
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.formatting.numbers import duration
 from common.formatting.numbers import size as octets
 from common.formatting.tables import plain_table, print_table
@@ -106,7 +106,7 @@ def deploy(config: Config, base: Path) -> tuple[Figures, Figures]:
     run = base / config.run_name
     watch = Watch(run)
     with looking(watch.look, SAMPLE_SECONDS):
-        train_federated(config, base, SilentListener(), backend=DEPLOYMENT)
+        train_federated(config, base, ProgressListener(), backend=DEPLOYMENT)
     numbers = sorted(watch.checkpoints)
     released = [_released(run, site) for site in SITES]
     trained = [training_seconds(own_folder(run, site)) for site in SITES]

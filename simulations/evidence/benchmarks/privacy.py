@@ -22,8 +22,8 @@ from clients.egress.budget import spent, upper
 from clients.egress.ledger import entries
 from common.config.schema import Config
 from common.console.progress import StepCounter, make_listener
-from common.console.tables import print_rows
 from common.formatting.numbers import percent, points
+from common.formatting.tables import plain_table, print_table
 from common.runs.predictions import read_predictions
 from common.tasks.figures import measure as measure_predictions
 from simulations.evidence.federation import federate, make_hospitals, small_config
@@ -118,4 +118,4 @@ def main(
             rows.append((level_name, *told))
             counter(len(rows), len(policies))
     title = f"After {epochs} rounds: ε at δ = 1e-5; mean test AUC in percent"
-    print_rows(Console(), title, ("Noise multiplier", "ε", "AUC", "Cost"), rows)
+    print_table(Console(), plain_table(title, ("Noise multiplier", "ε", "AUC", "Cost"), rows))

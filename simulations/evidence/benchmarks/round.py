@@ -28,7 +28,7 @@ import typer
 from rich.console import Console
 
 from common.config.schema import Config
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.data.folds import split_site
 from common.device import choose_device, limited_threads
 from common.formatting.numbers import size as octets
@@ -55,7 +55,7 @@ from simulations.runtime.processes import memory_of
 
 
 @dataclass
-class FirstStep(SilentListener):
+class FirstStep(ProgressListener):
     """Notes when the first step of training was done."""
 
     began: float = field(default_factory=time.monotonic)

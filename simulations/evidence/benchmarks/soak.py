@@ -25,7 +25,7 @@ import psutil
 import typer
 from rich.console import Console
 
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.formatting.tables import plain_table, print_table
 from simulations.evidence.benchmarks.two_sites import SITES, looking, one_step_rounds
 from simulations.federated import SIMULATION, train_federated
@@ -213,7 +213,7 @@ def main(
         # This process, and all that it starts, puts temporary files into a folder of its own.
         elsewhere = patch.dict(os.environ, TMPDIR=str(folder / "t"))
         with elsewhere, patch.object(tempfile, "tempdir", None), looking(soak.look, LOOK_SECONDS):
-            train_federated(config, run.parent, SilentListener(), backend=on)
+            train_federated(config, run.parent, ProgressListener(), backend=on)
     print(
         f"{backend}, {len(soak.seen)} of {rounds} rounds seen, {time.monotonic() - began:.0f} s\n"
     )

@@ -69,7 +69,7 @@ def test_counting_starts_a_stretch_at_the_first_call_and_at_another_total() -> N
     """A synthetic hospital's patients are drawn first, then its images are decoded."""
     told: list[tuple[object, ...]] = []
 
-    class Noted(progress.SilentListener):
+    class Noted(progress.ProgressListener):
         def start(self, title: str, total_steps: int) -> None:
             told.append((title, total_steps))
 

@@ -12,7 +12,7 @@ import torch
 from clients.egress.ledger import entries, verify
 from clients.flower_host.prefork import STANDBY
 from common.config.schema import Config
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError
 from common.tensor_files import load_tensors
 from server.deployment.consortium import Consortium
@@ -43,7 +43,7 @@ def test_a_deployment_ends_with_the_weights_of_a_simulation_and_leaves_no_proces
     federate(simulated)
     deployed = simulated.changed(runs_dir=str(tmp_path / "deployed"))
     before = {process.pid for process in psutil.process_iter()}
-    run = train_federated(deployed, tmp_path / "deployed", SilentListener(), backend=DEPLOYMENT)
+    run = train_federated(deployed, tmp_path / "deployed", ProgressListener(), backend=DEPLOYMENT)
     assert_equal_tensors(run / "shared.safetensors", run_of(simulated) / "shared.safetensors")
     up = 0
     for site in deployed.site_names:
@@ -86,7 +86,7 @@ def over(lab: tuple[Config, Consortium], name: str) -> Path:
     """Run a configuration over the consortium, as `xsite deploy run` does."""
     config, plan = lab
     settings = config.changed(data="", run_name=name, join_timeout=120.0)
-    return train_federated(settings, runs_of(plan), SilentListener(), backend=backend_of(plan))
+    return train_federated(settings, runs_of(plan), ProgressListener(), backend=backend_of(plan))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from clients.egress.audit import FILES
 from clients.egress.gate import parts_of
 from clients.egress.ledger import entries
 from common.config.schema import Config
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.errors import RunError
 from common.exchange.messages import RoundReply
 from common.exchange.wire import SHARED, count_bytes, decode
@@ -88,7 +88,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
 
     recorder = Recorder(before=collect, prepare=in_small_chunks)
     with recorder.between():
-        run = train_federated(config, Path(config.runs_dir), SilentListener(), backend=DEPLOYMENT)
+        run = train_federated(config, Path(config.runs_dir), ProgressListener(), backend=DEPLOYMENT)
     capture = recorder.capture()
     replies = {site: [decode_round(m) for m in capture.sent_by(site)] for site in config.site_names}
     shared = {site: [r.shared for r in own if r is not None] for site, own in replies.items()}
@@ -246,7 +246,7 @@ def break_image(config: Config, site: str) -> None:
 def fail(config: Config, before: Callable[[str, str], None] | None = None) -> Capture:
     recorder = Recorder(before=before) if before else Recorder()
     with recorder.between(), pytest.raises(RunError):
-        train_federated(config, Path(config.runs_dir), SilentListener(), backend=DEPLOYMENT)
+        train_federated(config, Path(config.runs_dir), ProgressListener(), backend=DEPLOYMENT)
     return recorder.capture()
 
 

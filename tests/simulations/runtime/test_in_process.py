@@ -9,7 +9,7 @@ import pytest
 import torch
 from flwr.supercore.logger import console_handler
 
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
@@ -20,7 +20,7 @@ from simulations.runtime.placement import place, resolve_config
 from tests.simulations.tiny import tiny_config
 
 
-class StopAfter(SilentListener):
+class StopAfter(ProgressListener):
     """Presses Ctrl-C when the log says that a round is done."""
 
     def __init__(self, round: int) -> None:
@@ -45,7 +45,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", epochs=5)
-    whole = train_federated(config, tmp_path / "whole", SilentListener(), backend=IN_PROCESS)
+    whole = train_federated(config, tmp_path / "whole", ProgressListener(), backend=IN_PROCESS)
     stopping, terminal = StopAfter(2), console_handler.stream
     with pytest.raises(KeyboardInterrupt, match=r"Stopped\. Go on with it: --resume run"):
         train_federated(config, tmp_path / "cut", stopping, backend=IN_PROCESS)
@@ -77,7 +77,7 @@ def test_a_site_that_cannot_take_part_fails_the_run_with_the_reason(tmp_path: Pa
     with pytest.raises(
         RunError, match=r"run 'broken' failed: .* b says: Site 'b'.*/log.txt and flower.txt"
     ):
-        train_federated(config, tmp_path / "runs", SilentListener(), backend=IN_PROCESS)
+        train_federated(config, tmp_path / "runs", ProgressListener(), backend=IN_PROCESS)
     run = tmp_path / "runs" / "broken"
     assert read_result(run)["status"] == "failed"
     assert "RunError: A site cannot take part" in (run / "flower.txt").read_text()
@@ -87,7 +87,7 @@ def test_flower_s_own_account_stays_off_the_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_config(tmp_path, run_name="run", epochs=1)
-    train_federated(config, tmp_path / "runs", SilentListener(), backend=IN_PROCESS)
+    train_federated(config, tmp_path / "runs", ProgressListener(), backend=IN_PROCESS)
     logging.getLogger("flwr").info("heard again")
     said = capfd.readouterr()
     assert "[ROUND" not in said.out + said.err

@@ -16,7 +16,7 @@ from rich.console import Console
 from common.config.load import load_config
 from common.config.schema import Config
 from common.config.sections import SYNTHETIC
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, SiteError
 from common.formatting.tables import print_table
 from server.metrics import MetricsRow
@@ -123,7 +123,7 @@ def compare(
     messages: Messages | None = None,
 ) -> Path:
     told = messages or Messages()
-    return presets.compare(config, base / "runs", seeds, folds, modes, SilentListener(), told)  # type: ignore[arg-type]
+    return presets.compare(config, base / "runs", seeds, folds, modes, ProgressListener(), told)  # type: ignore[arg-type]
 
 
 @pytest.fixture

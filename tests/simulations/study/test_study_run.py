@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, SiteError
 from common.files import alone_in
 from simulations.study.plan import plan_study, read_file
@@ -66,7 +66,7 @@ def write_file(folder: Path, methods: list[str], **settings: str | int | float) 
 def opened(folder: Path, methods: list[str] | None = None, **settings: str | int | float) -> Study:
     path = write_file(folder, methods or METHODS, **settings)
     file = read_file(path)
-    return open_study(plan_study(file, str(path), file.run), folder / "runs", SilentListener())
+    return open_study(plan_study(file, str(path), file.run), folder / "runs", ProgressListener())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = opened(folder)
     told = Told()
     run_study(study, 2, told)  # type: ignore[arg-type]
-    publish(study, SilentListener())
+    publish(study, ProgressListener())
     assert told.count("Done:") == 4
     return folder
 
@@ -94,7 +94,7 @@ def reopened(finished: Path, copied: Path, methods: list[str], **settings: str |
     path = write_file(copied, methods, **settings)
     path.write_text(path.read_text().replace(str(copied), str(finished)))
     file = read_file(path)
-    return open_study(plan_study(file, str(path), file.run), copied / "runs", SilentListener())
+    return open_study(plan_study(file, str(path), file.run), copied / "runs", ProgressListener())
 
 
 def run(study: Study) -> Told:
@@ -108,7 +108,7 @@ def test_a_finished_study_computes_nothing_again(finished: Path, copied: Path) -
     told = run(study)
     assert told.messages == ["4 of 4 cells are done already."]
     before = (copied / "runs" / "study.md").read_text()
-    publish(study, SilentListener())
+    publish(study, ProgressListener())
     assert (copied / "runs" / "study.md").read_text() == before
 
 
@@ -145,7 +145,7 @@ def test_cells_of_another_configuration_stay_and_take_no_part(finished: Path, co
     assert "another configuration" in told.messages[0]
     assert told.count("Done:") == 2
     assert before < {path.name for path in cells.iterdir()}
-    page = publish(study, SilentListener())[0].read_text()
+    page = publish(study, ProgressListener())[0].read_text()
     assert not any(name in page for name in before)
 
 
@@ -165,13 +165,13 @@ def test_a_failed_cell_is_named_and_the_others_go_on(finished: Path, copied: Pat
         f'settings = {{ pretrained = "{copied}/nothing.pth" }}\n'
     )
     file = read_file(path)
-    study = open_study(plan_study(file, str(path), file.run), copied / "runs", SilentListener())
+    study = open_study(plan_study(file, str(path), file.run), copied / "runs", ProgressListener())
     told = run(study)
     assert told.count("Failed:") == 2
     with pytest.raises(RunError, match="2 of 6 cells failed, the others are kept") as caught:
         refuse_failures(study)
     assert "nothing.pth" in str(caught.value)
-    page = publish(study, SilentListener())[0].read_text()
+    page = publish(study, ProgressListener())[0].read_text()
     assert "failed: " in page
     assert "nothing.pth" in page
 
@@ -198,7 +198,7 @@ def test_a_site_with_fewer_images_than_folds_is_refused_before_anything_runs(
     path.write_text(path.read_text().replace("folds = [0, 1]\n", "folds = [0, 1, 2]\n"))
     file = read_file(path)
     with pytest.raises(SiteError, match="Site 'a'"):
-        open_study(plan_study(file, str(path), file.run), tmp_path / "runs", SilentListener())
+        open_study(plan_study(file, str(path), file.run), tmp_path / "runs", ProgressListener())
 
 
 def test_the_folder_of_a_run_is_refused(tmp_path: Path) -> None:
@@ -266,4 +266,4 @@ def test_a_plan_without_the_image_folder_says_so(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     file = read_file(path)
     with pytest.raises((SiteError, ConfigError), match="data"):
-        open_study(plan_study(file, str(path), file.run), tmp_path / "runs", SilentListener())
+        open_study(plan_study(file, str(path), file.run), tmp_path / "runs", ProgressListener())

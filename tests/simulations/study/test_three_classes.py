@@ -16,7 +16,7 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from clients.onboarding import onboard
 from clients.prediction import find_images, predict_images
 from common.config.schema import Config, about_keys
-from common.console.progress import SilentListener
+from common.console.progress import ProgressListener
 from common.learning.local_site import open_site
 from simulations.explain.activation import measure_lesions
 from simulations.report.records import read_record
@@ -73,10 +73,10 @@ def study(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     file = read_file(folder / "study.toml")
     plan = plan_study(file, "study.toml", file.run)
-    opened = open_study(plan, folder / "runs", SilentListener())
+    opened = open_study(plan, folder / "runs", ProgressListener())
     run_study(opened, 0, StudyProgress())
     refuse_failures(opened)
-    publish(opened, SilentListener())
+    publish(opened, ProgressListener())
     return folder / "runs"
 
 
@@ -197,7 +197,7 @@ def test_a_federated_run_predicts_and_meets_a_hospital(config: Config, tmp_path:
 def test_a_comparison_says_what_its_figures_are_of(config: Config, tmp_path: Path) -> None:
     named = config.changed(run_name="compared")
     modes = ("pooled", "single")
-    page = compare(named, tmp_path, (0,), (0,), modes, SilentListener(), StudyProgress())
+    page = compare(named, tmp_path, (0,), (0,), modes, ProgressListener(), StudyProgress())
     text = page.read_text()
     assert "AUC: mean of one class against the rest" in text
     assert "the mean of the curves of one class, the positive one, against the rest" in text
