@@ -29,9 +29,10 @@ def compare(
 
     chosen = options.gather_config(asked)
     wanted = options.numbers("--seeds", seeds), options.numbers("--folds", folds)
-    named = tuple(part.strip() for part in modes.split(",") if part.strip())
     base = runs_base(chosen, Path("runs"))
-    presets.compare(chosen, base, *wanted, named, make_listener(), progress.StudyProgress())
+    presets.compare(
+        chosen, base, *wanted, options.words(modes), make_listener(), progress.StudyProgress()
+    )
 
 
 def demo(

@@ -5,14 +5,13 @@ the same code as a simulation, which :mod:`server` does not import.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from common.config.schema import Config
-from common.console.progress import ProgressListener
 from common.console.text import say
 from common.errors import ConfigError
 from common.runs.result import read_result
@@ -46,9 +45,7 @@ def up(
             "own part: xsite deploy init makes what they need."
         )
 
-    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        return train_federated(config, base, listener, backend=DEPLOYMENT)
-
+    training = partial(train_federated, backend=DEPLOYMENT)
     run = run_training(context, "federated", asked, training, "xsite deploy up --local")
     for part, digest in read_result(run)["weights_digest"].items():
         say(Console(), f"Weights ({part}): {digest}")
@@ -78,9 +75,7 @@ def run(
         runs=runs_of(plan),
     )
 
-    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        return train_federated(config, base, listener, backend=backend_of(plan))
-
+    training = partial(train_federated, backend=backend_of(plan))
     run_training(context, "federated", asked, training, f"xsite deploy run {consortium}")
 
 

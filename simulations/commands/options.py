@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -62,10 +62,7 @@ BackendName = Annotated[
 
 @dataclass(frozen=True)
 class CliOptions:
-    """What a person asked for on the command line, before it is a configuration.
-
-    ``mode`` is the training mode of the command, which a ``method`` must be made for.
-    """
+    """What a person asked for on the command line, before it is a configuration."""
 
     file: ConfigFile = None
     settings: Settings = None
@@ -79,7 +76,6 @@ class CliOptions:
     epochs: Epochs = None
     device: Device = None
     method: MethodName = None
-    mode: str = ""
 
 
 def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -96,23 +92,21 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
         A decorator. What is given on the command line reaches the command as one ``CliOptions``.
     """
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in get_type_hints(CliOptions, include_extras=True).items()
-        if name not in ("mode", *without)
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(CliOptions).parameters.items()
+        if name not in without
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            kept = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-            parameters += shared if parameter.name == "asked" else kept
+        for parameter in inspect.signature(command).parameters.values():
+            own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            parameters += shared if parameter.name == "asked" else own
 
         @functools.wraps(command)
         def wrapper(**given: Any) -> None:
-            asked = CliOptions(
-                **{parameter.name: given.pop(parameter.name) for parameter in shared}
-            )
-            command(asked=asked, **given)
+            asked = {parameter.name: given.pop(parameter.name) for parameter in shared}
+            command(asked=CliOptions(**asked), **given)
 
         # What Typer makes options of.
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -122,13 +116,15 @@ def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., Non
     return decorate
 
 
-def gather_config(asked: CliOptions) -> Config:
+def gather_config(asked: CliOptions, mode: str = "") -> Config:
     """Make a configuration of a file, a method, ``--set`` and the options, the later winning.
 
     Parameters
     ----------
     asked : CliOptions
         With ``resume``, the resumed run's own configuration is the ground of it all.
+    mode : str
+        The training mode of the command, which a method must be made for.
 
     Returns
     -------
@@ -147,22 +143,18 @@ def gather_config(asked: CliOptions) -> Config:
         file = load_config(asked.file)
         values |= file.model_dump(by_alias=True, include=file.model_fields_set)
     if asked.method is not None:
-        values |= _from_method(asked.method, asked.mode)
+        values |= _from_method(asked.method, mode)
     values |= dict(parse_override(text) for text in asked.settings or ())
     values |= _from_options(asked)
     if asked.resume is None:
         return load_config(None, complete(values))
-    run = find_run(asked.resume, _runs(values))
-    stored = read_run_config(run)
+    base = Path(str(values.get("runs-dir") or "runs")).expanduser()
+    run = find_run(asked.resume, base)
     told = with_absolute_paths(values)
     if not told.get("data", "given"):
         del told["data"]
-    here: dict[str, Scalar] = {
-        "run-name": run.name,
-        "runs-dir": str(run.parent),
-        "resume": True,
-    }
-    return make_config(stored.to_run_config() | told | here)
+    here = {"run-name": run.name, "runs-dir": str(run.parent), "resume": True}
+    return make_config(read_run_config(run).to_run_config() | told | here)
 
 
 def _from_method(name: str, mode: str) -> dict[str, Scalar]:
@@ -186,16 +178,17 @@ def _from_options(asked: CliOptions) -> dict[str, Scalar]:
         values["sites"] = ",".join(_site_entry(text) for text in asked.site_folders)
     if asked.resume is not None and asked.name is not None:
         raise ConfigError("Give either --resume or --name: a resumed run keeps its name.")
-    options: dict[str, Scalar | None] = {
+    options: dict[str, Scalar | Path | None] = {
         "sites": asked.sites,
-        "data": None if asked.data is None else str(asked.data),
-        "runs-dir": None if asked.runs is None else str(asked.runs),
+        "data": asked.data,
+        "runs-dir": asked.runs,
         "run-name": asked.name,
         "seed": asked.seed,
         "epochs": asked.epochs,
         "device": asked.device,
     }
-    return values | {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
+    return values | {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
 
 
 def _site_entry(text: str) -> str:
@@ -210,35 +203,31 @@ def _site_entry(text: str) -> str:
 
 
 def complete(values: dict[str, Scalar]) -> dict[str, Scalar]:
-    """Return values with the sites named and all paths absolute.
+    """Return values with all paths absolute, and a data folder's sub-folders as sites if none are.
 
     Raises
     ------
     ConfigError
         If the data folder cannot be read, or holds no site.
     """
-    named = dict(values)
-    _name_sites(named)
-    return with_absolute_paths(named)
-
-
-def _name_sites(values: dict[str, Scalar]) -> None:
-    """Let the sub-folders of a data folder be the sites where none are named."""
     data = str(values.get("data", SYNTHETIC)) or os.environ.get("XSITE_DATA", "")
-    if values.get("sites") or data in ("", SYNTHETIC):
-        return
-    folder = Path(data).expanduser()
-    try:
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
-    except OSError as error:
-        raise ConfigError(f"Cannot read the data folder {folder}: {error.strerror}.") from error
-    if not names:
-        raise ConfigError(f"The data folder {folder} holds no folders; it needs one for each site.")
-    values["sites"] = ",".join(names)
+    if not values.get("sites") and data not in ("", SYNTHETIC):
+        folder = Path(data).expanduser()
+        try:
+            names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._")
+        except OSError as error:
+            raise ConfigError(f"Cannot read the data folder {folder}: {error.strerror}.") from error
+        if not names:
+            raise ConfigError(
+                f"The data folder {folder} holds no folders; it needs one for each site."
+            )
+        values = values | {"sites": ",".join(names)}
+    return with_absolute_paths(values)
 
 
-def _runs(values: dict[str, Scalar]) -> Path:
-    return Path(str(values.get("runs-dir") or "runs")).expanduser()
+def words(text: str | None) -> tuple[str, ...]:
+    """Read ``a,b,c``; none where there is no text."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
@@ -249,7 +238,7 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     ConfigError
         If it is anything else.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = words(text)
     if not parts or not all(part.isdigit() for part in parts):
         raise ConfigError(f"{option} is '{text}'; expected whole numbers like 0,1,2.")
     return tuple(dict.fromkeys(int(part) for part in parts))

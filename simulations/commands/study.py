@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,9 +13,6 @@ from common.console.progress import make_listener
 from common.console.text import say
 from common.errors import ConfigError
 from simulations.commands import options
-
-if TYPE_CHECKING:
-    from simulations.study.plan import StudyPlan
 
 
 def study(
@@ -49,19 +46,31 @@ def study(
     Cells that are done are not repeated: the same command goes on with a study that was stopped
     or killed, and computes only what a change of the file has added.
     """
-    plan = _plan(file, set_ or [], data, device, methods, folds, seeds)
+    from simulations.study import plan, progress, publish, run
+
+    read = plan.read_file(file)
+    values = dict(read.run) | dict(parse_override(text) for text in set_ or ())
+    values |= {} if data is None else {"data": str(data)}
+    values |= {} if device is None else {"device": device}
+    planned = plan.plan_study(
+        read,
+        str(file),
+        options.complete(values),
+        options.words(methods),
+        () if folds is None else options.numbers("--folds", folds),
+        () if seeds is None else options.numbers("--seeds", seeds),
+    )
     if backend:
         from simulations.federated import backend_named
 
         backend_named(backend)
-        plan = replace(plan, backend=backend)
+        planned = replace(planned, backend=backend)
     if jobs < 0:
         raise ConfigError("--jobs is 1 or more.")
-    from simulations.study import progress, publish, run
 
     folder = (runs or Path("runs")).expanduser().absolute() / (name or file.stem)
     told = make_listener()
-    opened = run.open_study(plan, folder, told)
+    opened = run.open_study(planned, folder, told)
     if not listener:
         try:
             run.run_study(opened, jobs, progress.StudyProgress())
@@ -74,28 +83,3 @@ def study(
     page, _ = publish.publish(opened, told)
     say(Console(), f"Report: {page}")
     run.refuse_failures(opened)
-
-
-def _plan(
-    file: Path,
-    settings: list[str],
-    data: Path | None,
-    device: str | None,
-    methods: str | None,
-    folds: str | None,
-    seeds: str | None,
-) -> "StudyPlan":
-    from simulations.study.plan import plan_study, read_file
-
-    read = read_file(file)
-    values = dict(read.run) | dict(parse_override(text) for text in settings)
-    values |= {} if data is None else {"data": str(data)}
-    values |= {} if device is None else {"device": device}
-    return plan_study(
-        read,
-        str(file),
-        options.complete(values),
-        [part.strip() for part in (methods or "").split(",") if part.strip()],
-        () if folds is None else options.numbers("--folds", folds),
-        () if seeds is None else options.numbers("--seeds", seeds),
-    )

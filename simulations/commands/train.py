@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,13 +74,9 @@ def pooled(context: typer.Context, asked: options.CliOptions) -> None:
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
+    from simulations.local import train_pooled
 
-    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        from simulations.local import train_pooled
-
-        return train_pooled(config, base, listener)
-
-    run_training(context, "pooled", asked, training)
+    run_training(context, "pooled", asked, train_pooled)
 
 
 @options.of_a_run()
@@ -90,13 +85,9 @@ def single(context: typer.Context, asked: options.CliOptions) -> None:
 
     Ctrl-C stops after the step under way; --resume goes on as if nothing had happened.
     """
+    from simulations.local import train_single
 
-    def training(config: Config, base: Path, listener: ProgressListener) -> Path:
-        from simulations.local import train_single
-
-        return train_single(config, base, listener)
-
-    run_training(context, "single", asked, training)
+    run_training(context, "single", asked, train_single)
 
 
 def run_training(
@@ -110,8 +101,7 @@ def run_training(
 
     ``command`` is the one that goes on with an interrupted run, if it is not that of the mode.
     """
-    config = options.gather_config(replace(asked, mode=mode))
-
+    config = options.gather_config(asked, mode)
     base = runs_base(config, Path("runs"))
     # Named here, so that the sentence that ends an interrupted run can name it.
     config = config.changed(run_name=run_folder_name(config, mode, base))

@@ -1,8 +1,8 @@
 """Small federations of synthetic hospitals in this process, to be attacked or measured."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from unittest.mock import patch
 from common.config.schema import Config
 from common.config.sites import SiteEntry, format_sites
 from common.console.progress import ProgressListener
-from common.errors import RunError
 from common.runs.result import read_result, read_run_config
 from simulations.runtime.in_process import Tamper, run_federation, simulated_nodes
 from simulations.synth import write_hospitals
@@ -78,8 +77,7 @@ def federate(
     compared: bool = True,
     tamper: Tamper | None = None,
     nodes: Nodes | None = None,
-    may_end: bool = False,
-) -> Path | None:
+) -> Path:
     """Train a federation in this process, unless its run is there and complete.
 
     Parameters
@@ -92,29 +90,27 @@ def federate(
         What becomes of replies.
     nodes : mapping of int to mapping, optional
         Number of a node → its configuration; without it the sites are simulated.
-    may_end : bool
-        Whether the server may end the run early where nobody lies too.
 
     Returns
     -------
-    Path or None
-        The run's folder. None where the server ended the run early, as it may where somebody lies:
-        weights that explode, or too few good replies.
+    Path
+        The run's folder.
+
+    Raises
+    ------
+    RunError
+        If the server ends the run early, as it may where somebody lies: weights that explode, or
+        too few good replies.
     """
     run = Path(config.runs_dir) / config.run_name
-    if _complete(run, config):
-        return run
-    shutil.rmtree(run, ignore_errors=True)
-    try:
-        # The run's own log has what Flower says of every round.
-        with _comparing(compared):
-            nodes = nodes or simulated_nodes(config)
-            run_federation(config, nodes, StringIO(), tamper=tamper)
-    except RunError:
-        # Nobody lies: then it is no effect of an attack.
-        if tamper is None and not may_end:
-            raise
-        return None
+    if not _complete(run, config):
+        shutil.rmtree(run, ignore_errors=True)
+        with ExitStack() as held:
+            if not compared:
+                # Its comparison of steps is switched off.
+                held.enter_context(patch("server.strategy.far_from_the_others", lambda *_: {}))
+            # The run's own log has what Flower says of every round.
+            run_federation(config, nodes or simulated_nodes(config), StringIO(), tamper=tamper)
     return run
 
 
@@ -122,14 +118,3 @@ def _complete(run: Path, config: Config) -> bool:
     if not (run / "config.toml").is_file() or read_result(run).get("status") != "completed":
         return False
     return read_run_config(run).digest() == config.digest()
-
-
-@contextmanager
-def _comparing(compared: bool) -> Iterator[None]:
-    """Switch the server's comparison of steps off where it shall not help."""
-    if compared:
-        yield
-        return
-    nobody: Callable[..., dict[str, str]] = lambda *_: {}  # noqa: E731
-    with patch("server.strategy.far_from_the_others", nobody):
-        yield

@@ -49,11 +49,11 @@ def test_options_win_over_set_and_set_over_the_file(tmp_path: Path) -> None:
 def test_a_method_wins_over_the_file_and_set_over_the_method(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("alpha = 0.5\nproximal = 3.0\nadapters = 'series'\n")
-    asked = CliOptions(file=file, method="fedprox", mode="federated", settings=["proximal=0.25"])
-    config = gather_config(asked)
+    asked = CliOptions(file=file, method="fedprox", settings=["proximal=0.25"])
+    config = gather_config(asked, "federated")
     assert (config.alpha, config.proximal, config.normalisation) == (0, 0.25, "shared")
     # What belongs to another method is unset; the weight of xsite's own term is the file's.
-    config = gather_config(CliOptions(file=file, method="xsite", mode="federated"))
+    config = gather_config(CliOptions(file=file, method="xsite"), "federated")
     assert (config.alpha, config.proximal, config.adapters) == (0.5, 0, "none")
 
 
@@ -68,14 +68,14 @@ def test_a_method_that_is_not_there_or_not_of_this_mode(
     name: str, mode: str, sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        gather_config(CliOptions(method=name, mode=mode))
+        gather_config(CliOptions(method=name), mode)
 
 
 def test_every_method_makes_a_configuration_and_is_listed() -> None:
     listed = CliRunner().invoke(app, ["methods"], env={"COLUMNS": "200"}).output
     made = {}
     for method in METHODS.values():
-        config = gather_config(CliOptions(method=method.name, mode=method.mode))
+        config = gather_config(CliOptions(method=method.name), method.mode)
         made[method.mode, config.digest()] = method.name
         assert f"{method.name}  {method.label} ({method.mode})" in listed
     assert "    option weight = 0.1: λ: the larger, the nearer a site's own model stays" in listed

@@ -29,6 +29,7 @@ from rich.console import Console
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter, make_listener
+from common.errors import RunError
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode, encode
 from common.formatting.numbers import NOT_DEFINED, percent, points
@@ -168,10 +169,13 @@ def run_case(
     tamper = reverse(FACTORS[case.lie]) if case.lie in FACTORS else None
     name = f"{case.lie}-{case.defence}-{case.seed}-{plan.epochs}-{plan.patients}"
     config = small_config(folder, sites, case.seed, epochs=plan.epochs, run_name=name, **values)
-    run = federate(config, compared, tamper)
-    if run is None:
+    try:
+        result = read_result(federate(config, compared, tamper))
+    except RunError:
+        if tamper is None:
+            # Nobody lies about weights: then it is no effect of an attack.
+            raise
         return PoisoningOutcome()
-    result = read_result(run)
     auc = mean(float(result["metrics"][site]["test"]["auc"]) for site in HONEST)
     return PoisoningOutcome(auc, result["weights_digest"]["shared"])
 

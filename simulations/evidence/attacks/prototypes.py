@@ -30,9 +30,8 @@ from common.models.sharing import Layout
 from common.randomness import numpy_generator
 from common.runs.result import read_run_config
 from common.runs.weights import load_run_network
-from simulations.evidence.attacks.inversion import descend, total_variation
+from simulations.evidence.attacks.inversion import descend, load_images, psnr, total_variation
 from simulations.evidence.attacks.membership import Target
-from simulations.evidence.attacks.pictures import load_images, psnr
 from simulations.evidence.attacks.scores import auc
 
 SMOOTH = 3.0
@@ -97,28 +96,8 @@ def send(
     return SentPrototype(reply.prototypes.vectors[0], behind, others)
 
 
-def invert_prototypes(
-    network: Network, vectors: Tensor, size: int, steps: int, seed: int
-) -> Tensor:
-    """Seek images whose projections are given vectors.
-
-    Parameters
-    ----------
-    network : Network
-        Of one site, whose running statistics normalise.
-    vectors : Tensor, shape (n, projection_size)
-        Prototypes.
-    size : int
-        Height and width of the images.
-    steps : int
-        Of the search.
-    seed : int
-        Of the noise that it starts from.
-
-    Returns
-    -------
-    Tensor, shape (n, 1, size, size)
-    """
+def _invert(network: Network, vectors: Tensor, size: int, steps: int, seed: int) -> Tensor:
+    """Seek images (n, 1, size, size) whose projections are vectors (n, projection_size)."""
     site = network.sites[0]
 
     def loss(images: Tensor) -> Tensor:
@@ -168,7 +147,7 @@ def run_prototypes(
     for done, (count, noise) in enumerate(product(counts, NOISES)):
         sent = [send(network, target, config, count, noise, n) for n in range(attempts)]
         vectors = torch.from_numpy(np.stack([one.vector for one in sent]))
-        found = invert_prototypes(network, vectors, size, steps, done)
+        found = _invert(network, vectors, size, steps, done)
         behind, others = (
             [
                 float(psnr(image[None], load_images(target.data, indices, size)).max())

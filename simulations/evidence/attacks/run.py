@@ -113,9 +113,8 @@ def attack(
                 listener.message(f"federation to be released: {title}")
                 # As many members as others.
                 common = {"folds": 2, "local_steps": 32, "run_name": f"released-{name}"}
-                run = federate(small_config(folder, sites, seed, **common, **values))
-                assert run is not None
-                released[title] = run
+                config = small_config(folder, sites, seed, **common, **values)
+                released[title] = federate(config)
         if "membership" in names:
             counter = StepCounter(listener, "shadow networks")
             yield "membership", run_membership(released, size.shadows, counter)

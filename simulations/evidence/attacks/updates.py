@@ -25,13 +25,16 @@ from common.learning.optimiser import make_optimizer
 from common.models.network import Network
 from common.randomness import numpy_generator
 from simulations.evidence.attacks.inversion import (
+    draw,
     forget_normalisation,
     gradient,
     invert,
+    load_images,
+    matched,
+    psnr,
     shared_parameters,
     small_network,
 )
-from simulations.evidence.attacks.pictures import draw, load_images, matched, psnr
 from simulations.evidence.federation import small_config
 
 SIZE = 32
@@ -100,11 +103,16 @@ class Victim:
 
 
 class Attempt(NamedTuple):
-    """What was sought and found: images (n, 1, size, size); ``quality`` is each one's PSNR."""
+    """What was sought and found: images (n, 1, size, size), and the means of their PSNR.
+
+    ``quality`` is that of what was found, of the hospital's mean image, which is more than a
+    coordinator has, and of the best of sixteen test images of other patients. The latter two are
+    guesses of one who has no update.
+    """
 
     true: Tensor
     found: Tensor
-    quality: NDArray[np.float64]
+    quality: tuple[float, float, float]
 
 
 def make_victim(folder: Path, name: str, images: Path, seed: int) -> Victim:
@@ -178,32 +186,21 @@ def attempt(victim: Victim, setting: Setting, number: int, steps: int) -> Attemp
     if setting.knowledge == "unknown":
         forget_normalisation(known)
     found = invert(known, update, labels, SIZE, steps, number)
-    if setting.whole_round:
-        # Any of the hospital's images may be behind it: the nearest one counts.
-        everything = victim.images(split.train)
-        pairs = psnr(found, everything)
-        return Attempt(everything[pairs.argmax(axis=1)], found, pairs.max(axis=1))
-    places, quality = matched(found, images)
-    return Attempt(images, found[torch.from_numpy(places)], quality)
-
-
-def guesses(victim: Victim, setting: Setting, true: Tensor) -> tuple[float, float]:
-    """Return the PSNR of one who has no update: the mean image's, and another patient's image's.
-
-    The mean image is the hospital's, which is more than a coordinator has. The other image is the
-    best of sixteen of its test images; after a whole round, what is found counts by its nearest
-    training image, and so does a guess.
-    """
-    split = victim.site.split
     everything = victim.images(split.train)
     average = everything.mean(dim=0, keepdim=True)
     generator = numpy_generator(victim.config.seed, "attack", "guesses")
     others = victim.images(generator.permutation(split.test)[:ROUND_BATCH])
     if setting.whole_round:
-        nearest = psnr(average, everything).max(), psnr(others, everything).max(axis=1).mean()
+        # Any of the hospital's images may be behind it: the nearest one counts, and so it does of
+        # guesses.
+        pairs = psnr(found, everything)
+        images, quality = everything[pairs.argmax(axis=1)], pairs.max(axis=1)
+        blind = psnr(average, everything).max(), psnr(others, everything).max(axis=1).mean()
     else:
-        nearest = psnr(average, true).mean(), psnr(others, true).max(axis=0).mean()
-    return float(nearest[0]), float(nearest[1])
+        places, quality = matched(found, images)
+        found = found[torch.from_numpy(places)]
+        blind = psnr(average, images).mean(), psnr(others, images).max(axis=0).mean()
+    return Attempt(images, found, (float(quality.mean()), float(blind[0]), float(blind[1])))
 
 
 def run_updates(
@@ -236,9 +233,7 @@ def run_updates(
     rows: list[tuple[str, ...]] = []
     drawn: list[tuple[str, Tensor]] = []
     for setting, tried in made.items():
-        blind = [guesses(victim, setting, one.true) for one in tried]
-        quality = mean(float(one.quality.mean()) for one in tried)
-        figures = (quality, *map(mean, zip(*blind, strict=True)))
+        figures = map(mean, zip(*(one.quality for one in tried), strict=True))
         rows.append((setting.title, *map(decimal, figures)))
         # With the normalisation known, all looks as it does without.
         if setting.knowledge != "known":

@@ -22,6 +22,7 @@ from clients.egress.budget import spent, upper
 from clients.egress.ledger import entries
 from common.config.schema import Config
 from common.console.progress import StepCounter, make_listener
+from common.errors import RunError
 from common.formatting.numbers import percent, points
 from common.formatting.tables import plain_table, print_table
 from common.runs.predictions import read_predictions
@@ -80,8 +81,12 @@ def federate_under(policy: str, config: Config, folders: Mapping[str, Path]) -> 
         }
         for number, site in enumerate(config.site_names)
     }
-    # Without a policy an early end would be a fault; with noise the weights may explode.
-    if federate(config, nodes=nodes, may_end=bool(policy)) is None:
+    try:
+        federate(config, nodes=nodes)
+    except RunError:
+        if not policy:
+            raise
+        # With noise the weights may explode.
         return {}
     own = [state / config.run_name / "sites" / site for site, state in states.items()]
     tables = [read_predictions(folder / "predictions.csv", "test") for folder in own]

@@ -17,9 +17,12 @@ from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network, build_network
 from simulations.evidence.attacks.inversion import (
+    draw,
     forget_normalisation,
     gradient,
     invert,
+    matched,
+    psnr,
     shared_parameters,
     small_network,
 )
@@ -31,7 +34,6 @@ from simulations.evidence.attacks.membership import (
     likelihood_attack,
     threshold_attack,
 )
-from simulations.evidence.attacks.pictures import draw, matched, psnr
 from simulations.evidence.attacks.prototypes import candidate_auc, send
 from simulations.evidence.attacks.scores import auc, found_at, success
 from tests.federation.hospitals import CLASSES, TINY
