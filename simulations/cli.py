@@ -1,6 +1,7 @@
 """The command ``xsite``."""
 
 import contextlib
+import shlex
 import tempfile
 import traceback
 from collections.abc import Mapping
@@ -84,7 +85,9 @@ class GuardedGroup(LazyGroup):
             _complain(str(error))
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            _say_how_to_resume(trail)
+            begun = trail.run is not None and (trail.run / "config.toml").is_file()
+            command = f"{trail.command} --resume {shlex.quote(str(trail.run))}"
+            _complain(f"Stopped. Go on with: {command}" if begun else "Stopped.")
             raise typer.Exit(INTERRUPTED) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
@@ -169,13 +172,6 @@ def _complain(sentence: str) -> None:
     say(Console(stderr=True), sentence, "red")
 
 
-def _say_how_to_resume(trail: ResumeHint) -> None:
-    if trail.run is not None and (trail.run / "config.toml").is_file():
-        _complain(f"Stopped. Go on with: {trail.resume_command}")
-    else:
-        _complain("Stopped.")
-
-
 def _complain_of_a_file(error: OSError, trail: ResumeHint) -> None:
     """Say which file cannot be used, and why: a name too long, a failing disk, no permission."""
     where = f" {error.filename}" if error.filename else " a file"
@@ -192,12 +188,8 @@ def _complain_of_unexpected(error: Exception, trail: ResumeHint) -> None:
     text = "".join(traceback.format_exception(error))
     path = _keep(text, trail)
     where = f" The traceback is in {path}." if path is not None else f"\n{text}"
-    _complain(f"An error that xsite did not foresee: {_first_line(error)}.{where}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}{f' ({lines[0]})' if lines else ''}"
+    said = "".join(f" ({line})" for line in str(error).strip().splitlines()[:1])
+    _complain(f"An error that xsite did not foresee: {type(error).__name__}{said}.{where}")
 
 
 def _keep(text: str, trail: ResumeHint) -> Path | None:

@@ -8,6 +8,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from common.formatting.numbers import duration
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -112,8 +114,10 @@ class LineReport(ProgressListener):
             return
         self._last_line, self._told = now, done
         began, first = self._began
-        left = (now - began) / (done - first) * (self._total - done) if done > first else math.nan
-        parts = (f"{done}/{self._total}", _figures(loss, images_per_second), _left(left))
+        parts = [f"{done}/{self._total}", _figures(loss, images_per_second)]
+        if first < done < self._total:
+            left = (now - began) / (done - first) * (self._total - done)
+            parts.append(f"{duration(left, estimated=True)} left")
         self.message("  ".join(part for part in parts if part))
 
     def message(self, text: str) -> None:
@@ -158,11 +162,3 @@ def _figures(loss: float, images_per_second: float) -> str:
     if math.isfinite(images_per_second):
         parts.append(f"{images_per_second:.0f} images/s")
     return "  ".join(parts)
-
-
-def _left(seconds: float) -> str:
-    if not math.isfinite(seconds) or seconds <= 0:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    return f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"

@@ -1,6 +1,5 @@
 """The commands of experiments, a file for each group, and what of theirs can be gone on with."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,3 @@ class ResumeHint:
 
     run: Path | None = None
     command: str = ""
-
-    @property
-    def resume_command(self) -> str:
-        """The command line that goes on with the run."""
-        return f"{self.command} --resume {shlex.quote(str(self.run))}"

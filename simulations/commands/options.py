@@ -36,25 +36,6 @@ DataFolder = Annotated[
 RunName = Annotated[
     str | None, typer.Option("--name", help="Name of the run's folder. [default: mode and time]")
 ]
-SiteList = Annotated[
-    str | None, typer.Option("--sites", metavar="A,B", help="Sites by name, in order.")
-]
-SiteFolders = Annotated[
-    list[str] | None,
-    typer.Option("--site", metavar="NAME=DIR", help="A site and its folder; repeatable."),
-]
-ResumedRun = Annotated[
-    str | None,
-    typer.Option("--resume", metavar="RUN", help="Go on with this run, by its name or folder."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything random.")]
-MethodName = Annotated[
-    str | None,
-    typer.Option("--method", help="A method of the comparison, as fedprox. See xsite methods."),
-]
-Epochs = Annotated[
-    int | None, typer.Option("--epochs", metavar="N", help="Passes over the images.")
-]
 BackendName = Annotated[
     str, typer.Option("--backend", metavar="NAME", help="What runs the sites: ray or in-process.")
 ]
@@ -67,15 +48,30 @@ class CliOptions:
     file: ConfigFile = None
     settings: Settings = None
     data: DataFolder = None
-    sites: SiteList = None
-    site_folders: SiteFolders = None
+    sites: Annotated[
+        str | None, typer.Option("--sites", metavar="A,B", help="Sites by name, in order.")
+    ] = None
+    site_folders: Annotated[
+        list[str] | None,
+        typer.Option("--site", metavar="NAME=DIR", help="A site and its folder; repeatable."),
+    ] = None
     runs: RunsFolder = None
     name: RunName = None
-    resume: ResumedRun = None
-    seed: Seed = None
-    epochs: Epochs = None
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with this run, by its name or folder."),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="S", help="Seed of everything random.")
+    ] = None
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", metavar="N", help="Passes over the images.")
+    ] = None
     device: Device = None
-    method: MethodName = None
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="A method of the comparison, as fedprox. See xsite methods."),
+    ] = None
 
 
 def of_a_run(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

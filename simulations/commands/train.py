@@ -14,7 +14,7 @@ from common.console.text import number, say
 from common.errors import ConfigError
 from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result, runs_base
-from common.tasks.figures import AUC_BOUNDS, FIGURES, Figure
+from common.tasks.figures import AUC_BOUNDS, FIGURES
 from server.run_folder import run_folder_name
 from simulations.commands import ResumeHint, options
 from simulations.runtime.placement import place
@@ -145,31 +145,18 @@ def print_result(console: Console, run: Path) -> None:
 
 def _figures(title: str, metrics: Mapping[str, Any]) -> Table:
     tests = {site: subsets.get("test", {}) for site, subsets in metrics.items()}
-    # A figure of another number of classes has no column; a run's result does not tell its number.
-    shown = [
-        figure
-        for figure in FIGURES
-        if figure.share
-        and (
-            not figure.classes or any(test.get(figure.name) is not None for test in tests.values())
-        )
-    ]
-    headings = (part for figure in shown for part in _headings(figure))
-    rows = []
-    for site, test in tests.items():
-        cells = (cell for figure in shown for cell in _cells(figure, test))
-        rows.append((site, str(test.get("images", "")), *cells))
-    return plain_table(title, ("Site", "n", *headings), rows)
-
-
-def _headings(figure: Figure) -> tuple[str, ...]:
-    return (figure.short, "95 %") if figure.name == "auc" else (figure.short,)
-
-
-def _cells(figure: Figure, test: Mapping[str, Any]) -> list[str]:
-    """Write a figure, and the interval of the AUC beside it."""
-    cells = [number(test.get(figure.name))]
-    if figure.name == "auc":
-        low, high = (test.get(bound) for bound in AUC_BOUNDS)
-        cells.append("–" if low is None else f"{number(low, 2)}–{number(high, 2)}")
-    return cells
+    columns = {"Site": list(tests), "n": [str(test.get("images", "")) for test in tests.values()]}
+    for figure in FIGURES:
+        values = [test.get(figure.name) for test in tests.values()]
+        # A figure of another number of classes has no column; a run's result does not tell its
+        # number.
+        if not figure.share or (figure.classes and values.count(None) == len(values)):
+            continue
+        columns[figure.short] = [number(value) for value in values]
+        if figure.name == "auc":
+            bounds = [[test.get(bound) for bound in AUC_BOUNDS] for test in tests.values()]
+            columns["95 %"] = [
+                "–" if low is None else f"{number(low, 2)}–{number(high, 2)}"
+                for low, high in bounds
+            ]
+    return plain_table(title, list(columns), zip(*columns.values(), strict=True))

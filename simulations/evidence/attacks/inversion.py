@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from common.data.augment import MEAN, SPREAD, prepare
 from common.data.cache import SiteData
 from common.models.network import Network
-from common.models.per_site import PerSite
 from common.models.sharing import shared_names
 from common.randomness import seeded_torch, torch_generator
 
@@ -69,15 +68,6 @@ def shared_parameters(network: Network) -> list[nn.Parameter]:
     """Return the parameters that leave a site, in the network's order."""
     names = set(shared_names(network))
     return [parameter for name, parameter in network.named_parameters() if name in names]
-
-
-def forget_normalisation(network: Network) -> None:
-    """Put the initial normalisation in the place of a site's own, as one who does not know it."""
-    for place in network.modules():
-        if isinstance(place, PerSite):
-            for module in place.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.reset_parameters()
 
 
 def gradient(network: Network, images: Tensor, labels: Tensor, graph: bool) -> list[Tensor]:

@@ -239,29 +239,19 @@ def run_membership(
     highest = "; ".join(
         f"{percent(auc)} where it is {known} ({title})" for known, (auc, title) in best.items()
     )
+    split = target.split
     return plain_table(
-        TITLE.format(members=len(target.split.train), others=len(target.split.test)),
-        HEADINGS,
+        f"Members ({len(split.train)} training images) against others ({len(split.test)} test "
+        "images of other patients); in percent, with 95 % bootstrap intervals over patients.",
+        (
+            "Released after",
+            "Normalisation",
+            "Attack",
+            "AUC of the network",
+            "AUC of the attack",
+            "Found at 1 %",
+            "Found at 5 %",
+        ),
         rows,
-        [f"The highest AUC of any attack, by the normalisation: {highest}. {FOLLOWS}"],
+        [f"The highest AUC of any attack, by the normalisation: {highest}."],
     )
-
-
-TITLE = (
-    "Members ({members} training images) against others ({others} test images of other patients); "
-    "in percent, with 95 % bootstrap intervals over patients. An AUC of 50 is chance; so is "
-    "finding 1 % and 5 % of the members where as many of the others are mistaken for some."
-)
-HEADINGS = (
-    "Released after",
-    "Normalisation",
-    "Attack",
-    "AUC of the network",
-    "AUC of the attack",
-    "Found at 1 %",
-    "Found at 5 %",
-)
-FOLLOWS = (
-    "Where these are close, keeping the normalisation at the hospital hides little of who was in "
-    "the training."
-)

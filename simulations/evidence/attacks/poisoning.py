@@ -85,10 +85,9 @@ def swap_labels(site: Path, target: Path) -> Path:
     negative, positive = Config().class_names
     other = {negative: positive, positive: negative}
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(site, target)
-    for name, swapped in ((negative, ".swapped"), (positive, negative), (".swapped", positive)):
-        (target / name).rename(target / swapped)
-    with (target / "metadata.csv").open(newline="") as file:
+    for name, swapped in other.items():
+        shutil.copytree(site / name, target / swapped)
+    with (site / "metadata.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         folder, _, rest = row["file_name"].partition("/")

@@ -160,20 +160,15 @@ def run_prototypes(
         figures = (decimal(mean(behind)), decimal(mean(others)), percent(closer), percent(told))
         rows.append((str(count), f"{noise:g}", *figures))
         progress(done + 1, len(counts) * len(NOISES))
-    headings = (
-        "Images behind it",
-        "Noise",
-        "PSNR, nearest behind",
-        "PSNR, nearest other",
-        "Nearer to one behind",
-        "AUC of candidates",
+    return plain_table(
+        f"Prototypes: PSNR in decibels, and shares in percent; means of {attempts}.",
+        (
+            "Images behind it",
+            "Noise",
+            "PSNR, nearest behind",
+            "PSNR, nearest other",
+            "Nearer to one behind",
+            "AUC of candidates",
+        ),
+        rows,
     )
-    return plain_table(TITLE.format(attempts=attempts), headings, rows)
-
-
-TITLE = (
-    "Prototypes: PSNR in decibels of the inverted image with the nearest image behind the "
-    "prototype and with the nearest of as many test images of its class; in percent, how often the "
-    "first is nearer (50: chance), and the AUC of telling images behind a prototype from those "
-    "others by their cosine to it; means of {attempts} prototypes."
-)

@@ -23,10 +23,10 @@ from common.learning.local_site import LocalSite, open_site
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network
+from common.models.sharing import pack, unpack
 from common.randomness import numpy_generator
 from simulations.evidence.attacks.inversion import (
     draw,
-    forget_normalisation,
     gradient,
     invert,
     load_images,
@@ -182,9 +182,9 @@ def attempt(victim: Victim, setting: Setting, number: int, steps: int) -> Attemp
     chosen = generator.permutation(split.train)[: setting.images]
     images, labels = victim.images(chosen), torch.from_numpy(data.labels[chosen])
     update = update_of(victim, setting, network, images, labels)
-    known = copy.deepcopy(network).train()
-    if setting.knowledge == "unknown":
-        forget_normalisation(known)
+    # Who does not know a site's normalisation takes the one that everybody begins with.
+    known = copy.deepcopy(victim.fresh if setting.knowledge == "unknown" else network).train()
+    unpack(known, pack(network))
     found = invert(known, update, labels, SIZE, steps, number)
     everything = victim.images(split.train)
     average = everything.mean(dim=0, keepdim=True)

@@ -66,8 +66,8 @@ class Watch:
 
     Attributes
     ----------
-    started : list of float
-        When each process of a site began.
+    started : dict of int to float
+        When each process of a site began, by number.
     spent : dict of (str, int) to (float, float)
         Processor seconds, and bytes written to the disk, of every process by role and number.
     checkpoints : dict of int to float
@@ -83,22 +83,18 @@ class Watch:
         """See what is there now."""
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                self._see(process)
+                words = program_line(process)
+                for role in [role for role in ROLES if role in words][:1]:
+                    spent, written = process.cpu_times(), process.io_counters().write_bytes
+                    # The starter writes nothing; Linux counts as its own what its ended children
+                    # wrote.
+                    written = 0 if role == STARTER else written
+                    self.spent[role, process.pid] = (spent.user + spent.system, written)
+                    if role == CLIENT:
+                        self.started[process.pid] = process.create_time()
         for path in (self.run / "checkpoint").glob("round-*.safetensors"):
             with suppress(OSError):
                 self.checkpoints[int(path.stem[6:])] = path.stat().st_mtime
-
-    def _see(self, process: psutil.Process) -> None:
-        words = program_line(process)
-        role = next((role for role in ROLES if role in words), "")
-        if role:
-            spent, written = process.cpu_times(), process.io_counters().write_bytes
-            if role == STARTER:
-                # It writes nothing; Linux counts as its own what its ended children wrote.
-                written = 0
-            self.spent[role, process.pid] = (spent.user + spent.system, written)
-            if role == CLIENT:
-                self.started[process.pid] = process.create_time()
 
 
 def deploy(config: Config, base: Path) -> tuple[Figures, Figures]:

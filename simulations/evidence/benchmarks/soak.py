@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -87,22 +87,18 @@ class Soak:
 
 def processes() -> dict[str, float]:
     """Return memory and open files of every role, and the number of lasting processes."""
-    memory: defaultdict[str, float] = defaultdict(float)
-    handles: defaultdict[str, float] = defaultdict(float)
-    count: Counter[str] = Counter()
+    found = defaultdict[str, float](float, {"processes, lasting": 0, "processes, zombies": 0})
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             role = role_of(process)
             if process.status() == psutil.STATUS_ZOMBIE:
-                count["zombies"] += 1
+                found["processes, zombies"] += 1
             elif not role.startswith(PASSING):
                 # Unique set size: what would be free if this process ended.
-                memory[role] += process.memory_full_info().uss / MB
-                handles[role] += process.num_fds()
-                count["lasting"] += 1
-    found = {f"memory, {role} (MB)": value for role, value in memory.items()}
-    found |= {f"open files, {role}": value for role, value in handles.items()}
-    return found | {f"processes, {kind}": count[kind] for kind in ("lasting", "zombies")}
+                found[f"memory, {role} (MB)"] += process.memory_full_info().uss / MB
+                found[f"open files, {role}"] += process.num_fds()
+                found["processes, lasting"] += 1
+    return found
 
 
 def role_of(process: psutil.Process) -> str:

@@ -1,4 +1,4 @@
-"""One cell of the fault matrix: a deployment in which one process is killed at one moment."""
+"""One cell of the fault matrix: which process is killed at which moment, and a deployment of it."""
 
 import json
 import os
@@ -15,10 +15,12 @@ from subprocess import Popen
 import psutil
 from safetensors.torch import save
 
+from clients.flower_host.prefork import CLIENT, STANDBY
 from common.tensor_files import load_tensors
-from simulations.evidence.faults.moments import SITE, FaultMoment, Process
 from simulations.runtime.processes import last_lines, program_line, start
 
+SITE = "hospital-a"
+COORDINATOR = "coordinator"
 HOOK = Path(__file__).parent / "hook"
 OTHER = "hospital-b"
 SETTINGS = {
@@ -37,6 +39,66 @@ SETTINGS = {
 }
 LONGEST_SECONDS = 900.0
 UNDISTURBED = "undisturbed"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, by the program that it runs and whose it is."""
+
+    name: str
+    program: str
+    role: str
+
+
+@dataclass(frozen=True)
+class FaultMoment:
+    """A moment of the second round, as a call of a function: before it, or ``after`` it.
+
+    ``call``: which call of it; the join request counts where the function serves it too.
+    ``answering``: whether the site's ClientApp is there.
+    """
+
+    name: str
+    role: str
+    module: str
+    function: str
+    call: int
+    after: bool = False
+    answering: bool = True
+
+
+PROCESSES = (
+    Process("ServerApp", "flwr-serverapp", COORDINATOR),
+    Process("SuperLink", "flower-superlink", COORDINATOR),
+    Process("SuperExec", "flower-superexec", COORDINATOR),
+    Process("SuperNode", "flower-supernode", SITE),
+    Process("SuperNode's SuperExec", "flower-superexec", SITE),
+    Process("what stands by for ClientApps", STANDBY, SITE),
+    Process("ClientApp", CLIENT, SITE),
+)
+MOMENTS = (
+    FaultMoment("before training", SITE, "clients.round", "train", 2),
+    # The third of the second round's four steps.
+    FaultMoment("mid-epoch", SITE, "common.learning.loop", "_joint_batch", 7),
+    FaultMoment("after private write", SITE, "clients.store", "PrivateStore.save", 2, after=True),
+    FaultMoment("before send", SITE, "clients.app", "release", 3, after=True),
+    FaultMoment(
+        "after send",
+        *(SITE, "flwr.supernode.start_client_internal", "_push_messages", 3),
+        after=True,
+        answering=False,
+    ),
+    FaultMoment("mid-aggregation", COORDINATOR, "server.state", "aggregate", 2, answering=False),
+    FaultMoment(
+        "mid-checkpoint",
+        COORDINATOR,
+        "common.tensor_files",
+        "save_file",
+        2,
+        after=True,
+        answering=False,
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -19,34 +19,26 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from jinja2 import Template
 from rich.console import Console
 
 from common.errors import RunError
 from common.formatting.tables import Group, Row, Table, plain_table, print_table
 from server.run_folder import describe_environment
-from simulations.evidence.faults.cell import UNDISTURBED, FaultOutcome, run_cell
-from simulations.evidence.faults.moments import (
+from simulations.evidence.faults.cell import (
     COORDINATOR,
     MOMENTS,
     PROCESSES,
+    UNDISTURBED,
     FaultMoment,
+    FaultOutcome,
     Process,
+    run_cell,
 )
 from simulations.report.markdown import markdown
 from simulations.runtime.processes import terminable
 
-NOTES = (
-    "Each line is a deployment of its own on one machine: SuperLink, SuperExec and two SuperNodes "
-    "with TLS and node keys, two synthetic hospitals, three rounds. In round 2 everything is held "
-    "at the moment, the process gets `kill -9`, and the rest goes on; what ended is started again, "
-    "as systemd does with a consortium's units. Made by "
-    "`python -m simulations.evidence faults`.",
-    "Weights: *equal* where the shared weights, both hospitals' private tensors and all their "
-    "predictions are, to the bit, those of a run that nobody disturbed.",
-    "*Away*: Flower says that the hospital's process is gone, which takes it a minute; the server "
-    "asks again once it is back. *Resumed*: the server's process was killed, the run was submitted "
-    "again, and went on from its last checkpoint; the sites, which were ahead, went back.",
-)
+PAGE = Path(__file__).parent / "page.md"
 
 
 def fault_rows(cells: Sequence[FaultOutcome]) -> list[tuple[str, ...]]:
@@ -65,14 +57,14 @@ def faults_page(cells: Sequence[FaultOutcome], at_once: int) -> str:
         Group(f"{name} killed", tuple(Row(row[1], row[2:]) for row in rows if row[0] == name))
         for name in dict.fromkeys(row[0] for row in rows)
     )
-    machine = describe_environment()
     table = Table(
         "What happened when a process was killed",
         ("At which moment of round 2", "What happened", "Seconds", "Weights"),
         tuple(groups),
-        (*NOTES, f"{machine['cores']} cores; {at_once} deployments at a time."),
     )
-    return markdown(table, level=1)
+    page = Template(PAGE.read_text(), keep_trailing_newline=True)
+    cores = describe_environment()["cores"]
+    return str(page.render(table=markdown(table, level=1), cores=cores, at_once=at_once))
 
 
 def run_cells(

@@ -37,14 +37,6 @@ def test_lines_are_rare_and_tell_the_time_left(clock: list[float]) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(89, "89 s left"), (120, "2 min left"), (7200, "2.0 h left"), (math.nan, ""), (0, "")],
-)
-def test_time_left_is_told_in_its_unit(seconds: float, told: str) -> None:
-    assert progress._left(seconds) == told
-
-
 def test_the_bar_fits_sixty_columns() -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=60, force_terminal=True, color_system=None)

@@ -18,7 +18,6 @@ from common.learning.optimiser import make_optimizer
 from common.models.network import Network, build_network
 from simulations.evidence.attacks.inversion import (
     draw,
-    forget_normalisation,
     gradient,
     invert,
     matched,
@@ -157,10 +156,6 @@ def test_what_leaves_is_attacked_and_nothing_else() -> None:
     network = small_network(SIZE, 2, "north", 4, seed=0)
     norms = 4
     assert len(shared_parameters(network)) == len(list(network.parameters())) - norms
-    place = network.backbone[1].sites["north"]
-    torch.nn.init.constant_(place.weight, 3.0)
-    forget_normalisation(network)
-    assert place.weight.unique().tolist() == [1.0]
 
 
 def test_psnr_is_ten_for_each_tenth_of_the_squared_range() -> None:

@@ -13,9 +13,16 @@ import torch
 
 from common.config.load import load_config, parse_override
 from common.tensor_files import load_tensors
-from simulations.evidence.faults.cell import HOOK, SETTINGS, UNDISTURBED, FaultOutcome, run_cell
+from simulations.evidence.faults.cell import (
+    HOOK,
+    MOMENTS,
+    PROCESSES,
+    SETTINGS,
+    UNDISTURBED,
+    FaultOutcome,
+    run_cell,
+)
 from simulations.evidence.faults.matrix import faults_page
-from simulations.evidence.faults.moments import MOMENTS, PROCESSES
 from tests.federation.hospitals import federate
 
 PROCESS = {process.name: process for process in PROCESSES}

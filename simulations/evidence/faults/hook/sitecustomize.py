@@ -31,21 +31,17 @@ def wait(folder: Path) -> None:
         time.sleep(0.02)
 
 
-def is_the_one(folder: Path, call: int) -> bool:
-    """Count a call, over all processes, and say whether it is the one."""
-    with (folder / "calls").open("ab") as file:
-        file.write(b".")
-        file.flush()
-        return file.tell() == call
-
-
 def held(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., Any]:
     """Return the function with the wait in it."""
     folder = Path(fault["folder"])
 
     @functools.wraps(function)
     def holding(*arguments: Any, **named: Any) -> Any:
-        now = is_the_one(folder, fault["call"])
+        with (folder / "calls").open("ab") as file:
+            # Counted over all processes.
+            file.write(b".")
+            file.flush()
+            now = file.tell() == fault["call"]
         if now and not fault["after"]:
             wait(folder)
         result = function(*arguments, **named)
