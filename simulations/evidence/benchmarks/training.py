@@ -11,32 +11,28 @@ batch size are the same; the two take turns, and medians are reported.
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from common.config.load import make_config
 from common.config.schema import Config
-from common.data.cache import load_site
-from common.data.decode import DecodeSettings
-from common.data.folder import CLASS, SiteFolder
-from common.data.folds import Split
+from common.data.folder import CLASS
 from common.device import Device, choose_device, limited_threads
-from common.learning.local_site import LocalSite, TrainingSite
+from common.learning.local_site import LocalSite, TrainingSite, open_site
 from common.learning.loop import train
 from common.learning.objective import Batch, contrastive_term, objective
 from common.learning.optimiser import make_optimizer
 from common.models.network import Output, build_network
 from server.run_folder import describe_environment
-from simulations.evidence.benchmarks.two_sites import CLASSES, SITES, write_site
+from simulations.evidence.benchmarks.two_sites import SITES, two_sites
 
 Loop = Callable[[int], None]
 """Takes a number of further steps."""
@@ -48,7 +44,7 @@ def endless(loader: DataLoader[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def plain_loop(folders: list[SiteFolder], config: Config, device: Device, workers: int) -> Loop:
+def plain_loop(config: Config, device: Device, workers: int) -> Loop:
     """Return the plain loop."""
     network = build_network(config, SITES).to(memory_format=torch.contiguous_format)
     network.to(device.device).train()
@@ -65,7 +61,7 @@ def plain_loop(folders: list[SiteFolder], config: Config, device: Device, worker
     )
     loaders = [
         DataLoader(
-            ImageFolder(folder.root, transform),
+            ImageFolder(Path(config.data) / site, transform),
             batch_size=config.batch_size,
             shuffle=True,
             drop_last=True,
@@ -73,7 +69,7 @@ def plain_loop(folders: list[SiteFolder], config: Config, device: Device, worker
             persistent_workers=workers > 0,
             pin_memory=device.on_gpu,
         )
-        for folder in folders
+        for site in SITES
     ]
     batches = [endless(loader) for loader in loaders]
 
@@ -101,7 +97,7 @@ def plain_loop(folders: list[SiteFolder], config: Config, device: Device, worker
     return take
 
 
-def own_loop(sites: list[TrainingSite], config: Config, device: Device) -> Loop:
+def own_loop(sites: Sequence[TrainingSite], config: Config, device: Device) -> Loop:
     """Return xsite's training loop."""
     network = build_network(config, SITES).to(device.device)
     optimizer = make_optimizer(network, config)
@@ -147,31 +143,30 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
 ) -> None:
     """Measure training on synthetic PNG files and print images per second of both loops."""
-    config = make_config(
-        {
-            "sites": ",".join(SITES),
-            "classes": ",".join(CLASSES),
-            "image-size": size,
-            "batch-size": batch,
-            "width": width,
-            "variant": "released",
-            "threads": threads,
-            "device": device,
-        }
-    )
-    chosen = choose_device(config)
-    single = Device(chosen.device, torch.float32)
-    with limited_threads(config) as used, tempfile.TemporaryDirectory() as place:
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        config = two_sites(
+            folder,
+            (images, images),
+            source,
+            image_size=size,
+            batch_size=batch,
+            width=width,
+            variant="released",
+            threads=threads,
+            device=device,
+        )
+        chosen, used = choose_device(config), held.enter_context(limited_threads(config))
+        single = Device(chosen.device, torch.float32)
         typer.echo(
             f"{describe_environment()['cpu']}, {used} threads; training on {chosen.describe()}"
         )
-        folders = [write_site(Path(place), name, images, source) for name in SITES]
         started = time.perf_counter()
-        sites = [cached(folder, config, Path(place) / "cache", chosen) for folder in folders]
+        sites = [LocalSite.of(open_site(config, name), config) for name in SITES]
         seconds = time.perf_counter() - started
         typer.echo(f"decoded {2 * images} files once: {seconds:.2f} s, in no rate below")
         loops = {
-            "plain loop, float32": plain_loop(folders, config, single, workers),
+            "plain loop, float32": plain_loop(config, single, workers),
             f"xsite, {str(chosen.dtype).removeprefix('torch.')}": own_loop(sites, config, chosen),
         }
         if chosen.dtype != torch.float32:
@@ -183,11 +178,3 @@ def main(
     typer.echo(f"end to end:              {end_to_end / plain:8.2f} times the plain loop")
     last = medians["xsite, float32"]
     typer.echo(f"float32 against float32: {last / plain:8.2f} times the plain loop")
-
-
-def cached(folder: SiteFolder, config: Config, cache: Path, device: Device) -> TrainingSite:
-    """Decode a site's files once, as xsite does; all of its images are for training."""
-    data = load_site(folder, DecodeSettings.from_config(config), cache)
-    nothing = np.empty(0, dtype=np.int64)
-    split = Split(np.arange(len(data)), nothing, nothing, "image")
-    return LocalSite.of(data, config, device, split)

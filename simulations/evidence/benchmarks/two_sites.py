@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
+from PIL.ImageFilter import GaussianBlur
 
 from common.config.schema import Config, Scalar
-from common.data.folder import SiteFolder, read_site
 from common.randomness import numpy_generator
 
 SITES = ("site-a", "site-b")
@@ -18,21 +18,10 @@ CLASSES = ("non-covid", "covid")
 BATCH, FOLDS = 2, 4
 
 
-def write_site(root: Path, name: str, images: int, size: int) -> SiteFolder:
-    """Write a site of grey PNG files that compress as a CT slice does."""
-    generator = numpy_generator(0, name, "benchmark images")
-    for number in range(images):
-        path = root / name / CLASSES[number % 2] / f"{number:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = generator.integers(0, 256, (size // 16, size // 16), dtype=np.uint8)
-        smooth = Image.fromarray(coarse).resize((size, size)).filter(ImageFilter.GaussianBlur(3))
-        noise = generator.normal(0, 3, (size, size))
-        Image.fromarray(np.clip(np.asarray(smooth) + noise, 0, 255).astype(np.uint8)).save(path)
-    return read_site(name, root / name, CLASSES)
-
-
 def two_sites(folder: Path, images: Sequence[int], size: int, **values: Scalar) -> Config:
     """Write both sites and return the configuration of a run with them.
+
+    The images are grey PNG files that compress as a CT slice does.
 
     Parameters
     ----------
@@ -46,7 +35,14 @@ def two_sites(folder: Path, images: Sequence[int], size: int, **values: Scalar) 
         What else differs from the defaults.
     """
     for name, count in zip(SITES, images, strict=True):
-        write_site(folder / "data", name, count, size)
+        generator = numpy_generator(0, name, "benchmark images")
+        for number in range(count):
+            path = folder / "data" / name / CLASSES[number % 2] / f"{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = generator.integers(0, 256, (size // 16, size // 16), dtype=np.uint8)
+            smooth = Image.fromarray(coarse).resize((size, size)).filter(GaussianBlur(3))
+            grey = np.asarray(smooth) + generator.normal(0, 3, (size, size))
+            Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).save(path)
     return Config().changed(
         data=str(folder / "data"),
         sites=",".join(SITES),
