@@ -1,10 +1,9 @@
 """``xsite onboard``: a run's network at a hospital that it has never seen, without labels."""
 
-import enum
 from contextlib import closing
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from clients.onboarding import Onboarded
 
 
-class AdaptationChoice(enum.StrEnum):
-    """What the new site keeps."""
-
-    RE_ESTIMATED = "re-estimated"
-    AVERAGED = "averaged"
-    NEAREST = "nearest"
-
-
 def onboard(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a completed run.")],
     site: Annotated[
@@ -42,8 +33,9 @@ def onboard(
         typer.Option("--data", metavar="DIR", help="With --site NAME: the folder that holds NAME."),
     ] = None,
     adaptation: Annotated[
-        AdaptationChoice, typer.Option("--adaptation", help="What the site keeps.")
-    ] = AdaptationChoice.RE_ESTIMATED,
+        Literal["re-estimated", "averaged", "nearest"],
+        typer.Option("--adaptation", help="What the site keeps."),
+    ] = "re-estimated",
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Measure, with the class folders' names as labels."),
@@ -66,9 +58,7 @@ def onboard(
     name, folder = _name_and_folder(site, data)
     with closing(make_listener()) as listener:
         counter = StepCounter(listener, f"reading the images of {name}")
-        found = take_in(
-            found_run, name, folder, adaptation.value, evaluate, device or "auto", counter
-        )
+        found = take_in(found_run, name, folder, adaptation, evaluate, device or "auto", counter)
     console = Console()
     _print_table(console, found)
     for sentence in found.advice:

@@ -1,9 +1,8 @@
 """``xsite predict``: what a run's network says about images."""
 
-import enum
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -15,13 +14,6 @@ from common.console.text import say
 from common.formatting.tables import plain_table, print_table
 
 NOT_A_DEVICE = "Not a medical device: for research, not for diagnosis or treatment."
-
-
-class WhichWeights(enum.StrEnum):
-    """Which weights of a run."""
-
-    FINAL = "final"
-    BEST = "best"
 
 
 def predict(
@@ -36,8 +28,9 @@ def predict(
         Path | None, typer.Option("--output", metavar="CSV", help="Write a table to this file.")
     ] = None,
     weights: Annotated[
-        WhichWeights, typer.Option("--weights", help="Of the last step, or best by validation.")
-    ] = WhichWeights.FINAL,
+        Literal["final", "best"],
+        typer.Option("--weights", help="Of the last step, or best by validation."),
+    ] = "final",
     runs: options.RunsFolder = None,
     device: options.Device = None,
 ) -> None:
@@ -54,7 +47,7 @@ def predict(
     files = find_images(paths)
     with closing(make_listener()) as listener:
         counter = StepCounter(listener, f"Classifying {len(files)} images")
-        found = predict_images(folder, site, files, weights.value, device or "auto", counter)
+        found = predict_images(folder, site, files, weights, device or "auto", counter)
     if output is not None:
         of_files = zip(((file,) for file in found.files), found.probabilities, strict=True)
         write_table(output, ["file"], found.classes, of_files)

@@ -9,17 +9,17 @@ from importlib import import_module
 import typer
 
 MAKERS = {
-    "attacks": ("attacks.run", "what attacks on synthetic hospitals get, defences off and on"),
-    "poisoning": ("attacks.poisoning", "what it costs four hospitals that a fifth one lies"),
-    "training": ("benchmarks.training", "images per second of training, against a plain loop"),
-    "round": ("benchmarks.round", "what a federated round costs beyond its training"),
-    "deployment-round": ("benchmarks.deployment_round", "the same over TLS, part by part"),
-    "privacy": ("benchmarks.privacy", "ε and AUC at several levels of noise"),
-    "soak": ("benchmarks.soak", "memory, files and processes over many rounds"),
-    "faults": ("faults.matrix", "every process of a deployment, killed at every moment"),
-    "house": ("house", "size and order of the code base"),
+    "attacks": ("attacks.run:main", "what attacks on synthetic hospitals get, defences off and on"),
+    "poisoning": ("attacks.poisoning:main", "what it costs four hospitals that a fifth one lies"),
+    "training": ("benchmarks.training:main", "images per second of training, against a plain loop"),
+    "round": ("benchmarks.rounds:simulated", "what a federated round costs beyond its training"),
+    "deployment-round": ("benchmarks.rounds:deployed", "the same over TLS, part by part"),
+    "privacy": ("benchmarks.privacy:main", "ε and AUC at several levels of noise"),
+    "soak": ("benchmarks.soak:main", "memory, files and processes over many rounds"),
+    "faults": ("faults.matrix:main", "every process of a deployment, killed at every moment"),
+    "house": ("house:main", "size and order of the code base"),
 }
-"""Name → the module below this package whose ``main`` makes it, and what it makes."""
+"""Name → the module below this package with the function that makes it, and what it makes."""
 
 
 def main() -> None:
@@ -30,9 +30,9 @@ def main() -> None:
         print("\n".join(f"  {each:<18}{makes}" for each, (_, makes) in MAKERS.items()))
         raise SystemExit(name != "--help")
     # Only what is asked for: an import more would count in the memory that a benchmark measures.
-    maker = import_module(f"simulations.evidence.{MAKERS[name][0]}")
+    module, _, function = MAKERS[name][0].partition(":")
     app = typer.Typer(add_completion=False)
-    app.command()(maker.main)
+    app.command()(getattr(import_module(f"simulations.evidence.{module}"), function))
     app(options, prog_name=f"python -m simulations.evidence {name}")
 
 

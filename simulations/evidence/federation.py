@@ -11,8 +11,9 @@ from unittest.mock import patch
 from common.config.schema import Config
 from common.config.sites import SiteEntry, format_sites
 from common.console.progress import ProgressListener
-from common.runs.result import read_result, read_run_config
+from common.runs.result import read_run_config
 from simulations.runtime.in_process import Tamper, run_federation, simulated_nodes
+from simulations.study.cells import is_completed
 from simulations.synth import write_hospitals
 
 Nodes = Mapping[int, Mapping[str, Any]]
@@ -103,7 +104,7 @@ def federate(
         too few good replies.
     """
     run = Path(config.runs_dir) / config.run_name
-    if not _complete(run, config):
+    if not is_completed(run) or read_run_config(run).digest() != config.digest():
         shutil.rmtree(run, ignore_errors=True)
         with ExitStack() as held:
             if not compared:
@@ -112,9 +113,3 @@ def federate(
             # The run's own log has what Flower says of every round.
             run_federation(config, nodes or simulated_nodes(config), StringIO(), tamper=tamper)
     return run
-
-
-def _complete(run: Path, config: Config) -> bool:
-    if not (run / "config.toml").is_file() or read_result(run).get("status") != "completed":
-        return False
-    return read_run_config(run).digest() == config.digest()

@@ -31,8 +31,7 @@ from common.randomness import numpy_generator
 from common.runs.result import read_run_config
 from common.runs.weights import load_run_network
 from simulations.evidence.attacks.inversion import descend, load_images, psnr, total_variation
-from simulations.evidence.attacks.membership import Target
-from simulations.evidence.attacks.scores import auc
+from simulations.evidence.attacks.membership import Target, auc
 
 SMOOTH = 3.0
 NOISES = (0.0, 0.05)

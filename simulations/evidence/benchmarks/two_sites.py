@@ -1,6 +1,5 @@
 """What benchmarks share: two sites of PNG files, and a look at what runs meanwhile."""
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,12 +58,6 @@ def one_step_rounds(folder: Path, rounds: int, **values: Scalar) -> Config:
     always = {"batch_size": BATCH, "folds": FOLDS, "local_steps": 1, "threads": 1}
     runs = {"runs_dir": str(folder / "runs")}
     return two_sites(folder, [images] * len(SITES), 64, **runs, **always, **values)
-
-
-def training_seconds(site: Path) -> list[float]:
-    """Return how long each round's training took, from the log in a site's own folder."""
-    log = (site / "log.txt").read_text()
-    return [float(seconds) for seconds in re.findall(r"round \d+: \d+ steps in ([\d.]+) s", log)]
 
 
 @contextmanager

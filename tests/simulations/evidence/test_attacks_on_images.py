@@ -28,13 +28,15 @@ from simulations.evidence.attacks.inversion import (
 from simulations.evidence.attacks.membership import (
     Shadows,
     Target,
+    auc,
     confidence,
     estimated,
+    found_at,
     likelihood_attack,
+    success,
     threshold_attack,
 )
 from simulations.evidence.attacks.prototypes import candidate_auc, send
-from simulations.evidence.attacks.scores import auc, found_at, success
 from tests.federation.hospitals import CLASSES, TINY
 
 IMAGES = 60

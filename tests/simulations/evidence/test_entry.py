@@ -11,7 +11,8 @@ from simulations.evidence.__main__ import MAKERS, main
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_name_is_of_something_that_can_be_made(name: str) -> None:
-    assert callable(import_module(f"simulations.evidence.{MAKERS[name][0]}").main)
+    module, _, function = MAKERS[name][0].partition(":")
+    assert callable(getattr(import_module(f"simulations.evidence.{module}"), function))
 
 
 def test_without_a_name_all_are_listed(
