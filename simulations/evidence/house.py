@@ -22,7 +22,6 @@ from simulations.report.markdown import markdown
 PACKAGES = ("common", "clients", "server", "simulations")
 AT_A_HOSPITAL = ("common", "clients")
 SMALL = 60
-VAGUE = ("found", "one", "told", "own", "said", "known", "held")
 
 Import = ast.Import | ast.ImportFrom
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -60,7 +59,7 @@ def measure_house(root: Path) -> tuple[Figures, dict[str, Names]]:
     Imports a module are distinct other modules of the packages, a mean over all modules; ``from a
     import b`` names the module ``a.b`` where there is one, else ``a``. Names of several modules are
     those of classes and functions at the top level, with the modules. A function has the lines from
-    its ``def``. Bindings are assignments, loops and comprehensions; parameters do not count.
+    its ``def``.
 
     Parameters
     ----------
@@ -102,18 +101,12 @@ def measure_house(root: Path) -> tuple[Figures, dict[str, Names]]:
         "private": {name: at for name, at in definitions.items() if name.startswith("_")},
         "module": repeated((m.path.stem, m.name) for m in modules if m.path.stem[:2] != "__"),
     }
-    nodes = [(module, node) for module in modules for node in ast.walk(module.tree)]
-    bound = Counter(
-        node.id
-        for _, node in nodes
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    )
     functions = [
         ((node.end_lineno or 0) - node.lineno + 1, f"{module.path}:{node.lineno} {node.name}")
-        for module, node in nodes
+        for module in modules
+        for node in ast.walk(module.tree)
         if isinstance(node, Function)
     ]
-    vague, bindings = sum(bound[name] for name in VAGUE), bound.total()
     figures: Figures = {
         **{f"lines of {package}": count for package, count in lines.items()},
         "lines": lines.total(),
@@ -128,8 +121,6 @@ def measure_house(root: Path) -> tuple[Figures, dict[str, Names]]:
         "import cycles": len(import_cycles(graph)),
         "largest file": _largest((module.lines, str(module.path)) for module in modules),
         "longest function": _largest(functions),
-        **{f"bindings of `{name}`": bound[name] for name in VAGUE},
-        "share of these in all bindings": f"{vague / max(bindings, 1):.1%} of {bindings:,}",
     }
     return figures, names
 

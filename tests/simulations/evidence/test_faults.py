@@ -13,16 +13,16 @@ import torch
 
 from common.config.load import load_config, parse_override
 from common.tensor_files import load_tensors
-from simulations.evidence.faults.cell import (
+from simulations.evidence.faults.matrix import (
     HOOK,
     MOMENTS,
     PROCESSES,
     SETTINGS,
     UNDISTURBED,
     FaultOutcome,
+    faults_page,
     run_cell,
 )
-from simulations.evidence.faults.matrix import faults_page
 from tests.federation.hospitals import federate
 
 PROCESS = {process.name: process for process in PROCESSES}

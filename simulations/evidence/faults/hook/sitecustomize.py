@@ -11,14 +11,11 @@ writes ``reached`` into the folder and waits for ``go``, before the function or 
 """
 
 import functools
-import importlib.abc
-import importlib.machinery
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,36 +49,21 @@ def held(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[..., A
     return holding
 
 
-class Finder(importlib.abc.MetaPathFinder):
-    """Finds the module as Python does, and wraps its function once it is loaded."""
+def hold_when_loaded(fault: dict[str, Any]) -> None:
+    """Wrap the function as soon as its module is loaded."""
+    execute = SourceFileLoader.exec_module
 
-    def __init__(self, fault: dict[str, Any]) -> None:
-        self.fault = fault
+    def exec_module(loader: SourceFileLoader, module: ModuleType) -> None:
+        execute(loader, module)
+        if module.__name__ == fault["module"]:
+            *owners, last = fault["name"].split(".")
+            owner = functools.reduce(getattr, owners, module)
+            setattr(owner, last, held(getattr(owner, last), fault))
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return the module's spec, with a loader that wraps."""
-        if name != self.fault["module"]:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            *owners, last = self.fault["name"].split(".")
-            owner: Any = module
-            for one in owners:
-                owner = getattr(owner, one)
-            setattr(owner, last, held(getattr(owner, last), self.fault))
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
+    SourceFileLoader.exec_module = exec_module  # type: ignore[assignment, method-assign]
 
 
 if "XSITE_FAULT" in os.environ:
     _fault = json.loads(os.environ["XSITE_FAULT"])
     if os.environ.get("XSITE_STATE", "").endswith(f"/{_fault['role']}"):
-        sys.meta_path.insert(0, Finder(_fault))
+        hold_when_loaded(_fault)
