@@ -49,26 +49,19 @@ def show(
 
     The ledger is checked first. Exit code 1 if a private tensor is found among what left.
     """
-    from clients.commands.ledger_page import (
-        account_facts,
-        held_back_table,
-        render,
-        runs_table,
-        take_account,
-    )
+    from clients.commands import ledger_page as page
 
-    console, account = Console(), take_account(_ledger(folder))
-
-    for what, answer in account_facts(account):
+    console, account = Console(), page.take_account(_ledger(folder))
+    for what, answer in page.account_facts(account):
         say(console, f"{what}: {answer}")
-    print_table(console, runs_table(account))
-    held_back = held_back_table(account)
+    print_table(console, page.runs_table(account))
+    held_back = page.held_back_table(account)
     if held_back is not None:
         print_table(console, held_back)
     for name in account.left:
         say(console, f"A private tensor left this site: {name}")
     if output is not None:
-        write_atomic(output, render(account).encode())
+        write_atomic(output, page.render(account).encode())
         say(console, f"Page: {output}")
     else:
         say(console, "Every tensor, figure and line: --output PAGE.html")

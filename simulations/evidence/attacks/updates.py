@@ -123,15 +123,8 @@ def make_victim(folder: Path, name: str, images: Path, seed: int) -> Victim:
     site = LocalSite.of(open_site(config, name), config)
     fresh = small_network(SIZE, len(site.data.classes), name, PROJECTION, seed)
     warm, steps = copy.deepcopy(fresh), WARM_STEPS
-    train(
-        warm,
-        make_optimizer(warm, config),
-        [site],
-        config,
-        site.device,
-        range(steps),
-        steps,
-    )
+    optimizer = make_optimizer(warm, config)
+    train(warm, optimizer, [site], config, site.device, range(steps), steps)
     return Victim(config, site, fresh, warm)
 
 
