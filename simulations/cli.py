@@ -137,11 +137,11 @@ LEDGER = LazyGroup(
 app = GuardedGroup(
     {
         "train": TRAIN,
-        "compare": ("simulations.commands.compare", "Train all modes and write a report."),
-        "demo": ("simulations.commands.compare", "Compare on synthetic hospitals."),
+        "compare": ("simulations.commands.study", "Train all modes and write a report."),
+        "demo": ("simulations.commands.study", "Compare on synthetic hospitals."),
         "study": ("simulations.commands.study", "Compare methods on folds and seeds."),
         "predict": ("clients.commands.predict", "Classify images with a run's network."),
-        "onboard": ("clients.commands.onboard", "Take in a hospital that has no labels yet."),
+        "onboard": ("clients.commands.predict", "Take in a hospital that has no labels yet."),
         "check-site": ("clients.commands.check_site", "Say whether a site's folder is fit."),
         "synth": ("simulations.commands.synth", "Write synthetic hospitals."),
         "deploy": DEPLOY,

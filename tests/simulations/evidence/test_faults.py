@@ -49,7 +49,7 @@ def in_a_process(folder: Path, role: str, after: bool) -> "subprocess.Popen[byte
 
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 30
-    while not path.exists():
+    while not path.exists() or not path.stat().st_size:
         assert time.monotonic() < deadline, f"{path} does not come"
         time.sleep(0.02)
 
