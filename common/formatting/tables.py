@@ -61,14 +61,6 @@ def plain_table(
     return Table(caption, columns, [Group("", made)], notes, prose=prose)
 
 
-def grouped(rows: Iterable[tuple[str, Row]]) -> list[Group]:
-    """Put rows under their headings, which stand in the order in which they first occur."""
-    held: dict[str, list[Row]] = {}
-    for heading, row in rows:
-        held.setdefault(heading, []).append(row)
-    return [Group(heading, rows) for heading, rows in held.items()]
-
-
 def print_table(console: Console, table: Table, keep: Sequence[str] = ()) -> None:
     """Print a table on a terminal: text to the left, figures to the right, no notes.
 

@@ -25,13 +25,13 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.device import choose_device
 from common.errors import RunError
-from common.formatting.numbers import decimal
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite
 from common.models.network import Network
 from common.randomness import numpy_generator
 from common.runs.weights import load_run_network
 from common.tasks.task import task_network
+from simulations.report.numbers import decimal
 from simulations.report.records import RunRecord
 
 When = Literal["before", "after"]

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from clients.adapt.adapt import ADAPTATIONS, LABELS
-from common.formatting import numbers
 from common.formatting.tables import Group, Row, Table
 from simulations.explain.activation import TITLES
 from simulations.explain.activation_maps import LesionShare, Method
 from simulations.explain.projections import ProjectionMap
+from simulations.report.numbers import decimal, percent
 from simulations.report.records import Pair
 from simulations.report.results import StudyResults
 from simulations.report.tables import summary_cell
@@ -114,7 +114,7 @@ def lesion_tables(
 
 def _lesion_cells(share: LesionShare) -> list[str]:
     gains = (share.gain_in_lungs, share.gain, share.gain_in_image)
-    return [numbers.percent(share.area), *map(numbers.decimal, gains)]
+    return [percent(share.area), *map(decimal, gains)]
 
 
 def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | None:
@@ -129,7 +129,7 @@ def silhouette_table(maps: Sequence[tuple[str, str, ProjectionMap]]) -> Table | 
         return None
     figures = [(head, mode, shown.clustering.values()) for head, mode, shown in maps]
     rows = [
-        Row(head, [numbers.decimal(one) for at in found for one in (at.by_class, at.by_site)], mode)
+        Row(head, [decimal(one) for at in found for one in (at.by_class, at.by_site)], mode)
         for head, mode, found in figures
     ]
     moments = [f"{what}, {when}" for when in ("before", "after") for what in ("class", "site")]

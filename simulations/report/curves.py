@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
-from common.formatting import numbers
 from common.tasks.figures import one_against_rest
 from server.metrics import mean_defined
 from simulations.report.calibration import BINS
+from simulations.report.numbers import percent
 from simulations.report.page import Section
 from simulations.report.pictures import FOLDER, INK, MUTED, Picture, drawn, panel, save_figure
 from simulations.report.records import has_every_class
@@ -76,7 +76,7 @@ def roc_line(results: StudyResults, method: str, site: str) -> Line | None:
         return None
     auc = mean_defined(results.values(method, site, "auc").values())
     curve = (np.concatenate([[0.0], GRID]), np.mean(found, axis=0))
-    return curve, f"AUC {numbers.percent(auc)}", DIAGONAL
+    return curve, f"AUC {percent(auc)}", DIAGONAL
 
 
 def precision_line(results: StudyResults, method: str, site: str) -> Line | None:
@@ -93,7 +93,7 @@ def precision_line(results: StudyResults, method: str, site: str) -> Line | None
     area = float(np.mean([average_precision_score(*pair) for pair in pairs]))
     share = float(np.mean([truth.mean() for truth, _ in pairs]))
     base = (np.array([0.0, 1.0]), np.array([share, share]))
-    return (GRID, np.mean(found, axis=0)), f"AP {numbers.percent(area)}", base
+    return (GRID, np.mean(found, axis=0)), f"AP {percent(area)}", base
 
 
 def reliability_line(results: StudyResults, method: str, site: str) -> Line | None:
@@ -104,7 +104,7 @@ def reliability_line(results: StudyResults, method: str, site: str) -> Line | No
     found = results.reliability(method, site, results.plan.seeds)
     if found is None:
         return None
-    error = numbers.percent(results.calibration(method, site).mean)
+    error = percent(results.calibration(method, site).mean)
     return (found.predicted, found.observed), f"error {error}", DIAGONAL
 
 

@@ -13,10 +13,11 @@ from common.config.schema import Config, Scalar, about_keys, keys_of
 from common.config.sections import SYNTHETIC, Role
 from common.config.sites import parse_sites
 from common.formatting import numbers
-from common.formatting.tables import Group, Row, Table, grouped, plain_table
+from common.formatting.tables import Group, Row, Table, plain_table
+from simulations.report.numbers import percent, span
 from simulations.report.records import Pair, RunRecord
 from simulations.report.results import StudyResults
-from simulations.report.tables import table_by_method
+from simulations.report.tables import grouped, table_by_method
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 TensorEntry = tuple[str, tuple[int, ...] | None, int]
@@ -56,7 +57,7 @@ def costs_table(results: StudyResults) -> Table:
             str(len(runs)),
             numbers.duration(_mean(one["seconds"] for one in took if one["seconds"])),
             numbers.size(most) if most else numbers.NOT_DEFINED,
-            numbers.span(n for run in runs for n in run.result.get("images_seen", {}).values()),
+            span(n for run in runs for n in run.result.get("images_seen", {}).values()),
             _exchanged(runs),
         ]
 
@@ -86,7 +87,7 @@ def cells_table(results: StudyResults) -> Table:
                 results.label(method),
                 str(fold),
                 str(seed),
-                *(numbers.percent(run.figure(site, "auc")) for site in results.sites),
+                *(percent(run.figure(site, "auc")) for site in results.sites),
                 numbers.duration(run.seconds),
                 "done",
             ),

@@ -117,10 +117,3 @@ def paired_difference(values: Mapping[Pair, float], reference: Mapping[Pair, flo
     figures = (interval.low, interval.high, test.statistic, test.pvalue)
     low, high, t, p = map(float, figures)
     return Difference(n, mean, low, high, t, p)
-
-
-def p_value(p: float) -> str:
-    """Write a p value: ``p = 0.031``, ``p < 0.001``, or nothing where there is none."""
-    if not math.isfinite(p):
-        return ""
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

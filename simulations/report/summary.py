@@ -9,9 +9,10 @@ from common.exchange.codecs.registry import find_codec
 from common.formatting import numbers
 from common.methods.registry import methods_of
 from simulations.report import provenance
+from simulations.report.numbers import interval, p_value, percent, points, span
 from simulations.report.records import RunRecord
 from simulations.report.results import SPECIFICITY, StudyResults
-from simulations.report.statistics import ALL_SITES, p_value
+from simulations.report.statistics import ALL_SITES
 from simulations.report.tables import summary_cell
 
 BINARY_ALONE = (
@@ -61,7 +62,7 @@ def cards(results: StudyResults) -> list[tuple[str, str, str, str]]:
         (
             method.mode,
             method.label,
-            f"{numbers.percent(summary.mean)} %",
+            f"{percent(summary.mean)} %",
             _distance(results, method.name, place),
         )
         for method, summary in found
@@ -78,13 +79,13 @@ def _distance(results: StudyResults, method: str, place: str) -> str:
     difference = results.difference(method, place, "auc")
     if not math.isfinite(difference.mean):
         return f"not compared with {name} training: {difference.reason}"
-    amount = numbers.points(abs(difference.mean)).removeprefix("+")
+    amount = points(abs(difference.mean)).removeprefix("+")
     unit = "point" if amount == "1.0" else "points"
     side = "above" if difference.mean > 0 else "below"
     text = f"level with {name}" if amount == "0.0" else f"{amount} {unit} {side} {name}"
     if not math.isfinite(difference.p):
         return f"{text}; no test, since {difference.reason}"
-    bounds = numbers.interval(difference.low, difference.high)
+    bounds = interval(difference.low, difference.high)
     p = p_value(difference.p)
     return f"{text}; 95 % interval {bounds}, {p}, {difference.n} pairs of runs"
 
@@ -152,7 +153,7 @@ def _normalisation(config: Config) -> str:
 def _weights(records: Sequence[RunRecord]) -> str:
     if records[0].weights == "final":
         return "the last step's"
-    share = numbers.percent(records[0].config.validation_fraction)
+    share = percent(records[0].config.validation_fraction)
     return f"those of the round with the best AUC on the validation images ({share} % of training)"
 
 
@@ -181,9 +182,9 @@ def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
     patients, unknown = entries[0]["patients"], entries[0]["unknown"]
     if patients:
         told += (
-            f"{numbers.span(entry['shared_patients'] for entry in entries)} of "
+            f"{span(entry['shared_patients'] for entry in entries)} of "
             f"{numbers.count(patients)} patients are in both training and test "
-            f"({numbers.span(entry['shared_images'] for entry in entries)} test images) "
+            f"({span(entry['shared_images'] for entry in entries)} test images) "
             f"in each of the {len(folds)} folds"
         )
     else:

@@ -6,12 +6,13 @@ from itertools import product
 from typing import TypeVar
 
 from common.formatting import numbers
-from common.formatting.tables import Group, Row, Table, grouped, plain_table
+from common.formatting.tables import Group, Row, Table, plain_table
 from common.methods.method import Variant
 from simulations.report.calibration import BINS
+from simulations.report.numbers import interval, p_value, percent, points
 from simulations.report.results import SPECIFICITY, StudyResults
 from simulations.report.significance import auc_intervals, hold_against_reference
-from simulations.report.statistics import ALL_SITES, Difference, Summary, p_value, paired_difference
+from simulations.report.statistics import ALL_SITES, Difference, Summary, paired_difference
 from simulations.study.plan import Order
 
 ONE_POINT = 0.01
@@ -26,12 +27,12 @@ Found = TypeVar("Found", Summary, Difference)
 
 def summary_cell(summary: Summary) -> str:
     """Write ``mean ± sd`` of several runs, or a single run's value, its interval below it."""
-    mean = numbers.percent(summary.mean)
+    mean = percent(summary.mean)
     if summary.n > 1:
-        return f"{mean} ± {numbers.percent(summary.sd)}"
+        return f"{mean} ± {percent(summary.sd)}"
     if not math.isfinite(summary.low):
         return mean
-    return f"{mean}\n[{numbers.percent(summary.low)}, {numbers.percent(summary.high)}]"
+    return f"{mean}\n[{percent(summary.low)}, {percent(summary.high)}]"
 
 
 def metrics_table(results: StudyResults) -> Table:
@@ -130,9 +131,9 @@ def tests_table(results: StudyResults, place: str) -> Table:
         runs, images = test.difference, test.images
         return [
             str(runs.n),
-            f"{numbers.points(runs.mean)}\n{numbers.interval(runs.low, runs.high)}",
+            f"{points(runs.mean)}\n{interval(runs.low, runs.high)}",
             *map(_p, (runs.p, test.t_holm, test.wilcoxon, test.wilcoxon_holm)),
-            f"{numbers.points(images.value)}\n{numbers.interval(images.low, images.high)}",
+            f"{points(images.value)}\n{interval(images.low, images.high)}",
             _p(images.p),
         ]
 
@@ -164,7 +165,7 @@ def intervals_table(results: StudyResults, site: str) -> Table:
         found = auc_intervals(results, method, site)
         return [
             numbers.count(found.images) if found.images else numbers.NOT_DEFINED,
-            numbers.percent(found.delong.value),
+            percent(found.delong.value),
             _bounds(found.delong.low, found.delong.high),
             _bounds(*found.bootstrap),
             summary_cell(results.summary(method, site, SPECIFICITY)),
@@ -217,7 +218,7 @@ def orders_table(results: StudyResults) -> Table | None:
         rows.append(
             (
                 f"{upper} within one point of {lower}" if order.level else f"{upper} above {lower}",
-                *(numbers.points(difference.mean) for difference in found),
+                *(points(difference.mean) for difference in found),
                 _p(found[-1].p),
                 _answer(order, found),
             )
@@ -232,6 +233,14 @@ def orders_table(results: StudyResults) -> Table | None:
             "whose p is 0.05 or more is called open: so many runs cannot tell it from chance.",
         ),
     )
+
+
+def grouped(rows: Iterable[tuple[str, Row]]) -> list[Group]:
+    """Put rows under their headings, which stand in the order in which they first occur."""
+    held: dict[str, list[Row]] = {}
+    for heading, row in rows:
+        held.setdefault(heading, []).append(row)
+    return [Group(heading, rows) for heading, rows in held.items()]
 
 
 def table_by_method(
@@ -274,8 +283,8 @@ def _two_lines(summary: Summary) -> str:
 
 
 def _difference_cell(difference: Difference) -> str:
-    bounds = numbers.interval(difference.low, difference.high)
-    parts = (numbers.points(difference.mean), bounds, p_value(difference.p))
+    bounds = interval(difference.low, difference.high)
+    parts = (points(difference.mean), bounds, p_value(difference.p))
     return "\n".join(part for part in parts if part)
 
 
@@ -298,7 +307,7 @@ def _reasons(found: Iterable[Difference]) -> list[str]:
 def _bounds(low: float, high: float) -> str:
     if not math.isfinite(low):
         return numbers.NOT_DEFINED
-    return f"{numbers.percent(low)} to {numbers.percent(high)}"
+    return f"{percent(low)} to {percent(high)}"
 
 
 def _p(value: float) -> str:

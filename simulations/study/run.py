@@ -16,9 +16,10 @@ from common.data.folds import split_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
 from common.files import alone_in
-from common.formatting.numbers import duration, percent, size
+from common.formatting.numbers import duration, size
 from common.learning.local_site import open_site
 from server.run_folder import clear_unbegun
+from simulations.report.numbers import percent
 from simulations.report.records import read_record
 from simulations.runtime.processes import terminable
 from simulations.study.cells import (

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from common.config.schema import Config
-from common.formatting.numbers import percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite, open_site
@@ -28,6 +27,7 @@ from common.randomness import numpy_generator
 from common.runs.result import read_result, read_run_config
 from common.runs.weights import load_run_network
 from server.schedule import make_plan
+from simulations.report.numbers import percent
 
 Scores = NDArray[np.float64]
 LEVEL = 0.95

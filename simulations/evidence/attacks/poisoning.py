@@ -32,10 +32,11 @@ from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.errors import RunError
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode, encode
-from common.formatting.numbers import NOT_DEFINED, percent, points
+from common.formatting.numbers import NOT_DEFINED
 from common.formatting.tables import Table, plain_table, print_table
 from common.runs.result import read_result
 from simulations.evidence.federation import federate, make_hospitals, small_config
+from simulations.report.numbers import percent, points
 from simulations.runtime.in_process import FIRST_NODE, Tamper
 from simulations.synth import hospital_names
 

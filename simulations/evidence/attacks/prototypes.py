@@ -20,7 +20,6 @@ from clients.egress.noise import noised
 from clients.egress.policy import make_policy
 from common.config.schema import Config
 from common.exchange.messages import RoundReply
-from common.formatting.numbers import decimal, percent
 from common.formatting.tables import Table, plain_table
 from common.learning.evaluation import in_mode, predict
 from common.learning.local_site import open_site
@@ -32,6 +31,7 @@ from common.runs.result import read_run_config
 from common.runs.weights import load_run_network
 from simulations.evidence.attacks.inversion import descend, load_images, psnr, total_variation
 from simulations.evidence.attacks.membership import Target, auc
+from simulations.report.numbers import decimal, percent
 
 SMOOTH = 3.0
 NOISES = (0.0, 0.05)

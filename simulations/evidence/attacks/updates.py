@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.schema import Config
-from common.formatting.numbers import decimal
 from common.formatting.tables import Table, plain_table
 from common.learning.local_site import LocalSite, open_site
 from common.learning.loop import train
@@ -36,6 +35,7 @@ from simulations.evidence.attacks.inversion import (
     small_network,
 )
 from simulations.evidence.federation import small_config
+from simulations.report.numbers import decimal
 
 SIZE = 32
 PROJECTION = 8

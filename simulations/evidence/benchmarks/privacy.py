@@ -23,11 +23,11 @@ from clients.egress.ledger import entries
 from common.config.schema import Config
 from common.console.progress import StepCounter, make_listener
 from common.errors import RunError
-from common.formatting.numbers import percent, points
 from common.formatting.tables import plain_table, print_table
 from common.runs.predictions import read_predictions
 from common.tasks.figures import measure as measure_predictions
 from simulations.evidence.federation import federate, make_hospitals, small_config
+from simulations.report.numbers import percent, points
 from simulations.runtime.in_process import FIRST_NODE
 from simulations.synth import hospital_names
 

@@ -5,30 +5,6 @@ import math
 import pytest
 
 from common.formatting import numbers
-from simulations.report.statistics import p_value
-
-
-def test_shares_are_percent_with_one_decimal() -> None:
-    assert numbers.percent(0.91234) == "91.2"
-    assert numbers.percent(1.0) == "100.0"
-    assert numbers.percent(math.nan) == "–"
-
-
-def test_differences_carry_their_sign_and_zero_has_none() -> None:
-    assert numbers.points(0.0123) == "+1.2"
-    assert numbers.points(-0.0123) == "−1.2"
-    assert numbers.points(0.0004) == numbers.points(-0.0004) == "0.0"
-
-
-def test_p_values() -> None:
-    assert p_value(0.03149) == "p = 0.031"
-    assert p_value(0.00099) == "p < 0.001"
-    assert p_value(math.nan) == ""
-
-
-def test_an_interval_of_a_difference() -> None:
-    assert numbers.interval(-0.015, 0.005) == "[−1.5, +0.5]"
-    assert numbers.interval(math.nan, math.nan) == ""
 
 
 @pytest.mark.parametrize(

@@ -37,4 +37,4 @@ def test_a_terminal_gets_groups_details_and_only_the_columns_it_has_room_for() -
 
 def test_a_plain_table_has_heads_and_cells() -> None:
     table = plain_table("Caption", ("A", "B"), [("x", "1"), ("y", "2")])
-    assert table.groups == (Group("", (Row("x", ("1",)), Row("y", ("2",)))),)
+    assert table.groups == [Group("", [Row("x", ["1"]), Row("y", ["2"])])]
