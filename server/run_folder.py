@@ -322,7 +322,7 @@ def describe_environment() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,
         "code_fingerprint": code_fingerprint(),
         "git": _git_revision(ROOT),
@@ -334,7 +334,7 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     """Return an installed package's version without importing it."""
     try:
         return metadata.version(package)

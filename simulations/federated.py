@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
-from common.errors import ConfigError, RunError, XsiteError, require
+from common.errors import RunError, XsiteError, refuse_unknown, require
 from common.files import alone_in
-from common.formatting.numbers import listed
 from common.runs.result import read_result, read_run_config
 from server.checks import check_names
 from server.run_folder import RunFolder, read_begun, refuse_taken
@@ -207,11 +206,10 @@ def backend_named(name: str) -> Backend:
     ConfigError
         If there is none of that name.
     """
+    refuse_unknown("backend", name, BACKENDS)
     if name == "ray":
         return SIMULATION
-    if name == "in-process":
-        # Server and site are a second's import, which Ray's processes do without this one.
-        from simulations.runtime.in_process import IN_PROCESS
+    # Server and site are a second's import, which Ray's processes do without this one.
+    from simulations.runtime.in_process import IN_PROCESS
 
-        return IN_PROCESS
-    raise ConfigError(f"There is no backend '{name}'; there are {listed(BACKENDS)}.")
+    return IN_PROCESS

@@ -6,7 +6,6 @@ run from a checkout and one from an installed wheel ship the same files.
 """
 
 import shutil
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import tomli_w
 
 from common.config.schema import Config
 from common.exchange.fingerprint import DEPLOYED, SHIPPED, python_files
+from server.run_folder import package_version
 from simulations.runtime.flower_inside import build_fab_from_disk
 
 # Found beside this file and never by name: the folder in which a command is given may hold
@@ -69,7 +69,9 @@ def write_app(folder: Path, painter: bool = True) -> None:
         target = folder / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    (folder / "pyproject.toml").write_text(tomli_w.dumps(app_project(_version())))
+    (folder / "pyproject.toml").write_text(
+        tomli_w.dumps(app_project(package_version("xsite") or "0.0.0"))
+    )
 
 
 def make_bundle(folder: Path, painter: bool = True) -> bytes:
@@ -82,10 +84,3 @@ def make_bundle(folder: Path, painter: bool = True) -> bytes:
     """
     write_app(folder, painter)
     return build_fab_from_disk(folder)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("xsite")
-    except metadata.PackageNotFoundError:
-        return "0.0.0"

@@ -158,7 +158,7 @@ def test_a_wrong_study(arguments: tuple[str, ...], sentence: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--backend", "rey"], "There is no backend 'rey'; there are ray and in-process"),
+        (["--backend", "rey"], "No backend is called 'rey'. Did you mean 'ray'"),
         (["--backend", "in-process", "--ray-address", "a:1"], "--ray-address are Ray's"),
     ],
 )

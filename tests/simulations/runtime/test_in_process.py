@@ -103,5 +103,5 @@ def test_a_gpu_keeps_its_number_where_the_process_sees_all_of_them(tmp_path: Pat
 def test_backends_have_names() -> None:
     assert backend_named("in-process") is IN_PROCESS
     assert backend_named("ray").name == "Flower and Ray"
-    with pytest.raises(ConfigError, match="no backend 'rey'; there are ray and in-process"):
+    with pytest.raises(ConfigError, match=r"No backend is called 'rey'\. Did you mean 'ray'"):
         backend_named("rey")
