@@ -9,13 +9,15 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from clients.site import SiteImages
+from clients.site import OpenSite, SiteImages
+from clients.store import Owner, open_store
 from common.config.schema import Config
 from common.config.toml_model import key_of
 from common.console.progress import ProgressListener, StepCounter
@@ -45,7 +47,7 @@ from server.run_folder import RunFolder, record_end, refuse_taken
 from server.schedule import make_plan
 from server.state import RunState
 from server.strategy import SiteAverage
-from simulations.local_participant import LocalRun, app_of, info_of, participant_of
+from simulations.local_participant import LocalRun, app_of, info_of, take_steps
 from simulations.runtime.in_process import FIRST_NODE, InProcessGrid, flower_output_to
 from simulations.runtime.processes import stop_between_steps
 
@@ -181,7 +183,7 @@ def _train_network(run: LocalRun, owner: str | None) -> dict[str, Any]:
     images = tuple(run.sites.values()) if owner is None else (run.sites[owner],)
     names = [one.name for one in images]
     network = task_network(config, names).to(run.device.device)
-    site = participant_of(run, owner, images, network)
+    site = _participant(run, owner, images, network)
     participants = Participants((site.name,))
     participants.add(FIRST_NODE, info_of(site))
     context = RunContext(
@@ -224,6 +226,28 @@ def _train_network(run: LocalRun, owner: str | None) -> dict[str, Any]:
         )
     unpack(network, ending.state.shared)
     return _result(run, images, network, journal.result(ending))
+
+
+def _participant(
+    run: LocalRun, owner: str | None, images: tuple[SiteImages, ...], network: Network
+) -> OpenSite:
+    """Return who holds the sites of a network; its folder is removed with the run's checkpoint."""
+    name, title = owner or "pooled", run.folder.path.name
+    place = run.folder.path / "checkpoint" / (owner or "")
+    unfinished = open_store(
+        place / "unfinished", Owner(name, title, run.config.digest(), network.description)
+    )
+    return OpenSite(
+        name=name,
+        run=title,
+        own=place / "participant",
+        config=run.config,
+        device=run.device,
+        sites=images,
+        nodes=1,
+        take_steps=partial(take_steps, run, images, unfinished),
+        kept=network,
+    )
 
 
 def _result(

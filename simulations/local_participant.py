@@ -6,7 +6,6 @@ steps, can be stopped between any two of them and gone on with.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import partial
 
 import flwr.app
 import numpy as np
@@ -18,7 +17,7 @@ from clients.egress.pipeline import Leaving
 from clients.final import evaluate_last
 from clients.round import keep, train_round
 from clients.site import OpenSite, SiteImages
-from clients.store import Owner, PrivateState, PrivateStore, open_store
+from clients.store import PrivateState, PrivateStore
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.device import Device
@@ -77,45 +76,6 @@ class LocalRun:
         return {name: len(site.split.train) for name, site in self.sites.items()}
 
 
-def participant_of(
-    run: LocalRun, owner: str | None, images: tuple[SiteImages, ...], network: Network
-) -> OpenSite:
-    """Return who holds the sites of a network.
-
-    Parameters
-    ----------
-    run : LocalRun
-        The run.
-    owner : str or None
-        In single-site training the site; None: all of them are pooled.
-    images : tuple of SiteImages
-        The sites of the network.
-    network : Network
-        On the device; trained in place.
-
-    Returns
-    -------
-    OpenSite
-        Its own folder is part of the run's checkpoint, which the end of the run removes.
-    """
-    name, title = owner or "pooled", run.folder.path.name
-    place = run.folder.path / "checkpoint" / (owner or "")
-    unfinished = open_store(
-        place / "unfinished", Owner(name, title, run.config.digest(), network.description)
-    )
-    return OpenSite(
-        name=name,
-        run=title,
-        own=place / "participant",
-        config=run.config,
-        device=run.device,
-        sites=images,
-        nodes=1,
-        take_steps=partial(_take_steps, run, images, unfinished),
-        kept=network,
-    )
-
-
 def info_of(site: OpenSite) -> SiteInfo:
     """Return what the participant would answer if it were asked to join."""
     return SiteInfo(
@@ -155,7 +115,7 @@ def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
     return replace(trained.reply, parts=outcome.parts)
 
 
-def _take_steps(
+def take_steps(
     run: LocalRun,
     images: tuple[SiteImages, ...],
     unfinished: PrivateStore,
@@ -164,7 +124,18 @@ def _take_steps(
     order: RoundOrder,
     terms: Sequence[Term],
 ) -> TrainSummary:
-    """Take what is left of a round's steps.
+    """Take what is left of a round's steps, as :data:`clients.site.TakeSteps` asks for them.
+
+    Parameters
+    ----------
+    run : LocalRun
+        The run.
+    images : tuple of SiteImages
+        The sites of the network.
+    unfinished : PrivateStore
+        Of what is done of a round that was stopped.
+    network, optimizer, order, terms
+        What to take them with, which, and what the method adds to the loss.
 
     Raises
     ------
