@@ -242,7 +242,7 @@ def test_data_and_network_are_checked_before_a_folder_is_made(tmp_path: Path) ->
         {"proximal": 1.0},
         {"model_contrast": 1.0},
         {"prototype_pull": 1.0},
-        {"algorithm": "halfway"},
+        {"algorithm": "fedadam"},
         {"share": "prototypes"},
     ],
 )
