@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from common.config.load import load_config
 from common.config.schema import Config
 from common.config.sites import SiteEntry, format_sites
 from common.console.progress import ProgressListener
@@ -19,19 +20,7 @@ from simulations.synth import write_hospitals
 Nodes = Mapping[int, Mapping[str, Any]]
 SIZE = 64
 """Height and width of the hospitals' images, in pixels."""
-SETTINGS: Mapping[str, Any] = {
-    "image_size": SIZE,
-    "crop_scale": 0.7,
-    "width": 0.125,
-    "batch_size": 16,
-    "learning_rate": 1e-3,
-    "temperature": 0.2,
-    "alpha": 0.2,
-    "device": "cpu",
-    "precision": "float32",
-    "threads": 1,
-}
-"""A network that learns the hospitals in minutes on one core."""
+SETTINGS = Path(__file__).parent / "federation.toml"
 
 
 def small_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: Any) -> Config:
@@ -48,15 +37,12 @@ def small_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: A
     **values
         What else differs from the defaults and :data:`SETTINGS`.
     """
-    return Config().changed(
-        **{
-            **SETTINGS,
-            "sites": format_sites(SiteEntry(site, str(path)) for site, path in sites.items()),
-            "runs_dir": str(folder / "runs"),
-            "cache_dir": str(folder / "cache"),
-            "seed": seed,
-            **values,
-        }
+    return load_config(SETTINGS).changed(
+        sites=format_sites(SiteEntry(site, str(path)) for site, path in sites.items()),
+        runs_dir=str(folder / "runs"),
+        cache_dir=str(folder / "cache"),
+        seed=seed,
+        **values,
     )
 
 

@@ -45,20 +45,7 @@ COORDINATOR = "coordinator"
 HOOK = Path(__file__).parent / "hook"
 PAGE = Path(__file__).parent / "page.md"
 OTHER = "hospital-b"
-SETTINGS = {
-    "sites": f"{SITE},{OTHER}",
-    "synthetic-patients": "16",
-    "image-size": "32",
-    "width": "0.05",
-    "batch-size": "8",
-    "projection-hidden": "32",
-    "projection-size": "8",
-    "local-steps": "4",
-    "epochs": "2",
-    "min-prototype-count": "1",
-    "threads": "1",
-    "device": "cpu",
-}
+CONFIG = Path(__file__).parent / "deployment.toml"
 LONGEST_SECONDS = 900.0
 UNDISTURBED = "undisturbed"
 
@@ -193,9 +180,8 @@ def _deployment(folder: Path, moment: FaultMoment | None) -> Iterator[Popen[byte
         fault = asdict(moment) | {"name": moment.function, "folder": str(folder)}
         path = [str(HOOK), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment |= {"XSITE_FAULT": json.dumps(fault), "PYTHONPATH": os.pathsep.join(path)}
-    settings = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     program = Path(sysconfig.get_path("scripts")) / "xsite"
-    command = [str(program), "deploy", "up", "--local", *settings]
+    command = [str(program), "deploy", "up", "--local", "--config", str(CONFIG)]
     # Names count as bytes exchanged, and so do not differ.
     command += ["--runs", str(folder / "runs"), "--name", UNDISTURBED]
     process = start(command, folder, environment, folder / "output.txt")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.config.load import load_config, parse_override
+from common.config.load import load_config
 from common.tensor_files import load_tensors
 from simulations.evidence.faults.matrix import (
+    CONFIG,
     HOOK,
     MOMENTS,
     PROCESSES,
-    SETTINGS,
     UNDISTURBED,
     FaultOutcome,
     faults_page,
@@ -99,8 +99,7 @@ def test_the_page_has_a_line_for_every_cell() -> None:
 def test_a_superlink_that_is_killed_while_the_server_averages_changes_no_weight(
     tmp_path: Path,
 ) -> None:
-    values = dict(parse_override(f"{key}={value}") for key, value in SETTINGS.items())
-    simulated = load_config(None, {**values, "runs-dir": str(tmp_path), "run-name": UNDISTURBED})
+    simulated = load_config(CONFIG, {"runs-dir": str(tmp_path), "run-name": UNDISTURBED})
     federate(simulated.changed(cache_dir=str(tmp_path / "cache")))
     fate = run_cell(
         tmp_path / "cell", PROCESS["SuperLink"], MOMENT["mid-aggregation"], None, threading.Event()
