@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from string import Template
 
 from clients.egress.audit import Audit, audit
 from clients.egress.budget import SENT, in_words, spent
@@ -12,7 +13,7 @@ from clients.egress.ledger import entries, verify
 from clients.egress.ledger_entry import Entry, Head, LedgerPart
 from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
-from common.formatting.page import folded, html_page, section, table_html
+from common.formatting.page import html_page, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
 
 MEANINGS: Mapping[str, str] = {
@@ -30,6 +31,10 @@ KINDS = {
     "error": "error",
 }
 
+ALARM = (
+    '<div class="callout warn"><strong>Private tensors left this site</strong>\n'
+    '<ul class="plain">{names}</ul></div>'
+)
 BUDGET_NOTES = (
     "A noise multiplier is the standard deviation of the noise, as a multiple of how far other "
     "images could move what is sent. From it and how often it was used, Opacus's Rényi accountant "
@@ -208,12 +213,6 @@ def audit_table(account: Account) -> Table:
         "Private tensors that are on this site's disk",
         ("File", "Looked up", "Skipped", "Found among what left"),
         rows,
-        (
-            "The SHA-256 of each was looked for among those of all that left. Skipped: tensors of "
-            "one value throughout, such as counters, which others equal by chance.",
-            "Images, labels, predictions, names of files and of patients have no place in a "
-            "message: what is listed above is all that was in them.",
-        ),
         prose=True,
     )
 
@@ -239,42 +238,30 @@ def messages_table(account: Account) -> Table:
 
 def render(account: Account) -> str:
     """Return the ledger as one HTML page."""
-    noise, held_back = budget_table(account), held_back_table(account)
-    contents = (runs_table(account), contents_table(account))
-    sections = [
-        section("whole", "As a whole", _facts(account), _alarm(account)),
-        section("left", "What left", *map(table_html, contents), folded(parts_table(account))),
-        section(
-            "budget",
-            "What the noise guarantees",
-            f"<p>{escape(in_words(spent(account.entries)))}.</p>",
-            table_html(noise) if noise else "",
-        ),
-        section("held", "What the policy kept here", table_html(held_back)) if held_back else "",
-        section("never", "What never left", table_html(audit_table(account))),
-        section("every", "Line by line", folded(messages_table(account))),
-    ]
-    sites = numbers.listed(list(dict.fromkeys(entry.site for entry in account.entries)))
-    note = "Read from a ledger whose every line was checked."
-    return html_page(f"What left {sites}", note, "\n".join(filter(None, sections)))
-
-
-def _facts(account: Account) -> str:
-    lines = (
+    tables = {
+        "runs": runs_table(account),
+        "contents": contents_table(account),
+        "parts": parts_table(account),
+        "noise": budget_table(account),
+        "held_back": held_back_table(account),
+        "audits": audit_table(account),
+        "messages": messages_table(account),
+    }
+    facts = (
         f"<div><dt>{escape(what)}</dt><dd>{escape(answer)}</dd></div>"
         for what, answer in account_facts(account)
     )
-    return "\n".join(["<dl>", *lines, "</dl>"])
-
-
-def _alarm(account: Account) -> str:
-    if not account.left:
-        return ""
     names = "".join(f"<li>{escape(name)}</li>" for name in account.left)
-    return (
-        '<div class="callout warn"><strong>Private tensors left this site</strong>\n'
-        f'<ul class="plain">{names}</ul></div>'
+    sections = Template((Path(__file__).parent / "ledger.html").read_text()).substitute(
+        {name: table_html(table) if table else "" for name, table in tables.items()},
+        facts="\n".join(facts),
+        alarm=ALARM.format(names=names) if names else "",
+        kept=_messages(account.held_back),
+        budget=escape(in_words(spent(account.entries))),
     )
+    sites = numbers.listed(list(dict.fromkeys(entry.site for entry in account.entries)))
+    note = "Read from a ledger whose every line was checked."
+    return html_page(f"What left {sites}", note, sections)
 
 
 def _row(name: str, dtype: str, parts: Sequence[LedgerPart]) -> Row:

@@ -31,17 +31,6 @@ def html_page(title: str, note: str, sections: str) -> str:
     )
 
 
-def section(name: str, title: str, *parts: str) -> str:
-    """Return a section of a page: its name in links, its heading, and HTML below it."""
-    heading = f'<h2 id="{name}">{escape(title)}</h2>'
-    return "\n".join([f'<section aria-labelledby="{name}">', heading, *parts, "</section>\n"])
-
-
-def folded(table: Table) -> str:
-    """Return a table that opens when its caption is clicked."""
-    return f"<details><summary>{escape(table.caption)}</summary>{table_html(table)}</details>"
-
-
 def table_html(table: Table) -> str:
     """Return a table as HTML, with its caption and notes.
 
