@@ -39,7 +39,7 @@ from server.metrics import (
 
 Status = Literal["failed", "interrupted"]
 PACKAGES = ("torch", "torchvision", "flwr", "numpy", "safetensors", "scikit-learn", "scipy")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_folder_name(config: Config, mode: str, base: Path) -> str:

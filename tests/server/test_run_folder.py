@@ -40,6 +40,9 @@ def test_a_new_run_says_what_it_is_and_with_what(tmp_path: Path) -> None:
     assert environment["code_fingerprint"] == code_fingerprint()
     assert set(environment["packages"]) >= {"torch", "flwr", "numpy"}
     assert environment["cores"] >= 1 and environment["memory_gib"] > 0
+    # A checkout says which revision it is; a copy without Git, and an installed one, say nothing.
+    assert (ROOT / "server").is_dir()
+    assert (environment["git"] is not None) == (ROOT / ".git").exists()
 
 
 def test_nothing_in_the_folder_names_the_machine(tmp_path: Path) -> None:
