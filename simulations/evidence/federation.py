@@ -95,7 +95,7 @@ def federate(
         with ExitStack() as held:
             if not compared:
                 # Its comparison of steps is switched off.
-                held.enter_context(patch("server.strategy.far_from_the_others", lambda *_: {}))
+                held.enter_context(patch("server.exchange.far_from_the_others", lambda *_: {}))
             # The run's own log has what Flower says of every round.
             run_federation(config, nodes or simulated_nodes(config), StringIO(), tamper=tamper)
     return run
