@@ -31,7 +31,6 @@ from clients.adapt.reliability import (
 from clients.prediction import decode_images, find_images, write_table
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
-from common.data.decode import DecodeSettings
 from common.data.folder import read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
@@ -140,11 +139,10 @@ def onboard(
     config = config.changed(device=device)
     chosen = choose_device(config)
     labelled = read_site(name, folder, config.class_names) if evaluate else None
-    settings = DecodeSettings.from_config(config)
     failures: list[tuple[Path, str]] = []
-    decoded = list(decode_images(_images(folder, config), settings, failures, progress))
+    decoded = list(decode_images(_images(folder, config), config, failures, progress))
     files = [file for part, _ in decoded for file in part]
-    none = np.empty((0, settings.size, settings.size, settings.channels), np.uint8)
+    none = np.empty((0, config.cached_size, config.cached_size, config.channels), np.uint8)
     images = np.concatenate([none, *(part for _, part in decoded)])
     target = run / ONBOARDED / name
     key = _key(network, folder, files, images)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.data.decode import DecodeSettings, decode_file
+from common.config.sections import ImageKeys
+from common.data.decode import decode_file
 from common.device import choose_device, limited_threads
 from common.errors import RunError, XsiteError
 from common.files import write_atomic
@@ -123,12 +124,11 @@ def predict_images(
     config = config.changed(device=device)
     chosen = choose_device(config)
     network.to(chosen.device)
-    settings = DecodeSettings.from_config(config)
     read: list[Path] = []
     failures: list[tuple[Path, str]] = []
     parts: list[NDArray[np.float64]] = [np.empty((0, len(config.class_names)))]
     with limited_threads(config):
-        for names, images in decode_images(files, settings, failures, progress):
+        for names, images in decode_images(files, config, failures, progress):
             read += names
             batch = TrainingSite(site, torch.from_numpy(images), {}, np.arange(len(images)))
             parts.append(predict(network, batch, batch.train, config, chosen)[0])
@@ -137,7 +137,7 @@ def predict_images(
 
 def decode_images(
     files: Sequence[Path],
-    settings: DecodeSettings,
+    config: ImageKeys,
     failures: list[tuple[Path, str]],
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[list[Path], NDArray[np.uint8]]]:
@@ -147,7 +147,7 @@ def decode_images(
     ----------
     files : sequence of Path
         The images.
-    settings : DecodeSettings
+    config : ImageKeys
         A run's.
     failures : list of (Path, str)
         Gains the images that cannot be read, and why.
@@ -164,7 +164,7 @@ def decode_images(
         images: list[NDArray[np.uint8]] = []
         for file in files[start : start + EVALUATION_BATCH]:
             try:
-                images.append(decode_file(file, settings))
+                images.append(decode_file(file, config))
                 read.append(file)
             except (XsiteError, OSError) as error:
                 failures.append((file, str(error)))

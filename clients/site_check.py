@@ -14,7 +14,7 @@ from rich.table import Table
 
 from common.config.schema import Config
 from common.console.text import say
-from common.data.decode import DecodeSettings, decode_file, dicom_patient, read_header
+from common.data.decode import decode_file, dicom_patient, read_header
 from common.data.dicom import ImageHeader
 from common.data.folder import inspect_site
 from common.data.folds import leakage, split_site
@@ -69,8 +69,7 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
     """
     folder, found = inspect_site(name, root, config.class_names)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        settings = DecodeSettings.from_config(config)
-        seen = list(pool.map(lambda file: _look_at(root / file, settings), folder.files))
+        seen = list(pool.map(lambda file: _look_at(root / file, config), folder.files))
     problems = [*found, *(f"Site '{name}': {fault}" for _, fault, _ in seen if fault)]
     headers = [header for header, _, _ in seen if header is not None]
     patients = tuple(
@@ -103,14 +102,14 @@ def check_site(name: str, root: Path, config: Config) -> SiteCheck:
     return SiteCheck(told, tuple(folds), leaks, tuple(warnings), tuple(problems))
 
 
-def _look_at(path: Path, settings: DecodeSettings) -> tuple[ImageHeader | None, str, str | None]:
+def _look_at(path: Path, config: Config) -> tuple[ImageHeader | None, str, str | None]:
     """Return a file's header where it can be read, why it cannot be decoded, and its patient."""
     header, fault = None, ""
     # Why a header cannot be read, decoding says.
     with suppress(Exception):
         header = read_header(path.read_bytes(), path)
     try:
-        decode_file(path, settings)
+        decode_file(path, config)
     except SiteError as error:
         fault = str(error)
     return header, fault, dicom_patient(path)

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,8 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from common.data.decode import DecodeSettings, decode_file, dicom_patient
+from common.config.sections import ImageKeys
+from common.data.decode import decode_file, dicom_patient
 from common.data.folder import SiteFolder
 from common.errors import RunError, SiteError
 from common.files import locked, read_json, write_json
@@ -52,7 +53,7 @@ class SiteData(SiteFolder):
 
 def load_site(
     folder: SiteFolder,
-    settings: DecodeSettings,
+    config: ImageKeys,
     cache_dir: Path,
     progress: Progress | None = None,
 ) -> SiteData:
@@ -62,8 +63,8 @@ def load_site(
     ----------
     folder : SiteFolder
         The files, labels and patients.
-    settings : DecodeSettings
-        Size, channels and window.
+    config : ImageKeys
+        Size of cached images, channels and window.
     cache_dir : Path
         Where caches lie; made where it is missing.
     progress : callable, optional
@@ -82,13 +83,20 @@ def load_site(
     """
     with locked(cache_dir / f"{folder.name}.lock"):
         contents = _contents(folder, cache_dir)
+        settings = {
+            "size": config.cached_size,
+            "channels": config.channels,
+            "window_center": config.window_center,
+            "window_width": config.window_width,
+        }
         key = _key(contents, settings)
         target = cache_dir / f"{folder.name}-{key[:24]}"
-        manifest = {"format": FORMAT, "key": key, "settings": asdict(settings)}
-        images = _open(target, manifest, len(folder), settings)
+        manifest = {"format": FORMAT, "key": key, "settings": settings}
+        shape = (len(folder), config.cached_size, config.cached_size, config.channels)
+        images = _open(target, manifest, shape)
         if images is None:
-            _decode_all(folder, settings, target, manifest, progress)
-            images = _open(target, manifest, len(folder), settings)
+            _decode_all(folder, config, target, manifest, shape, progress)
+            images = _open(target, manifest, shape)
         if images is None:
             raise RunError(f"The cache in {target} cannot be read back. Is the disk failing?")
     patients = tuple(
@@ -136,13 +144,16 @@ def _contents(folder: SiteFolder, cache_dir: Path) -> list[_Content]:
     return list(found.values())
 
 
-def _key(contents: Sequence[_Content], settings: DecodeSettings) -> str:
-    text = "\n".join([repr((FORMAT, settings)), *(content.sha256 for content in contents)])
+def _key(contents: Sequence[_Content], settings: dict[str, float]) -> str:
+    # As the caches that there are were named.
+    values = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    first = f"({FORMAT}, DecodeSettings({values}))"
+    text = "\n".join([first, *(content.sha256 for content in contents)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _open(
-    target: Path, manifest: dict[str, Any], count: int, settings: DecodeSettings
+    target: Path, manifest: dict[str, Any], shape: tuple[int, ...]
 ) -> NDArray[np.uint8] | None:
     """Return the cached images, None where they are absent, of another kind, or damaged."""
     try:
@@ -152,19 +163,18 @@ def _open(
     # NumPy raises whatever a damaged header leads it to; what cannot be read is made anew.
     except Exception:
         return None
-    fits = images.shape == (count, settings.size, settings.size, settings.channels)
-    return images if fits and images.dtype == np.uint8 else None
+    return images if images.shape == shape and images.dtype == np.uint8 else None
 
 
 def _decode_all(
     folder: SiteFolder,
-    settings: DecodeSettings,
+    config: ImageKeys,
     target: Path,
     manifest: dict[str, Any],
+    shape: tuple[int, ...],
     progress: Progress | None,
 ) -> None:
     """Decode every file into a temporary folder and publish it by one rename."""
-    shape = (len(folder), settings.size, settings.size, settings.channels)
     prefix = f".{target.name}."
     try:
         # Once it is renamed there is nothing left to clean up.
@@ -174,7 +184,7 @@ def _decode_all(
             # A memory map beyond the disk's end kills the process; blocks are claimed beforehand.
             with (part / "images.npy").open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, images.offset + images.nbytes)
-            _fill(images, folder, settings, progress)
+            _fill(images, folder, config, progress)
             images.flush()
             del images
             write_json(part / "manifest.json", manifest)
@@ -190,14 +200,14 @@ def _decode_all(
 def _fill(
     images: NDArray[np.uint8],
     folder: SiteFolder,
-    settings: DecodeSettings,
+    config: ImageKeys,
     progress: Progress | None,
 ) -> None:
     """Decode in threads (the decoders release Python's lock) and stop at the first bad file."""
 
     def decode(number: int) -> None:
         try:
-            images[number] = decode_file(folder.root / folder.files[number], settings)
+            images[number] = decode_file(folder.root / folder.files[number], config)
         except SiteError as error:
             raise SiteError(f"Site '{folder.name}': {error}") from error
 

@@ -1,7 +1,6 @@
 """One image file becomes bytes of one size: PNG, JPEG, TIFF or DICOM, 8 or 16 bits, grey or not."""
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,15 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """What Pillow may take a file for: of its others, PostScript would run a program."""
 
 
-@dataclass(frozen=True)
-class DecodeSettings:
-    """How a file becomes bytes; part of the cache's key.
-
-    Attributes
-    ----------
-    size : int
-        Height and width, in pixels; the aspect ratio is not kept.
-    channels : int
-        1 for grey (luma of a colour image), 3 for colour.
-    window_center, window_width : float
-        In Hounsfield units, for DICOM files without a window of their own.
-    """
-
-    size: int
-    channels: int
-    window_center: float
-    window_width: float
-
-    @classmethod
-    def from_config(cls, config: ImageKeys) -> "DecodeSettings":
-        """Return the settings of a run."""
-        return cls(config.cached_size, config.channels, config.window_center, config.window_width)
-
-
-def decode_file(path: Path, settings: DecodeSettings) -> NDArray[np.uint8]:
+def decode_file(path: Path, config: ImageKeys) -> NDArray[np.uint8]:
     """Decode one file.
 
     Parameters
     ----------
     path : Path
         The file; its content decides what it is, not its name.
-    settings : DecodeSettings
-        Size, channels and window.
+    config : ImageKeys
+        Size of cached images, channels and window.
 
     Returns
     -------
@@ -71,21 +45,21 @@ def decode_file(path: Path, settings: DecodeSettings) -> NDArray[np.uint8]:
         content = path.read_bytes()
     except OSError as error:
         raise SiteError(f"cannot read {path}: {error.strerror}.") from error
-    return decode_bytes(content, path, settings)
+    return decode_bytes(content, path, config)
 
 
-def decode_bytes(content: bytes, path: Path, settings: DecodeSettings) -> NDArray[np.uint8]:
+def decode_bytes(content: bytes, path: Path, config: ImageKeys) -> NDArray[np.uint8]:
     """Decode a file's content; ``path`` is for the error's sentence. As :func:`decode_file`."""
     try:
         read_header(content, path)
         if _is_dicom(content):
-            image = dicom_image(content, path, (settings.window_center, settings.window_width))
+            image = dicom_image(content, path, (config.window_center, config.window_width))
         else:
             image = _image(content, path)
-        image = image.convert("L" if settings.channels == 1 else "RGB")
-        size, bilinear = (settings.size, settings.size), Image.Resampling.BILINEAR
+        image = image.convert("L" if config.channels == 1 else "RGB")
+        size, bilinear = (config.cached_size,) * 2, Image.Resampling.BILINEAR
         image = image.resize(size, bilinear, reducing_gap=3)
-        return np.asarray(image, dtype=np.uint8).reshape(*size, settings.channels)
+        return np.asarray(image, dtype=np.uint8).reshape(*size, config.channels)
     except SiteError:
         raise
     except Exception as error:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.data.cache import Progress, SiteData, load_site
-from common.data.decode import DecodeSettings
 from common.data.folder import CLASS, read_site
 from common.data.folds import Leakage, Split, leakage, split_site
 from common.data.open import cache_folder, site_root
@@ -108,8 +107,7 @@ def open_site(
     folder = root or site_root(config, name, progress)
     site = read_site(name, folder, config.class_names)
     site = replace(site, targets=task_of(config).targets(site))
-    settings = DecodeSettings.from_config(config)
-    return load_site(site, settings, cache_folder(config), progress=progress)
+    return load_site(site, config, cache_folder(config), progress=progress)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.config.sections import ImageKeys
 from common.data.augment import MEAN, SPREAD, prepare
-from common.data.decode import DecodeSettings, decode_file
+from common.data.decode import decode_file
 from common.data.folder import LUNG_MASKS, MASKS
 
 
@@ -60,11 +60,11 @@ def load_masks(root: Path, files: Sequence[str], config: ImageKeys) -> Masks:
 
 def _shares(folder: Path, files: Sequence[str], config: ImageKeys) -> NDArray[np.float32]:
     """Return masks of 0 and 255 as shares of pixels, (n, size, size)."""
-    # A mask is grey whatever the images are; the window is for DICOM files.
-    settings = DecodeSettings(config.cached_size, 1, config.window_center, config.window_width)
-    decoded = np.empty((len(files), settings.size, settings.size, 1), np.uint8)
+    # A mask is grey whatever the images are.
+    grey = config.model_copy(update={"channels": 1})
+    decoded = np.empty((len(files), grey.cached_size, grey.cached_size, 1), np.uint8)
     for number, file in enumerate(files):
-        decoded[number] = decode_file(folder / file, settings)
+        decoded[number] = decode_file(folder / file, grey)
     if not len(files):
         return np.empty((0, config.image_size, config.image_size), np.float32)
     planes = prepare(torch.from_numpy(decoded), config.image_size)[:, 0] * SPREAD + MEAN

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from clients.store import open_store
 from common.config.schema import Config
+from common.config.sections import ImageKeys
 from common.data.cache import load_site
-from common.data.decode import DecodeSettings, decode_bytes, dicom_patient, read_header
+from common.data.decode import decode_bytes, dicom_patient, read_header
 from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
 from common.files import write_json
@@ -36,8 +37,8 @@ from tests.corpus.images import JPEG, PNG, TIFF
 from tests.corpus.sites import TABLE, write_site
 from tests.server.test_checkpoints import IMAGES, state
 
-GREY = DecodeSettings(size=8, channels=1, window_center=-600, window_width=1500)
-RGB = DecodeSettings(size=8, channels=3, window_center=-600, window_width=1500)
+GREY = ImageKeys(cache_size=8)
+RGB = ImageKeys(cache_size=8, channels=3)
 FILES = {
     "png": PNG,
     "jpeg": JPEG,
@@ -59,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fuzz_an_image(kind: str, place: Path) -> None:
     @tried(60)
     @given(spoilt(FILES[kind]), st.sampled_from((GREY, RGB)))
-    def holds(content: bytes, settings: DecodeSettings) -> None:
+    def holds(content: bytes, settings: ImageKeys) -> None:
         try:
             found = decode_bytes(content, WHERE, settings)
             header = read_header(content, WHERE)

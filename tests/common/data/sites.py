@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.data.decode import DecodeSettings
+from common.config.sections import ImageKeys
 
 CLASSES = ("non-covid", "covid")
-SETTINGS = DecodeSettings(size=8, channels=1, window_center=-600, window_width=1500)
+SETTINGS = ImageKeys(cache_size=8)
 
 
 def write_site(root: Path, images: int = 4, patients: int = 0) -> Path:

@@ -10,7 +10,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from common.data.decode import DecodeSettings, decode_file, dicom_patient
+from common.config.sections import ImageKeys
+from common.data.decode import decode_file, dicom_patient
 from common.errors import SiteError
 from tests.common.data.sites import SETTINGS
 
@@ -68,7 +69,7 @@ def test_palette_and_jpeg(tmp_path: Path) -> None:
 
 def test_colour_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), (10, 20, 30)).save(tmp_path / "slide.png")
-    colour = DecodeSettings(size=8, channels=3, window_center=0, window_width=1)
+    colour = ImageKeys(cache_size=8, channels=3, window_center=0.0, window_width=1.0)
     assert decode_file(tmp_path / "slide.png", colour)[3, 3].tolist() == [10, 20, 30]
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from common.config.schema import Config
 from common.data.augment import MEAN, SPREAD, prepare
 from common.data.cache import load_site
-from common.data.decode import DecodeSettings
 from common.data.folder import read_site
 from common.data.open import site_root
 from common.errors import ConfigError, SiteError
@@ -34,7 +33,7 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def seen(root: Path, cache: Path) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """Return the grey values that the network sees, 0 to 1, with files and labels."""
-    data = load_site(read_site("b", root, CLASSES), DecodeSettings.from_config(CONFIG), cache)
+    data = load_site(read_site("b", root, CLASSES), CONFIG, cache)
     images = prepare(torch.from_numpy(np.array(data.images)), CONFIG.image_size)
     return (images[:, 0] * SPREAD + MEAN).numpy(), data.files, data.labels
 
