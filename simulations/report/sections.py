@@ -19,8 +19,6 @@ from simulations.report.significance import auc_intervals, hold_against_referenc
 
 NO_REFERENCE = "Pooled training was not run, so there is nothing to hold the other modes against."
 
-COLUMNS = ("run", "method", "fold", "seed", "site", *SUBSET_KEYS, "seconds")
-
 
 def write_report(
     results: StudyResults,
@@ -221,7 +219,7 @@ def to_csv(results: StudyResults) -> str:
     """Return a row for each cell and site, with its figures on the test images."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(["run", "method", "fold", "seed", "site", *SUBSET_KEYS, "seconds"])
     for key, run in results.records.items():
         for site in results.sites:
             writer.writerow([run.name, *key, site, *_figures(run, site)])

@@ -6,11 +6,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
+from threading import Thread
 
 import psutil
 
@@ -127,7 +128,6 @@ class Pool:
     def __init__(self, slots: Sequence[Slot], scratch: Path) -> None:
         self._slots = tuple(slots)
         self._scratch = scratch
-        self._threads = ThreadPoolExecutor(len(self._slots))
         self._sampled = 0.0
         self.running: list[Running] = []
 
@@ -188,7 +188,7 @@ class Pool:
         with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(order).encode())
         running = Running(cell, path, slot, process, ProcessTree(process), resumed)
-        running.told = self._threads.submit(_listen, running)
+        Thread(target=_listen, args=(running,), daemon=True).start()
         self.running.append(running)
 
     def wait(self, seconds: float) -> list[Running]:
@@ -244,3 +244,4 @@ def _listen(running: Running) -> None:
         # A line that is cut short is the last of a process that was killed.
         with suppress(ValueError):
             vars(running).update(json.loads(line))
+    running.told.set_result(None)

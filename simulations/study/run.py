@@ -301,8 +301,11 @@ def _conclude(study: Study, one: Running, again: set[Cell], progress: StudyProgr
     if one.outcome == "done":
         seconds = None if one.resumed else one.seconds
         study.done[cell] = write_record(one.path, cell, study.keys[cell], seconds, one.peak)
+        run = read_record(one.path)
+        aucs = [f"{site} {percent(run.figure(site, 'auc'))}" for site in run.config.site_names]
         progress.message(
-            f"Done: {cell}, {duration(one.seconds)}, {size(one.peak)} of memory{_aucs(one.path)}"
+            f"Done: {cell}, {duration(one.seconds)}, {size(one.peak)} of memory; "
+            f"AUC {', '.join(aucs)}"
         )
         return False
     if one.resumed and not one.done and cell not in again and one.path.exists():
@@ -317,12 +320,6 @@ def _conclude(study: Study, one: Running, again: set[Cell], progress: StudyProgr
     study.failures[cell] = one.reason
     progress.message(f"Failed: {cell}: {one.reason}")
     return False
-
-
-def _aucs(path: Path) -> str:
-    record = read_record(path)
-    told = [f"{site} {percent(record.figure(site, 'auc'))}" for site in record.config.site_names]
-    return f"; AUC {', '.join(told)}"
 
 
 def _gpus(config: Config) -> int:
