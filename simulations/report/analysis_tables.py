@@ -19,9 +19,7 @@ UnseenKey = tuple[str, str, str]
 
 
 def unseen_table(
-    results: StudyResults,
-    labels: Mapping[str, str],
-    aucs: Mapping[UnseenKey, Mapping[Pair, float]],
+    results: StudyResults, aucs: Mapping[UnseenKey, Mapping[Pair, float]]
 ) -> Table | None:
     """Return the AUC at sites that training did not see, by what stands in for their DSBN.
 
@@ -29,8 +27,6 @@ def unseen_table(
     ----------
     results : StudyResults
         For the figures of the same methods with the site in training.
-    labels : mapping of str to str
-        How tables call the methods.
     aucs : mapping of UnseenKey to mapping of Pair to float
         By fold and seed.
 
@@ -49,15 +45,15 @@ def unseen_table(
         return [summary_cell(results.over_seeds(values)) for values in (*by_site, mean)]
 
     groups = []
-    for method, label in labels.items():
+    for method in results.plan.unseen:
         rows = [
-            Row(LABELS[kind], cells([aucs.get((method, site, kind), {}) for site in sites]))
+            Row(LABELS[kind], cells([aucs.get((method.name, site, kind), {}) for site in sites]))
             for kind in ADAPTATIONS
         ]
-        if any(one.name == method for one in results.plan.methods):
-            trained = cells([results.values(method, site, "auc") for site in sites])
+        if method in results.plan.methods:
+            trained = cells([results.values(method.name, site, "auc") for site in sites])
             rows.append(Row("For comparison: trained there", trained))
-        groups.append(Group(f"{label}, trained at the other sites", rows))
+        groups.append(Group(f"{method.label}, trained at the other sites", rows))
     return Table(
         "AUC at a hospital that training did not see, in percent",
         ("What stands in for its normalisation", *sites, "mean"),

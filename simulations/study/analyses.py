@@ -71,13 +71,12 @@ def run_analyses(
         for method in plan.methods
         if (method.name, *first) in results.records
     ]
-    labels = {method.name: method.label for method in plan.unseen}
     with limited_threads(plan.config):
         aucs = _unseen(study, left_out, listener)
         maps = _projections(study, shown, listener)
         lesions = lesion_tables(_lesions(study, shown, listener) if results.binary else ())
         sections = [
-            Section("The unseen hospital", [unseen_table(results, labels, aucs)]),
+            Section("The unseen hospital", [unseen_table(results, aucs)]),
             Section("What the networks see", [*lesions, silhouette_table(maps)]),
         ]
         sections = [one for one in sections if one.shown]

@@ -1,5 +1,6 @@
 """Tables beside a study's figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,20 @@ from tests.simulations.report.cells import fabricate_study
 def test_unseen_sites_beside_what_training_there_gives(tmp_path: Path) -> None:
     cells = {(0, 0): (0.9, 0.8), (1, 0): (0.7, 0.8)}
     results = fabricate_study(tmp_path, {"sepnorm": cells}, "sepnorm")
+    results = replace(results, plan=replace(results.plan, unseen=results.plan.methods))
     aucs = {
         ("sepnorm", "site-a", "re-estimated"): {(0, 0): 0.7, (1, 0): 0.6},
         ("sepnorm", "site-b", "re-estimated"): {(0, 0): 0.55, (1, 0): 0.65},
         # A fold of this one is missing, so it has no mean over the folds.
         ("sepnorm", "site-a", "averaged"): {(0, 0): 0.5},
     }
-    table = unseen_table(results, {"sepnorm": "SepNorm"}, aucs)
+    table = unseen_table(results, aucs)
     assert table is not None
     rows = {row.head: list(row.cells) for row in table.groups[0].rows}
     assert rows["Re-estimated on its images"] == ["65.0", "60.0", "62.5"]
     assert rows["Averaged over the sites"] == ["–", "–", "–"]
     assert rows["For comparison: trained there"] == ["80.0", "80.0", "80.0"]
-    assert unseen_table(results, {"sepnorm": "SepNorm"}, {}) is None
+    assert unseen_table(results, {}) is None
 
 
 def share(mass: float) -> LesionShare:
