@@ -39,7 +39,7 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
         If the private state that belongs to the weights is not there.
     """
     network = site.network()
-    store = site.store(network)
+    store = site.store()
     which: Which = "best" if order.purpose == "best" else "final"
     state: PrivateState | None
     if which == "best":

@@ -101,7 +101,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
 
     # 1. The received shared tensors, and the site's own private ones of its last round.
     network = site.network()
-    store = site.store(network)
+    store = site.store()
     forms = methods.broadcast_forms(site.config, shared_layout(network))
     sent = {name.partition("/")[0] for name in order.parts}
     check_parts(order.parts, {n: form for n, form in forms.items() if n.partition("/")[0] in sent})

@@ -11,7 +11,7 @@ import numpy as np
 from torch.optim import Optimizer
 
 from clients.identity import Identity
-from clients.store import Owner, PrivateStore, network_digest, open_store
+from clients.store import Owner, PrivateStore, open_store
 from common.config.schema import Config
 from common.device import Device, choose_device
 from common.errors import XsiteError
@@ -23,7 +23,6 @@ from common.learning.loop import StepReport, TrainSummary
 from common.learning.objective import Term
 from common.methods.registry import methods_of
 from common.models.network import Network
-from common.models.sharing import private_state, shared_layout
 from common.tasks.task import task_layout, task_network
 
 PROGRESS_SECONDS = 1.0
@@ -113,13 +112,9 @@ class OpenSite:
         names = [site.name for site in self.sites]
         return task_network(self.config, names).to(self.device.device)
 
-    def store(self, network: Network) -> PrivateStore:
+    def store(self) -> PrivateStore:
         """Open the site's private store of this run."""
-        private = [(name, tuple(t.shape)) for name, t in private_state(network).items()]
-        digest = network_digest(shared_layout(network).to_json(), private)
-        return open_store(
-            self.own / "store", Owner(self.name, self.run, self.config.digest(), digest)
-        )
+        return open_store(self.own / "store", Owner(self.name, self.run, self.config.digest()))
 
 
 def open_identity(identity: Identity, run: str) -> OpenSite:

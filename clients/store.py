@@ -15,7 +15,7 @@ goes back with it. Files are readable by their owner alone.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,14 @@ class Owner:
     ----------
     site, run : str
         Names of the site and of the run.
-    config, network : str
-        Digests of the configuration and of the network's tensors.
+    config : str
+        Digest of the configuration. Whether the tensors are the network's is seen where they are
+        loaded into it.
     """
 
     site: str
     run: str
     config: str
-    network: str
 
 
 @dataclass(frozen=True)
@@ -197,12 +197,12 @@ def open_store(folder: Path, owner: Owner) -> PrivateStore:
     folder : Path
         Made where it is missing, for its owner alone.
     owner : Owner
-        Who opens it, and with which network.
+        Who opens it.
 
     Raises
     ------
     StoreError
-        If the folder holds another site's, run's, configuration's or network's state.
+        If the folder holds another site's, run's or configuration's state.
     """
     manifest = folder / "manifest.json"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -231,17 +231,11 @@ def digest_of(shared: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def network_digest(layout: str, private: Iterable[tuple[str, tuple[int, ...]]]) -> str:
-    """Return a SHA-256 over a network's shared layout and its private names and shapes."""
-    parts = [layout, *(f"{name} {tuple(shape)}" for name, shape in private)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def _refuse_other(found: Mapping[str, Any], owner: Owner, path: Path) -> None:
     for key, own in asdict(owner).items():
         if found.get(key) != own:
             said, mine = found.get(key, "unknown"), own
-            if key in ("config", "network"):
+            if key == "config":
                 said, mine = f"{str(said)[:12]}…", f"{mine[:12]}…"
             what = {"config": "configuration"}.get(key, key)
             raise StoreError(

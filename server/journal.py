@@ -70,7 +70,7 @@ class Journal:
         """Write all of a round, in an order that a kill at any point leaves whole."""
         self.note_figures(before, exchange.good)
         self.note_best(before, after)
-        save_checkpoint(self.checkpoints, after, self.context.config.digest())
+        self.checkpoint(after)
         self.say(say_round(self.context, after, exchange, seconds_left))
 
     def note_figures(self, state: RunState, replies: Mapping[str, SiteReply]) -> None:
@@ -89,6 +89,10 @@ class Journal:
         with self._in_memory() as network:
             load_shared(self.shared_file("best"), network)
             return pack(network)
+
+    def checkpoint(self, state: RunState) -> None:
+        """Write what a resumed server needs."""
+        save_checkpoint(self.checkpoints, state, self.context.config.digest())
 
     def shared_file(self, which: Which) -> Path:
         """Return the file of the shared tensors."""

@@ -234,9 +234,7 @@ def _participant(
     """Return who holds the sites of a network; its folder is removed with the run's checkpoint."""
     name, title = owner or "pooled", run.folder.path.name
     place = run.folder.path / "checkpoint" / (owner or "")
-    unfinished = open_store(
-        place / "unfinished", Owner(name, title, run.config.digest(), network.description)
-    )
+    unfinished = open_store(place / "unfinished", Owner(name, title, run.config.digest()))
     return OpenSite(
         name=name,
         run=title,

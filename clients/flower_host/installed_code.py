@@ -42,37 +42,33 @@ def check_bundle(bundle: bytes, installed: Path = INSTALLED) -> None:
     known = {f.relative_to(installed).as_posix(): f for f in python_files(installed, SHIPPED)}
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-            names = archive.namelist()
-            # Of two files of one name the second would be unpacked over the first.
-            if len(names) != len(set(names)):
-                raise PolicyError(_refusal("a file is in it twice"))
-            for name in names:
-                if name == PROJECT:
-                    _check_project(archive.read(name))
-                elif name != CONTENT:
-                    _check_file(name, archive.read(name), known)
-    except zipfile.BadZipFile as error:
-        raise PolicyError(_refusal("it is no ZIP archive")) from error
+            fault = _fault_of(archive, known)
+    except zipfile.BadZipFile:
+        fault = "it is no ZIP archive"
+    if fault:
+        raise PolicyError(
+            f"This site runs the xsite that it has reviewed, and this app is another: {fault}."
+        )
 
 
-def _check_project(content: bytes) -> None:
+def _fault_of(archive: zipfile.ZipFile, known: Mapping[str, Path]) -> str:
+    names = archive.namelist()
+    # Of two files of one name the second would be unpacked over the first.
+    if len(names) != len(set(names)):
+        return "a file is in it twice"
+    for name in (name for name in names if name not in (PROJECT, CONTENT)):
+        if name not in known:
+            return f"{name} is not part of what is installed here"
+        if known[name].read_bytes() != archive.read(name):
+            return f"{name} is not as it is installed here"
+    if PROJECT not in names:
+        return ""
     try:
-        components = tomllib.loads(content.decode())["tool"]["flwr"]["app"]["components"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PolicyError(_refusal(f"its {PROJECT} names no app")) from error
-    if components.get("clientapp") != OURS:
-        raise PolicyError(_refusal(f"its ClientApp is not {OURS}"))
-
-
-def _check_file(name: str, content: bytes, known: Mapping[str, Path]) -> None:
-    if name not in known:
-        raise PolicyError(_refusal(f"{name} is not part of what is installed here"))
-    if known[name].read_bytes() != content:
-        raise PolicyError(_refusal(f"{name} is not as it is installed here"))
-
-
-def _refusal(why: str) -> str:
-    return f"This site runs the xsite that it has reviewed, and this app is another: {why}."
+        project = tomllib.loads(archive.read(PROJECT).decode())
+        components = project["tool"]["flwr"]["app"]["components"]
+    except (ValueError, KeyError, TypeError):
+        return f"its {PROJECT} names no app"
+    return "" if components.get("clientapp") == OURS else f"its ClientApp is not {OURS}"
 
 
 def main() -> None:

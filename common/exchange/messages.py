@@ -180,7 +180,7 @@ class RoundReply(SiteReply):
         What methods send besides, by ``<method>/<name>``.
     """
 
-    images: int
+    images: Count
     layout: Layout
     shared: NDArray[Any]
     prototypes: Prototypes

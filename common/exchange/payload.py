@@ -4,6 +4,7 @@ Names are what the wire, the egress gate, the server's checks and the checkpoint
 that has something more to send says its form, and none of them changes.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,6 +45,16 @@ def check_parts(parts: Arrays, forms: ArrayForms) -> None:
         raise ReplyError(f"its parts do not fit ({said})")
 
 
+def only(found: Any, expected: Sequence[str]) -> None:
+    """Refuse a message or a record that holds anything else than expected."""
+    there = set(found) if isinstance(found, Mapping) else set()
+    if there != set(expected):
+        raise ReplyError(
+            f"The message holds {', '.join(sorted(there)) or 'nothing'}; expected "
+            f"{', '.join(sorted(expected)) or 'nothing'}. Do both ends run the same code?"
+        )
+
+
 def flat_of(arrays: Arrays) -> NDArray[Any]:
     """Return the array of tensors that travel as they are.
 
@@ -52,11 +63,7 @@ def flat_of(arrays: Arrays) -> NDArray[Any]:
     ReplyError
         If there is any other array, or none.
     """
-    if set(arrays) != {FLAT}:
-        raise ReplyError(
-            f"The message holds {', '.join(sorted(arrays)) or 'nothing'}; expected {FLAT}. "
-            "Do both ends run the same code?"
-        )
+    only(arrays, [FLAT])
     return arrays[FLAT]
 
 

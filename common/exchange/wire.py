@@ -6,7 +6,7 @@ unnoticed. Callers pass the module ``flwr.app``; this file does not import it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import make_dataclass
 from typing import Any, TypeVar, get_type_hints
 
@@ -22,7 +22,7 @@ from common.exchange.messages import (
     SiteReply,
     fault_of,
 )
-from common.exchange.payload import FLAT, flat_of
+from common.exchange.payload import FLAT, flat_of, only
 from common.formatting.from_json import from_json
 from common.learning.prototypes import KEYS, Prototypes
 from common.methods.method import Arrays
@@ -98,8 +98,8 @@ def decode(
     name, hints = TEXTS[kind], get_type_hints(kind)
     figures: bool = METRICS in hints
     arrays: bool = PROTOTYPES in hints
-    _only(content, [name, *([METRICS] if figures else []), *(ARRAYS if arrays else [])])
-    _only(content[name], [name])
+    only(content, [name, *([METRICS] if figures else []), *(ARRAYS if arrays else [])])
+    only(content[name], [name])
     text = content[name][name]
     try:
         held = dict(vars(from_json(ABOUT[kind], text if isinstance(text, str) else "")))
@@ -144,7 +144,7 @@ def count_bytes(content: Mapping[str, Any]) -> int:
 
 
 def _prototypes(sites: Iterable[str], record: Any) -> tuple[Prototypes, ...]:
-    _only(record, [f"{site}/{key}" for site in sites for key in KEYS])
+    only(record, [f"{site}/{key}" for site in sites for key in KEYS])
     return tuple(
         Prototypes.of(site, {key: _array(record, f"{site}/{key}") for key in KEYS})
         for site in sites
@@ -160,16 +160,6 @@ def _array(record: Mapping[str, Any], key: str) -> NDArray[Any]:
     if not isinstance(array, np.ndarray):
         raise _strange(f"the array '{key}'")
     return array
-
-
-def _only(found: Any, expected: Sequence[str]) -> None:
-    """Refuse a message or a record that holds anything else than expected."""
-    there = set(found) if isinstance(found, Mapping) else set()
-    if there != set(expected):
-        raise ReplyError(
-            f"The message holds {', '.join(sorted(there)) or 'nothing'}; expected "
-            f"{', '.join(sorted(expected)) or 'nothing'}. Do both ends run the same code?"
-        )
 
 
 def _strange(what: str) -> ReplyError:

@@ -91,7 +91,7 @@ def test_the_last_figures_leave_and_the_predictions_stay(trained: Trained) -> No
 def test_the_store_is_settled_and_an_answer_lost_can_be_given_again(trained: Trained) -> None:
     site, asked = trained()
     first = evaluate_last(site, asked)
-    store = site.store(site.network())
+    store = site.store()
     assert store.rounds() == [2]
     assert store.load(2).moments == {}
     assert same(evaluate_last(site, asked), first)
@@ -99,7 +99,7 @@ def test_the_store_is_settled_and_an_answer_lost_can_be_given_again(trained: Tra
 
 def test_the_chosen_weights_meet_the_normalisation_they_were_chosen_with(trained: Trained) -> None:
     site, asked = trained()
-    kept = site.store(site.network()).load_evaluated(1).private
+    kept = site.store().load_evaluated(1).private
     final = evaluate_last(site, asked)
     chosen = evaluate_last(site, best(site, asked))
     assert not same(chosen, final)
@@ -152,7 +152,7 @@ def test_a_site_that_never_trained_evaluates_with_statistics_of_its_own_images(
         "running_var",
         "num_batches_tracked",
     }
-    assert site.store(site.network()).rounds() == []
+    assert site.store().rounds() == []
 
 
 def test_a_hospital_keeps_a_whole_copy_of_the_model(trained: Trained, tmp_path: Path) -> None:

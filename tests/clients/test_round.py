@@ -35,7 +35,7 @@ def site(tmp_path: Path) -> OpenSite:
 
 
 def stored(site: OpenSite) -> list[int]:
-    return site.store(site.network()).rounds()
+    return site.store().rounds()
 
 
 def second(site: OpenSite, first: RoundReply, **values: Any) -> RoundReply:
@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_weights_received_and_not_of_those_trained(
     reply = second(site, first, shared=first.shared * np.float32(0.9))
     network = site.network()
     unpack(network, first.shared * np.float32(0.9))
-    state = site.store(network).load(1)
+    state = site.store().load(1)
     for name, tensor in state.private.items():
         network.state_dict()[name].copy_(tensor)
     estimate_statistics(network, site.alone, site.config, site.device)
@@ -80,7 +80,7 @@ def test_figures_are_those_of_the_weights_received_and_not_of_those_trained(
 
 def received(site: OpenSite, **values: Any) -> Network:
     network = site.network()
-    receive(site, order(site, **values), network, site.store(network))
+    receive(site, order(site, **values), network, site.store())
     return network
 
 
@@ -88,7 +88,7 @@ def test_statistics_are_estimated_anew_unless_the_weights_are_the_site_s_own(
     site: OpenSite,
 ) -> None:
     first = train_round(site, order(site))
-    trained = dict(site.store(site.network()).load(1).private)
+    trained = dict(site.store().load(1).private)
     alone = received(site, round=2, previous=1, shared=first.shared)
     assert same(private_state(alone), trained)
     averaged = private_state(received(site, round=2, previous=1, shared=first.shared * 0.5))
@@ -112,14 +112,14 @@ def test_a_site_that_joins_late_estimates_its_statistics_under_the_average(
 
 def test_what_is_stored_is_the_end_of_the_round_and_what_was_sent(site: OpenSite) -> None:
     reply = train_round(site, order(site))
-    state = site.store(site.network()).load(1)
+    state = site.store().load(1)
     assert state.sent == digest_of(reply.shared)
     assert set(state.private) == set(private_state(site.network()))
     assert len(state.moments) == 3 * len(list(site.network().parameters()))
     assert float(state.moments["0/step"]) == 2
     assert stored(site) == [1]
     again = second(site, reply)
-    state = site.store(site.network()).load(2)
+    state = site.store().load(2)
     assert (state.sent, float(state.moments["0/step"])) == (digest_of(again.shared), 4)
     assert stored(site) == [1, 2]
 
@@ -129,7 +129,7 @@ def test_moments_that_are_reset_are_not_kept(tmp_path: Path) -> None:
     reset = opened(tiny_config(tmp_path, optimizer_state="reset", runs_dir=str(tmp_path / "r")))
     replies = [train_round(one, order(one)) for one in (carry, reset)]
     assert np.array_equal(replies[0].shared, replies[1].shared)
-    assert reset.store(reset.network()).load(1).moments == {}
+    assert reset.store().load(1).moments == {}
     later = [second(one, first) for one, first in zip((carry, reset), replies, strict=True)]
     assert not np.array_equal(later[0].shared, later[1].shared)
 
@@ -222,7 +222,7 @@ def test_the_received_average_s_normalisation_is_kept_while_it_may_be_chosen(
     assert list(folder.glob("evaluated-*")) == []  # nobody chooses the initial weights
     shared = first.shared * np.float32(0.9)
     second(site, first)
-    kept = site.store(site.network()).load_evaluated(1).private
+    kept = site.store().load_evaluated(1).private
     assert same(dict(kept), private_state(received(site, round=2, previous=1, shared=shared)))
 
 

@@ -74,14 +74,14 @@ def test_a_site_knows_its_own_normalisation_and_no_other_s(tmp_path: Path) -> No
 def test_a_site_s_store_is_its_own_for_this_run_and_network(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     site = opened(config)
-    owner = site.store(site.network()).owner
+    owner = site.store().owner
     assert (owner.site, owner.run, owner.config) == ("north", "run", config.digest())
     wider = replace(site, config=config.changed(width=0.1), own=tmp_path / "wider")
-    assert wider.store(wider.network()).owner.network != owner.network
+    assert wider.store().owner.config != owner.config
     for values in ({"width": 0.1}, {"learning_rate": 0.5}):
         other = replace(site, config=config.changed(**values))
         with pytest.raises(StoreError, match="holds the private state of configuration"):
-            other.store(other.network())
+            other.store()
 
 
 def test_a_folder_that_is_not_there_is_the_site_s_error(tmp_path: Path) -> None:

@@ -17,12 +17,11 @@ from clients.store import (
     PrivateState,
     PrivateStore,
     digest_of,
-    network_digest,
     open_store,
 )
 from common.errors import RunError, StoreError
 
-OWNER = Owner("north", "run", "c" * 64, "e" * 64)
+OWNER = Owner("north", "run", "c" * 64)
 
 
 def state(value: float, **moments: Tensor) -> PrivateState:
@@ -116,7 +115,6 @@ OTHERS: list[tuple[dict[str, str], str]] = [
     ({"site": "south"}, "site 'north', not of 'south'"),
     ({"run": "another"}, "run 'run', not of 'another'"),
     ({"config": "d" * 64}, f"configuration '{'c' * 12}…', not of '{'d' * 12}…'"),
-    ({"network": "d" * 64}, f"network '{'e' * 12}…', not of '{'d' * 12}…'"),
 ]
 
 
@@ -162,8 +160,8 @@ def test_a_damaged_manifest_is_refused(store: PrivateStore, manifest: str) -> No
 @pytest.mark.parametrize("value", [None, 7, ["e"], {"e": 1}])
 def test_a_manifest_of_strange_values_is_refused(store: PrivateStore, value: Any) -> None:
     manifest = store.folder / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"network": value}))
-    with pytest.raises(StoreError, match="holds the private state of network"):
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"config": value}))
+    with pytest.raises(StoreError, match="holds the private state of configuration"):
         open_store(store.folder, OWNER)
 
 
@@ -278,16 +276,3 @@ def test_a_digest_is_of_values_and_type_whatever_the_memory() -> None:
         changed,
     ]
     assert len({digest_of(flat), *(digest_of(other) for other in others)}) == 6
-
-
-def test_a_network_is_told_by_its_layout_and_its_private_names_and_shapes() -> None:
-    one = [("norm.weight", (3,)), ("norm.bias", (3,))]
-    digests = {
-        network_digest("layout", one),
-        network_digest("another", one),
-        network_digest("layout", [("norm.weight", (4,)), one[1]]),
-        network_digest("layout", [("norm.scale", (3,)), one[1]]),
-        network_digest("layout", one[:1]),
-    }
-    assert len(digests) == 5
-    assert network_digest("layout", iter(one)) in digests

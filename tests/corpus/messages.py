@@ -204,7 +204,7 @@ REPLIES = (
     Said("another run", "late", saying("reply", run="old"), "answers for the run 'old'"),
     Said("another code", "updated", saying("reply", fingerprint="0" * 64), "ran other code"),
     Said("fewer images", "some were moved", saying("reply", images=3), "has 3 training images"),
-    Said("negative images", "it lies", saying("reply", images=-12), "has -12 training images"),
+    Said("negative images", "it lies", saying("reply", images=-12), MESSAGE),
     Said("a layout of text", "another version", saying("reply", layout="x"), "layout"),
     Said("a layout of brackets", "a stack ends", saying("reply", layout=DEEP), "layout"),
     Said(

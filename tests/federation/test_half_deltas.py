@@ -160,4 +160,4 @@ def test_a_site_does_not_send_a_change_that_float16_cannot_hold(tmp_path: Path) 
     half = opened(tiny_config(tmp_path / "half", **settings | {"codec": "half-deltas"}))
     with pytest.raises(RunError, match="Training diverged at north in round 1"):
         train_round(half, order(half, steps=range(1)))
-    assert half.store(half.network()).rounds() == []
+    assert half.store().rounds() == []

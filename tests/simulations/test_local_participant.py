@@ -37,7 +37,7 @@ def test_the_means_of_two_parts_are_those_of_all_their_steps() -> None:
 
 
 def kept(folder: Path, config: str = "digest") -> PrivateStore:
-    return open_store(folder / "unfinished", Owner("pooled", "run", config, "network"))
+    return open_store(folder / "unfinished", Owner("pooled", "run", config))
 
 
 def test_weights_private_tensors_and_moments_are_those_of_the_moment(tmp_path: Path) -> None:
