@@ -11,7 +11,7 @@ from clients.egress.audit import Audit, audit
 from clients.egress.budget import SENT, in_words, spent
 from clients.egress.ledger import entries, verify
 from clients.egress.ledger_entry import Entry, Head, LedgerPart
-from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
+from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
 from common.formatting.page import html_page, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
@@ -19,6 +19,7 @@ from common.formatting.tables import Group, Row, Table, plain_table
 MEANINGS: Mapping[str, str] = {
     SHARED: "Shared weights of the network",
     PROTOTYPES: "Class prototypes, with the number of images behind each",
+    METHOD: "What methods send besides, by method",
     METRICS: "Figures over all validation or test images, and of training",
     REPLY: "Who answers what: names, round, number of images, digest of the code",
     CARD: "The answer to the join request: names, digests, number of images of each class",

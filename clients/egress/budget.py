@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 from clients.egress.ledger_entry import Message
 from common.errors import PolicyError, require
-from common.exchange.wire import CARD, METRICS, PROTOTYPES, REPLY, SHARED
+from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
 
 SENT = "sent"
 OUTSIDE = (CARD, REPLY, "error")
@@ -22,6 +22,7 @@ advance."""
 WITHOUT_NOISE: Mapping[str, str] = {
     SHARED: "weights without noise",
     PROTOTYPES: "prototypes without noise",
+    METHOD: "what methods send without noise",
     METRICS: "exact figures",
 }
 ORDERS = [1 + 10 ** (step / 20) for step in range(-120, 121)]
