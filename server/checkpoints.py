@@ -129,14 +129,10 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
 
 def _arrays_of(state: RunState) -> dict[str, NDArray[Any]]:
     """Return a state's arrays, each by a name of its own."""
-    arrays = {SHARED: state.shared} | ({} if state.sent is None else {SENT: state.sent})
-    for prefix, held in (
-        (MEMORY, {"": state.memory}),
-        (PROTOTYPES, {f"{site}/": own.arrays() for site, own in state.prototypes.items()}),
-        (METHODS, {"": state.methods}),
-    ):
-        arrays |= {f"{prefix}{name}{key}": a for name, of in held.items() for key, a in of.items()}
-    return arrays
+    held = {MEMORY: state.memory, METHODS: state.methods}
+    held |= {f"{PROTOTYPES}{site}/": own.arrays() for site, own in state.prototypes.items()}
+    arrays = {f"{prefix}{key}": array for prefix, of in held.items() for key, array in of.items()}
+    return arrays | {SHARED: state.shared} | ({} if state.sent is None else {SENT: state.sent})
 
 
 def _state_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> RunState:
@@ -164,13 +160,10 @@ def _fault_of(state: RunState) -> str | None:
     rounds = (state.best_round, *state.completed.values())
     if not all(0 <= one <= state.round for one in rounds):
         return f"it is of round {state.round} and knows later ones, or some before the first"
-    shared = state.shared
+    shared, sent = state.shared, state.sent
     if shared.ndim != 1 or shared.dtype.kind != "f" or not np.isfinite(shared).all():
         return f"its weights are {shared.dtype} of shape {shared.shape}, or not finite"
-    if state.sent is not None and (state.sent.shape, state.sent.dtype) != (
-        shared.shape,
-        shared.dtype,
-    ):
-        return f"what the sites have is {state.sent.dtype} of shape {state.sent.shape}"
+    if sent is not None and (sent.shape, sent.dtype) != (shared.shape, shared.dtype):
+        return f"what the sites have is {sent.dtype} of shape {sent.shape}"
     faults = (own.fault() for own in state.prototypes.values())
     return next((fault for fault in faults if fault is not None), None)

@@ -141,10 +141,9 @@ def advance(
     figures: dict[str, dict[str, float]] = {
         site: {"bytes/down": down, "bytes/up": up} for site, (down, up) in traffic.items()
     }
-    for site, reply in replies.items():
-        figures[site] |= {k: v for k, v in reply.metrics.items() if k.startswith("train/")}
     seen = dict(state.images_seen)
     for site, reply in replies.items():
+        figures[site] |= {k: v for k, v in reply.metrics.items() if k.startswith("train/")}
         seen[site] = seen.get(site, 0) + int(reply.metrics.get("train/images", 0))
     return replace(
         state,
