@@ -149,8 +149,8 @@ def locked(path: Path, taken: str = "") -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
-        except BlockingIOError as error:
-            raise RunError(taken) from error
+        except OSError as error:
+            raise RunError(taken or f"Cannot lock {path}: {error.strerror}.") from error
         yield
 
 

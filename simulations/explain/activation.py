@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.data.augment import MEAN, SPREAD
 from common.data.cache import SiteData
+from common.data.folder import LUNG_MASKS, MASKS
 from common.data.folds import split_site
 from common.errors import RunError
 from common.runs.predictions import PredictionsTable
@@ -140,7 +141,9 @@ def activation_examples(
         method: activation_maps(network, data.name, images, decisions, method) for method in METHODS
     }
     files = [table.files[row] for row in rows]
-    lesions = load_masks(root, files, record.config).lesions if root and has_masks(root) else None
+    lesions = None
+    if root is not None and has_masks(root):
+        lesions = load_masks(root / MASKS, files, record.config)
     grey = (images.mean(dim=1) * SPREAD + MEAN).clamp(0, 1).numpy()
     return [
         Example(
@@ -199,12 +202,13 @@ def measure_lesions(
     test = split_site(data, record.config).test
     ill = test[data.labels[test] == POSITIVE]
     images = network_images(data, ill, record.config)
-    masks = load_masks(root, [data.files[place] for place in ill], record.config)
+    files = [data.files[place] for place in ill]
+    lesions, lungs = (load_masks(root / of, files, record.config) for of in (MASKS, LUNG_MASKS))
     network = network_of(record, data, when)
     labels = np.full(len(ill), POSITIVE)
     return {
         method: lesion_share(
-            activation_maps(network, data.name, images, labels, method), masks.lesions, masks.lungs
+            activation_maps(network, data.name, images, labels, method), lesions, lungs
         )
         for method in METHODS
     }

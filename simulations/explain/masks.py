@@ -1,7 +1,6 @@
 """Reading the masks of a site's folder: where in an image lesions and lungs lie."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,52 +13,36 @@ from common.data.decode import decode_file
 from common.data.folder import LUNG_MASKS, MASKS
 
 
-@dataclass(frozen=True)
-class Masks:
-    """Lesions and lungs of some images, as the network sees these in evaluation.
-
-    Attributes
-    ----------
-    lesions : ndarray of float32, shape (n, size, size)
-        Share of each pixel that is lesion, 0 to 1; zeros for a negative image.
-    lungs : ndarray of float32, shape (n, size, size)
-        Share of each pixel that is lung, lesions included.
-    """
-
-    lesions: NDArray[np.float32]
-    lungs: NDArray[np.float32]
-
-
 def has_masks(root: Path) -> bool:
     """Return whether a site's folder holds masks of lesions and lungs."""
     return (root / MASKS).is_dir() and (root / LUNG_MASKS).is_dir()
 
 
-def load_masks(root: Path, files: Sequence[str], config: ImageKeys) -> Masks:
-    """Read the masks of some images of a site.
+def load_masks(folder: Path, files: Sequence[str], config: ImageKeys) -> NDArray[np.float32]:
+    """Read the masks of some images of a site, as the network sees these in evaluation.
 
     They go through the functions that an image goes through, :func:`common.data.decode.decode_file`
     and :func:`common.data.augment.prepare`, so a mask lies where its image does.
 
     Parameters
     ----------
-    root : Path
-        The site's folder, for which :func:`has_masks` holds.
+    folder : Path
+        ``masks`` of a site's lesions, or ``masks-lungs``, which take in the lesions.
     files : sequence of str, length n
-        Images as POSIX paths below it.
+        Images as POSIX paths below the site's folder.
     config : ImageKeys
         Size of cached images and of those that the network sees.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, size, size)
+        Share of each pixel that is lesion, or lung, 0 to 1; no lesion on a negative image.
 
     Raises
     ------
     SiteError
         If a mask is missing or cannot be decoded.
     """
-    return Masks(_shares(root / MASKS, files, config), _shares(root / LUNG_MASKS, files, config))
-
-
-def _shares(folder: Path, files: Sequence[str], config: ImageKeys) -> NDArray[np.float32]:
-    """Return masks of 0 and 255 as shares of pixels, (n, size, size)."""
     # A mask is grey whatever the images are.
     grey = config.model_copy(update={"channels": 1})
     decoded = np.empty((len(files), grey.cached_size, grey.cached_size, 1), np.uint8)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common.data.cache import SiteData
+from common.data.folder import LUNG_MASKS, MASKS
 from common.data.folds import split_site
 from common.errors import RunError
 from common.models.network import build_network
@@ -107,9 +108,11 @@ def test_lesions_are_measured_on_every_positive_test_image_before_and_after(run:
         measure_lesions(record, data, root_of(run, "a"), when) for when in ("after", "before")
     )
     positive = [data.files[place] for place in test[data.labels[test] == 1]]
-    masks = load_masks(root_of(run, "a"), positive, record.config)
-    lesions = np.minimum(masks.lesions, masks.lungs).sum(axis=(1, 2))
-    area = float((lesions / masks.lungs.sum(axis=(1, 2))).mean())
+    lesions, lungs = (
+        load_masks(root_of(run, "a") / of, positive, record.config) for of in (MASKS, LUNG_MASKS)
+    )
+    within = np.minimum(lesions, lungs).sum(axis=(1, 2))
+    area = float((within / lungs.sum(axis=(1, 2))).mean())
     for method in METHODS:
         assert after[method].area == before[method].area == pytest.approx(area)
         assert after[method].gain != before[method].gain

@@ -12,7 +12,7 @@ from PIL import Image
 from common.config.schema import Config
 from common.data.augment import MEAN, SPREAD, prepare
 from common.data.cache import load_site
-from common.data.folder import read_site
+from common.data.folder import LUNG_MASKS, MASKS, read_site
 from common.data.open import site_root
 from common.errors import ConfigError, SiteError
 from common.learning.local_site import open_site
@@ -40,13 +40,13 @@ def seen(root: Path, cache: Path) -> tuple[np.ndarray, tuple[str, ...], np.ndarr
 
 def test_lesions_lie_in_the_lungs_and_both_are_shares(hospital: Path, tmp_path: Path) -> None:
     _, files, labels = seen(hospital, tmp_path)
-    masks = load_masks(hospital, files, CONFIG)
-    assert masks.lesions.shape == masks.lungs.shape == (len(files), 56, 56)
-    for each in (masks.lesions, masks.lungs):
+    lesions, lungs = (load_masks(hospital / of, files, CONFIG) for of in (MASKS, LUNG_MASKS))
+    assert lesions.shape == lungs.shape == (len(files), 56, 56)
+    for each in (lesions, lungs):
         assert each.dtype == np.float32 and each.min() >= 0 and each.max() <= 1
-    assert (masks.lesions <= masks.lungs + 1e-6).all()
-    np.testing.assert_array_equal(masks.lesions.any(axis=(1, 2)), labels == 1)
-    share = masks.lungs.mean(axis=(1, 2))
+    assert (lesions <= lungs + 1e-6).all()
+    np.testing.assert_array_equal(lesions.any(axis=(1, 2)), labels == 1)
+    share = lungs.mean(axis=(1, 2))
     assert share.min() > 0.04 and share.max() < 0.45
 
 
@@ -59,7 +59,7 @@ def test_a_mask_takes_the_way_of_its_image(hospital: Path, tmp_path: Path) -> No
         for file in (hospital / "masks-lungs" / label).iterdir():
             (painted / label / file.name).write_bytes(file.read_bytes())
     images, files, _ = seen(painted, tmp_path / "cache")
-    lungs = load_masks(hospital, files, CONFIG).lungs
+    lungs = load_masks(hospital / LUNG_MASKS, files, CONFIG)
     np.testing.assert_allclose(lungs, images, atol=1e-5)
 
 
@@ -67,8 +67,8 @@ def test_lungs_are_where_the_picture_is_dark_and_nowhere_else(
     hospital: Path, tmp_path: Path
 ) -> None:
     images, files, labels = seen(hospital, tmp_path)
-    masks = load_masks(hospital, files, CONFIG)
-    for image, lung in zip(images[labels == 0], masks.lungs[labels == 0], strict=True):
+    lungs = load_masks(hospital / LUNG_MASKS, files, CONFIG)
+    for image, lung in zip(images[labels == 0], lungs[labels == 0], strict=True):
         inside = lung > 0.9
         near = (lung < 0.1) & grown(inside, 6)
 
@@ -96,9 +96,9 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 def test_lesions_are_denser_than_the_lung_around_them(hospital: Path, tmp_path: Path) -> None:
     images, files, labels = seen(hospital, tmp_path)
-    masks = load_masks(hospital, files, CONFIG)
+    lesions, lungs = (load_masks(hospital / of, files, CONFIG) for of in (MASKS, LUNG_MASKS))
     ill = labels == 1
-    lesion, lung = masks.lesions[ill] > 0.7, (masks.lungs[ill] > 0.95) & (masks.lesions[ill] == 0)
+    lesion, lung = lesions[ill] > 0.7, (lungs[ill] > 0.95) & (lesions[ill] == 0)
     assert images[ill][lesion].mean() > images[ill][lung].mean() + 0.03
 
 
@@ -106,9 +106,9 @@ def test_no_mask_is_a_folder_without_masks_and_a_missing_one_is_named(
     hospital: Path, tmp_path: Path
 ) -> None:
     assert has_masks(hospital) and not has_masks(tmp_path)
-    assert load_masks(hospital, (), CONFIG).lungs.shape == (0, 56, 56)
+    assert load_masks(hospital / LUNG_MASKS, (), CONFIG).shape == (0, 56, 56)
     with pytest.raises(SiteError, match=r"masks.covid.p9999_00\.png"):
-        load_masks(hospital, ("covid/p9999_00.png",), CONFIG)
+        load_masks(hospital / MASKS, ("covid/p9999_00.png",), CONFIG)
 
 
 def test_a_hospital_of_the_cache_without_lungs_is_written_anew_with_the_same_images(
