@@ -214,21 +214,12 @@ def load_unfinished(
 
 def join_summaries(first: TrainSummary, then: TrainSummary) -> TrainSummary:
     """Return the account of steps that follow each other, with the mean losses of all."""
-    steps = first.steps + then.steps
-    if steps == 0:
+    if not first.steps:
         return then
-    share = then.steps / steps
-
-    def mean(name: str) -> float:
-        before = float(getattr(first, name))
-        return before + share * (float(getattr(then, name)) - before)
-
-    return replace(
-        then,
-        steps=steps,
-        images=first.images + then.images,
-        seconds=first.seconds + then.seconds,
-        loss=mean("loss"),
-        cross_entropy=mean("cross_entropy"),
-        contrastive=mean("contrastive"),
-    )
+    steps = first.steps + then.steps
+    means = {
+        name: (first.steps * getattr(first, name) + then.steps * getattr(then, name)) / steps
+        for name in ("loss", "cross_entropy", "contrastive")
+    }
+    images, seconds = first.images + then.images, first.seconds + then.seconds
+    return replace(then, steps=steps, images=images, seconds=seconds, **means)
