@@ -36,8 +36,11 @@ def make_authority(name: str, days: int) -> Pair:
     """
     key = _new_key()
     subject = _subject(f"{name} certificate authority")
-    certificate = _builder(subject, subject, key.public_key(), days, signs_certificates=True).sign(
-        key, hashes.SHA384()
+    certificate = (
+        _builder(subject, subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA384())
     )
     return Pair(_pem(key), certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -60,14 +63,10 @@ def make_server(authority: Pair, hosts: Sequence[str], days: int) -> Pair:
     issuer = x509.load_pem_x509_certificate(authority.public)
     names = list(dict.fromkeys([*hosts, *LOOPBACK]))
     certificate = (
-        _builder(
-            _subject(names[0][:64]),
-            issuer.subject,
-            key.public_key(),
-            days,
-            signs_certificates=False,
-        )
+        _builder(_subject(names[0][:64]), issuer.subject, key.public_key(), days)
         .add_extension(x509.SubjectAlternativeName([_name(one) for one in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
@@ -121,25 +120,9 @@ def _subject(name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public: ec.EllipticCurvePublicKey,
-    days: int,
-    signs_certificates: bool,
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
-    usage = x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    constraints = x509.BasicConstraints(signs_certificates, 0 if signs_certificates else None)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -149,8 +132,20 @@ def _builder(
         .not_valid_before(min(now - EARLIER, now + timedelta(days=days) - EARLIER))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(constraints, critical=True)
-        .add_extension(usage, critical=True)
+    )
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 
