@@ -41,11 +41,6 @@ class Classified:
         """Number of classes, whether or not the images hold them all."""
         return int(self.probabilities.shape[1])
 
-    @property
-    def complete(self) -> bool:
-        """Whether there is an image of every class."""
-        return len(np.unique(self.labels)) == self.classes
-
     @cached_property
     def decisions(self) -> NDArray[np.intp]:
         """Decided class of each image, shape (n,)."""
@@ -77,7 +72,7 @@ def _specificity(found: Classified) -> float:
 
 
 def _auc(found: Classified) -> float:
-    if not found.complete:
+    if len(np.unique(found.labels)) < found.classes:
         return math.nan
     scores = found.probabilities[:, 1] if found.classes == 2 else found.probabilities
     classes = list(range(found.classes))
