@@ -11,7 +11,7 @@ import flwr.app
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Error, Message
 from numpy.typing import NDArray
 
 from common.config.schema import Config
@@ -199,8 +199,8 @@ def test_what_flower_does_by_itself_would_be_seen(
     config = tiny_config(tmp_path)
     break_a_file(config)
 
-    def frank(error: Exception, *_: object) -> object:
-        return type("Frank", (), {"code": 103, "reason": str(error)})
+    def frank(error: Exception, *_: object) -> Error:
+        return Error(103, str(error))
 
     monkeypatch.setattr("clients.app.refuse", frank)
     grid = make_grid(config)
