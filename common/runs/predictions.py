@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,44 +69,25 @@ class PredictionsTable:
         )
 
 
-def write_predictions(
-    path: Path,
-    files: Sequence[str],
-    labels: NDArray[Any],
-    probabilities: NDArray[Any],
-    classes: Sequence[str],
-    subset: str,
-    patients: Sequence[str | None] = (),
-    further: Mapping[str, NDArray[Any]] | None = None,
-) -> None:
+def write_predictions(path: Path, told: PredictionsTable, subset: str) -> None:
     """Write one subset's predictions, atomically; rows of other subsets stay.
 
     Columns: ``file``, ``patient``, ``label`` (the class's name), ``subset``, then one column a
-    class, then those of further targets, whose names hold a slash as no class's does.
-
-    Parameters
-    ----------
-    path : Path
-        The table.
-    files, labels, probabilities, classes, patients
-        As of :class:`PredictionsTable`.
-    subset : str
-        Which.
-    further : mapping of str to ndarray, optional
-        (n,) or (n, values) each: a column, or one a value.
+    class, then those of further targets, whose names hold a slash as no class's does. Of further
+    values of shape (n, values) each has a column.
     """
-    columns = dict(_columns(further or {}))
-    header = ["file", PATIENT, "label", "subset", *classes, *columns]
-    patients = patients or [None] * len(files)
+    columns = dict(_columns(told.further))
+    header = ["file", PATIENT, "label", "subset", *told.classes, *columns]
+    patients = told.patients or [None] * len(told.files)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     if path.exists():
         writer.writerows(row for row in _kept(path, header) if row[3] != subset)
-    values = [*np.asarray(probabilities).T, *columns.values()]
-    for file, who, label, *row in zip(files, patients, labels, *values, strict=True):
+    values = [*told.probabilities.T, *columns.values()]
+    for file, who, label, *row in zip(told.files, patients, told.labels, *values, strict=True):
         numbers = (repr(float(value)) for value in row)
-        writer.writerow([file, who or "", classes[int(label)], subset, *numbers])
+        writer.writerow([file, who or "", told.classes[int(label)], subset, *numbers])
     write_atomic(path, text.getvalue().encode())
 
 

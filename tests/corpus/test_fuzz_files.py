@@ -23,7 +23,7 @@ from common.learning.optimiser import make_optimizer
 from common.models.network import build_network
 from common.models.released import read_checkpoint
 from common.models.sharing import load_private, pack, private_state, unpack
-from common.runs.predictions import read_predictions, write_predictions
+from common.runs.predictions import PredictionsTable, read_predictions, write_predictions
 from common.runs.result import read_result
 from common.tensor_files import load_tensors, save_tensors
 from server.checkpoints import load_checkpoint, save_checkpoint
@@ -284,7 +284,9 @@ def test_fuzz_predictions_come_back_or_are_told(place: Path) -> None:
         path.unlink(missing_ok=True)
         files, values = [file for file, _ in rows], [[1 - p, p] for _, p in rows]
         labels = np.arange(len(rows)) % 2
-        write_predictions(path, files, labels, np.array(values), ("no", "yes"), "test")
+        write_predictions(
+            path, PredictionsTable(files, labels, np.array(values), ("no", "yes")), "test"
+        )
         found = read_predictions(path, "test")
         assert found.files == tuple(files) and found.labels.tolist() == labels.tolist()
         assert found.probabilities.tolist() == values
@@ -295,7 +297,9 @@ def test_fuzz_predictions_come_back_or_are_told(place: Path) -> None:
             assert "predictions.csv" in str(error)
         # Another subset is written beside whatever lies there.
         write_predictions(
-            path, ["a.png"], np.array([1]), np.array([[0, 1.0]]), ("no", "yes"), "validation"
+            path,
+            PredictionsTable(["a.png"], np.array([1]), np.array([[0, 1.0]]), ("no", "yes")),
+            "validation",
         )
         assert read_predictions(path, "validation").files == ("a.png",)
 

@@ -18,7 +18,7 @@ from common.device import choose_device
 from common.errors import CheckpointError, RunError
 from common.learning.local_site import LocalSite, open_site
 from common.models.network import build_network
-from common.runs.predictions import write_predictions
+from common.runs.predictions import PredictionsTable, write_predictions
 from common.tensor_files import load_tensors
 from server.run_folder import RunFolder
 from simulations.cli import app
@@ -47,7 +47,9 @@ def make_run(base: Path, mode: str = "pooled", status: str = "completed", **keys
         probabilities = np.array([[0.2, 0.8], [0.6, 0.4]])
         path = folder.site(site) / "predictions.csv"
         labels = np.array([1, 1])
-        write_predictions(path, ["x", "y"], labels, probabilities, config.class_names, "test")
+        write_predictions(
+            path, PredictionsTable(["x", "y"], labels, probabilities, config.class_names), "test"
+        )
     if status == "completed":
         folder.finish({})
     return folder.path

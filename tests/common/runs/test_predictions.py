@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import CheckpointError
-from common.runs.predictions import read_predictions, write_predictions
+from common.runs.predictions import PredictionsTable, read_predictions, write_predictions
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -14,9 +14,15 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     classes = ("non-covid", "covid")
     files = ['covid/a, "b".png', "non-covid/ä.png"]
     probabilities = np.array([[0.1, 0.9], [1 / 3, 2 / 3]])
-    write_predictions(table, files, np.array([1, 0]), probabilities, classes, "test")
-    write_predictions(table, ["v.png"], np.array([1]), probabilities[:1], classes, "validation")
-    write_predictions(table, files, np.array([1, 0]), probabilities[::-1], classes, "test")
+    write_predictions(
+        table, PredictionsTable(files, np.array([1, 0]), probabilities, classes), "test"
+    )
+    write_predictions(
+        table, PredictionsTable(["v.png"], np.array([1]), probabilities[:1], classes), "validation"
+    )
+    write_predictions(
+        table, PredictionsTable(files, np.array([1, 0]), probabilities[::-1], classes), "test"
+    )
     found = read_predictions(table, "test")
     assert found.files == tuple(files) and found.classes == classes
     assert found.labels.tolist() == [1, 0]
@@ -32,4 +38,6 @@ def test_predictions_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"odd\.csv"):
         read_predictions(tmp_path / "odd.csv", "test")
     with pytest.raises(ValueError, match="zip"):
-        write_predictions(tmp_path / "x.csv", ["a"], np.array([0, 1]), np.eye(2), "xy", "test")
+        write_predictions(
+            tmp_path / "x.csv", PredictionsTable(["a"], np.array([0, 1]), np.eye(2), "xy"), "test"
+        )

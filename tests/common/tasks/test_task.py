@@ -24,7 +24,7 @@ from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.heads import class_head
 from common.models.sharing import private_names, shared_names
-from common.runs.predictions import read_predictions, write_predictions
+from common.runs.predictions import PredictionsTable, read_predictions, write_predictions
 from common.tasks.figures import measure
 from common.tasks.task import TASKS, Task, task_layout, task_network, task_of
 from tests.common.small_training import CPU64
@@ -202,13 +202,10 @@ def test_evaluation_and_the_table_of_predictions_hold_every_target(
     path = tmp_path / "predictions.csv"
     write_predictions(
         path,
-        files,
-        said.labels,
-        said.probabilities,
-        config.class_names,
+        PredictionsTable(
+            files, said.labels, said.probabilities, config.class_names, patients, said.further()
+        ),
         "test",
-        patients,
-        said.further(),
     )
     found = read_predictions(path, "test")
     assert found.patients == tuple(patients) and None not in found.patients

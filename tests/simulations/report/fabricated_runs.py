@@ -9,7 +9,7 @@ import torch
 
 from common.config.schema import Config
 from common.files import write_json
-from common.runs.predictions import write_predictions
+from common.runs.predictions import PredictionsTable, write_predictions
 from common.tensor_files import save_tensors
 from server.metrics import MetricsRow, write_rows
 
@@ -108,4 +108,6 @@ def _write_predictions(path: Path, auc: float, files: str) -> None:
     score = np.concatenate([np.linspace(0, 1, 20), np.linspace(0, 1, 20) + shift]) / 2
     probabilities = np.stack([1 - score, score], axis=1)
     names = [files.format(number) for number in range(40)]
-    write_predictions(path, names, labels, probabilities, ("non-covid", "covid"), "test")
+    write_predictions(
+        path, PredictionsTable(names, labels, probabilities, ("non-covid", "covid")), "test"
+    )

@@ -11,7 +11,7 @@ from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite, open_site
 from common.models.network import build_network
-from common.runs.predictions import write_predictions
+from common.runs.predictions import PredictionsTable, write_predictions
 from server.run_folder import RunFolder
 from simulations.report.records import RunRecord, read_record
 from simulations.synthetic import write_hospital
@@ -53,10 +53,12 @@ def pictured_run(
         probabilities, _ = predict(network, ready, split.test, config, device)
         write_predictions(
             folder.site(site.name) / "predictions.csv",
-            [site.files[place] for place in split.test],
-            site.labels[split.test],
-            probabilities,
-            config.class_names,
+            PredictionsTable(
+                [site.files[place] for place in split.test],
+                site.labels[split.test],
+                probabilities,
+                config.class_names,
+            ),
             "test",
         )
     write_shared(folder, network)
