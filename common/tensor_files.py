@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import CheckpointError
 from common.files import replacing
-from common.formatting.misfits import misfits, named
+from common.formatting.misfits import misfits
 
 
 def save_tensors(
@@ -85,11 +85,9 @@ def faults_of(
         return f"{tuple(one.shape)} {one.dtype}" if typed else tuple(one.shape)
 
     found, wanted = ({name: form(one) for name, one in of.items()} for of in (tensors, expected))
-    faults = misfits(found, wanted)
-    faults["not finite"] = [
-        name for name in expected if name in tensors and not bool(tensors[name].isfinite().all())
-    ]
-    return named(faults)
+    held = [name for name in expected if name in tensors]
+    infinite = [name for name in held if not bool(tensors[name].isfinite().all())]
+    return misfits(found, wanted, infinite)
 
 
 def refuse_misfits(

@@ -13,7 +13,7 @@ from common.errors import ReplyError
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteReply
 from common.exchange.payload import check_parts
-from common.formatting.misfits import misfits, named
+from common.formatting.misfits import misfits
 from common.methods.registry import methods_of
 from common.models.sharing import Layout
 from common.tasks.task import task_of
@@ -99,7 +99,7 @@ def check_layout(found: Layout, expected: Layout) -> None:
     if found == expected:
         return
     shapes, own = (dict(zip(of.names, of.shapes, strict=True)) for of in (found, expected))
-    said = named(misfits(shapes, own))
+    said = misfits(shapes, own)
     if not said and found.dtype != expected.dtype:
         said = f"they are {found.dtype}, expected {expected.dtype}"
     raise ReplyError(f"its shared tensors do not fit ({said or 'in another order, or one twice'})")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import ReplyError
-from common.formatting.misfits import misfits, named
+from common.formatting.misfits import misfits
 from common.methods.method import ArrayForms, Arrays
 
 FLAT = "flat"
@@ -34,14 +34,12 @@ def check_parts(parts: Arrays, forms: ArrayForms) -> None:
     ReplyError
         Naming what is missing, additional or misshapen.
     """
-    faults = misfits(
+    said = misfits(
         {name: f"{array.dtype} {array.shape}" for name, array in parts.items()},
         {name: f"{dtype} {shape}" for name, (dtype, shape) in forms.items()},
+        [name for name, a in parts.items() if a.dtype.kind == "f" and not np.isfinite(a).all()],
     )
-    faults["not finite"] = [
-        name for name, a in parts.items() if a.dtype.kind == "f" and not np.isfinite(a).all()
-    ]
-    if said := named(faults):
+    if said:
         raise ReplyError(f"its parts do not fit ({said})")
 
 
