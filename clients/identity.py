@@ -30,30 +30,20 @@ class IdentityError(ConfigError):
 
 @dataclass(frozen=True)
 class Identity:
-    """A site and its places on this machine.
-
-    Attributes
-    ----------
-    site : str
-        The site's name.
-    config : Config
-        The run's configuration, with this machine's cache folder.
-    images : Path or None
-        The site's folder of images; None for a synthetic hospital.
-    base : Path
-        The folder that holds a folder for every run.
-    nodes : int
-        Nodes of the simulation; 0 in a deployment.
-    policy : Policy
-        What may leave it.
-    """
+    """A site and its places on this machine."""
 
     site: str
+    """The site's name."""
     config: Config
+    """The run's configuration, with this machine's cache folder."""
     images: Path | None
+    """The site's folder of images; None for a synthetic hospital."""
     base: Path
+    """The folder that holds a folder for every run."""
     nodes: int
+    """Nodes of the simulation; 0 in a deployment."""
     policy: Policy
+    """What may leave it."""
 
     @property
     def deployed(self) -> bool:

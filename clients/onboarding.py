@@ -45,42 +45,28 @@ PRIVATE, PREDICTIONS, ABOUT = "private.safetensors", "predictions.csv", "onboard
 
 @dataclass(frozen=True)
 class Onboarded:
-    """A site that a run has taken in.
-
-    Attributes
-    ----------
-    folder : Path
-        Where its files are.
-    images : int
-        How many were adapted to.
-    adaptation : str
-        What its private tensors hold.
-    files : tuple of Path
-        (n,) the images classified: all that could be read.
-    probabilities : dict of str to ndarray of float64
-        (n, classes), by adaptation.
-    classes : tuple of str
-        Names of the classes, in label order.
-    trust : Reliability
-        What can be said without labels.
-    figures : dict of str to dict
-        By adaptation, where the labels were to be used; else empty.
-    advice : tuple of str
-        Sentences on how far to trust all this.
-    failures : tuple of (Path, str)
-        Images that could not be read, and why.
-    """
+    """A site that a run has taken in."""
 
     folder: Path
+    """Where its files are."""
     images: int
+    """How many were adapted to."""
     adaptation: str
+    """What its private tensors hold."""
     files: tuple[Path, ...]
+    """(n,) the images classified: all that could be read."""
     probabilities: dict[str, NDArray[np.float64]]
+    """(n, classes), by adaptation."""
     classes: tuple[str, ...]
+    """Names of the classes, in label order."""
     trust: Reliability
+    """What can be said without labels."""
     figures: dict[str, dict[str, float]]
+    """By adaptation, where the labels were to be used; else empty."""
     advice: tuple[str, ...]
+    """Sentences on how far to trust all this."""
     failures: tuple[tuple[Path, str], ...]
+    """Images that could not be read, and why."""
 
     @property
     def shares(self) -> Mapping[str, list[float]]:

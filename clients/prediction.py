@@ -24,24 +24,16 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 @dataclass(frozen=True)
 class ImagePredictions:
-    """Predicted probabilities of unlabelled images.
-
-    Attributes
-    ----------
-    files : tuple of Path
-        (n,) the images that could be read.
-    probabilities : ndarray of float64
-        (n, classes)
-    classes : tuple of str
-        Names of the classes, in label order.
-    failures : tuple of (Path, str)
-        Images that could not be read, and why.
-    """
+    """Predicted probabilities of unlabelled images."""
 
     files: tuple[Path, ...]
+    """(n,) the images that could be read."""
     probabilities: NDArray[np.float64]
+    """(n, classes)"""
     classes: tuple[str, ...]
+    """Names of the classes, in label order."""
     failures: tuple[tuple[Path, str], ...]
+    """Images that could not be read, and why."""
 
     @property
     def decisions(self) -> list[str]:

@@ -45,33 +45,22 @@ RECEIVED, MEMORY = "received", "codec/"
 
 @dataclass(frozen=True)
 class Trained:
-    """A round that was trained, before anything of it has left or been stored.
-
-    Attributes
-    ----------
-    reply : RoundReply
-        All that could leave.
-    received : ndarray, shape (layout.size,)
-        The shared tensors that it began with.
-    memory : mapping of str to ndarray
-        What the codec kept of the round before.
-    state : PrivateState
-        What the site goes on from.
-    store : PrivateStore
-        Where to.
-    summary : TrainSummary
-        Of the steps.
-    after : callable
-        Returns what the methods make of the round, given the shared tensors as they arrive.
-    """
+    """A round that was trained, before anything of it has left or been stored."""
 
     reply: RoundReply
+    """All that could leave."""
     received: NDArray[Any]
+    """Shape (layout.size,). The shared tensors that it began with."""
     memory: Arrays
+    """What the codec kept of the round before."""
     state: PrivateState
+    """What the site goes on from."""
     store: PrivateStore
+    """Where to."""
     summary: TrainSummary
+    """Of the steps."""
     after: Callable[[NDArray[Any]], Outcome]
+    """Returns what the methods make of the round, given the shared tensors as they arrive."""
 
 
 def train_round(site: OpenSite, order: RoundOrder) -> Trained:

@@ -34,15 +34,10 @@ TakeSteps = Callable[[Network, Optimizer, RoundOrder, Sequence[Term]], TrainSumm
 
 @dataclass(frozen=True, kw_only=True)
 class SiteImages(LocalSite):
-    """A site that is open, and where its files go.
-
-    Attributes
-    ----------
-    own : Path
-        The folder of the site's files in this run.
-    """
+    """A site that is open, and where its files go."""
 
     own: Path
+    """The folder of the site's files in this run."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +46,25 @@ class OpenSite:
 
     Where nothing is exchanged, the one participant holds every site of the network: all of them in
     pooled training. It meets nobody's prototypes, and its optimizer goes on from round to round.
-
-    Attributes
-    ----------
-    name, run : str
-        Names of the participant and of the run.
-    own : Path
-        The folder of the participant's files in this run.
-    config : Config
-        The run's configuration on this machine.
-    device : Device
-        Where to compute.
-    sites : tuple of SiteImages
-        What it holds; a federated site: itself.
-    nodes : int
-        Nodes of the simulation; 0 in a deployment.
-    take_steps : callable, optional
-        Where nothing is exchanged: takes the steps of a round.
-    kept : Network, optional
-        Where nothing is exchanged: the network, on the device, kept from message to message.
     """
 
     name: str
     run: str
+    """Names of the participant and of the run."""
     own: Path
+    """The folder of the participant's files in this run."""
     config: Config
+    """The run's configuration on this machine."""
     device: Device
+    """Where to compute."""
     sites: tuple[SiteImages, ...]
+    """What it holds; a federated site: itself."""
     nodes: int
+    """Nodes of the simulation; 0 in a deployment."""
     take_steps: TakeSteps | None = None
+    """Where nothing is exchanged: takes the steps of a round."""
     kept: Network | None = None
+    """Where nothing is exchanged: the network, on the device, kept from message to message."""
 
     @property
     def alone(self) -> SiteImages:

@@ -24,25 +24,18 @@ from common.formatting.tables import plain_table, print_table
 
 @dataclass(frozen=True)
 class SiteCheck:
-    """Whether a site's folder is fit, and why not.
-
-    Attributes
-    ----------
-    facts : dict of str to str
-        What there is: images by class, patients, sizes in pixels, and formats, most frequent first.
-    folds : tuple of (int, int)
-        Training and test images of each fold; empty where the folder is unfit.
-    leakage : str
-        What a fold may leak.
-    warnings, problems : tuple of str
-        What a person should know, and what has to be mended.
-    """
+    """Whether a site's folder is fit, and why not."""
 
     facts: dict[str, str]
+    """What there is: images by class, patients, sizes in pixels, and formats, most frequent
+    first."""
     folds: tuple[tuple[int, int], ...]
+    """Training and test images of each fold; empty where the folder is unfit."""
     leakage: str
+    """What a fold may leak."""
     warnings: tuple[str, ...]
     problems: tuple[str, ...]
+    """What a person should know, and what has to be mended."""
 
     @property
     def fit(self) -> bool:

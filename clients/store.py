@@ -35,42 +35,28 @@ PRIVATE, MOMENT, MEMORY = "private/", "moment/", "memory/"
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose state a store holds.
-
-    Attributes
-    ----------
-    site, run : str
-        Names of the site and of the run.
-    config : str
-        Digest of the configuration. Whether the tensors are the network's is seen where they are
-        loaded into it.
-    """
+    """Whose state a store holds."""
 
     site: str
     run: str
+    """Names of the site and of the run."""
     config: str
+    """Digest of the configuration. Whether the tensors are the network's is seen where they are
+    loaded into it."""
 
 
 @dataclass(frozen=True)
 class PrivateState:
-    """What a site goes on from.
-
-    Attributes
-    ----------
-    private : mapping of str to Tensor
-        Its private tensors.
-    moments : mapping of str to Tensor
-        Its optimizer's state.
-    sent : str
-        Digest of the shared tensors that it sent.
-    memory : mapping of str to ndarray
-        What the methods and the codecs remember.
-    """
+    """What a site goes on from."""
 
     private: Mapping[str, Tensor]
+    """Its private tensors."""
     moments: Mapping[str, Tensor]
+    """Its optimizer's state."""
     sent: str
+    """Digest of the shared tensors that it sent."""
     memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What the methods and the codecs remember."""
 
 
 @dataclass(frozen=True)

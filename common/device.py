@@ -21,18 +21,12 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Device:
-    """A device and the precision of its matrix work.
-
-    Attributes
-    ----------
-    device : torch.device
-        Where weights and batches lie.
-    dtype : torch.dtype
-        bfloat16: automatic mixed precision over float32 weights; else the weights' own type.
-    """
+    """A device and the precision of its matrix work."""
 
     device: torch.device
+    """Where weights and batches lie."""
     dtype: torch.dtype
+    """bfloat16: automatic mixed precision over float32 weights; else the weights' own type."""
 
     @property
     def images_dtype(self) -> torch.dtype:

@@ -25,21 +25,14 @@ Reply = TypeVar("Reply", SiteReply, RoundReply)
 
 @dataclass(frozen=True)
 class Exchange(Generic[Reply]):
-    """What came back.
-
-    Attributes
-    ----------
-    good : mapping of str to Reply
-        Replies that passed every check, in the configuration's order of sites.
-    faults : mapping of str to str
-        Why each other site is left out.
-    traffic : mapping of str to (int, int)
-        Bytes down and up of every site.
-    """
+    """What came back."""
 
     good: Mapping[str, Reply]
+    """Replies that passed every check, in the configuration's order of sites."""
     faults: Mapping[str, str]
+    """Why each other site is left out."""
     traffic: Mapping[str, tuple[int, int]]
+    """Bytes down and up of every site."""
 
     @property
     def size(self) -> tuple[int, int]:

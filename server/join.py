@@ -30,37 +30,25 @@ APPROVAL_SECONDS = 20.0
 
 @dataclass
 class Joining:
-    """The sites of a run as they join.
-
-    Attributes
-    ----------
-    grid : Grid
-        Flower's connection to the nodes.
-    run : str
-        The run's name.
-    config : Config
-        The sites. A node has ``join-timeout`` to connect; one that has connected then has
-        ``round-timeout`` to decode its images.
-    expected : ExpectedSite
-        What every site's info must say.
-    say : callable
-        Told who is awaited, and who comes late.
-    participants : Participants
-        Who has come.
-    questions : Questions
-        Join requests without an answer.
-    due : dict of int to float
-        When each node is to be asked next; never, if it has answered.
-    """
+    """The sites of a run as they join."""
 
     grid: Grid
+    """Flower's connection to the nodes."""
     run: str
+    """The run's name."""
     config: Config
+    """The sites. A node has ``join-timeout`` to connect; one that has connected then has
+    ``round-timeout`` to decode its images."""
     expected: ExpectedSite
+    """What every site's info must say."""
     say: Callable[[str], None]
+    """Told who is awaited, and who comes late."""
     participants: Participants = field(init=False)
+    """Who has come."""
     questions: Questions = field(init=False)
+    """Join requests without an answer."""
     due: dict[int, float] = field(default_factory=dict)
+    """When each node is to be asked next; never, if it has answered."""
 
     def __post_init__(self) -> None:
         """Begin with nobody."""

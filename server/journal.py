@@ -34,27 +34,18 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True)
 class Journal:
-    """The run's folder, and the network by which its weights are written.
-
-    Attributes
-    ----------
-    folder : RunFolder
-        Where everything goes.
-    context : RunContext
-        The run.
-    network : Network
-        Of all sites. Put on the meta device: it takes memory only while weights are written.
-    say : callable
-        Told of progress.
-    owner : str or None
-        In single-site training the site, in whose folder the shared tensors go.
-    """
+    """The run's folder, and the network by which its weights are written."""
 
     folder: RunFolder
+    """Where everything goes."""
     context: RunContext
+    """The run."""
     network: Network
+    """Of all sites. Put on the meta device: it takes memory only while weights are written."""
     say: Callable[[str], None]
+    """Told of progress."""
     owner: str | None = None
+    """In single-site training the site, in whose folder the shared tensors go."""
 
     def __post_init__(self) -> None:
         """Free the network's memory."""

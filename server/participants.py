@@ -15,21 +15,14 @@ from server.schedule import Plan
 
 @dataclass
 class Participants:
-    """The sites that have come so far; a run that can do without some goes on meanwhile.
-
-    Attributes
-    ----------
-    order : sequence of str
-        The configuration's sites, in whose order they are averaged.
-    nodes : dict of str to int
-        Flower's number of each site's node.
-    infos : dict of str to SiteInfo
-        What each site said of itself.
-    """
+    """The sites that have come so far; a run that can do without some goes on meanwhile."""
 
     order: Sequence[str]
+    """The configuration's sites, in whose order they are averaged."""
     nodes: dict[str, int] = field(default_factory=dict)
+    """Flower's number of each site's node."""
     infos: dict[str, SiteInfo] = field(default_factory=dict)
+    """What each site said of itself."""
 
     def add(self, node: int, info: SiteInfo) -> None:
         """Take a site in, or its new node in place of the old one."""
@@ -50,36 +43,25 @@ class Participants:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What stays the same over a run.
-
-    Attributes
-    ----------
-    run : str
-        Its name.
-    config : Config
-        Its configuration.
-    participants : Participants
-        Its sites.
-    plan : Plan
-        Its length.
-    layout : Layout
-        Of the shared tensors.
-    fingerprint : str
-        Of the code.
-    parameters : ndarray of bool, shape (layout.size,)
-        Which of the shared values are trained (:func:`common.models.sharing.parameter_mask`).
-    exchanges : bool
-        False where one participant holds every site of the network: no byte leaves it.
-    """
+    """What stays the same over a run."""
 
     run: str
+    """Its name."""
     config: Config
+    """Its configuration."""
     participants: Participants
+    """Its sites."""
     plan: Plan
+    """Its length."""
     layout: Layout
+    """Of the shared tensors."""
     fingerprint: str
+    """Of the code."""
     parameters: NDArray[np.bool_]
+    """Shape (layout.size,). Which of the shared values are trained
+    (:func:`common.models.sharing.parameter_mask`)."""
     exchanges: bool = True
+    """False where one participant holds every site of the network: no byte leaves it."""
 
     @property
     def enough(self) -> int:

@@ -17,21 +17,14 @@ AWAY = {3, 4, 5, 8}
 
 @dataclass
 class Questions:
-    """The questions that are open, and the nodes that they can go to.
-
-    Attributes
-    ----------
-    grid : Grid
-        Flower's connection to the nodes.
-    open : dict of str to int
-        Numbers of questions without an answer, and the nodes that they went to.
-    nodes : dict of int to NodeInfo
-        What Flower says of each node that was ever there, its name and when it came among it.
-    """
+    """The questions that are open, and the nodes that they can go to."""
 
     grid: Grid
+    """Flower's connection to the nodes."""
     open: dict[str, int] = field(default_factory=dict)
+    """Numbers of questions without an answer, and the nodes that they went to."""
     nodes: dict[int, NodeInfo] = field(default_factory=dict)
+    """What Flower says of each node that was ever there, its name and when it came among it."""
 
     def look(self) -> tuple[list[int], set[int]]:
         """Return the nodes that are there, and those that came, or came back, since the last look.

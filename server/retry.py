@@ -24,21 +24,14 @@ MOST_QUESTIONS = 5
 
 @dataclass(frozen=True)
 class RetryingGrid:
-    """Of Flower's grid what a strategy asks for; it waits for the sites that a round needs.
-
-    Attributes
-    ----------
-    grid : Grid
-        Flower's own.
-    context : RunContext
-        The run. With as many good answers as it needs, nobody who is away is awaited.
-    say : callable
-        Told who is awaited and why.
-    """
+    """Of Flower's grid what a strategy asks for; it waits for the sites that a round needs."""
 
     grid: Grid
+    """Flower's own."""
     context: RunContext
+    """The run. With as many good answers as it needs, nobody who is away is awaited."""
     say: Callable[[str], None]
+    """Told who is awaited and why."""
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -8,21 +8,14 @@ from common.config.schema import Config
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a run and of its parts.
-
-    Attributes
-    ----------
-    total_steps : int
-        Optimizer steps of the whole run.
-    round_steps : int
-        Those of a round; the last round may be shorter.
-    epoch_steps : int
-        Those in which the largest site is seen once.
-    """
+    """The steps of a run and of its parts."""
 
     total_steps: int
+    """Optimizer steps of the whole run."""
     round_steps: int
+    """Those of a round; the last round may be shorter."""
     epoch_steps: int
+    """Those in which the largest site is seen once."""
 
     @property
     def rounds(self) -> int:

@@ -19,56 +19,39 @@ SUBSETS = ("test", "validation")
 
 @dataclass(frozen=True)
 class RunState:
-    """The server's knowledge after a round.
-
-    Attributes
-    ----------
-    round : int
-        Rounds that are done.
-    shared : ndarray, shape (layout.size,)
-        The average of the last round; before the first, the initial weights.
-    began_with : mapping of str to int
-        Training images of each site that was there at the start: they set the run's length.
-    sent : ndarray, shape (layout.size,), or None
-        What the sites that completed the last round received in it, where ``codec-down`` sends
-        changes of it.
-    memory : mapping of str to ndarray
-        What ``codec-down`` keeps from one order to the next.
-    prototypes : mapping of str to Prototypes
-        Each site's latest.
-    methods : mapping of str to ndarray
-        What the methods keep at the server from one round to the next, by ``<method>/<name>``.
-    completed : mapping of str to int
-        The last round of which each site's reply was taken: where it goes on from.
-    figures : mapping of str to mapping of str to float
-        What each site said of its training in the last round, and the bytes of it.
-    images_seen : mapping of str to int
-        Training images that each site has seen so far.
-    best_round : int
-        The round that validation likes best so far; 0: none.
-    best_auc : float
-        Its mean AUC over the sites.
-    bytes_down, bytes_up : int
-        Exchanged so far, from the sites' point of view.
-    seconds : float
-        Time spent so far.
-    """
+    """The server's knowledge after a round."""
 
     round: int
+    """Rounds that are done."""
     shared: NDArray[Any]
+    """Shape (layout.size,). The average of the last round; before the first, the initial
+    weights."""
     began_with: Mapping[str, int] = field(default_factory=dict)
+    """Training images of each site that was there at the start: they set the run's length."""
     sent: NDArray[Any] | None = None
+    """Shape (layout.size,). What the sites that completed the last round received in it, where
+    ``codec-down`` sends changes of it."""
     memory: Arrays = field(default_factory=dict)
+    """What ``codec-down`` keeps from one order to the next."""
     prototypes: Mapping[str, Prototypes] = field(default_factory=dict)
+    """Each site's latest."""
     methods: Arrays = field(default_factory=dict)
+    """What the methods keep at the server from one round to the next, by ``<method>/<name>``."""
     completed: Mapping[str, int] = field(default_factory=dict)
+    """The last round of which each site's reply was taken: where it goes on from."""
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What each site said of its training in the last round, and the bytes of it."""
     images_seen: Mapping[str, int] = field(default_factory=dict)
+    """Training images that each site has seen so far."""
     best_round: int = 0
+    """The round that validation likes best so far; 0: none."""
     best_auc: float = 0.0
+    """Its mean AUC over the sites."""
     bytes_down: int = 0
     bytes_up: int = 0
+    """Exchanged so far, from the sites' point of view."""
     seconds: float = 0.0
+    """Time spent so far."""
 
 
 def figures_by_site(

@@ -40,30 +40,20 @@ SHARED, DONE = "shared", "done"
 
 @dataclass(frozen=True)
 class LocalRun:
-    """A run whose sites are open.
-
-    Attributes
-    ----------
-    folder : RunFolder
-        Where everything goes.
-    device : Device
-        Where to compute.
-    plan : Plan
-        Steps and rounds.
-    sites : mapping of str to SiteImages
-        All sites.
-    listener : ProgressListener
-        Told of progress.
-    should_stop : callable
-        Asked before every step.
-    """
+    """A run whose sites are open."""
 
     folder: RunFolder
+    """Where everything goes."""
     device: Device
+    """Where to compute."""
     plan: Plan
+    """Steps and rounds."""
     sites: Mapping[str, SiteImages]
+    """All sites."""
     listener: ProgressListener
+    """Told of progress."""
     should_stop: Callable[[], bool]
+    """Asked before every step."""
 
     @property
     def config(self) -> Config:

@@ -80,30 +80,20 @@ def _state(run: Path, site: str) -> Path:
 
 @dataclass
 class SupervisedProcess:
-    """A process and its successors.
-
-    Attributes
-    ----------
-    name : str
-        For a sentence.
-    script : Path
-        What starts it.
-    folder : Path
-        Where it starts.
-    environment : mapping
-        All its environment variables.
-    log : Path
-        Takes its output.
-    pause : float
-        Seconds between an end and the next start.
-    """
+    """A process and its successors."""
 
     name: str
+    """For a sentence."""
     script: Path
+    """What starts it."""
     folder: Path
+    """Where it starts."""
     environment: Mapping[str, str]
+    """All its environment variables."""
     log: Path
+    """Takes its output."""
     pause: float
+    """Seconds between an end and the next start."""
     process: "subprocess.Popen[bytes]" = field(init=False)
     trees: list[ProcessTree] = field(default_factory=list)
     due: float | None = None

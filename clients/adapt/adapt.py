@@ -55,18 +55,13 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What a trained network makes of a new site.
-
-    Attributes
-    ----------
-    networks : dict of str to Network
-        By adaptation; each knows the new site. That of ``test-batch`` keeps no running statistics.
-    distances : Distances
-        Of the new site to the trained ones.
-    """
+    """What a trained network makes of a new site."""
 
     networks: dict[str, Network]
+    """By adaptation; each knows the new site. That of ``test-batch`` keeps no running
+    statistics."""
     distances: Distances
+    """Of the new site to the trained ones."""
 
 
 def load_trained(run: Path) -> tuple[Network, Config]:

@@ -25,19 +25,13 @@ from common.models.dsbn import DomainBatchNorm
 
 @dataclass(frozen=True)
 class Distances:
-    """Where a new site lies among the trained ones.
-
-    Attributes
-    ----------
-    to : mapping of str to float
-        Distance of the new site to every trained one.
-    among : mapping of (str, str) to float
-        Distance of every two trained sites; empty where there is one, or where they share their
-        normalisation and nothing tells them apart.
-    """
+    """Where a new site lies among the trained ones."""
 
     to: Mapping[str, float]
+    """Distance of the new site to every trained one."""
     among: Mapping[tuple[str, str], float]
+    """Distance of every two trained sites; empty where there is one, or where they share their
+    normalisation and nothing tells them apart."""
 
     @property
     def nearest(self) -> str:

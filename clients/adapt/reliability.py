@@ -47,34 +47,23 @@ LABELLED_SAMPLE = 100
 
 @dataclass(frozen=True)
 class Reliability:
-    """Figures of a new site that need no label of it; NaN where one cannot be had.
-
-    Attributes
-    ----------
-    distances : Distances
-        Of the new site to the trained ones.
-    agreement : float
-        Share of the images on which all adaptations decide alike.
-    disagreement : float
-        Largest share of images on which two of the adaptations differ.
-    confidence : float
-        Mean confidence at the new site, re-estimated.
-    trained_confidence, trained_accuracy : float
-        Mean confidence and accuracy over the test images of all trained sites.
-    estimate : float
-        Average thresholded confidence: the estimated accuracy at the new site, re-estimated.
-    estimate_error : float
-        By how much that estimate was off at a trained site, at most.
-    """
+    """Figures of a new site that need no label of it; NaN where one cannot be had."""
 
     distances: Distances
+    """Of the new site to the trained ones."""
     agreement: float
+    """Share of the images on which all adaptations decide alike."""
     disagreement: float
+    """Largest share of images on which two of the adaptations differ."""
     confidence: float
+    """Mean confidence at the new site, re-estimated."""
     trained_confidence: float
     trained_accuracy: float
+    """Mean confidence and accuracy over the test images of all trained sites."""
     estimate: float
+    """Average thresholded confidence: the estimated accuracy at the new site, re-estimated."""
     estimate_error: float
+    """By how much that estimate was off at a trained site, at most."""
 
     def as_dict(self) -> dict[str, float]:
         """Return the figures by name."""

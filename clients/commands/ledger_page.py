@@ -51,24 +51,16 @@ BUDGET_NOTES = (
 
 @dataclass(frozen=True)
 class Account:
-    """A ledger, checked and read.
-
-    Attributes
-    ----------
-    folder : Path
-        The ledger's.
-    head : Head
-        How far it goes.
-    entries : tuple of Entry
-        Its lines.
-    audits : tuple of Audit
-        The site's private files, held against them.
-    """
+    """A ledger, checked and read."""
 
     folder: Path
+    """The ledger's."""
     head: Head
+    """How far it goes."""
     entries: tuple[Entry, ...]
+    """Its lines."""
     audits: tuple[Audit, ...]
+    """The site's private files, held against them."""
 
     @property
     def sent(self) -> tuple[Entry, ...]:

@@ -22,30 +22,21 @@ from common.formatting.from_json import from_json
 
 @dataclass(frozen=True)
 class Request:
-    """A run that a site is asked to take part in.
-
-    Attributes
-    ----------
-    run, site : str
-        Their names.
-    config, code : str
-        SHA-256 of the run's configuration and of the code that the site would run.
-    settings : dict of str to (str, int, float or bool)
-        The configuration by key.
-    asked : str
-        When it was first asked for: ISO 8601, UTC.
-    approved_by, approved : str
-        Who said yes, and when; empty before.
-    """
+    """A run that a site is asked to take part in."""
 
     run: str
     site: str
+    """Their names."""
     config: str
     code: str
+    """SHA-256 of the run's configuration and of the code that the site would run."""
     settings: dict[str, str | int | float | bool]
+    """The configuration by key."""
     asked: str
+    """When it was first asked for: ISO 8601, UTC."""
     approved_by: str = ""
     approved: str = ""
+    """Who said yes, and when; empty before."""
 
 
 def require_approval(identity: Identity, run: str) -> None:

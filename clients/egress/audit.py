@@ -18,25 +18,17 @@ FILES = ("store/*.safetensors", "private*.safetensors", "best-private*.safetenso
 
 @dataclass(frozen=True)
 class Audit:
-    """One private file, looked up in the ledger.
-
-    Attributes
-    ----------
-    file : Path
-        The file.
-    tensors : int
-        Private tensors in it that were looked up.
-    skipped : int
-        Tensors of one value throughout, such as counters and what is still at its start: others
-        are equal to them without having come from them.
-    left : tuple of str
-        Names of those that did leave: none, if all is well.
-    """
+    """One private file, looked up in the ledger."""
 
     file: Path
+    """The file."""
     tensors: int
+    """Private tensors in it that were looked up."""
     skipped: int
+    """Tensors of one value throughout, such as counters and what is still at its start: others are
+    equal to them without having come from them."""
     left: tuple[str, ...]
+    """Names of those that did leave: none, if all is well."""
 
 
 def audit(state: Path, ledger: Iterable[Entry]) -> list[Audit]:

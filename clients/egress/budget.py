@@ -31,27 +31,18 @@ ORDERS = [1 + 10 ** (step / 20) for step in range(-120, 121)]
 
 @dataclass(frozen=True)
 class Spent:
-    """What left a site, and what its noise guarantees.
-
-    Attributes
-    ----------
-    epsilon : float
-        Upper bound on ε of everything that left together; infinite where there is none.
-    delta : float
-        At which δ; as the site's policy last said.
-    messages : int
-        Messages that held something made of images.
-    noise : mapping of (str, float) to int
-        Record and noise multiplier → how many values left with it.
-    bare : mapping of str to int
-        Record → messages that held something of it without noise.
-    """
+    """What left a site, and what its noise guarantees."""
 
     epsilon: float
+    """Upper bound on ε of everything that left together; infinite where there is none."""
     delta: float
+    """At which δ; as the site's policy last said."""
     messages: int
+    """Messages that held something made of images."""
     noise: Mapping[tuple[str, float], int]
+    """Record and noise multiplier → how many values left with it."""
     bare: Mapping[str, int]
+    """Record → messages that held something of it without noise."""
 
 
 def spent(messages: Iterable[Message]) -> Spent:

@@ -33,25 +33,17 @@ from common.tasks.task import task_layout
 
 @dataclass(frozen=True)
 class ExpectedMessage:
-    """What an answer can be.
-
-    Attributes
-    ----------
-    config : Config
-        The run's.
-    site, run : str
-        Whose, and to which run.
-    round : int
-        To which round; 0: to the join request.
-    received : ndarray, shape (layout.size,), or None
-        The shared tensors that a round began with.
-    """
+    """What an answer can be."""
 
     config: Config
+    """The run's."""
     site: str
     run: str
+    """Whose, and to which run."""
     round: int = 0
+    """To which round; 0: to the join request."""
     received: NDArray[Any] | None = None
+    """Shape (layout.size,). The shared tensors that a round began with."""
 
     @cached_property
     def layout(self) -> Layout:

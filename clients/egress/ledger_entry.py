@@ -15,121 +15,79 @@ BEGINNING = "0" * 64
 
 @dataclass(frozen=True)
 class LedgerPart:
-    """One thing in a message: a tensor, a number or a text.
-
-    Attributes
-    ----------
-    record, name : str
-        Where in the message it lies.
-    shape : tuple of int
-        Of a tensor; empty otherwise.
-    dtype : str
-        ``"float32"`` and the like; ``"text"``.
-    size : int
-        Its length in bytes: of a tensor or a number its values, of a text its UTF-8.
-    sha256 : str
-        Of these bytes.
-    """
+    """One thing in a message: a tensor, a number or a text."""
 
     record: str
     name: str
+    """Where in the message it lies."""
     shape: tuple[int, ...]
+    """Of a tensor; empty otherwise."""
     dtype: str
+    """``"float32"`` and the like; ``"text"``."""
     size: int
+    """Its length in bytes: of a tensor or a number its values, of a text its UTF-8."""
     sha256: str
+    """Of these bytes."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """Gaussian noise on one kind of thing in a message.
-
-    Attributes
-    ----------
-    record : str
-        On what: the name of the record in which it lies.
-    multiplier : float
-        Its standard deviation, as a multiple of how far other images could move the value.
-    times : int
-        How many such values there are, each with noise of its own.
-    """
+    """Gaussian noise on one kind of thing in a message."""
 
     record: str
+    """On what: the name of the record in which it lies."""
     multiplier: float
+    """Its standard deviation, as a multiple of how far other images could move the value."""
     times: int
+    """How many such values there are, each with noise of its own."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """All noise in a message.
-
-    Attributes
-    ----------
-    unit : str
-        What is protected: ``"site"``, all of a site's images together.
-    delta : float
-        At which δ the site tells its ε.
-    releases : tuple of Release
-        On what there is noise.
-    """
+    """All noise in a message."""
 
     unit: str
+    """What is protected: ``"site"``, all of a site's images together."""
     delta: float
+    """At which δ the site tells its ε."""
     releases: tuple[Release, ...]
+    """On what there is noise."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is to be entered.
-
-    Attributes
-    ----------
-    site, run : str
-        Their names.
-    round : int
-        The round; 0 at the join request, and where it is not known.
-    message : str
-        What kind of answer it is.
-    verdict : str
-        ``"sent"`` or ``"held back"``.
-    reason : str
-        Why it was held back.
-    size : int
-        Bytes of the whole message's content as it is sent; 0 if it was held back.
-    parts : tuple of LedgerPart
-        All that is in it, or was to be.
-    noise : Noise, optional
-        What of it has noise, where something has; a line of the ledger lacks the key otherwise.
-    """
+    """What is to be entered."""
 
     site: str
     run: str
+    """Their names."""
     round: int
+    """The round; 0 at the join request, and where it is not known."""
     message: str
+    """What kind of answer it is."""
     verdict: str
+    """``"sent"`` or ``"held back"``."""
     reason: str
+    """Why it was held back."""
     size: int
+    """Bytes of the whole message's content as it is sent; 0 if it was held back."""
     parts: tuple[LedgerPart, ...]
+    """All that is in it, or was to be."""
     noise: Noise | None = field(default=None, kw_only=True)
+    """What of it has noise, where something has; a line of the ledger lacks the key otherwise."""
 
 
 @dataclass(frozen=True)
 class Entry(Message):
-    """A line of the ledger: a message, and its place.
-
-    Attributes
-    ----------
-    number : int
-        Its place, from 1.
-    time : str
-        ISO 8601, UTC.
-    previous, hash : str
-        SHA-256 of the line before, and of this one without this key.
-    """
+    """A line of the ledger: a message, and its place."""
 
     number: int
+    """Its place, from 1."""
     time: str
+    """ISO 8601, UTC."""
     previous: str
     hash: str
+    """SHA-256 of the line before, and of this one without this key."""
 
     def line(self) -> bytes:
         """Return the line, with its end."""

@@ -32,24 +32,16 @@ HELD_BACK = "held back"
 
 @dataclass(frozen=True)
 class Leaving:
-    """A message that may leave, and what the site keeps of it.
-
-    Attributes
-    ----------
-    content : RecordDict
-        The message.
-    coded : Coded
-        The shared tensors as they travel, and what the codec keeps; empty where none leave.
-    own : ndarray, shape (layout.size,)
-        These tensors as the server has them, but for noise.
-    memory : mapping of str to ndarray
-        What the methods keep.
-    """
+    """A message that may leave, and what the site keeps of it."""
 
     content: RecordDict
+    """The message."""
     coded: Coded
+    """The shared tensors as they travel, and what the codec keeps; empty where none leave."""
     own: NDArray[Any]
+    """Shape (layout.size,). These tensors as the server has them, but for noise."""
     memory: Arrays
+    """What the methods keep."""
 
 
 def let_leave(

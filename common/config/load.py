@@ -44,10 +44,6 @@ def make_config(values: Mapping[str, Any], source: str = "") -> Config:
     source : str
         Where the values come from (a file's name), for the error's sentence.
 
-    Returns
-    -------
-    Config
-
     Raises
     ------
     ConfigError

@@ -44,21 +44,14 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Key:
-    """What a key says of itself beside type, range and meaning.
-
-    Attributes
-    ----------
-    role : Role
-        What kind of key it is.
-    path : bool
-        Whether it names a file or a folder.
-    study : str
-        If a study decides it for each of its runs: what to do instead of setting it.
-    """
+    """What a key says of itself beside type, range and meaning."""
 
     role: Role = Role.RESULT
+    """What kind of key it is."""
     path: bool = False
+    """Whether it names a file or a folder."""
     study: str = ""
+    """If a study decides it for each of its runs: what to do instead of setting it."""
 
 
 class DataKeys(TomlModel):

@@ -40,15 +40,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SiteData(SiteFolder):
-    """A site's folder with its images in memory.
-
-    Attributes
-    ----------
-    images : ndarray of uint8, shape (n, size, size, channels)
-        Memory-mapped, read-only.
-    """
+    """A site's folder with its images in memory."""
 
     images: NDArray[np.uint8]
+    """Shape (n, size, size, channels). Memory-mapped, read-only."""
 
 
 def load_site(
@@ -69,10 +64,6 @@ def load_site(
         Where caches lie; made where it is missing.
     progress : callable, optional
         Told how many of how many images are decoded.
-
-    Returns
-    -------
-    SiteData
 
     Raises
     ------

@@ -22,37 +22,25 @@ MASKS, LUNG_MASKS = "masks", "masks-lungs"
 
 @dataclass(frozen=True)
 class SiteFolder:
-    """What a site's folder holds, before any image is decoded.
-
-    Attributes
-    ----------
-    name : str
-        The site.
-    root : Path
-        Its folder.
-    classes : tuple of str
-        Class folders, in label order.
-    files : tuple of str
-        Images as POSIX paths below ``root``, sorted.
-    targets : mapping of str to ndarray, each of shape (files, …)
-        What is to be learnt of each image, by name: its class under :data:`CLASS`, and whatever
-        else the task says (:mod:`common.tasks.task`).
-    patients : tuple of (str or None)
-        Patient of each, where known.
-    warnings : tuple of str
-        What a person should know, but what stops nothing.
-    columns : mapping of str to tuple of str
-        Further columns of ``metadata.csv``, a cell an image; '' where nothing is said.
-    """
+    """What a site's folder holds, before any image is decoded."""
 
     name: str
+    """The site."""
     root: Path
+    """Its folder."""
     classes: tuple[str, ...]
+    """Class folders, in label order."""
     files: tuple[str, ...]
+    """Images as POSIX paths below ``root``, sorted."""
     targets: Mapping[str, NDArray[Any]]
+    """Each of shape (files, …). What is to be learnt of each image, by name: its class under
+    :data:`CLASS`, and whatever else the task says (:mod:`common.tasks.task`)."""
     patients: tuple[str | None, ...]
+    """Patient of each, where known."""
     warnings: tuple[str, ...]
+    """What a person should know, but what stops nothing."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further columns of ``metadata.csv``, a cell an image; '' where nothing is said."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -75,10 +63,6 @@ def read_site(name: str, root: Path, classes: Sequence[str]) -> SiteFolder:
         Its folder.
     classes : sequence of str
         The class folders that it must hold, in label order.
-
-    Returns
-    -------
-    SiteFolder
 
     Raises
     ------

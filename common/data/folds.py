@@ -19,51 +19,34 @@ Unit = Literal["patient", "image"]
 
 @dataclass(frozen=True)
 class Split:
-    """Which of a site's images are for what: positions in its data, sorted, disjoint.
-
-    Attributes
-    ----------
-    train, validation, test : ndarray of int64
-        ``validation`` is empty where ``validation-fraction`` is 0.
-    unit : str
-        What a fold kept together: ``"patient"`` or ``"image"``.
-    warnings : tuple of str
-        Which part lacks a class that the site has.
-    """
+    """Which of a site's images are for what: positions in its data, sorted, disjoint."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
+    """``validation`` is empty where ``validation-fraction`` is 0."""
     unit: Unit
+    """What a fold kept together: ``"patient"`` or ``"image"``."""
     warnings: tuple[str, ...] = ()
+    """Which part lacks a class that the site has."""
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """Whether patients fall on both sides of a split.
-
-    Attributes
-    ----------
-    site : str
-        Whose split.
-    unit : str
-        What a fold kept together.
-    patients : int
-        Known patients at the site.
-    shared_patients : int
-        Patients with images on both the training and the test side.
-    shared_images : int
-        Test images of such patients.
-    unknown : int
-        Images without a patient id, of which nothing can be said.
-    """
+    """Whether patients fall on both sides of a split."""
 
     site: str
+    """Whose split."""
     unit: Unit
+    """What a fold kept together."""
     patients: Count
+    """Known patients at the site."""
     shared_patients: Count
+    """Patients with images on both the training and the test side."""
     shared_images: Count
+    """Test images of such patients."""
     unknown: Count
+    """Images without a patient id, of which nothing can be said."""
 
     def sentence(self) -> str:
         """Say it for a reader."""
@@ -95,10 +78,6 @@ def split_site(data: SiteFolder, config: Config) -> Split:
         Labels and patients.
     config : Config
         ``split``, ``folds``, ``fold`` and ``validation-fraction``.
-
-    Returns
-    -------
-    Split
 
     Raises
     ------

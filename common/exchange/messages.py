@@ -43,29 +43,20 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """A site's answer to a join request.
-
-    Attributes
-    ----------
-    site, fingerprint : str
-        Who it is and what code it runs.
-    config, layout : str
-        Digests of its configuration and of the layout of its shared tensors.
-    class_counts : tuple of int
-        Training images of each class, in label order.
-    nodes : int
-        Nodes of the simulation that it is part of; 0 in a deployment.
-    leakage : Leakage
-        Numbers of patients on both sides of its split.
-    """
+    """A site's answer to a join request."""
 
     site: SiteName
     fingerprint: Digest
+    """Who it is and what code it runs."""
     config: Digest
     layout: Digest
+    """Digests of its configuration and of the layout of its shared tensors."""
     class_counts: tuple[Count, ...]
+    """Training images of each class, in label order."""
     nodes: Count
+    """Nodes of the simulation that it is part of; 0 in a deployment."""
     leakage: Leakage
+    """Numbers of patients on both sides of its split."""
 
     @property
     def train_images(self) -> int:
@@ -75,53 +66,36 @@ class SiteInfo:
 
 @dataclass(frozen=True)
 class RoundOrder:
-    """What the server asks of a site in a round.
-
-    Attributes
-    ----------
-    run : str
-        The run's name.
-    purpose : {"train", "final", "best"}
-        Train; or evaluate the last, or the chosen, shared weights.
-    round : int
-        The round to train, from 1; or the one whose weights are evaluated.
-    previous : int
-        The round from whose private tensors the site goes on; 0: the initial ones.
-    best : int
-        The round that validation likes best so far; 0: none.
-    first_step, last_step : int
-        Between which global optimizer steps the round lies; equal unless training.
-    total_steps : int
-        Steps of the whole run.
-    evaluate : bool
-        Say how good the received weights are.
-    class_counts : mapping of str to tuple of int
-        Training images of each class at the sites of ``prototypes``.
-    coded : bool
-        Whether ``arrays`` hold the shared tensors as ``codec-down`` made them, with what the site
-        received in the round ``previous`` for a reference, and not as they are.
-    arrays : mapping of str to ndarray
-        The shared tensors.
-    prototypes : tuple of Prototypes
-        The other sites', in the server's order.
-    parts : mapping of str to ndarray
-        What methods send besides, by ``<method>/<name>``.
-    """
+    """What the server asks of a site in a round."""
 
     run: str
+    """The run's name."""
     purpose: Purpose
+    """Train; or evaluate the last, or the chosen, shared weights."""
     round: Count
+    """The round to train, from 1; or the one whose weights are evaluated."""
     previous: Count
+    """The round from whose private tensors the site goes on; 0: the initial ones."""
     best: Count
+    """The round that validation likes best so far; 0: none."""
     first_step: Count
     last_step: Count
+    """Between which global optimizer steps the round lies; equal unless training."""
     total_steps: Count
+    """Steps of the whole run."""
     evaluate: bool
+    """Say how good the received weights are."""
     class_counts: Mapping[str, tuple[Count, ...]]
+    """Training images of each class at the sites of ``prototypes``."""
     coded: bool
+    """Whether ``arrays`` hold the shared tensors as ``codec-down`` made them, with what the site
+    received in the round ``previous`` for a reference, and not as they are."""
     arrays: Arrays
+    """The shared tensors."""
     prototypes: tuple[Prototypes, ...]
+    """The other sites', in the server's order."""
     parts: Arrays = field(default_factory=dict)
+    """What methods send besides, by ``<method>/<name>``."""
 
     @property
     def steps(self) -> range:
@@ -141,50 +115,34 @@ class RoundOrder:
 
 @dataclass(frozen=True)
 class SiteReply:
-    """A site's answer to an evaluation, and what every answer begins with.
-
-    Attributes
-    ----------
-    run : str
-        The run's name.
-    round : int
-        As in the order.
-    site, fingerprint : str
-        Who it is and what code it runs.
-    metrics : mapping of str to float
-        Scalars, as ``test/auc``; NaN where undefined.
-    """
+    """A site's answer to an evaluation, and what every answer begins with."""
 
     run: str
+    """The run's name."""
     round: Count
+    """As in the order."""
     site: SiteName
     fingerprint: Digest
+    """Who it is and what code it runs."""
     metrics: Mapping[str, float]
+    """Scalars, as ``test/auc``; NaN where undefined."""
 
 
 @dataclass(frozen=True)
 class RoundReply(SiteReply):
-    """A site's answer to a round of training.
-
-    Attributes
-    ----------
-    images : int
-        The site's training images.
-    layout : Layout
-        Names and shapes of what ``shared`` holds.
-    shared : ndarray, shape (layout.size,)
-        The shared tensors after local training; ``codec`` says how they travel.
-    prototypes : Prototypes
-        Its class prototypes.
-    parts : mapping of str to ndarray
-        What methods send besides, by ``<method>/<name>``.
-    """
+    """A site's answer to a round of training."""
 
     images: Count
+    """The site's training images."""
     layout: Layout
+    """Names and shapes of what ``shared`` holds."""
     shared: NDArray[Any]
+    """Shape (layout.size,). The shared tensors after local training; ``codec`` says how they
+    travel."""
     prototypes: Prototypes
+    """Its class prototypes."""
     parts: Arrays = field(default_factory=dict)
+    """What methods send besides, by ``<method>/<name>``."""
 
 
 def fault_of(order: RoundOrder) -> str | None:

@@ -67,40 +67,26 @@ def flat_of(arrays: Arrays) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Coded:
-    """Values as they travel, and what the sender keeps.
-
-    Attributes
-    ----------
-    arrays : mapping of str to ndarray
-        What travels.
-    memory : mapping of str to ndarray
-        What the next :meth:`Codec.encode` is given, such as the part of a change that was not
-        sent (error feedback). A site keeps it in its private store, the server in its checkpoint.
-    """
+    """Values as they travel, and what the sender keeps."""
 
     arrays: Arrays
+    """What travels."""
     memory: Arrays
+    """What the next :meth:`Codec.encode` is given, such as the part of a change that was not sent
+    (error feedback). A site keeps it in its private store, the server in its checkpoint."""
 
 
 class Codec:
-    """How an array travels, to the server and back: here as it is, 4 bytes a value in float32.
-
-    Attributes
-    ----------
-    name : str
-        Value of the keys ``codec`` and ``codec-down``.
-    about : str
-        What is sent, for a report's sentence: "the change of its weights in half precision".
-    exact : bool
-        Whether what arrives is what was sent, to the bit.
-    relative : bool
-        Whether only an end that has ``reference`` can decode.
-    """
+    """How an array travels, to the server and back: here as it is, 4 bytes a value in float32."""
 
     name: ClassVar[str] = "none"
+    """Value of the keys ``codec`` and ``codec-down``."""
     about: ClassVar[str] = "its weights"
+    """What is sent, for a report's sentence: "the change of its weights in half precision"."""
     exact: ClassVar[bool] = True
+    """Whether what arrives is what was sent, to the bit."""
     relative: ClassVar[bool] = False
+    """Whether only an end that has ``reference`` can decode."""
 
     def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Coded:
         """Return values as they travel.

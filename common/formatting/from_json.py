@@ -24,10 +24,6 @@ def from_json(kind: type[Kind], text: str | bytes) -> Kind:
     text : str or bytes
         The JSON.
 
-    Returns
-    -------
-    Kind
-
     Raises
     ------
     ValueError

@@ -29,24 +29,17 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says about some images of a site.
-
-    Attributes
-    ----------
-    indices : ndarray of int64, shape (n,)
-        The images, as positions in the site's data.
-    targets : mapping of str to ndarray, each of shape (n, …)
-        What is true of them.
-    decided : mapping of str to ndarray, each of shape (n, …)
-        What the task makes of the network's outputs; under ``"class"`` the probabilities.
-    figures : mapping of str to float
-        How well, by the task's figures.
-    """
+    """What a network says about some images of a site."""
 
     indices: NDArray[np.int64]
+    """Shape (n,). The images, as positions in the site's data."""
     targets: Mapping[str, NDArray[Any]]
+    """Each of shape (n, …). What is true of them."""
     decided: Mapping[str, NDArray[Any]]
+    """Each of shape (n, …). What the task makes of the network's outputs; under ``"class"`` the
+    probabilities."""
     figures: Mapping[str, float]
+    """How well, by the task's figures."""
 
     @property
     def labels(self) -> NDArray[np.int64]:

@@ -22,24 +22,17 @@ from common.tasks.task import task_of
 
 @dataclass(frozen=True)
 class TrainingSite:
-    """A site's images as the loop reads them.
-
-    Attributes
-    ----------
-    name : str
-        The site.
-    images : Tensor of uint8, shape (n, size, size, channels)
-        On the GPU as a whole where they fit, else over the memory-mapped cache.
-    targets : mapping of str to Tensor, each of shape (n, …)
-        What is to be learnt of each image, on the training device.
-    train : ndarray of int64
-        Which of them are for training.
-    """
+    """A site's images as the loop reads them."""
 
     name: str
+    """The site."""
     images: Tensor
+    """Of uint8, shape (n, size, size, channels). On the GPU as a whole where they fit, else over
+    the memory-mapped cache."""
     targets: Mapping[str, Tensor]
+    """Each of shape (n, …). What is to be learnt of each image, on the training device."""
     train: NDArray[np.int64]
+    """Which of them are for training."""
 
     @property
     def labels(self) -> Tensor:
@@ -91,10 +84,6 @@ def open_site(
     progress : callable, optional
         Told how many of how many images are made or decoded.
 
-    Returns
-    -------
-    SiteData
-
     Raises
     ------
     SiteError
@@ -112,21 +101,14 @@ def open_site(
 
 @dataclass(frozen=True)
 class LocalSite(TrainingSite):
-    """A site and what is needed to train and evaluate at it.
-
-    Attributes
-    ----------
-    data : SiteData
-        Its images, as they lie in the cache.
-    split : Split
-        Which of them are for what.
-    device : Device
-        Where to compute.
-    """
+    """A site and what is needed to train and evaluate at it."""
 
     data: SiteData
+    """Its images, as they lie in the cache."""
     split: Split
+    """Which of them are for what."""
     device: Device
+    """Where to compute."""
 
     @classmethod
     def of(

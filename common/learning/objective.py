@@ -26,24 +26,16 @@ CONTRASTIVE = "contrastive"
 
 
 class Batch(NamedTuple):
-    """What a term may look at.
-
-    Attributes
-    ----------
-    images : Tensor, shape (batch, 3, height, width)
-        As the network got them.
-    targets : mapping of str to Tensor, each of shape (batch, …)
-        What is to be learnt of each.
-    site_slices : sequence of (str, int)
-        Whose they are.
-    output : Output
-        What the network says of them.
-    """
+    """What a term may look at."""
 
     images: Tensor
+    """Shape (batch, 3, height, width). As the network got them."""
     targets: Mapping[str, Tensor]
+    """Each of shape (batch, …). What is to be learnt of each."""
     site_slices: SiteSlices
+    """Whose they are."""
     output: Output
+    """What the network says of them."""
 
     @property
     def labels(self) -> Tensor:
@@ -53,21 +45,14 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Term:
-    """What a method adds to the loss of a batch.
-
-    Attributes
-    ----------
-    name : str
-        Of the term.
-    value : callable
-        The batch's value, shape (), not weighted.
-    weight : callable
-        Its weight at a step, which is counted from 0 over the whole run; 0 leaves it out.
-    """
+    """What a method adds to the loss of a batch."""
 
     name: str
+    """Of the term."""
     value: Callable[[Batch], Tensor]
+    """The batch's value, shape (), not weighted."""
     weight: Callable[[int], float]
+    """Its weight at a step, which is counted from 0 over the whole run; 0 leaves it out."""
 
     @classmethod
     def constant(cls, name: str, value: Callable[[Batch], Tensor], weight: float = 1.0) -> "Term":
@@ -77,21 +62,15 @@ class Term:
 
 @dataclass(frozen=True)
 class Loss:
-    """The objective of one batch, on the device.
-
-    Attributes
-    ----------
-    total : Tensor, shape ()
-        Cross entropy and every term times its weight; what is differentiated.
-    cross_entropy : Tensor, shape ()
-        Detached: the task's loss, of classes alone their cross entropy, mean over the batch.
-    contrastive : Tensor, shape ()
-        Detached mean over the ordered positive pairs; 0 where the term is off.
-    """
+    """The objective of one batch, on the device."""
 
     total: Tensor
+    """Shape (). Cross entropy and every term times its weight; what is differentiated."""
     cross_entropy: Tensor
+    """Shape (). Detached: the task's loss, of classes alone their cross entropy, mean over the
+    batch."""
     contrastive: Tensor
+    """Shape (). Detached mean over the ordered positive pairs; 0 where the term is off."""
 
 
 def contrastive(

@@ -22,10 +22,6 @@ def make_optimizer(network: Network, config: TrainingKeys) -> Optimizer:
         On the device on which it will be trained.
     config : TrainingKeys
         Adam, with weight decay added to the gradient as in the released code, or plain SGD.
-
-    Returns
-    -------
-    Optimizer
     """
     parameters = list(network.parameters())
     if config.optimizer == "sgd":

@@ -19,24 +19,16 @@ from common.device import Device
 
 @dataclass(frozen=True)
 class Prototypes:
-    """One site's class prototypes, with the number of images behind each.
-
-    Attributes
-    ----------
-    site : str
-        Whose they are.
-    classes : ndarray of int64, shape (n,)
-        The label of each; a class with too few images has none.
-    vectors : ndarray of float32, shape (n, size)
-        Of length 1.
-    counts : ndarray of int64, shape (n,)
-        Images behind each.
-    """
+    """One site's class prototypes, with the number of images behind each."""
 
     site: str
+    """Whose they are."""
     classes: NDArray[np.int64]
+    """Shape (n,). The label of each; a class with too few images has none."""
     vectors: NDArray[np.float32]
+    """Shape (n, size). Of length 1."""
     counts: NDArray[np.int64]
+    """Shape (n,). Images behind each."""
 
     @classmethod
     def of(cls, site: str, arrays: Mapping[str, NDArray[Any]]) -> "Prototypes":
@@ -116,21 +108,14 @@ KEYS = tuple(field.name for field in fields(Prototypes) if field.name != "site")
 
 @dataclass(frozen=True)
 class RemotePrototypes:
-    """Prototypes as the objective meets them: constants on the training device.
-
-    Attributes
-    ----------
-    vectors : Tensor, shape (n, size)
-        Directions.
-    labels : Tensor, shape (n,)
-        Classes.
-    multiplicity : Tensor, shape (n,)
-        For how many images of the joint batch each stands.
-    """
+    """Prototypes as the objective meets them: constants on the training device."""
 
     vectors: Tensor
+    """Shape (n, size). Directions."""
     labels: Tensor
+    """Shape (n,). Classes."""
     multiplicity: Tensor
+    """Shape (n,). For how many images of the joint batch each stands."""
 
 
 def make_prototypes(site: str, projections: Tensor, labels: Tensor, min_count: int) -> Prototypes:

@@ -18,17 +18,12 @@ class NoOptions(TomlModel):
 
 
 class Algorithm(Method):
-    """A method that the key ``algorithm`` names.
-
-    Attributes
-    ----------
-    options : type of TomlModel
-        What ``algorithm-options`` may say: types, ranges, defaults, and a docstring for each.
-    """
+    """A method that the key ``algorithm`` names."""
 
     key = "algorithm"
     federated = True
     options: ClassVar[type[TomlModel]] = NoOptions
+    """What ``algorithm-options`` may say: types, ranges, defaults, and a docstring for each."""
 
     def active(self, config: Config) -> bool:
         """Say whether it is the configuration's algorithm."""

@@ -41,24 +41,16 @@ ArrayForms = Mapping[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the comparison: a method, as values of configuration keys and a training mode.
-
-    Attributes
-    ----------
-    name : str
-        How it is asked for.
-    label : str
-        How a table calls it.
-    mode : {'pooled', 'federated', 'single'}
-        How it is trained.
-    settings : mapping of str to Scalar
-        Values of configuration keys, in kebab-case, that make a run this method's.
-    """
+    """A row of the comparison: a method, as values of configuration keys and a training mode."""
 
     name: str
+    """How it is asked for."""
     label: str
+    """How a table calls it."""
     mode: Mode
+    """How it is trained."""
     settings: Mapping[str, Scalar]
+    """Values of configuration keys, in kebab-case, that make a run this method's."""
 
     @property
     def values(self) -> dict[str, Scalar]:
@@ -78,116 +70,79 @@ SHARED: dict[str, Scalar] = PLAIN | {"normalisation": "shared"}
 
 @dataclass(frozen=True)
 class Local:
-    """What a method may look at where a network is trained.
-
-    Attributes
-    ----------
-    config : Config
-        The run's.
-    network : Network
-        On the device. In :meth:`Method.terms` it holds what was received, in
-        :meth:`Method.after_round` what training made of it.
-    device : Device
-        Where to compute.
-    total_steps : int
-        Steps of the whole run.
-    steps : range
-        Those of the round.
-    sites : sequence of TrainingSite
-        One at a hospital, all in pooled training.
-    constants : RemotePrototypes or None
-        The other sites' prototypes, where the method meets them.
-    received, trained : ndarray, shape (layout.size,), or None
-        The shared tensors as the server sent them, and as it will have them from this site.
-    parts : mapping of str to ndarray
-        What the server sent beside the weights (:meth:`Method.broadcast`).
-    memory : mapping of str to ndarray
-        What the method remembered here at the end of the last round; empty at the first.
-    """
+    """What a method may look at where a network is trained."""
 
     config: Config
+    """The run's."""
     network: Network
+    """On the device. In :meth:`Method.terms` it holds what was received, in
+    :meth:`Method.after_round` what training made of it."""
     device: Device
+    """Where to compute."""
     total_steps: int
+    """Steps of the whole run."""
     steps: range = range(0)
+    """Those of the round."""
     sites: Sequence[TrainingSite] = ()
+    """One at a hospital, all in pooled training."""
     constants: RemotePrototypes | None = None
+    """The other sites' prototypes, where the method meets them."""
     received: NDArray[Any] | None = None
     trained: NDArray[Any] | None = None
+    """Shape (layout.size,). The shared tensors as the server sent them, and as it will have them
+    from this site."""
     parts: Arrays = field(default_factory=dict)
+    """What the server sent beside the weights (:meth:`Method.broadcast`)."""
     memory: Arrays = field(default_factory=dict)
+    """What the method remembered here at the end of the last round; empty at the first."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method makes of a round at a site.
-
-    Attributes
-    ----------
-    parts : mapping of str to ndarray
-        What leaves beside the weights, as :meth:`Method.forms` says.
-    memory : mapping of str to ndarray
-        What stays, for the next round.
-    """
+    """What a method makes of a round at a site."""
 
     parts: Arrays = field(default_factory=dict)
+    """What leaves beside the weights, as :meth:`Method.forms` says."""
     memory: Arrays = field(default_factory=dict)
+    """What stays, for the next round."""
 
 
 @dataclass(frozen=True)
 class Averaged:
-    """What a method may look at at the server after a round.
-
-    Attributes
-    ----------
-    config : Config
-        The run's.
-    layout : Layout
-        Of the shared tensors.
-    parameters : ndarray of bool, shape (layout.size,)
-        Which of their values are trained; the others are running statistics.
-    received, shared : ndarray, shape (layout.size,)
-        What the sites began the round with, and what ``aggregation`` made of theirs.
-    replies : mapping of str to mapping of str to ndarray
-        By site that answered, in the configuration's order, what the method sent there.
-    memory : mapping of str to ndarray
-        What the method remembered at the server after the last round; empty after the first.
-    steps : range
-        Those of the round.
-    total_steps : int
-        Steps of the whole run.
-    """
+    """What a method may look at at the server after a round."""
 
     config: Config
+    """The run's."""
     layout: Layout
+    """Of the shared tensors."""
     parameters: NDArray[np.bool_]
+    """Shape (layout.size,). Which of their values are trained; the others are running
+    statistics."""
     received: NDArray[Any]
     shared: NDArray[Any]
+    """Shape (layout.size,). What the sites began the round with, and what ``aggregation`` made of
+    theirs."""
     replies: Mapping[str, Arrays] = field(default_factory=dict)
+    """By site that answered, in the configuration's order, what the method sent there."""
     memory: Arrays = field(default_factory=dict)
+    """What the method remembered at the server after the last round; empty after the first."""
     steps: range = range(0)
+    """Those of the round."""
     total_steps: int = 0
+    """Steps of the whole run."""
 
 
 class Method:
-    """The hooks, each of which does nothing: FedAvg.
-
-    Attributes
-    ----------
-    name : str
-        Of the method, within what it sends and remembers.
-    key : str
-        Field of the configuration that switches it on.
-    federated : bool
-        Whether it needs an exchange, and so is refused in pooled and single-site training.
-    variants : tuple of Variant
-        Its rows of the comparison.
-    """
+    """The hooks, each of which does nothing: FedAvg."""
 
     name: ClassVar[str]
+    """Of the method, within what it sends and remembers."""
     key: ClassVar[str]
+    """Field of the configuration that switches it on."""
     federated: ClassVar[bool] = False
+    """Whether it needs an exchange, and so is refused in pooled and single-site training."""
     variants: ClassVar[tuple[Variant, ...]] = ()
+    """Its rows of the comparison."""
 
     def active(self, config: Config) -> bool:
         """Say whether a configuration asks for the method."""

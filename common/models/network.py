@@ -25,28 +25,20 @@ Heads = Callable[[int], Mapping[str, nn.Module]]
 
 
 class Output(NamedTuple):
-    """What the network says about a batch.
-
-    Attributes
-    ----------
-    logits : Tensor, shape (batch, classes)
-        Under ``variant = 'released'`` the sigmoid of them, on which the authors' cross entropy
-        is taken.
-    embedding : Tensor, shape (batch, embedding)
-        The backbone's features.
-    projection : Tensor, shape (batch, projection_size)
-        Their image under the projection head, not normalised.
-    auxiliary : Tensor, shape (batch, classes), or None
-        Logits of each image's site's own branch, where there are such branches.
-    others : mapping of str to Tensor, each of shape (batch, …)
-        What further heads say, by the name of their target.
-    """
+    """What the network says about a batch."""
 
     logits: Tensor
+    """Shape (batch, classes). Under ``variant = 'released'`` the sigmoid of them, on which the
+    authors' cross entropy is taken."""
     embedding: Tensor
+    """Shape (batch, embedding). The backbone's features."""
     projection: Tensor
+    """Shape (batch, projection_size). Their image under the projection head, not normalised."""
     auxiliary: Tensor | None = None
+    """Shape (batch, classes). Logits of each image's site's own branch, where there are such
+    branches."""
     others: Mapping[str, Tensor] = {}
+    """Each of shape (batch, …). What further heads say, by the name of their target."""
 
     @property
     def heads(self) -> dict[str, Tensor]:

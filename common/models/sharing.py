@@ -65,24 +65,16 @@ def _split(network: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the shared tensors lie in the flat array that travels.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The shared tensors, in order.
-    shapes : tuple of tuple of int
-        Their shapes.
-    dtype : str
-        'float32' or 'float64'.
-    size : int
-        Number of values altogether.
-    """
+    """How the shared tensors lie in the flat array that travels."""
 
     names: tuple[str, ...]
+    """The shared tensors, in order."""
     shapes: tuple[tuple[int, ...], ...]
+    """Their shapes."""
     dtype: str
+    """'float32' or 'float64'."""
     size: int
+    """Number of values altogether."""
 
     def to_json(self) -> str:
         """Return the layout as compact JSON; equal layouts give equal text."""

@@ -18,30 +18,20 @@ PATIENT = "patient"
 
 @dataclass(frozen=True)
 class PredictionsTable:
-    """One subset of a site's predictions.
-
-    Attributes
-    ----------
-    files : tuple of str
-        (n,) paths below the site's folder.
-    labels : ndarray of int64
-        (n,) label of each image.
-    probabilities : ndarray of float64
-        (n, classes)
-    classes : tuple of str
-        Names of the classes, in label order.
-    patients : tuple of (str or None)
-        (n,) patient of each image, where known.
-    further : mapping of str to ndarray of float64
-        (n,) each: what further targets are (``true/…``), and what was decided (``decided/…``).
-    """
+    """One subset of a site's predictions."""
 
     files: tuple[str, ...]
+    """(n,) paths below the site's folder."""
     labels: NDArray[np.int64]
+    """(n,) label of each image."""
     probabilities: NDArray[np.float64]
+    """(n, classes)"""
     classes: tuple[str, ...]
+    """Names of the classes, in label order."""
     patients: tuple[str | None, ...] = ()
+    """(n,) patient of each image, where known."""
     further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """(n,) each: what further targets are (``true/…``), and what was decided (``decided/…``)."""
 
     @property
     def positive(self) -> NDArray[np.float64]:

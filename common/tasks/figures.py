@@ -23,18 +23,13 @@ def one_against_rest(classes: int) -> range:
 
 @dataclass(frozen=True)
 class Classified:
-    """Images with their classes and what a network says of them.
-
-    Attributes
-    ----------
-    labels : ndarray of int64, shape (n,)
-        True classes, n ≥ 1.
-    probabilities : ndarray of float64, shape (n, classes)
-        Predicted; the most probable class is the decision, the first one of equals.
-    """
+    """Images with their classes and what a network says of them."""
 
     labels: NDArray[np.int64]
+    """Shape (n,). True classes, n ≥ 1."""
     probabilities: NDArray[np.float64]
+    """Shape (n, classes). Predicted; the most probable class is the decision, the first one of
+    equals."""
 
     @property
     def classes(self) -> int:
@@ -86,39 +81,28 @@ def _loss(found: Classified) -> float:
 
 @dataclass(frozen=True)
 class Figure:
-    """One way of measuring a network's predictions.
-
-    Attributes
-    ----------
-    name : str
-        Its key in tables, results and policies.
-    label, short : str
-        How reports call it, and how the terminal does.
-    compute : callable
-        From images of a site; NaN where it is undefined for them.
-    low, high : float
-        Its range.
-    share : bool
-        Whether it is a share, which a reader gets in percent. Tables of reports show shares alone.
-    classes : int or None
-        The number of classes that it is defined for; None: any.
-    task : str
-        The task of which it is a figure (:mod:`common.tasks.task`).
-    of_labels : bool
-        Whether the labels alone decide where it is defined, so that all methods' are defined at the
-        same sites.
-    """
+    """One way of measuring a network's predictions."""
 
     name: str
+    """Its key in tables, results and policies."""
     label: str
     short: str
+    """How reports call it, and how the terminal does."""
     compute: Callable[[Classified], float]
+    """From images of a site; NaN where it is undefined for them."""
     low: float = 0.0
     high: float = 1.0
+    """Its range."""
     share: bool = True
+    """Whether it is a share, which a reader gets in percent. Tables of reports show shares
+    alone."""
     classes: int | None = None
+    """The number of classes that it is defined for; None: any."""
     task: str = "classification"
+    """The task of which it is a figure (:mod:`common.tasks.task`)."""
     of_labels: bool = True
+    """Whether the labels alone decide where it is defined, so that all methods' are defined at the
+    same sites."""
 
 
 FIGURES = (

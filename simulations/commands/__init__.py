@@ -6,15 +6,9 @@ from pathlib import Path
 
 @dataclass
 class ResumeHint:
-    """What the present command has begun, for the sentence that ends it early.
-
-    Attributes
-    ----------
-    run : Path or None
-        Folder of the run that the command writes.
-    command : str
-        How the run was started, such as ``"xsite train pooled"``.
-    """
+    """What the present command has begun, for the sentence that ends it early."""
 
     run: Path | None = None
+    """Folder of the run that the command writes."""
     command: str = ""
+    """How the run was started, such as ``"xsite train pooled"``."""

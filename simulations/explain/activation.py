@@ -37,31 +37,21 @@ IN_A_GROUP = 3
 
 @dataclass(frozen=True)
 class Example:
-    """A test image, what was decided, and where the network looked.
-
-    Attributes
-    ----------
-    file : str
-        Path below the site's folder.
-    truth, decision : str
-        Names of classes.
-    probability : float
-        Of the decision.
-    image : ndarray of float32, shape (size, size)
-        Grey values as the network sees them, 0 to 1.
-    maps : mapping of Method to ndarray of float32, shape (size, size)
-        Activation of the class decided for, 0 to 1.
-    lesion : ndarray of float32, shape (size, size), or None
-        Share of each pixel that is lesion, where that is known.
-    """
+    """A test image, what was decided, and where the network looked."""
 
     file: str
+    """Path below the site's folder."""
     truth: str
     decision: str
+    """Names of classes."""
     probability: float
+    """Of the decision."""
     image: NDArray[np.float32]
+    """Shape (size, size). Grey values as the network sees them, 0 to 1."""
     maps: Mapping[Method, NDArray[np.float32]]
+    """Shape (size, size). Activation of the class decided for, 0 to 1."""
     lesion: NDArray[np.float32] | None
+    """Shape (size, size). Share of each pixel that is lesion, where that is known."""
 
     @property
     def right(self) -> bool:

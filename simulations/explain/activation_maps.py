@@ -233,25 +233,18 @@ class LesionShare:
 
     A gain is a ratio of means, since a mean of ratios is decided by the few images with the
     smallest lesions. NaN without images.
-
-    Attributes
-    ----------
-    area : float
-        Mean share of the lungs' area that is lesion.
-    gain : float
-        Mean share of the whole image's activation inside the lesions, over ``area``. The strictest
-        of the three: activation outside the lungs counts against it, and a map that is even
-        everywhere stays below 1.
-    gain_in_lungs : float
-        The same of the activation within the lungs; 1 of a map that is even over the lungs.
-    gain_in_image : float
-        The first share over the lesions' share of the image; 1 of a map that is even everywhere.
     """
 
     area: float
+    """Mean share of the lungs' area that is lesion."""
     gain: float
+    """Mean share of the whole image's activation inside the lesions, over ``area``. The strictest
+    of the three: activation outside the lungs counts against it, and a map that is even everywhere
+    stays below 1."""
     gain_in_lungs: float
+    """The same of the activation within the lungs; 1 of a map that is even over the lungs."""
     gain_in_image: float
+    """The first share over the lesions' share of the image; 1 of a map that is even everywhere."""
 
 
 def lesion_share(

@@ -84,42 +84,28 @@ MARKERS = ("o", "^", "s", "D", "v", "P", "X")
 
 @dataclass(frozen=True)
 class Clustering:
-    """Silhouette coefficients over cosine distances, -1 to 1; NaN where there is one group.
-
-    Attributes
-    ----------
-    by_class : float
-        Above 0 where images of a class lie closer to each other than to other classes.
-    by_site : float
-        The same of sites: near 0 where hospitals cannot be told apart.
-    """
+    """Silhouette coefficients over cosine distances, -1 to 1; NaN where there is one group."""
 
     by_class: float
+    """Above 0 where images of a class lie closer to each other than to other classes."""
     by_site: float
+    """The same of sites: near 0 where hospitals cannot be told apart."""
 
 
 @dataclass(frozen=True)
 class ProjectionMap:
-    """Test images of all sites in the space of projections, before and after training.
-
-    Attributes
-    ----------
-    sites, classes : tuple of str
-        Names.
-    site_of, labels : ndarray of int64, shape (n,)
-        Site and class of each image, as positions in ``sites`` and ``classes``.
-    places : mapping of {'before', 'after'} to ndarray of float64, shape (n, 2)
-        On a map of either; the two maps share no axes.
-    clustering : mapping of {'before', 'after'} to Clustering
-        On the projections themselves.
-    """
+    """Test images of all sites in the space of projections, before and after training."""
 
     sites: tuple[str, ...]
     classes: tuple[str, ...]
+    """Names."""
     site_of: NDArray[np.int64]
     labels: NDArray[np.int64]
+    """Shape (n,). Site and class of each image, as positions in ``sites`` and ``classes``."""
     places: dict[When, NDArray[np.float64]]
+    """Shape (n, 2). On a map of either; the two maps share no axes."""
     clustering: dict[When, Clustering]
+    """On the projections themselves."""
 
 
 def projection_map(record: RunRecord, sites: Sequence[SiteData]) -> ProjectionMap:

@@ -29,20 +29,15 @@ def check_binary(labels: NDArray[np.int64]) -> None:
 
 @dataclass(frozen=True)
 class ReliabilityDiagram:
-    """A reliability diagram.
-
-    Attributes
-    ----------
-    predicted, observed : ndarray of float64, shape (bins,)
-        Mean predicted probability of the positive class, and share of positive images, of each
-        bin that holds any; of more than two classes, of the decision, and of right ones.
-    images : ndarray of int64, shape (bins,)
-        Images in it.
-    """
+    """A reliability diagram."""
 
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
+    """Shape (bins,). Mean predicted probability of the positive class, and share of positive
+    images, of each bin that holds any; of more than two classes, of the decision, and of right
+    ones."""
     images: NDArray[np.int64]
+    """Shape (bins,). Images in it."""
 
     @property
     def error(self) -> float:

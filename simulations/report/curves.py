@@ -47,23 +47,18 @@ held against: chance, or the ideal."""
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of chart.
-
-    Attributes
-    ----------
-    name, title, caption : str
-        Of its files, above its drawings and below them.
-    axes : tuple of str
-        Titles of x and y.
-    line : callable
-        Returns a method's curve at a site, or None where no cell is done.
-    """
+    """A kind of chart."""
 
     name: str
+    """Of its files."""
     title: str
+    """Above its drawings."""
     axes: tuple[str, str]
+    """Titles of x and y."""
     caption: str
+    """Below its drawings."""
     line: Callable[[StudyResults, str, str], Line | None]
+    """Returns a method's curve at a site, or None where no cell is done."""
 
 
 def roc_line(results: StudyResults, method: str, site: str) -> Line | None:

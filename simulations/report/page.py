@@ -21,29 +21,20 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report under a heading.
-
-    Attributes
-    ----------
-    heading : str
-        Unique in the report.
-    tables : sequence of (Table or None)
-        What it holds; None where there is nothing to tell.
-    pictures : sequence of Picture
-        Below them; ``wide`` ones get a line each.
-    folded : sequence of Table
-        What is shown where it is asked for, and not in Markdown.
-    text, note : str
-        Above all that, and below it.
-    """
+    """A part of a report under a heading."""
 
     heading: str
+    """Unique in the report."""
     tables: Sequence[Table | None] = ()
+    """What it holds; None where there is nothing to tell."""
     pictures: Sequence[Picture] = ()
+    """Below them; ``wide`` ones get a line each."""
     wide: bool = False
     folded: Sequence[Table] = ()
+    """What is shown where it is asked for, and not in Markdown."""
     text: str = ""
     note: str = ""
+    """Above all that, and below it."""
 
     @property
     def shown(self) -> list[Table]:

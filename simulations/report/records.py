@@ -23,30 +23,20 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run's folder says.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    config : Config
-        The run's configuration.
-    result : mapping
-        ``result.json``.
-    environment : mapping
-        ``environment.json``.
-    rows : tuple of MetricsRow
-        ``metrics.csv``, the test subset alone: what a report speaks of.
-    weights : {"final", "best"}
-        Which weights' figures are told: the last step's, or those that validation chose.
-    """
+    """What a run's folder says."""
 
     path: Path
+    """The folder."""
     config: Config
+    """The run's configuration."""
     result: Mapping[str, Any]
+    """``result.json``."""
     environment: Mapping[str, Any]
+    """``environment.json``."""
     rows: tuple[MetricsRow, ...]
+    """``metrics.csv``, the test subset alone: what a report speaks of."""
     weights: Literal["final", "best"] = "final"
+    """Which weights' figures are told: the last step's, or those that validation chose."""
 
     @property
     def name(self) -> str:

@@ -31,25 +31,17 @@ Key = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What a study found.
-
-    Attributes
-    ----------
-    plan : StudyPlan
-        What was to be run.
-    records : mapping of Key to RunRecord
-        The cells that are done.
-    missing : mapping of str to str
-        Cells that are not, by name: why they failed, or '' if they have not ended.
-    cells : mapping of Key to mapping
-        What the cells that are done took, as their records say it: ``seconds`` by the clock, None
-        where it is not known, and ``peak_memory_bytes``.
-    """
+    """What a study found."""
 
     plan: StudyPlan
+    """What was to be run."""
     records: Mapping[Key, RunRecord]
+    """The cells that are done."""
     missing: Mapping[str, str]
+    """Cells that are not, by name: why they failed, or '' if they have not ended."""
     cells: Mapping[Key, Mapping[str, Any]]
+    """What the cells that are done took, as their records say it: ``seconds`` by the clock, None
+    where it is not known, and ``peak_memory_bytes``."""
 
     @cached_property
     def sites(self) -> tuple[str, ...]:

@@ -39,26 +39,18 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Test:
-    """A method held against the reference, by AUC.
-
-    Attributes
-    ----------
-    difference : Difference
-        The method less the reference over pairs of runs, with a paired t-test.
-    wilcoxon : float
-        Two-sided p of Wilcoxon's signed-rank test of the same pairs; NaN for fewer than two.
-    t_holm, wilcoxon_holm : float
-        Both p values after Holm's correction over all methods held against the reference there.
-    images : Estimate
-        The difference over images after DeLong; NaN of the mean of the sites, and of more than
-        two classes.
-    """
+    """A method held against the reference, by AUC."""
 
     difference: Difference
+    """The method less the reference over pairs of runs, with a paired t-test."""
     wilcoxon: float
+    """Two-sided p of Wilcoxon's signed-rank test of the same pairs; NaN for fewer than two."""
     t_holm: float
     wilcoxon_holm: float
+    """Both p values after Holm's correction over all methods held against the reference there."""
     images: Estimate
+    """The difference over images after DeLong; NaN of the mean of the sites, and of more than two
+    classes."""
 
 
 @dataclass(frozen=True)

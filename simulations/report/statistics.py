@@ -35,29 +35,20 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method less the reference, over the folds and seeds that both ran.
-
-    Attributes
-    ----------
-    n : int
-        Number of pairs.
-    mean : float
-        Mean difference; NaN without a pair.
-    low, high : float
-        95 % interval of the mean difference by Student's t; NaN where there is no test.
-    t, p : float
-        Statistic and two-sided p of the paired t-test; NaN where there is no test.
-    reason : str
-        Why there is no test, or ''.
-    """
+    """A method less the reference, over the folds and seeds that both ran."""
 
     n: int
+    """Number of pairs."""
     mean: float = math.nan
+    """Mean difference; NaN without a pair."""
     low: float = math.nan
     high: float = math.nan
+    """95 % interval of the mean difference by Student's t; NaN where there is no test."""
     t: float = math.nan
     p: float = math.nan
+    """Statistic and two-sided p of the paired t-test; NaN where there is no test."""
     reason: str = ""
+    """Why there is no test, or ''."""
 
 
 def summarise(values: Iterable[float]) -> Summary:

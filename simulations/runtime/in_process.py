@@ -37,24 +37,16 @@ Tamper = Callable[[Message, Message], list[Message]]
 
 @dataclass
 class InProcessGrid(Grid):
-    """Nodes in this process; attacks and tests read messages on their way, or change them.
-
-    Attributes
-    ----------
-    client : ClientApp
-        What every node runs.
-    nodes : mapping of int to mapping
-        Node number → node configuration.
-    run_config : mapping
-        The run's configuration by key.
-    tamper : callable, optional
-        Decides what arrives in place of a reply.
-    """
+    """Nodes in this process; attacks and tests read messages on their way, or change them."""
 
     client: ClientApp
+    """What every node runs."""
     nodes: Mapping[int, Mapping[str, Any]]
+    """Node number → node configuration."""
     run_config: Mapping[str, Any]
+    """The run's configuration by key."""
     tamper: Tamper | None = None
+    """Decides what arrives in place of a reply."""
     waiting: dict[str, list[Message]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -83,10 +83,6 @@ def place(
     ray_address : str
         Ray cluster to use, as ``host:port``.
 
-    Returns
-    -------
-    Placement
-
     Raises
     ------
     RunError

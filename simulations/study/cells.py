@@ -29,22 +29,15 @@ _NOT_IN_DIGEST = {"log.txt", ".lock", RECORD, "tensorboard", "checkpoint"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study, to be done or done.
-
-    Attributes
-    ----------
-    method : Variant
-        What is trained.
-    fold, seed : int
-        On which fold, with which seed.
-    without : str
-        The site that training does not see, '' if it sees all.
-    """
+    """One run of a study, to be done or done."""
 
     method: Variant
+    """What is trained."""
     fold: int
     seed: int
+    """On which fold, with which seed."""
     without: str = ""
+    """The site that training does not see, '' if it sees all."""
 
     def __hash__(self) -> int:
         """Hash by name: a method's settings are a mapping."""

@@ -84,30 +84,23 @@ class Order:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study as it was asked for, checked; what its file says stands at the top of this module.
-
-    Attributes
-    ----------
-    methods : tuple of Variant
-        Rows of its tables, in this order.
-    config : Config
-        What all runs share; its fold and seed are 0.
-    comparison : bool
-        Whether it is the preset of :mod:`simulations.study.presets`: the methods are training
-        modes of one configuration. Then figures are summarised over all runs alike, and the report
-        is the shorter one.
-    """
+    """A study as it was asked for, checked; what its file says stands at the top of this module."""
 
     title: str
     methods: tuple[Variant, ...]
+    """Rows of its tables, in this order."""
     folds: tuple[int, ...]
     seeds: tuple[int, ...]
     reference: str
     config: Config
+    """What all runs share; its fold and seed are 0."""
     orders: tuple[Order, ...] = ()
     unseen: tuple[Variant, ...] = ()
     backend: str = "ray"
     comparison: bool = False
+    """Whether it is the preset of :mod:`simulations.study.presets`: the methods are training modes
+    of one configuration. Then figures are summarised over all runs alike, and the report is the
+    shorter one."""
 
     def cells(self) -> tuple[Cell, ...]:
         """Return all cells; the methods of a seed and fold follow each other, to be compared."""

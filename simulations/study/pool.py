@@ -44,48 +44,33 @@ class Slot:
 
 @dataclass
 class Running:
-    """A cell that is being computed.
-
-    Attributes
-    ----------
-    cell : Cell
-        Which.
-    path : Path
-        Its folder.
-    slot : Slot
-        Where.
-    process : Popen
-        Its first process.
-    tree : ProcessTree
-        All of them.
-    resumed : bool
-        Whether it goes on with what an earlier session began.
-    began : float
-        When, by :func:`time.monotonic`.
-    memory, peak : int
-        All its processes' memory, last and at the most, in bytes.
-    done, total : int
-        Steps.
-    outcome, reason : str
-        ``"done"``, ``"stopped"`` or ``"failed"`` once it has ended, and of a failure why.
-    told : Future
-        Done once its process has told everything.
-    """
+    """A cell that is being computed."""
 
     cell: Cell
+    """Which."""
     path: Path
+    """Its folder."""
     slot: Slot
+    """Where."""
     process: "Popen[bytes]"
+    """Its first process."""
     tree: ProcessTree
+    """All of them."""
     resumed: bool
+    """Whether it goes on with what an earlier session began."""
     began: float = field(default_factory=time.monotonic)
+    """When, by :func:`time.monotonic`."""
     memory: int = 0
     peak: int = 0
+    """All its processes' memory, last and at the most, in bytes."""
     done: int = 0
     total: int = 0
+    """Steps."""
     outcome: str = ""
     reason: str = ""
+    """``"done"``, ``"stopped"`` or ``"failed"`` once it has ended, and of a failure why."""
     told: "Future[None]" = field(default_factory=Future)
+    """Done once its process has told everything."""
 
     @property
     def seconds(self) -> float:

@@ -42,33 +42,22 @@ POLL_SECONDS = 2.0
 
 @dataclass
 class Study:
-    """A study under way.
-
-    Attributes
-    ----------
-    plan : StudyPlan
-        What it is of.
-    folder : Path
-        Its folder.
-    keys : dict of Cell to str
-        All cells, in the order in which they are computed, and what determines each.
-    sites : dict of str to SiteData
-        Every site, decoded.
-    asked : tuple of Cell
-        Those that are to be computed; a comparison's report is of all that its folder holds.
-    done : dict of Cell to mapping
-        What the records of the cells say that are known to be done.
-    failures : dict of Cell to str
-        Why cells of this session failed.
-    """
+    """A study under way."""
 
     plan: StudyPlan
+    """What it is of."""
     folder: Path
+    """Its folder."""
     keys: dict[Cell, str]
+    """All cells, in the order in which they are computed, and what determines each."""
     sites: dict[str, SiteData]
+    """Every site, decoded."""
     asked: tuple[Cell, ...]
+    """Those that are to be computed; a comparison's report is of all that its folder holds."""
     done: dict[Cell, Mapping[str, Any]] = field(default_factory=dict)
+    """What the records of the cells say that are known to be done."""
     failures: dict[Cell, str] = field(default_factory=dict)
+    """Why cells of this session failed."""
 
     def path(self, cell: Cell) -> Path:
         """Return a cell's folder."""

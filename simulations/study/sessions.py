@@ -13,22 +13,15 @@ FILE = "sessions.json"
 
 @dataclass(frozen=True)
 class Session:
-    """A time at which a study's cells were computed.
-
-    Attributes
-    ----------
-    began, ended : datetime
-        When.
-    slots : int
-        How many cells at once, at the most.
-    peak_memory_bytes : int
-        Largest memory of all cells together.
-    """
+    """A time at which a study's cells were computed."""
 
     began: datetime
     ended: datetime
+    """When."""
     slots: int
+    """How many cells at once, at the most."""
     peak_memory_bytes: int
+    """Largest memory of all cells together."""
 
 
 _SESSIONS = TypeAdapter(list[Session])

@@ -79,22 +79,16 @@ class Pepx(nn.Sequential):
 
 
 class Flow(NamedTuple):
-    """What a stage hands on.
-
-    Attributes
-    ----------
-    total : Tensor, shape (batch, channels, height, width)
-        Sum of the shortcut and of every block: what the next shortcut reads.
-    pooled : Tensor, shape (batch, channels, height // 2, width // 2)
-        Sum of the same tensors after max pooling, each pooled by itself since a maximum is not
-        linear: what the next stage's first block reads.
-    last : Tensor, shape (batch, channels, height, width)
-        The last block alone.
-    """
+    """What a stage hands on."""
 
     total: Tensor
+    """Shape (batch, channels, height, width). Sum of the shortcut and of every block: what the next
+    shortcut reads."""
     pooled: Tensor
+    """Shape (batch, channels, height // 2, width // 2). Sum of the same tensors after max pooling,
+    each pooled by itself since a maximum is not linear: what the next stage's first block reads."""
     last: Tensor
+    """Shape (batch, channels, height, width). The last block alone."""
 
 
 class Stage(nn.Module):

@@ -126,18 +126,13 @@ def threshold_attack(confidences: Scores, target: Target) -> Scores:
 
 @dataclass(frozen=True)
 class Shadows:
-    """Networks of the attacker's own, each trained on half of the candidates' patients.
-
-    Attributes
-    ----------
-    trained_on : ndarray of bool, shape (shadows, candidates)
-        Which candidates each was trained on.
-    confidences : mapping of str to ndarray of float64, shape (shadows, candidates)
-        What each says of every candidate, by what it is normalised with.
-    """
+    """Networks of the attacker's own, each trained on half of the candidates' patients."""
 
     trained_on: NDArray[np.bool_]
+    """Shape (shadows, candidates). Which candidates each was trained on."""
     confidences: Mapping[str, Scores]
+    """Shape (shadows, candidates). What each says of every candidate, by what it is normalised
+    with."""
 
 
 def train_shadows(

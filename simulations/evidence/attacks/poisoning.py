@@ -130,23 +130,16 @@ class PoisoningOutcome(NamedTuple):
 
 @dataclass(frozen=True)
 class PoisoningPlan:
-    """Federations of one size.
-
-    Attributes
-    ----------
-    epochs, patients : int
-        Of each federation, and at each hospital.
-    lies, defences : tuple of str
-        Every one of these against every one of those.
-    seeds : int
-        How often, with hospitals and training of another seed each time.
-    """
+    """Federations of one size."""
 
     epochs: int = 8
     patients: int = 128
+    """Of each federation, and at each hospital."""
     lies: tuple[str, ...] = tuple(LIES)
     defences: tuple[str, ...] = tuple(DEFENCES)
+    """Every one of these against every one of those."""
     seeds: int = 1
+    """How often, with hospitals and training of another seed each time."""
 
     @property
     def cases(self) -> list[PoisoningCase]:

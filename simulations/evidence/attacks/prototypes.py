@@ -39,21 +39,14 @@ COUNTS = (1, 4, 16)
 
 
 class SentPrototype(NamedTuple):
-    """A prototype as it leaves a hospital, and what is behind it.
-
-    Attributes
-    ----------
-    vector : ndarray of float32, shape (size,)
-        What is sent.
-    behind : ndarray of int64
-        The images behind it, training images of one class.
-    others : ndarray of int64
-        As many test images of that class.
-    """
+    """A prototype as it leaves a hospital, and what is behind it."""
 
     vector: NDArray[np.float32]
+    """Shape (size,). What is sent."""
     behind: NDArray[np.int64]
+    """The images behind it, training images of one class."""
     others: NDArray[np.int64]
+    """As many test images of that class."""
 
 
 def send(

@@ -42,38 +42,28 @@ PAGE = Path(__file__).parent / "page.md"
 
 @dataclass(frozen=True)
 class AttackSize:
-    """Numbers that decide how long the attacks take.
-
-    Attributes
-    ----------
-    patients : int
-        At a hospital whose images are asked about.
-    few, many : int
-        Epochs of the federations that are released.
-    shadows : int
-        Networks that the attacker trains, an even number.
-    attempts, searches : int
-        Batches sought in each setting of gradient inversion, prototypes inverted in each.
-    steps, prototype_steps : int
-        Of every search.
-    poisoning : tuple of PoisoningPlan
-        Federations in which somebody lies.
-    """
+    """Numbers that decide how long the attacks take."""
 
     patients: int = 64
+    """At a hospital whose images are asked about."""
     few: int = 4
     many: int = 30
+    """Epochs of the federations that are released."""
     shadows: int = 4
+    """Networks that the attacker trains, an even number."""
     attempts: int = 3
     searches: int = 4
+    """Batches sought in each setting of gradient inversion, prototypes inverted in each."""
     steps: int = 200
     prototype_steps: int = 60
+    """Of every search."""
     poisoning: tuple[PoisoningPlan, ...] = (
         PoisoningPlan(12, 160, ("reversed",), ("compared",)),
         PoisoningPlan(
             4, 96, ("reversed", "short", "swapped"), ("none", "compared", "trimmed-mean")
         ),
     )
+    """Federations in which somebody lies."""
 
 
 QUICK = AttackSize(16, 1, 2, 2, 1, 2, 10, 3, (PoisoningPlan(1, 16, ("reversed",), ("compared",)),))

@@ -51,28 +51,19 @@ Knowledge = Literal["initial", "known", "unknown"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to make an update and to attack it.
-
-    Attributes
-    ----------
-    title : str
-        For the table.
-    images : int
-        In the batch that the attacker seeks.
-    optimizer : {"sgd", "adam"}
-        The site's.
-    knowledge : {"initial", "known", "unknown"}
-        Normalisation: nobody has trained yet, so that it is the one that everybody starts from;
-        trained, and the attacker has it; trained, and the attacker takes the initial one.
-    whole_round : bool
-        Sixteen steps of sixteen augmented images each, and not one step.
-    """
+    """One way to make an update and to attack it."""
 
     title: str
+    """For the table."""
     images: int
+    """In the batch that the attacker seeks."""
     optimizer: Literal["sgd", "adam"]
+    """The site's."""
     knowledge: Knowledge
+    """Normalisation: nobody has trained yet, so that it is the one that everybody starts from;
+    trained, and the attacker has it; trained, and the attacker takes the initial one."""
     whole_round: bool = False
+    """Sixteen steps of sixteen augmented images each, and not one step."""
 
 
 SETTINGS = (

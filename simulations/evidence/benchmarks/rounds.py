@@ -226,22 +226,15 @@ Figures = dict[str, list[float]]
 
 @dataclass
 class Watch:
-    """What is seen of a deployment's processes, and of the server's checkpoints.
-
-    Attributes
-    ----------
-    started : dict of int to float
-        When each process of a site began, by number.
-    spent : dict of (str, int) to (float, float)
-        Processor seconds, and bytes written to the disk, of every process by role and number.
-    checkpoints : dict of int to float
-        When each round's was written.
-    """
+    """What is seen of a deployment's processes, and of the server's checkpoints."""
 
     run: Path
     started: dict[int, float] = field(default_factory=dict)
+    """When each process of a site began, by number."""
     spent: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    """Processor seconds, and bytes written to the disk, of every process by role and number."""
     checkpoints: dict[int, float] = field(default_factory=dict)
+    """When each round's was written."""
 
     def look(self) -> None:
         """See what is there now."""
