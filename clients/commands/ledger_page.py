@@ -9,8 +9,7 @@ from string import Template
 
 from clients.egress.audit import Audit, audit
 from clients.egress.budget import SENT, in_words, spent
-from clients.egress.ledger import entries, verify
-from clients.egress.ledger_entry import Entry, Head, LedgerPart
+from clients.egress.ledger import Entry, Head, LedgerPart, entries, verify
 from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
 from common.formatting.page import html_page, table_html

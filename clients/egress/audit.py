@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients.egress.ledger_entry import Entry
+from clients.egress.ledger import Entry
 from clients.store import MOMENT, PRIVATE
 from common.tensor_files import load_tensors
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context, Decimal
 
-from clients.egress.ledger_entry import Message
+from clients.egress.ledger import Message
 from common.errors import PolicyError, require
 from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
 

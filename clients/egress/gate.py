@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from clients.egress.ledger_entry import LedgerPart, Noise
+from clients.egress.ledger import LedgerPart, Noise
 from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave
 from common.config.schema import Config

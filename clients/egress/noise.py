@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.egress.ledger_entry import Noise, Release
+from clients.egress.ledger import Noise, Release
 from clients.egress.policy import Policy
 from common.exchange.messages import RoundReply, SiteReply
 from common.exchange.wire import PROTOTYPES, SHARED

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from clients.egress.budget import SENT, require_budget
 from clients.egress.gate import ExpectedMessage, judge, kind_of, part_of, parts_of
-from clients.egress.ledger import enter
-from clients.egress.ledger_entry import Message
+from clients.egress.ledger import Message, enter
 from clients.egress.noise import noised
 from clients.egress.policy import Policy, reduced
 from clients.site import note

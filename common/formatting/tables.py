@@ -61,21 +61,11 @@ def plain_table(
     return Table(caption, columns, [Group("", made)], notes, prose=prose)
 
 
-def print_table(console: Console, table: Table, keep: Sequence[str] = ()) -> None:
+def print_table(console: Console, table: Table) -> None:
     """Print a table on a terminal: text to the left, figures to the right, no notes.
 
-    Parameters
-    ----------
-    console : Console
-        Where to print.
-    table : Table
-        Any.
-    keep : sequence of str
-        Columns that are shown on any screen besides the first one; the others as far as the
-        screen has room for them, those to the left before those to the right. All columns, and
-        folded cells on a narrow screen, where none are named.
+    A narrow screen has folded cells; :func:`simulations.report.terminal.fitted` leaves out columns.
     """
-    shown = _fitting(table, keep, console.width) if keep else list(range(len(table.columns) - 1))
     grouped = any(group.heading for group in table.groups)
     indent = "  " if grouped else ""
     widest = max((len(row.head) for group in table.groups for row in group.rows), default=0)
@@ -86,29 +76,12 @@ def print_table(console: Console, table: Table, keep: Sequence[str] = ()) -> Non
     made.add_column(
         table.columns[0], overflow="fold", min_width=len(indent) + widest if grouped else None
     )
-    for place in shown:
-        made.add_column(table.columns[1 + place], justify="right", overflow="fold", no_wrap=grouped)
+    for column in table.columns[1:]:
+        made.add_column(column, justify="right", overflow="fold", no_wrap=grouped)
     for group in table.groups:
         if group.heading:
             made.add_row(Text(group.heading, style="bold"))
         for row in group.rows:
-            made.add_row(Text(f"{indent}{row.head}"), *(Text(row.cells[place]) for place in shown))
+            made.add_row(Text(f"{indent}{row.head}"), *map(Text, row.cells))
         made.add_section()
     console.print(made)
-
-
-def _fitting(table: Table, keep: Sequence[str], width: int) -> list[int]:
-    """Return the places among the rows' cells of the columns that a screen has room for."""
-    rows = [row for group in table.groups for row in group.rows]
-    heads = [*table.columns[:1], *(f"  {row.head}" for row in rows)]
-    # A column is as wide as its longest line, and rich sets a space at either side of it.
-    room = width - 3 - max(map(len, heads))
-    widths = []
-    for place, column in enumerate(table.columns[1:]):
-        lines = [line for row in rows for line in row.cells[place].split("\n")]
-        widths.append(2 + max(map(len, (column, *lines))))
-    shown = {place for place, column in enumerate(table.columns[1:]) if column in keep}
-    for place in range(len(widths)):
-        if sum(widths[other] for other in shown | {place}) <= room:
-            shown.add(place)
-    return sorted(shown)

@@ -17,6 +17,7 @@ from common.runs.result import read_result, runs_base
 from common.tasks.figures import AUC_BOUNDS, FIGURES
 from server.run_folder import run_folder_name
 from simulations.commands import ResumeHint, options
+from simulations.report.terminal import fitted
 from simulations.runtime.placement import place
 
 Training = Callable[[Config, Path, ProgressListener], Path]
@@ -136,10 +137,11 @@ def print_result(console: Console, run: Path) -> None:
     """
     result = read_result(run)
     last = _figures("Test images, weights of the last step", result.get("metrics", {}))
-    print_table(console, last, KEPT)
+    print_table(console, fitted(last, KEPT, console.width))
     best = result.get("best") or {}
     if best:
-        print_table(console, _figures("Test images, weights that validation chose", best), KEPT)
+        chosen = _figures("Test images, weights that validation chose", best)
+        print_table(console, fitted(chosen, KEPT, console.width))
     say(console, f"Run folder: {run}")
 
 

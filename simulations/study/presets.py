@@ -16,6 +16,7 @@ from common.formatting.tables import print_table
 from common.methods.method import Mode, Variant
 from server.run_folder import differing_keys
 from simulations.report.tables import metrics_table
+from simulations.report.terminal import fitted
 from simulations.study.plan import PLAN, StudyPlan, check, read_file
 from simulations.study.progress import StudyProgress
 from simulations.study.publish import publish
@@ -160,7 +161,7 @@ def compare(
         raise
     page, results = publish(study, listener)
     console = Console()
-    print_table(console, metrics_table(results), KEPT)
+    print_table(console, fitted(metrics_table(results), KEPT, console.width))
     say(console, f"Report: {page}")
     refuse_failures(study)
     return page

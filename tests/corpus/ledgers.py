@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clients.egress.ledger_entry import canonical
+from clients.egress.ledger import canonical
 from tests.corpus.case import Case
 
 LINES, HEAD = "ledger-0001.jsonl", "head.json"

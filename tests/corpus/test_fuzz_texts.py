@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.egress.approval import Request, requests
-from clients.egress.ledger import enter, entries, verify
-from clients.egress.ledger_entry import Head, LedgerPart, Message, entry_after, read_line
+from clients.egress.ledger import (
+    Head,
+    LedgerPart,
+    Message,
+    enter,
+    entries,
+    entry_after,
+    read_line,
+    verify,
+)
 from clients.egress.policy import Policy, make_policy, read_policy
 from common.config.load import describe, keys, load_config, make_config, parse_override
 from common.config.schema import Config

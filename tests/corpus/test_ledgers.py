@@ -7,8 +7,7 @@ import flwr.app
 import pytest
 
 from clients.egress.approval import requests
-from clients.egress.ledger import enter
-from clients.egress.ledger_entry import LedgerPart, Message
+from clients.egress.ledger import LedgerPart, Message, enter
 from common.errors import LedgerError
 from common.exchange.messages import JoinRequest
 from common.exchange.wire import encode

@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clients.egress.budget import epsilon, upper
-from clients.egress.ledger import enter, verify
-from clients.egress.ledger_entry import LedgerPart, Message
+from clients.egress.ledger import LedgerPart, Message, enter, verify
 from common.tensor_files import load_tensors
 from simulations.cli import app
 from simulations.runtime.in_process import run_server

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from clients.egress.audit import audit
-from clients.egress.ledger import enter, entries
-from clients.egress.ledger_entry import Entry, LedgerPart, Message
+from clients.egress.ledger import Entry, LedgerPart, Message, enter, entries
 from common.tensor_files import save_tensors
 
 TENSORS = {

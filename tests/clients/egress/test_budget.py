@@ -14,8 +14,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_ndtr, ndtr
 
 from clients.egress.budget import epsilon, in_words, require_budget, spent, upper
-from clients.egress.ledger import enter, entries, verify
-from clients.egress.ledger_entry import Entry, LedgerPart, Message, Noise, Release
+from clients.egress.ledger import Entry, LedgerPart, Message, Noise, Release, enter, entries, verify
 from common.errors import PolicyError, RunError
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode

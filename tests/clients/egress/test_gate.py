@@ -12,8 +12,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from clients.egress.gate import ExpectedMessage, parts_of
-from clients.egress.ledger import entries, verify
-from clients.egress.ledger_entry import Entry
+from clients.egress.ledger import Entry, entries, verify
 from clients.egress.pipeline import enter_refusal, release
 from clients.egress.policy import Policy, reduced
 from clients.site import make_site_info

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from clients.egress.ledger import BLOCK, enter, entries, verify
-from clients.egress.ledger_entry import (
+from clients.egress.ledger import (
     BEGINNING,
+    BLOCK,
     Head,
     LedgerPart,
     Message,
     Noise,
     Release,
     canonical,
+    enter,
+    entries,
     entry_after,
     read_line,
+    verify,
 )
 from common.errors import LedgerError
 

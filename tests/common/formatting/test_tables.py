@@ -6,6 +6,7 @@ from rich.console import Console
 
 from common.formatting.tables import Group, Row, Table, plain_table, print_table
 from simulations.report.markdown import markdown
+from simulations.report.terminal import fitted
 
 
 def test_a_bar_in_a_cell_does_not_break_a_markdown_table() -> None:
@@ -19,7 +20,7 @@ def test_a_bar_in_a_cell_does_not_break_a_markdown_table() -> None:
 
 def printed(table: Table, width: int) -> list[list[str]]:
     file = io.StringIO()
-    print_table(Console(width=width, file=file), table, ("Runs", "AUC"))
+    print_table(Console(width=width, file=file), fitted(table, ("Runs", "AUC"), width))
     assert max(map(len, file.getvalue().splitlines())) <= width
     return [line.split() for line in file.getvalue().splitlines()]
 

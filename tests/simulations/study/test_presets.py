@@ -23,6 +23,7 @@ from server.metrics import MetricsRow
 from server.run_folder import RunFolder
 from simulations.report.records import RunRecord, read_record
 from simulations.report.tables import metrics_table
+from simulations.report.terminal import fitted
 from simulations.study import presets
 from simulations.study import run as run_module
 from simulations.study.cells import Cell
@@ -400,7 +401,7 @@ def test_the_table_of_several_runs_fits_the_screen(width: int, told: int, tmp_pa
         for fold in (0, 1)
     ]
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    print_table(console, metrics_table(comparison_of(runs)), presets.KEPT)
+    print_table(console, fitted(metrics_table(comparison_of(runs)), presets.KEPT, console.width))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
     assert "91.2 ± 0.0" in text
