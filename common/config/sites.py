@@ -1,7 +1,6 @@
 """The list of a run's sites as text: 'name' or 'name=folder' each, separated by commas."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -28,8 +27,3 @@ def parse_site(text: str) -> SiteEntry:
 def parse_sites(text: str) -> tuple[SiteEntry, ...]:
     """Read a list of sites, in its order."""
     return tuple(parse_site(part) for part in text.split(",") if part.strip())
-
-
-def format_sites(sites: Iterable[SiteEntry]) -> str:
-    """Write a list of sites as :func:`parse_sites` reads it."""
-    return ",".join(map(str, sites))

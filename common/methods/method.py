@@ -23,8 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config.schema import Config, Scalar, keys_of
-from common.config.sections import Role
+from common.config.schema import Config, Scalar
 from common.device import Device
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Term
@@ -51,15 +50,6 @@ class Variant:
     """How it is trained."""
     settings: Mapping[str, Scalar]
     """Values of configuration keys, in kebab-case, that make a run this method's."""
-
-    @property
-    def values(self) -> dict[str, Scalar]:
-        """Its settings, and the defaults of the keys that make a run another method's.
-
-        α is left to the configuration where a method does not unset it.
-        """
-        defaults = Config().to_run_config()
-        return {key: defaults[key] for key in keys_of(Role.METHOD)} | dict(self.settings)
 
 
 PLAIN: dict[str, Scalar] = {"alpha": 0.0}

@@ -1,4 +1,4 @@
-"""The methods that there are, those of a configuration as one, and the rows of a comparison.
+"""The methods that there are, and those of a configuration as one.
 
 A new method is a file of this folder and a line of :data:`REGISTERED`.
 """
@@ -20,7 +20,7 @@ from common.methods.fedavg import FedAvg
 from common.methods.fedbn import FedBN
 from common.methods.fedproto import FedProto
 from common.methods.fedprox import FedProx
-from common.methods.method import ArrayForms, Arrays, Averaged, Local, Method, Outcome, Variant
+from common.methods.method import ArrayForms, Arrays, Averaged, Local, Method, Outcome
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
 from common.methods.scaffold import Scaffold
@@ -50,15 +50,6 @@ ALGORITHMS: dict[str, Algorithm] = {
     one.name: one for one in REGISTERED if isinstance(one, Algorithm)
 }
 """Those that the key ``algorithm`` names."""
-
-METHODS: dict[str, Variant] = {
-    variant.name: variant
-    for mode in ("single", "pooled", "federated")
-    for method in REGISTERED
-    for variant in method.variants
-    if variant.mode == mode
-}
-"""Rows of the table of arXiv 2009.07652 first, then federated learning's own, xsite last."""
 
 
 @dataclass(frozen=True)
@@ -144,25 +135,6 @@ def methods_of(config: Config) -> Methods:
     for one in members:
         one.check(config)
     return Methods(members)
-
-
-def find_method(name: str, methods: Mapping[str, Variant] = METHODS) -> Variant:
-    """Return a row of the comparison by its name.
-
-    Parameters
-    ----------
-    name : str
-        As it is asked for.
-    methods : mapping of str to Variant
-        Where to look.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name, naming the nearest.
-    """
-    refuse_unknown("method", name, methods)
-    return methods[name]
 
 
 def _of(method: Method, local: Local) -> Local:

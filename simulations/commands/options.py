@@ -155,7 +155,7 @@ def gather_config(asked: CliOptions, mode: str = "") -> Config:
 
 def _from_method(name: str, mode: str) -> dict[str, Scalar]:
     # Methods come with what they add to the loss, and so with PyTorch.
-    from common.methods.registry import find_method
+    from simulations.comparison import find_method, values_of
 
     method = find_method(name)
     if method.mode != mode:
@@ -163,7 +163,7 @@ def _from_method(name: str, mode: str) -> dict[str, Scalar]:
             f"The method '{name}' is for {method.mode} training: "
             f"xsite train {method.mode} --method {name}."
         )
-    return method.values
+    return values_of(method)
 
 
 def _from_options(asked: CliOptions) -> dict[str, Scalar]:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from common.config.load import load_config
 from common.config.schema import Config
-from common.config.sites import SiteEntry, format_sites
+from common.config.sites import SiteEntry
 from common.console.progress import ProgressListener
 from common.runs.result import read_run_config
 from simulations.runtime.in_process import Tamper, run_federation, simulated_nodes
@@ -38,7 +38,7 @@ def small_config(folder: Path, sites: Mapping[str, Path], seed: int, **values: A
         What else differs from the defaults and :data:`SETTINGS`.
     """
     return load_config(SETTINGS).changed(
-        sites=format_sites(SiteEntry(site, str(path)) for site, path in sites.items()),
+        sites=",".join(str(SiteEntry(site, str(path))) for site, path in sites.items()),
         runs_dir=str(folder / "runs"),
         cache_dir=str(folder / "cache"),
         seed=seed,

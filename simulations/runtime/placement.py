@@ -17,7 +17,7 @@ from pathlib import Path
 from common.config.load import make_config
 from common.config.schema import Config, Scalar, about_keys
 from common.config.sections import SYNTHETIC
-from common.config.sites import SiteEntry, format_sites, parse_sites
+from common.config.sites import SiteEntry, parse_sites
 from common.data.open import cache_folder, home_folder
 from common.errors import RunError
 from server.run_folder import run_folder_name
@@ -248,7 +248,7 @@ def with_absolute_paths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
             resolved[key] = _absolute(str(resolved[key]))
     if isinstance(sites := resolved.get("sites"), str):
         entries = (SiteEntry(site.name, _absolute(site.folder)) for site in parse_sites(sites))
-        resolved["sites"] = format_sites(entries)
+        resolved["sites"] = ",".join(map(str, entries))
     return resolved
 
 

@@ -27,13 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.config.load import load_config, make_config
 from common.config.schema import Config, Scalar, about_keys, keys_of
 from common.config.sections import Role
-from common.config.sites import SITE_NAME, format_sites, parse_sites
+from common.config.sites import SITE_NAME, parse_sites
 from common.config.toml_model import read_toml
 from common.errors import ConfigError
 from common.files import write_atomic
 from common.methods.method import Mode, Variant
-from common.methods.registry import METHODS, find_method
 from server.checks import check_names
+from simulations.comparison import METHODS, find_method, values_of
 from simulations.study.cells import Cell
 
 PLAN = "study.toml"
@@ -122,11 +122,11 @@ class StudyPlan:
         ConfigError
             If the method's settings and the study's contradict each other.
         """
-        values = self.config.to_run_config() | cell.method.values
+        values = self.config.to_run_config() | values_of(cell.method)
         values |= {"fold": cell.fold, "seed": cell.seed}
         if cell.without:
             sites = parse_sites(self.config.sites)
-            values["sites"] = format_sites(site for site in sites if site.name != cell.without)
+            values["sites"] = ",".join(str(site) for site in sites if site.name != cell.without)
         return make_config(values, source=f"method '{cell.method.name}'")
 
     def write(self, path: Path) -> None:

@@ -23,10 +23,10 @@ from common.config.load import load_config
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.device import limited_threads
-from common.methods.registry import METHODS
 from common.runs.result import read_result
 from server.deployment.folders import COORDINATOR, write_folders
 from simulations.commands.deploy import backend_of, runs_of
+from simulations.comparison import METHODS, values_of
 from simulations.federated import train_federated
 from simulations.local import train_pooled, train_single
 from simulations.rehearsal import plan_consortium, standing
@@ -97,7 +97,7 @@ PINS = {
     "single": Pin("single", {}),
     "half-deltas": Pin("federated", {"codec": "half-deltas"}),
 } | {
-    name: Pin(METHODS[name].mode, SMALL | METHODS[name].values)
+    name: Pin(METHODS[name].mode, SMALL | values_of(METHODS[name]))
     for name in ("fedprox", "moon", "fedproto", "fedbn", "ms-net", "fed-adapters", "joint")
 }
 TRAINERS = {"pooled": train_pooled, "single": train_single}

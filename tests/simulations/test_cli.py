@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from common.config.load import describe, keys
 from common.errors import ConfigError, RunError
-from common.methods.registry import METHODS
 from common.runs.result import read_result, read_run_config
 from server.run_folder import RunFolder
 from simulations.cli import app
 from simulations.commands.options import CliOptions, gather_config, numbers
+from simulations.comparison import METHODS
 from simulations.synth import hospital_names
 from tests.simulations.tiny import SETTINGS, tiny_config, write_site
 

@@ -16,11 +16,11 @@ from clients.prediction import predict_images
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError, SiteError
-from common.methods.registry import METHODS
 from common.runs.result import read_result
 from common.runs.weights import load_run_network
 from common.tensor_files import load_tensors
 from server.metrics import read_rows
+from simulations.comparison import METHODS, values_of
 from simulations.local import train_pooled, train_single
 from tests.simulations.tiny import tiny_config
 
@@ -91,7 +91,7 @@ def test_pooled_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
 
 @pytest.mark.parametrize("method", ["joint", "joint-original", "series-adapters", "ms-net"])
 def test_a_compared_method_goes_on_bit_for_bit(tmp_path: Path, method: str) -> None:
-    values = {key.replace("-", "_"): value for key, value in METHODS[method].values.items()}
+    values = {key.replace("-", "_"): value for key, value in values_of(METHODS[method]).items()}
     config = tiny_config(tmp_path, run_name="run", **values)
     whole = train_pooled(config, tmp_path / "whole", ProgressListener())
     with pytest.raises(KeyboardInterrupt):

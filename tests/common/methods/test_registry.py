@@ -6,19 +6,8 @@ import numpy as np
 import pytest
 
 from common.methods.method import Local, Method, Outcome
-from common.methods.registry import METHODS, Methods, methods_of
+from common.methods.registry import Methods, methods_of
 from tests.common.small_training import CPU, config, network
-
-
-def test_the_table_has_its_rows_by_mode_and_xsite_last() -> None:
-    assert list(METHODS) == [
-        *("single-original", "single"),
-        *("joint-original", "joint", "series-adapters", "parallel-adapters", "ms-net"),
-        *("sepnorm", "sepnorm-contrastive"),
-        *("fedavg", "fedprox", "scaffold", "ditto", "fedavgm", "fedadam", "fedyogi"),
-        *("fedbn", "moon", "fedproto", "fed-adapters"),
-        *("xsite", "xsite-once", "xsite-averaged", "xsite-local"),
-    ]
 
 
 @pytest.mark.parametrize(

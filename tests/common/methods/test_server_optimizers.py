@@ -11,7 +11,7 @@ from flwr.app import Message
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode
 from common.methods.method import Arrays, Averaged
-from common.methods.registry import find_method, methods_of
+from common.methods.registry import ALGORITHMS, methods_of
 from common.models.sharing import Layout, parameter_mask
 from common.tasks.task import task_network
 from tests.common.small_training import config
@@ -68,7 +68,9 @@ def test_two_rounds_by_hand(
 
 def of_row(name: str) -> dict[str, Any]:
     """Return the settings of a row of the comparison, by field name."""
-    return {key.replace("-", "_"): value for key, value in find_method(name).settings.items()}
+    return {
+        key.replace("-", "_"): value for key, value in ALGORITHMS[name].variants[0].settings.items()
+    }
 
 
 def test_a_federation_s_server_steps_and_averages_running_statistics(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.config.schema import Config
-from common.methods.registry import METHODS
+from simulations.comparison import METHODS
 from simulations.report.records import read_record, with_chosen_weights
 from simulations.report.results import StudyResults
 from simulations.study.plan import Order, StudyPlan

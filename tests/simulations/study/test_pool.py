@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from common.config.schema import Config
-from common.methods.registry import METHODS
+from simulations.comparison import METHODS
 from simulations.runtime import processes
 from simulations.runtime.processes import ProcessTree, free_memory, memory_of
 from simulations.study import pool as pool_module
