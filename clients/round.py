@@ -320,7 +320,7 @@ def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]
 def _sent(order: RoundOrder, trained: Trained, leaving: Leaving) -> str:
     """Say for the site's log what leaves it."""
     summary, prototypes = trained.summary, trained.reply.prototypes
-    size = sum(array.nbytes for array in leaving.coded.arrays.values())
+    size = sum(array.nbytes for array in leaving.coded.parts.values())
     moved = change_of(leaving.own, trained.received)
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "

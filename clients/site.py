@@ -144,17 +144,7 @@ def note(own: Path, text: str) -> None:
 
 
 def progress_writer(own: Path, round: int, steps: range) -> Callable[[StepReport], None]:
-    """Return a function that writes ``progress.json``, at most once a second and at the end.
-
-    Parameters
-    ----------
-    own : Path
-        The site's folder.
-    round : int
-        The round.
-    steps : range
-        Its steps.
-    """
+    """Return a function that writes ``progress.json``, at most once a second and at the end."""
     written = -PROGRESS_SECONDS
 
     def write(report: StepReport) -> None:

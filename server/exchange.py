@@ -67,10 +67,10 @@ def code_down(context: RunContext, state: RunState) -> tuple[RunState, Arrays | 
         return replace(state, memory={}), None
     before = state.shared if state.sent is None else state.sent
     coded = codec.encode(state.shared, before, state.memory)
-    arrives = codec.decode(coded.arrays, before)
+    arrives = codec.decode(coded.parts, before)
     if not np.isfinite(arrives).all():
         return replace(state, memory={}), None
-    return replace(state, shared=arrives, memory=coded.memory), coded.arrays
+    return replace(state, shared=arrives, memory=coded.memory), coded.parts
 
 
 def can_decode(context: RunContext, state: RunState, site: str) -> bool:

@@ -1,17 +1,33 @@
-"""``xsite check-site``: whether a site's folder is fit for training."""
+"""``xsite check-site``: what a hospital can learn of its own folder before it joins.
 
+Nothing leaves the machine.
+"""
+
+import os
 import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from clients.site_check import check_site as check
-from clients.site_check import print_check
 from common.config.load import load_config, parse_override
+from common.config.schema import Config
 from common.console import options
-from common.errors import ConfigError
+from common.console.text import say
+from common.data.decode import decode_file, dicom_patient, read_header
+from common.data.dicom import ImageHeader
+from common.data.folder import inspect_site
+from common.data.folds import leakage, split_site
+from common.errors import ConfigError, SiteError
+from common.formatting.tables import plain_table, print_table
 
 
 def check_site(
@@ -33,7 +49,119 @@ def check_site(
     if "," in str(place):
         raise ConfigError(f"The folder {place} has a comma in its name; rename it or link to it.")
     asked = dict(parse_override(text) for text in set_ or ()) | {"sites": f"{site}={place}"}
-    found = check(site, place, load_config(config, asked))
-    print_check(Console(), site, place, found)
+    found = check_folder(site, place, load_config(config, asked))
+    _print_check(Console(), site, place, found)
     if not found.fit:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class SiteCheck:
+    """Whether a site's folder is fit, and why not."""
+
+    facts: dict[str, str]
+    """What there is: images by class, patients, sizes in pixels, and formats, most frequent
+    first."""
+    folds: tuple[tuple[int, int], ...]
+    """Training and test images of each fold; empty where the folder is unfit."""
+    leakage: str
+    """What a fold may leak."""
+    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+    """What a person should know, and what has to be mended."""
+
+    @property
+    def fit(self) -> bool:
+        """Whether the site can train."""
+        return not self.problems
+
+
+def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
+    """Read a whole site folder, decode every image, and make its folds.
+
+    Parameters
+    ----------
+    name : str
+        The site.
+    root : Path
+        Its folder.
+    config : Config
+        Classes, decode settings and folds.
+
+    Returns
+    -------
+    SiteCheck
+        With every problem found, not only the first.
+    """
+    folder, found = inspect_site(name, root, config.class_names)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        seen = list(pool.map(lambda file: _look_at(root / file, config), folder.files))
+    problems = [*found, *(f"Site '{name}': {fault}" for _, fault, _ in seen if fault)]
+    headers = [header for header, _, _ in seen if header is not None]
+    patients = tuple(
+        patient or of_file for patient, (_, _, of_file) in zip(folder.patients, seen, strict=True)
+    )
+    folder = replace(folder, patients=patients)
+    folds: list[tuple[int, int]] = []
+    warnings = list(folder.warnings)
+    leaks = ""
+    try:
+        for fold in range(0 if problems else config.folds):
+            split = split_site(folder, config.changed(fold=fold))
+            warnings += split.warnings
+            folds.append((len(split.train) + len(split.validation), len(split.test)))
+            leaks = leaks or leakage(folder, split).sentence()
+    except SiteError as error:
+        problems.append(str(error))
+    facts = {
+        **{
+            f"images of {label}": int(np.sum(folder.labels == index))
+            for index, label in enumerate(folder.classes)
+        },
+        "patients known": len(set(patients) - {None}),
+        "images without patient": sum(patient is None for patient in patients),
+        "width, in pixels": _range([header.width for header in headers]),
+        "height, in pixels": _range([header.height for header in headers]),
+        **dict(Counter(header.kind for header in headers).most_common()),
+    }
+    told = {label: str(value) for label, value in facts.items()}
+    return SiteCheck(told, tuple(folds), leaks, tuple(warnings), tuple(problems))
+
+
+def _look_at(path: Path, config: Config) -> tuple[ImageHeader | None, str, str | None]:
+    """Return a file's header where it can be read, why it cannot be decoded, and its patient."""
+    header, fault = None, ""
+    # Why a header cannot be read, decoding says.
+    with suppress(Exception):
+        header = read_header(path.read_bytes(), path)
+    try:
+        decode_file(path, config)
+    except SiteError as error:
+        fault = str(error)
+    return header, fault, dicom_patient(path)
+
+
+def _print_check(console: Console, name: str, root: Path, check: SiteCheck) -> None:
+    """Print what was found in a site's folder, and whether it is fit for training."""
+    say(console, f"Site '{name}': {root}")
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for row in check.facts.items():
+        facts.add_row(*row)
+    console.print(facts, markup=False, highlight=False)
+    if check.folds:
+        folds = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(check.folds)]
+        print_table(console, plain_table("", ("Fold", "Training images", "Test images"), folds))
+    if check.leakage:
+        say(console, check.leakage)
+    for warning in check.warnings:
+        say(console, f"Warning: {warning}")
+    for problem in check.problems:
+        say(console, f"Problem: {problem}", "red")
+    say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
+
+
+def _range(sizes: Sequence[int]) -> str:
+    low, high = min(sizes, default=0), max(sizes, default=0)
+    return str(low) if low == high else f"{low} to {high}"

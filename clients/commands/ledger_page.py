@@ -1,5 +1,6 @@
 """A site's ledger for people: what left, how much, when, and what never did."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +8,16 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from clients.egress.audit import Audit, audit
 from clients.egress.budget import SENT, in_words, spent
 from clients.egress.ledger import Entry, Head, LedgerPart, entries, verify
+from clients.store import MOMENT, PRIVATE
 from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
 from common.formatting import numbers
 from common.formatting.page import html_page, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
+from common.tensor_files import load_tensors
 
+FILES = ("store/*.safetensors", "private*.safetensors", "best-private*.safetensors")
 MEANINGS: Mapping[str, str] = {
     SHARED: "Shared weights of the network",
     PROTOTYPES: "Class prototypes, with the number of images behind each",
@@ -46,6 +49,25 @@ BUDGET_NOTES = (
     "Not covered: numbers of images, which leave exactly in the answer to the join request and "
     "with each round; that a round failed; when messages left.",
 )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One private file, looked up in the ledger.
+
+    The ledger has the SHA-256 of every tensor that left, and the private tensors lie on the site's
+    own disk; so whether anything of them left can be looked up, and need not be believed.
+    """
+
+    file: Path
+    """The file."""
+    tensors: int
+    """Private tensors in it that were looked up."""
+    skipped: int
+    """Tensors of one value throughout, such as counters and what is still at its start: others are
+    equal to them without having come from them."""
+    left: tuple[str, ...]
+    """Names of those that did leave: none, if all is well."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,46 @@ def take_account(folder: Path) -> Account:
     return Account(folder, head, lines, tuple(audit(folder.parent, sent)))
 
 
+def audit(state: Path, ledger: Iterable[Entry]) -> list[Audit]:
+    """Look up every private tensor below a site's folder in its ledger.
+
+    Parameters
+    ----------
+    state : Path
+        The site's ``state-dir``, or the folder of its files in a simulated run.
+    ledger : iterable of Entry
+        What left.
+
+    Returns
+    -------
+    list of Audit
+        One a file, by path.
+
+    Raises
+    ------
+    CheckpointError
+        If a file cannot be read.
+    """
+    digests = {part.sha256 for entry in ledger for part in entry.parts}
+    places = [pattern for one in FILES for pattern in (one, f"*/sites/*/{one}")]
+    files = sorted({path for pattern in places for path in state.glob(pattern)})
+    return [_look_up(path, digests) for path in files]
+
+
+def _look_up(path: Path, digests: set[str]) -> Audit:
+    private, _ = load_tensors(path)
+    if path.parent.name == "store":
+        # The store also keeps what the site sent, if its objective looks back at it.
+        private = {n: tensor for n, tensor in private.items() if n.startswith((PRIVATE, MOMENT))}
+    telling = {
+        name: hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+        for name, tensor in private.items()
+        if tensor.numel() > 1 and bool((tensor != tensor.flatten()[0]).any())
+    }
+    left = tuple(name for name, digest in telling.items() if digest in digests)
+    return Audit(path, len(telling), len(private) - len(telling), left)
+
+
 def account_facts(account: Account) -> list[tuple[str, str]]:
     """Return what is to be said of a ledger as a whole."""
     told = [
@@ -138,33 +200,25 @@ def runs_table(account: Account) -> Table:
     return plain_table("Messages by run", columns, rows, prose=True)
 
 
-def contents_table(account: Account) -> Table:
-    """Return what kinds of things were in the messages that left."""
+def parts_tables(account: Account) -> tuple[Table, Table]:
+    """Return what kinds of things were in the messages that left, and all of it by name."""
     parts = [part for entry in account.sent for part in entry.parts]
-    rows = []
+    rows, groups = [], []
     for record in dict.fromkeys(part.record for part in parts):
         own = [part for part in parts if part.record == record]
-        names = len({part.name for part in own})
         size = numbers.size(sum(part.size for part in own))
-        rows.append((record, MEANINGS.get(record, record), str(names), size))
-    columns = ("In a message", "What it is", "Of them", "Size in all")
-    return plain_table("What was in them", columns, rows, prose=True)
-
-
-def parts_table(account: Account) -> Table:
-    """Return everything that was in a message that left, by kind."""
-    parts = [part for entry in account.sent for part in entry.parts]
-    groups = []
-    for record in dict.fromkeys(part.record for part in parts):
-        own = [part for part in parts if part.record == record]
+        count = len({part.name for part in own})
+        rows.append((record, MEANINGS.get(record, record), str(count), size))
         names = dict.fromkeys((part.name, part.dtype) for part in own)
-        rows = tuple(
+        named = [
             _row(name, dtype, [p for p in own if (p.name, p.dtype) == (name, dtype)])
             for name, dtype in names
-        )
-        groups.append(Group(record, rows))
-    columns = ("Name", "Kind", "Shape", "Times", "Bytes in all")
-    return Table("All of it by name", columns, tuple(groups), prose=True)
+        ]
+        groups.append(Group(record, named))
+    columns = ("In a message", "What it is", "Of them", "Size in all")
+    contents = plain_table("What was in them", columns, rows, prose=True)
+    columns_of_parts = ("Name", "Kind", "Shape", "Times", "Bytes in all")
+    return contents, Table("All of it by name", columns_of_parts, groups, prose=True)
 
 
 def budget_table(account: Account) -> Table | None:
@@ -230,10 +284,11 @@ def messages_table(account: Account) -> Table:
 
 def render(account: Account) -> str:
     """Return the ledger as one HTML page."""
+    contents, parts = parts_tables(account)
     tables = {
         "runs": runs_table(account),
-        "contents": contents_table(account),
-        "parts": parts_table(account),
+        "contents": contents,
+        "parts": parts,
         "noise": budget_table(account),
         "held_back": held_back_table(account),
         "audits": audit_table(account),

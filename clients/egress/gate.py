@@ -169,20 +169,6 @@ def _judge_weights(reply: RoundReply, expected: ExpectedMessage, policy: Policy)
         raise PolicyError(f"{expected.codec.about} cannot be clipped exactly (policy: clip-update)")
     received = expected.reference()
     change = change_of(reply.shared, received)
-    for key, (least, most) in _limits(received, policy).items():
-        # Not `>`: a change that is no number is too large.
-        if not change <= most:
-            raise PolicyError(
-                f"the weights changed by {change:.4g}, more than {most:.4g} (policy: {key})"
-            )
-        if change < least:
-            raise PolicyError(
-                f"the weights changed by {change:.4g}, less than {least:.4g} (policy: {key})"
-            )
-
-
-def _limits(received: NDArray[Any], policy: Policy) -> Mapping[str, tuple[float, float]]:
-    """Return key of the policy → least and largest norm of a change that it lets pass."""
     limits = {}
     if policy.update_noise:
         limits["update-noise"] = noised_range(received, policy)
@@ -190,7 +176,11 @@ def _limits(received: NDArray[Any], policy: Policy) -> Mapping[str, tuple[float,
         limits["clip-update"] = (0.0, policy.clip_update * (1 + 1e-9))
     if policy.largest_update:
         limits["largest-update"] = (0.0, policy.largest_update)
-    return limits
+    for key, (least, most) in limits.items():
+        # A change that is no number is too large.
+        if not least <= change <= most:
+            bound = f"less than {least:.4g}" if change < least else f"more than {most:.4g}"
+            raise PolicyError(f"the weights changed by {change:.4g}, {bound} (policy: {key})")
 
 
 def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Policy) -> None:

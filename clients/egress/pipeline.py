@@ -4,8 +4,9 @@ What a round computed comes in as values; what comes out is a message that may l
 the ledger, and what the site keeps for the next one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from clients.egress.policy import Policy, reduced
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError, RunError
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import Coded
 from common.exchange.wire import count_bytes, encode, encode_arrays
 from common.methods.method import Arrays, Outcome
 
@@ -35,7 +35,7 @@ class Leaving:
 
     content: RecordDict
     """The message."""
-    coded: Coded
+    coded: Outcome
     """The shared tensors as they travel, and what the codec keeps; empty where none leave."""
     own: NDArray[Any]
     """Shape (layout.size,). These tensors as the server has them, but for noise."""
@@ -90,17 +90,17 @@ def let_leave(
     leaving = noised(chosen, expected.received, policy)
     # 4. Encode. The site goes on from what arrives at the server, not from what it wished to send,
     #    and so do the methods, whose parts tell of it.
-    coded, arrived, outcome = Coded({}, {}), np.empty(0), Outcome()
+    coded, arrived, outcome = Outcome(), np.empty(0), Outcome()
     if isinstance(reply, RoundReply) and isinstance(leaving, RoundReply):
         before = expected.reference()
         coded = expected.codec.encode(leaving.shared, before, memory)
-        arrived = expected.codec.decode(coded.arrays, before)
+        arrived = expected.codec.decode(coded.parts, before)
         if not np.isfinite(arrived).all():
             raise RunError(f"Training diverged at {expected.site} in round {expected.round}.")
         arrived = arrived if leaving.shared is reply.shared else reply.shared
         outcome = after(arrived)
         leaving = replace(leaving, parts=outcome.parts)
-    content: RecordDict = encode(leaving, flwr.app, encode_arrays(coded.arrays, flwr.app))
+    content: RecordDict = encode(leaving, flwr.app, encode_arrays(coded.parts, flwr.app))
     # 5. Judge the bytes, decoded anew: a bug in the steps above must not let anything out.
     # 6. Record. What is not in the ledger does not leave.
     release(content, expected, policy, ledger)
@@ -118,11 +118,8 @@ def release(content: RecordDict, expected: ExpectedMessage, policy: Policy, ledg
     try:
         noise = judge(content, expected, policy)
         sent = replace(held, verdict=SENT, size=count_bytes(content), noise=noise)
-
-        def allow(before: Iterable[Message]) -> None:
-            require_budget(before, sent, policy.largest_epsilon)
-
-        enter(ledger, sent, allow=allow)
+        allow = partial(require_budget, message=sent, largest=policy.largest_epsilon)
+        enter(ledger, sent, allow)
     except (PolicyError, ReplyError) as error:
         enter(ledger, replace(held, reason=str(error)))
         raise PolicyError(f"Held back at {expected.site}: {error}") from error

@@ -5,7 +5,6 @@ that has something more to send says its form, and none of them changes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.errors import ReplyError
 from common.formatting.misfits import misfits
-from common.methods.method import ArrayForms, Arrays
+from common.methods.method import ArrayForms, Arrays, Outcome
 
 FLAT = "flat"
 """Key of an array that holds tensors one after the other, in the order of the layout."""
@@ -65,17 +64,6 @@ def flat_of(arrays: Arrays) -> NDArray[Any]:
     return arrays[FLAT]
 
 
-@dataclass(frozen=True)
-class Coded:
-    """Values as they travel, and what the sender keeps."""
-
-    arrays: Arrays
-    """What travels."""
-    memory: Arrays
-    """What the next :meth:`Codec.encode` is given, such as the part of a change that was not sent
-    (error feedback). A site keeps it in its private store, the server in its checkpoint."""
-
-
 class Codec:
     """How an array travels, to the server and back: here as it is, 4 bytes a value in float32."""
 
@@ -88,8 +76,11 @@ class Codec:
     relative: ClassVar[bool] = False
     """Whether only an end that has ``reference`` can decode."""
 
-    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Coded:
-        """Return values as they travel.
+    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Outcome:
+        """Return values as they travel, and what the next call is given.
+
+        That may be the part of a change that was not sent (error feedback). A site keeps it in its
+        private store, the server in its checkpoint.
 
         Parameters
         ----------
@@ -100,7 +91,7 @@ class Codec:
         memory : mapping of str to ndarray
             What the last call at this end kept; empty at the first one.
         """
-        return Coded({FLAT: values}, {})
+        return Outcome({FLAT: values})
 
     def decode(self, arrays: Arrays, reference: NDArray[Any]) -> NDArray[Any]:
         """Return the values that arrays stand for, the same bits at both ends.

@@ -89,10 +89,10 @@ class Local:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method makes of a round at a site."""
+    """What a method makes of a round at a site, or a codec of the weights."""
 
     parts: Arrays = field(default_factory=dict)
-    """What leaves beside the weights, as :meth:`Method.forms` says."""
+    """What leaves: beside the weights, as :meth:`Method.forms` says; or in their place."""
     memory: Arrays = field(default_factory=dict)
     """What stays, for the next round."""
 

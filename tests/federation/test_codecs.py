@@ -13,9 +13,9 @@ from common.config.schema import Config
 from common.errors import ConfigError, ReplyError
 from common.exchange.codecs.registry import CODECS, find_codec
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import Codec, Coded
+from common.exchange.payload import Codec
 from common.exchange.wire import decode
-from common.methods.method import Arrays
+from common.methods.method import Arrays, Outcome
 from common.runs.result import read_result
 from common.tensor_files import load_tensors
 from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
@@ -34,13 +34,13 @@ class TopK(Codec):
     exact = False
     relative = True
 
-    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Coded:
+    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Outcome:
         change = values - reference + memory.get("rest", np.zeros_like(values))
         count = -(-change.size // SHARE)
         places = np.sort(np.argsort(-np.abs(change), kind="stable")[:count])
         rest = change.copy()
         rest[places] = 0
-        return Coded({"places": places, "values": change[places]}, {"rest": rest})
+        return Outcome({"places": places, "values": change[places]}, {"rest": rest})
 
     def decode(self, arrays: Arrays, reference: NDArray[Any]) -> NDArray[Any]:
         if set(arrays) != {"places", "values"}:
@@ -64,12 +64,12 @@ def test_what_is_not_sent_is_remembered_and_sent_later() -> None:
     codec, start = TopK(), np.zeros(10)
     change = np.array([1.0, 5.0, 3.0, 0, 0, 0, 0, 0, 0, 0])
     first = codec.encode(start + change, start, {})
-    assert (first.arrays["places"].tolist(), first.arrays["values"].tolist()) == ([1], [5.0])
+    assert (first.parts["places"].tolist(), first.parts["values"].tolist()) == ([1], [5.0])
     assert first.memory["rest"].tolist() == [1.0, 0, 3.0, 0, 0, 0, 0, 0, 0, 0]
     again = np.array([0.0, 4.0, 3.0, 0, 0, 0, 0, 0, 0, 0])
     second = codec.encode(start + again, start, first.memory)
-    assert (second.arrays["places"].tolist(), second.arrays["values"].tolist()) == ([2], [6.0])
-    assert codec.decode(second.arrays, start)[2] == 6.0
+    assert (second.parts["places"].tolist(), second.parts["values"].tolist()) == ([2], [6.0])
+    assert codec.decode(second.parts, start)[2] == 6.0
 
 
 class Seen:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from flwr.app import Message
 from PIL import Image
 
-from clients.site_check import check_site
+from clients.commands.check_site import check_folder
 from common.config.schema import Config
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode
@@ -121,7 +121,7 @@ def test_a_site_that_lacks_a_class_takes_part(
 
 def test_check_site_names_the_class_and_calls_the_site_fit(tmp_path: Path) -> None:
     config = consortium(tmp_path, TWO, "covid")
-    check = check_site("south", tmp_path / "data" / "south", config)
+    check = check_folder("south", tmp_path / "data" / "south", config)
     assert check.fit
     assert [check.facts[f"images of {label}"] for label in ("non-covid", "covid")] == ["10", "0"]
     assert [warning for warning in check.warnings if "covid is missing" in warning]
@@ -135,7 +135,7 @@ def test_check_site_names_the_class_and_calls_the_site_fit(tmp_path: Path) -> No
 
 def test_check_site_names_the_folds_that_lack_a_class(tmp_path: Path) -> None:
     write_site(tmp_path / "site", {"non-covid": 8, "covid": 2}, 0)
-    check = check_site("site", tmp_path / "site", Config().changed(**TINY | {"folds": 4}))
+    check = check_folder("site", tmp_path / "site", Config().changed(**TINY | {"folds": 4}))
     named = [warning for warning in check.warnings if "holds no image of class 'covid'" in warning]
     assert check.fit and len(named) == 2
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.site_check import SiteCheck, check_site
+from clients.commands.check_site import SiteCheck, check_folder
 from common.config.schema import Config
 from server.metrics import read_rows
 from tests.federation.hospitals import TINY, federate, run_of
@@ -48,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def checked(config: Config, site: str) -> SiteCheck:
-    return check_site(site, DATA / site, config)
+    return check_folder(site, DATA / site, config)
 
 
 def counts(check: SiteCheck) -> list[int]:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import ReplyError
-from common.exchange.payload import FLAT, Codec, Coded, flat_of
-from common.methods.method import Arrays
+from common.exchange.payload import FLAT, Codec, flat_of
+from common.methods.method import Arrays, Outcome
 
 HALF = "float16"
 SCALE = 1024.0
@@ -28,13 +28,13 @@ class HalfDeltas(Codec):
     exact = False
     relative = True
 
-    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Coded:
+    def encode(self, values: NDArray[Any], reference: NDArray[Any], memory: Arrays) -> Outcome:
         """Return ``{"flat": change}``, float16; nothing is kept."""
         change = values - reference
         change *= SCALE
         # PyTorch rounds to half precision as NumPy does, and many times faster.
         half: NDArray[np.float16] = torch.from_numpy(change).to(torch.float16).numpy()
-        return Coded({FLAT: half}, {})
+        return Outcome({FLAT: half})
 
     def decode(self, arrays: Arrays, reference: NDArray[Any]) -> NDArray[Any]:
         """Return the shared tensors that a change leads to; ReplyError if it is no such change."""

@@ -183,7 +183,7 @@ def test_a_change_in_half_precision_leaves_where_that_is_agreed_and_nowhere_else
     reply, _, expected = answer
     assert expected.received is not None
     halved = replace(expected, config=expected.config.changed(codec="half-deltas"))
-    delta = HalfDeltas().encode(reply.shared, expected.received, {}).arrays["flat"]
+    delta = HalfDeltas().encode(reply.shared, expected.received, {}).parts["flat"]
     change = np.linalg.norm(reply.shared.astype(np.float64) - expected.received)
     sent, _ = reduced(replace(reply, shared=delta), Policy())
     release(encoded(sent), halved, Policy(largest_update=1.01 * change), tmp_path)

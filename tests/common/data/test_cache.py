@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clients.site_check import check_site
+from clients.commands.check_site import check_folder
 from common.config.load import make_config
 from common.data import cache
 from common.data.cache import SiteData, load_site
@@ -98,7 +98,7 @@ def test_a_configuration_opens_a_site(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_check_finds_every_problem(tmp_path: Path) -> None:
     root = write_site(tmp_path / "a", images=6, patients=6)
     config = make_config({"sites": "a", "folds": 3})
-    good = check_site("a", root, config)
+    good = check_folder("a", root, config)
     assert good.fit
     assert good.facts == {
         "images of non-covid": "6",
@@ -112,8 +112,8 @@ def test_a_check_finds_every_problem(tmp_path: Path) -> None:
     assert good.folds == ((8, 4),) * 3
     (root / "covid" / "image 1 (1).png").write_bytes(b"")
     (root / "covid" / "image 2 (1).png").write_text("no image")
-    bad = check_site("a", root, config)
+    bad = check_folder("a", root, config)
     assert not bad.fit
     assert len(bad.problems) == 2
-    few = check_site("a", root.parent / "none", config)
+    few = check_folder("a", root.parent / "none", config)
     assert "there is no folder" in few.problems[0]

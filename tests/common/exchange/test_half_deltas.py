@@ -11,7 +11,7 @@ from common.exchange.codecs.half_deltas import HalfDeltas
 
 
 def half_delta(shared: NDArray[Any], received: NDArray[Any]) -> NDArray[Any]:
-    return HalfDeltas().encode(shared, received, {}).arrays["flat"]
+    return HalfDeltas().encode(shared, received, {}).parts["flat"]
 
 
 def add_delta(received: NDArray[Any], delta: NDArray[Any]) -> NDArray[Any]:

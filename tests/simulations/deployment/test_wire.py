@@ -15,7 +15,7 @@ import pytest
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from numpy.typing import NDArray
 
-from clients.egress.audit import FILES
+from clients.commands.ledger_page import FILES
 from clients.egress.gate import parts_of
 from clients.egress.ledger import entries
 from common.config.schema import Config

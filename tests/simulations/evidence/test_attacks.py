@@ -8,7 +8,7 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from clients.site_check import check_site
+from clients.commands.check_site import check_folder
 from common.config.schema import Config
 from common.data.folder import read_site
 from common.tensor_files import load_tensors
@@ -39,7 +39,7 @@ def rows(folder: Path) -> dict[str, tuple[int, str | None]]:
 def test_labels_are_swapped_and_the_images_and_patients_stay(tmp_path: Path) -> None:
     write_site(tmp_path / "a", images=4, seed=0)
     swapped = swap_labels(tmp_path / "a", tmp_path / "b")
-    assert check_site("b", swapped, tiny_config(tmp_path)).fit
+    assert check_folder("b", swapped, tiny_config(tmp_path)).fit
     before, after = (rows(folder) for folder in (tmp_path / "a", swapped))
     assert len(before) == 8
     assert after == {name: (1 - label, who) for name, (label, who) in before.items()}

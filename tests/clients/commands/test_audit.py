@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from clients.egress.audit import audit
+from clients.commands.ledger_page import audit
 from clients.egress.ledger import Entry, LedgerPart, Message, enter, entries
 from common.tensor_files import save_tensors
 
