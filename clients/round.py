@@ -159,21 +159,8 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     )
 
 
-def keep(
-    site: OpenSite,
-    order: RoundOrder,
-    trained: Trained,
-    leaving: Leaving,
-) -> None:
-    """Store the end of a round whose reply may leave, and say so in the site's log.
-
-    Parameters
-    ----------
-    site, order, trained
-        The site, what it was asked, and what :func:`train_round` made of it.
-    leaving : Leaving
-        What leaves, and what stays of it.
-    """
+def keep(site: OpenSite, order: RoundOrder, trained: Trained, leaving: Leaving) -> None:
+    """Store the end of a round whose reply may leave, and say so in the site's log."""
     kept = {f"{MEMORY}{name}": array for name, array in leaving.coded.memory.items()}
     if find_codec(site.config.codec_down).relative:
         kept[RECEIVED] = trained.received

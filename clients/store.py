@@ -87,15 +87,8 @@ class PrivateStore:
     def save(self, round: int, state: PrivateState, previous: int) -> None:
         """Write the state of the end of a round, atomically.
 
-        Parameters
-        ----------
-        round : int
-            The round.
-        state : PrivateState
-            Its state.
-        previous : int
-            The round that it went on from: kept, since the server may go back to it. Older ones
-            are removed.
+        The round that it went on from, ``previous``, is kept, since the server may go back to it.
+        Older ones are removed.
         """
         self._write(self._round(round), state)
         for old in self.rounds():
@@ -114,14 +107,8 @@ class PrivateStore:
     def save_evaluated(self, round: int, state: PrivateState, best: int) -> None:
         """Keep the state with which a round's average was evaluated.
 
-        Parameters
-        ----------
-        round : int
-            The round.
-        state : PrivateState
-            Private tensors, their statistics estimated under the round's average.
-        best : int
-            The round that validation likes best so far: kept; others are removed.
+        Its statistics are estimated under that average. The round that validation likes best so
+        far, ``best``, is kept; others are removed.
         """
         self._write(self._evaluated(round), state)
         for path in self.folder.glob("evaluated-*.safetensors"):

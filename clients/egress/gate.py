@@ -6,7 +6,6 @@ What is judged are the bytes, decoded anew, and not what the code before meant t
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,11 +67,6 @@ class ExpectedMessage:
                 "what the round began with is unknown (policy: largest-update, clip-update)"
             )
         return self.received
-
-
-def kind_of(content: Mapping[str, Any]) -> str:
-    """Return what kind of answer a message is, as the ledger calls it."""
-    return "card" if CARD in content else "training" if SHARED in content else "evaluation"
 
 
 def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noise | None:

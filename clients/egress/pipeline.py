@@ -16,14 +16,14 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from clients.egress.budget import SENT, require_budget
-from clients.egress.gate import ExpectedMessage, judge, kind_of, part_of, parts_of
+from clients.egress.gate import ExpectedMessage, judge, part_of, parts_of
 from clients.egress.ledger import Message, enter
 from clients.egress.noise import noised
 from clients.egress.policy import Policy, reduced
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError, RunError
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.wire import count_bytes, encode, encode_arrays
+from common.exchange.wire import CARD, SHARED, count_bytes, encode, encode_arrays
 from common.methods.method import Arrays, Outcome
 
 HELD_BACK = "held back"
@@ -113,7 +113,7 @@ def release(content: RecordDict, expected: ExpectedMessage, policy: Policy, ledg
     Parameters and errors as of :func:`let_leave`; a message that is held back is entered too.
     """
     parts = parts_of(content, expected.layout)
-    kind = kind_of(content)
+    kind = "card" if CARD in content else "training" if SHARED in content else "evaluation"
     held = Message(expected.site, expected.run, expected.round, kind, HELD_BACK, "", 0, parts)
     try:
         noise = judge(content, expected, policy)
@@ -129,16 +129,7 @@ def enter_refusal(reason: str, own: Path, ledger: Path) -> None:
     """Enter the sentence that leaves in place of a result.
 
     A ledger that cannot be written does not keep it here: it was written in advance, and without
-    it the server would wait.
-
-    Parameters
-    ----------
-    reason : str
-        The sentence.
-    own : Path
-        The folder of the site's files in the run: ``<run>/sites/<site>``.
-    ledger : Path
-        The ledger's folder.
+    it the server would wait. ``own`` is the folder of the site's files: ``<run>/sites/<site>``.
     """
     part = part_of("error", "reason", reason)
     said = Message(own.name, own.parents[1].name, 0, "error", SENT, "", part.size, (part,))
