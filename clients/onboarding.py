@@ -134,11 +134,11 @@ def onboard(
     key = _key(network, folder, files, images)
     _check_free(target, key)
     everything = np.arange(len(images), dtype=np.int64)
-    site = TrainingSite(name, torch.from_numpy(images), {}, everything)
+    site = TrainingSite(name, torch.from_numpy(images), {}, everything, chosen)
     with limited_threads(config):
-        met = adapt_to_site(network.to(chosen.device), site, config, chosen)
+        met = adapt_to_site(network.to(chosen.device), site, config)
         probabilities = {
-            adapted: predict_met(one, site, everything, config, chosen)
+            adapted: predict_met(one, site, everything, config)
             for adapted, one in met.networks.items()
         }
     trust = judge_trust(probabilities, met.distances, trained_predictions(run, config.site_names))

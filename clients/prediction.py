@@ -122,8 +122,8 @@ def predict_images(
     with limited_threads(config):
         for names, images in decode_images(files, config, failures, progress):
             read += names
-            batch = TrainingSite(site, torch.from_numpy(images), {}, np.arange(len(images)))
-            parts.append(predict(network, batch, batch.train, config, chosen)[0])
+            batch = TrainingSite(site, torch.from_numpy(images), {}, np.arange(len(images)), chosen)
+            parts.append(predict(network, batch, batch.train, config)[0])
     return ImagePredictions(tuple(read), np.concatenate(parts), config.class_names, tuple(failures))
 
 

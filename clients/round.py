@@ -124,7 +124,6 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
             optimizer,
             [site.alone],
             site.config,
-            site.device,
             order.steps,
             order.total_steps,
             terms=terms,
@@ -232,15 +231,12 @@ def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArr
 
 def _estimate_anew(site: OpenSite, network: Network) -> None:
     for one in site.sites:
-        estimate_statistics(network, one, site.config, site.device)
+        estimate_statistics(network, one, site.config)
 
 
 def evaluate_sites(site: OpenSite, network: Network) -> dict[str, Mapping[str, Predictions]]:
     """Evaluate a network at every site that a participant holds: by site, by subset."""
-    return {
-        one.name: evaluate_site(network, one, one.split, site.config, site.device)
-        for one in site.sites
-    }
+    return {one.name: evaluate_site(network, one, site.config) for one in site.sites}
 
 
 def flatten(
@@ -274,7 +270,7 @@ def _prototypes(site: OpenSite, network: Network) -> Prototypes:
         chosen = chosen[:0]
     elif config.prototype_images:
         chosen = _some_of_each_class(site, config.prototype_images)
-    _, projections = predict(network, images, chosen, config, site.device)
+    _, projections = predict(network, images, chosen, config)
     return make_prototypes(
         site.name,
         torch.from_numpy(projections),

@@ -142,7 +142,6 @@ def take_steps(
         optimizer,
         images,
         run.config,
-        run.device,
         range(before.next_step, order.steps.stop),
         order.total_steps,
         terms=terms,

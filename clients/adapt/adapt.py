@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 
 from clients.adapt.distance import Distances, site_distances
 from common.config.schema import Config
-from common.device import Device
 from common.errors import RunError
 from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, predict, site_norms
 from common.learning.local_site import TrainingSite
@@ -100,22 +99,18 @@ def load_trained(run: Path) -> tuple[Network, Config]:
     return load_run_network(run)
 
 
-def adapt_to_site(
-    network: Network, site: TrainingSite, config: Config, device: Device
-) -> Adaptation:
+def adapt_to_site(network: Network, site: TrainingSite, config: Config) -> Adaptation:
     """Give a new site every one of the adaptations.
 
     Parameters
     ----------
     network : Network
-        Trained, on the device; it stays as it is, bit for bit.
+        Trained, on the site's device; it stays as it is, bit for bit.
     site : TrainingSite
         The new site. The images of its ``train`` part are adapted to, at most
         ``statistics-images`` of them; no label is read.
     config : Config
         The run's.
-    device : Device
-        Where to compute.
 
     Raises
     ------
@@ -130,7 +125,7 @@ def adapt_to_site(
     site = replace(site, targets={})
     networks = {"averaged": _averaged(network, site.name)}
     networks["re-estimated"] = _copy(networks["averaged"])
-    estimate_statistics(networks["re-estimated"], site, config, device)
+    estimate_statistics(networks["re-estimated"], site, config)
     distances = site_distances(networks["re-estimated"], site.name)
     networks["nearest"] = _copy(networks["averaged"])
     if _has_dsbn(network):
@@ -180,7 +175,7 @@ def _averaged(network: Network, site: str) -> Network:
 
 
 def predict_met(
-    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config
 ) -> NDArray[np.float64]:
     """Classify a new site's images in batches that any adaptation can make do with.
 
@@ -197,8 +192,6 @@ def predict_met(
         Which images, n ≥ 2.
     config : Config
         Image size and seed.
-    device : Device
-        Where to compute.
 
     Returns
     -------
@@ -209,5 +202,5 @@ def predict_met(
     order = numpy_generator(config.seed, site.name, "test batches").permutation(len(indices))
     probabilities = np.empty((len(indices), len(config.class_names)))
     for part in np.array_split(order, -(-len(indices) // EVALUATION_BATCH)):
-        probabilities[part] = predict(network, site, indices[part], config, device)[0]
+        probabilities[part] = predict(network, site, indices[part], config)[0]
     return probabilities

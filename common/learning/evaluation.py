@@ -14,10 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from common.config.schema import Config
 from common.data.augment import prepare
 from common.data.folder import CLASS
-from common.data.folds import Split
-from common.device import Device
 from common.errors import RunError
-from common.learning.local_site import TrainingSite
+from common.learning.local_site import LocalSite, TrainingSite
 from common.models.network import Network
 from common.models.per_site import PerSite
 from common.randomness import numpy_generator
@@ -76,16 +74,16 @@ def in_mode(network: nn.Module, training: bool) -> Iterator[None]:
 
 
 def predict(
-    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config
 ) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]]]:
     """Return :func:`decide`'s probabilities of the classes, shape (n, classes), and projections."""
-    decided, projections = decide(network, site, indices, config, device)
+    decided, projections = decide(network, site, indices, config)
     return decided[CLASS], projections
 
 
 @torch.inference_mode()
 def decide(
-    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
+    network: Network, site: TrainingSite, indices: NDArray[np.int64], config: Config
 ) -> tuple[Mapping[str, NDArray[Any]], NDArray[np.floating[Any]]]:
     """Decide on and project images of a site in eval mode; no running statistic is touched.
 
@@ -99,8 +97,6 @@ def decide(
         Which images.
     config : Config
         Task and image size.
-    device : Device
-        Where to compute.
 
     Returns
     -------
@@ -122,11 +118,11 @@ def decide(
     outputs, projections = [], []
     of_site = network.for_site(site.name)
     for start in range(0, len(indices), EVALUATION_BATCH):
-        images = _prepared(site, indices[start : start + EVALUATION_BATCH], config, device)
-        with device.autocast():
+        images = _prepared(site, indices[start : start + EVALUATION_BATCH], config)
+        with site.device.autocast():
             output = of_site(images)
         outputs.append(output.heads)
-        projections.append(output.projection.to(device.images_dtype))
+        projections.append(output.projection.to(site.device.images_dtype))
     together = {name: torch.cat([said[name] for said in outputs]) for name in outputs[0]}
     decided = task_of(config).decide(together)
     if not all(np.isfinite(values).all() for values in decided.values()):
@@ -137,24 +133,13 @@ def decide(
     return decided, torch.cat(projections).cpu().numpy()
 
 
-def _prepared(
-    site: TrainingSite, indices: NDArray[np.int64], config: Config, device: Device
-) -> torch.Tensor:
-    raw, _ = site.batch(indices, device)
-    return prepare(raw, config.image_size).to(device.images_dtype)
+def _prepared(site: TrainingSite, indices: NDArray[np.int64], config: Config) -> torch.Tensor:
+    raw, _ = site.batch(indices)
+    return prepare(raw, config.image_size).to(site.device.images_dtype)
 
 
-def evaluate_site(
-    network: Network, site: TrainingSite, split: Split, config: Config, device: Device
-) -> dict[str, Predictions]:
+def evaluate_site(network: Network, site: LocalSite, config: Config) -> dict[str, Predictions]:
     """Evaluate a network on a site's test images, and on its validation images if it has any.
-
-    Parameters
-    ----------
-    network, site, config, device
-        As for :func:`predict`.
-    split : Split
-        Which of the site's images are for what.
 
     Returns
     -------
@@ -162,9 +147,9 @@ def evaluate_site(
         By subset, ``"test"`` and ``"validation"``.
     """
     predictions = {}
-    for subset, indices in (("test", split.test), ("validation", split.validation)):
+    for subset, indices in (("test", site.split.test), ("validation", site.split.validation)):
         if len(indices):
-            decided, _ = decide(network, site, indices, config, device)
+            decided, _ = decide(network, site, indices, config)
             targets = {name: held.cpu().numpy()[indices] for name, held in site.targets.items()}
             figures = task_of(config).figures(decided, targets)
             predictions[subset] = Predictions(indices, targets, decided, figures)
@@ -183,9 +168,7 @@ def site_norms(network: nn.Module, site: str) -> list[_BatchNorm]:
 
 
 @torch.no_grad()
-def estimate_statistics(
-    network: Network, site: TrainingSite, config: Config, device: Device
-) -> None:
+def estimate_statistics(network: Network, site: TrainingSite, config: Config) -> None:
     """Re-estimate a site's running statistics under the network's present weights.
 
     The statistics that a site trained belong to its own weights and not to the average that it
@@ -203,8 +186,6 @@ def estimate_statistics(
         With a single one there is no variance to estimate, and nothing changes.
     config : Config
         Image size, number of images, seed.
-    device : Device
-        Where to compute.
     """
     norms = site_norms(network, site.name)
     # In random order: files are sorted by class, and a batch of one class is not the site.
@@ -222,8 +203,8 @@ def estimate_statistics(
                 norm.train()
             # Batches alike in size, since each weighs alike.
             for indices in np.array_split(chosen, -(-len(chosen) // EVALUATION_BATCH)):
-                images = _prepared(site, indices, config, device)
-                with device.autocast():
+                images = _prepared(site, indices, config)
+                with site.device.autocast():
                     network(images, [(site.name, len(images))])
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -33,21 +33,21 @@ class TrainingSite:
     """Each of shape (n, …). What is to be learnt of each image, on the training device."""
     train: NDArray[np.int64]
     """Which of them are for training."""
+    device: Device
+    """Where to compute, and in which precision."""
 
     @property
     def labels(self) -> Tensor:
         """Classes, of int64, shape (n,)."""
         return self.targets[CLASS]
 
-    def batch(self, indices: NDArray[np.int64], device: Device) -> tuple[Tensor, dict[str, Tensor]]:
+    def batch(self, indices: NDArray[np.int64]) -> tuple[Tensor, dict[str, Tensor]]:
         """Bring some images to the training device.
 
         Parameters
         ----------
         indices : ndarray of int64, shape (b,)
             Which of the site's images, in which order.
-        device : Device
-            Where to.
 
         Returns
         -------
@@ -57,10 +57,10 @@ class TrainingSite:
         chosen = torch.from_numpy(indices)
         # index_select: `images[chosen]` is 300 times slower over bytes on the CPU.
         images = self.images.index_select(0, chosen.to(self.images.device, non_blocking=True))
-        if device.on_gpu and not images.is_cuda:
+        if self.device.on_gpu and not images.is_cuda:
             # Only from pinned memory does a copy not hold up the processor.
-            images = images.pin_memory().to(device.device, non_blocking=True)
-        chosen = chosen.to(device.device, non_blocking=True)
+            images = images.pin_memory().to(self.device.device, non_blocking=True)
+        chosen = chosen.to(self.device.device, non_blocking=True)
         return images, {name: held.index_select(0, chosen) for name, held in self.targets.items()}
 
 
@@ -107,8 +107,6 @@ class LocalSite(TrainingSite):
     """Its images, as they lie in the cache."""
     split: Split
     """Which of them are for what."""
-    device: Device
-    """Where to compute."""
 
     @classmethod
     def of(
@@ -116,7 +114,6 @@ class LocalSite(TrainingSite):
         data: SiteData,
         config: Config,
         device: Device | None = None,
-        split: Split | None = None,
     ) -> Self:
         """Split a site whose images are decoded, and bring them to where the loop reads them.
 
@@ -129,8 +126,6 @@ class LocalSite(TrainingSite):
         device : Device, optional
             Without it, the configuration's. On a GPU, the whole set is copied there if it takes
             less than a quarter of the free memory.
-        split : Split, optional
-            Without it, the configuration's.
 
         Raises
         ------
@@ -139,7 +134,7 @@ class LocalSite(TrainingSite):
         ConfigError
             If the device is not there.
         """
-        device, split = device or choose_device(config), split or split_site(data, config)
+        device, split = device or choose_device(config), split_site(data, config)
         with warnings.catch_warnings():
             # torch has no read-only tensors; nothing here writes to the images.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -150,7 +145,7 @@ class LocalSite(TrainingSite):
             name: torch.from_numpy(np.asarray(values)).to(device.device)
             for name, values in data.targets.items()
         }
-        return cls(data.name, images, targets, split.train, data, split, device)
+        return cls(data.name, images, targets, split.train, device, data, split)
 
     @property
     def leakage(self) -> Leakage:

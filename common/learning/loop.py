@@ -18,7 +18,6 @@ from torch.optim import Optimizer
 
 from common.config.schema import Config
 from common.data.augment import augment
-from common.device import Device
 from common.errors import RunError
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Batch, Loss, Term, objective
@@ -65,7 +64,6 @@ def train(
     optimizer: Optimizer,
     sites: Sequence[TrainingSite],
     config: Config,
-    device: Device,
     steps: range,
     total_steps: int,
     terms: Sequence[Term] = (),
@@ -88,8 +86,6 @@ def train(
         All of them in pooled training, one otherwise.
     config : Config
         Objective, batch size, schedule, augmentation, seed.
-    device : Device
-        Where to compute and in which precision.
     steps : range
         Global steps to take, for example ``range(120, 240)``.
     total_steps : int
@@ -120,10 +116,10 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total_steps)
-        images, targets, site_slices = _joint_batch(sites, config, device, step)
+        images, targets, site_slices = _joint_batch(sites, config, step)
         # Dropout knows no generator of its own.
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
-            with device.autocast():
+            with sites[0].device.autocast():
                 output = network(images, site_slices)
             batch = Batch(images, targets, site_slices, output)
             loss = objective(batch, config, terms, step)
@@ -140,13 +136,13 @@ def train(
 
 
 def _joint_batch(
-    sites: Sequence[TrainingSite], config: Config, device: Device, step: int
+    sites: Sequence[TrainingSite], config: Config, step: int
 ) -> tuple[Tensor, dict[str, Tensor], list[tuple[str, int]]]:
     """Return images (batch, 3, h, w), targets (batch, …) and the sites' slices of one step."""
     images, targets, site_slices = [], [], []
     for site in sites:
         indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name)
-        raw, own_targets = site.batch(indices, device)
+        raw, own_targets = site.batch(indices)
         generator = torch_generator(config.seed, site.name, step, "augment")
         scale = (config.crop_scale, config.crop_scale_max)
         images.append(augment(raw, config.image_size, scale, config.flip, generator))
@@ -154,7 +150,7 @@ def _joint_batch(
         site_slices.append((site.name, len(indices)))
     batch = images[0] if len(images) == 1 else torch.cat(images)
     joint = {name: torch.cat([own[name] for own in targets]) for name in targets[0]}
-    return batch.to(device.images_dtype), joint, site_slices
+    return batch.to(sites[0].device.images_dtype), joint, site_slices
 
 
 def batch_indices(

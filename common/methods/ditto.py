@@ -64,7 +64,6 @@ class Ditto(Algorithm):
             optimizer,
             local.sites,
             config,
-            local.device,
             local.steps,
             local.total_steps,
             terms=[Term.constant(self.name, pull, read_options(DittoOptions, config).weight / 2)],

@@ -65,7 +65,7 @@ def network_of(record: RunRecord, data: SiteData, when: When) -> Network:
     config = record.config
     local = LocalSite.of(data, config)
     network = task_network(config, [data.name]).to(local.device.device)
-    estimate_statistics(network, local, config, local.device)
+    estimate_statistics(network, local, config)
     return network
 
 
@@ -167,7 +167,7 @@ def _project(
     """Return projections (n, size) of unit length."""
     local = LocalSite.of(data, record.config)
     network = network_of(record, data, when)
-    _, found = predict(network, local, indices, record.config, local.device)
+    _, found = predict(network, local, indices, record.config)
     vectors = found.astype(np.float64)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0))

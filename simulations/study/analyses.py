@@ -150,10 +150,8 @@ def evaluate_unseen(
     site = LocalSite.of(data, config, device)
     test = site.split.test
     with limited_threads(own):
-        met = adapt_to_site(network.to(device.device), site, own, device)
-        said = {
-            name: predict_met(one, site, test, own, device) for name, one in met.networks.items()
-        }
+        met = adapt_to_site(network.to(device.device), site, own)
+        said = {name: predict_met(one, site, test, own) for name, one in met.networks.items()}
     trust = judge_trust(said, met.distances, trained_predictions(run, own.site_names))
     figures = {name: measure(data.labels[test], one) for name, one in said.items()}
     return figures | {"distances": dict(met.distances.to), "trust": trust.as_dict()}

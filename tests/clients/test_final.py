@@ -167,7 +167,7 @@ def test_a_hospital_keeps_a_whole_copy_of_the_model(trained: Trained, tmp_path: 
         )
         assert config.run_name == "run"
         assert config.digest() == site.config.digest()
-        found = evaluate_site(network, site.alone, site.alone.split, config, site.device)
+        found = evaluate_site(network, site.alone, config)
         assert found["test"].figures["loss"] == expected.metrics["test/loss"]
     network, _ = load_run_network(tmp_path / "state/run", "north")
     assert np.array_equal(pack(network), asked.shared)

@@ -71,8 +71,8 @@ def test_figures_are_those_of_the_weights_received_and_not_of_those_trained(
     state = site.store().load(1)
     for name, tensor in state.private.items():
         network.state_dict()[name].copy_(tensor)
-    estimate_statistics(network, site.alone, site.config, site.device)
-    expected = evaluate_site(network, site.alone, site.alone.split, site.config, site.device)
+    estimate_statistics(network, site.alone, site.config)
+    expected = evaluate_site(network, site.alone, site.config)
     told = {k: v for k, v in reply.metrics.items() if k.startswith(("test/", "validation/"))}
     assert told == pytest.approx(flatten(site, {site.name: expected}), rel=1e-12, nan_ok=True)
     assert {f"{part}/auc" for part in ("test", "validation")} < set(told)

@@ -55,7 +55,9 @@ def network(
     return made.to(dtype)
 
 
-def site(name: str, images: int = 40, balance: float = 0.5, size: int = 18) -> TrainingSite:
+def site(
+    name: str, images: int = 40, balance: float = 0.5, size: int = 18, device: Device = CPU
+) -> TrainingSite:
     """Positive images are brighter below, so that there is something to learn."""
     generator = numpy_generator(0, name, "test images")
     labels = (np.arange(images) < balance * images).astype(np.int64)
@@ -66,6 +68,7 @@ def site(name: str, images: int = 40, balance: float = 0.5, size: int = 18) -> T
         torch.from_numpy(pixels.astype(np.uint8)),
         {CLASS: torch.from_numpy(labels)},
         np.arange(images, dtype=np.int64),
+        device,
     )
 
 

@@ -42,7 +42,6 @@ def train_together(config: Config, private_factor: float = 1.0) -> Network:
             make_optimizer(network, config),
             sites,
             config,
-            device,
             range(total),
             total,
             terms=methods_of(config).terms(local),

@@ -63,7 +63,7 @@ class Target(LocalSite):
 def estimated(network: Network, target: Target, config: Config) -> Network:
     """Return a network with its normalisation estimated on the candidates."""
     site = replace(target, name=network.sites[0], train=target.candidates)
-    estimate_statistics(network, site, config, target.device)
+    estimate_statistics(network, site, config)
     return network
 
 
@@ -98,7 +98,7 @@ def confidence(network: Network, target: Target, config: Config) -> Scores:
         Image size.
     """
     site = replace(target, name=network.sites[0])
-    probabilities, _ = predict(network, site, target.candidates, config, target.device)
+    probabilities, _ = predict(network, site, target.candidates, config)
     labels = target.data.labels[target.candidates]
     rows = np.arange(len(labels))
     true = probabilities[rows, labels]
@@ -164,8 +164,8 @@ def train_shadows(
         steps = make_plan(config, [len(target.split.train)]).total_steps
         optimizer = make_optimizer(network, config)
         terms = [contrastive_term(config, steps)]
-        train(network, optimizer, [site], config, target.device, range(steps), steps, terms)
-        estimate_statistics(network, site, config, target.device)
+        train(network, optimizer, [site], config, range(steps), steps, terms)
+        estimate_statistics(network, site, config)
         told[OWN].append(confidence(network, target, config))
         bare = build_network(config, [site.name])
         unpack(bare, pack(network))

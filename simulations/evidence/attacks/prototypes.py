@@ -75,7 +75,7 @@ def send(
         generator.permutation(part[labels[part] == label])[:images]
         for part in (target.split.train, target.split.test)
     )
-    _, projections = predict(network, target, behind, config, target.device)
+    _, projections = predict(network, target, behind, config)
     name, values = target.name, torch.from_numpy(projections)
     made = make_prototypes(name, values, torch.from_numpy(labels[behind]), 1)
     policy = make_policy({"prototype-noise": noise, "min-prototype-images": 1}, "of the attack")
@@ -104,7 +104,7 @@ def _invert(network: Network, vectors: Tensor, size: int, steps: int, seed: int)
 def candidate_auc(network: Network, target: Target, config: Config, sent: SentPrototype) -> float:
     """Return how well the cosine to a prototype tells the images behind it from others."""
     both = np.concatenate([sent.behind, sent.others])
-    _, projections = predict(network, target, both, config, target.device)
+    _, projections = predict(network, target, both, config)
     unit = projections / np.maximum(np.linalg.norm(projections, axis=1, keepdims=True), 1e-12)
     cosines = np.asarray(unit @ sent.vector, dtype=np.float64)
     return auc(cosines[: len(sent.behind)], cosines[len(sent.behind) :])

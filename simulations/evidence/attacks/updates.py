@@ -115,7 +115,7 @@ def make_victim(folder: Path, name: str, images: Path, seed: int) -> Victim:
     fresh = small_network(SIZE, len(site.data.classes), name, PROJECTION, seed)
     warm, steps = copy.deepcopy(fresh), WARM_STEPS
     optimizer = make_optimizer(warm, config)
-    train(warm, optimizer, [site], config, site.device, range(steps), steps)
+    train(warm, optimizer, [site], config, range(steps), steps)
     return Victim(config, site, fresh, warm)
 
 
@@ -131,7 +131,7 @@ def update_of(
         config, site = config.changed(batch_size=ROUND_BATCH), victim.site
         steps = range(WARM_STEPS, WARM_STEPS + ROUND_STEPS)
         optimizer = make_optimizer(after, config)
-        train(after, optimizer, [site], config, site.device, steps, 2 * steps.stop)
+        train(after, optimizer, [site], config, steps, 2 * steps.stop)
     else:
         rate = SGD_RATE if setting.optimizer == "sgd" else config.learning_rate
         config = config.changed(optimizer=setting.optimizer, learning_rate=rate)

@@ -123,14 +123,14 @@ def run_alone(config: Config, site: str, rounds: int) -> tuple[float, float]:
         training, further = [], []
         for number in range(rounds):
             began = time.monotonic()
-            estimate_statistics(network, images, config, device)
-            evaluate_site(network, images, split, config, device)
-            predict(network, images, split.train, config, device)
+            estimate_statistics(network, images, config)
+            evaluate_site(network, images, config)
+            predict(network, images, split.train, config)
             further.append(time.monotonic() - began)
             these = range(number * steps, (number + 1) * steps)
             total = rounds * steps
             terms = [contrastive_term(config, total)]
-            summary = train(network, optimizer, [images], config, device, these, total, terms)
+            summary = train(network, optimizer, [images], config, these, total, terms)
             training.append(summary.seconds)
     return median(training[1:]), median(further[1:])
 

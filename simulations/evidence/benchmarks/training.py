@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -97,9 +98,9 @@ def plain_loop(config: Config, device: Device, workers: int) -> Loop:
     return take
 
 
-def own_loop(sites: Sequence[TrainingSite], config: Config, device: Device) -> Loop:
+def own_loop(sites: Sequence[TrainingSite], config: Config) -> Loop:
     """Return xsite's training loop."""
-    network = build_network(config, SITES).to(device.device)
+    network = build_network(config, SITES).to(sites[0].device.device)
     optimizer = make_optimizer(network, config)
     done = 0
 
@@ -107,7 +108,7 @@ def own_loop(sites: Sequence[TrainingSite], config: Config, device: Device) -> L
         nonlocal done
         these, total = range(done, done + steps), 10**6
         terms = [contrastive_term(config, total)]
-        train(network, optimizer, sites, config, device, these, total, terms)
+        train(network, optimizer, sites, config, these, total, terms)
         done += steps
 
     return take
@@ -167,10 +168,11 @@ def main(
         typer.echo(f"decoded {2 * images} files once: {seconds:.2f} s, in no rate below")
         loops = {
             "plain loop, float32": plain_loop(config, single, workers),
-            f"xsite, {str(chosen.dtype).removeprefix('torch.')}": own_loop(sites, config, chosen),
+            f"xsite, {str(chosen.dtype).removeprefix('torch.')}": own_loop(sites, config),
         }
         if chosen.dtype != torch.float32:
-            loops["xsite, float32"] = own_loop(sites, config, single)
+            in_single = [replace(site, device=single) for site in sites]
+            loops["xsite, float32"] = own_loop(in_single, config)
         medians = rates(loops, steps, rounds, 2 * batch)
     for name, rate in medians.items():
         typer.echo(f"{name:24} {rate:8.2f} images/s (median)")

@@ -1,6 +1,7 @@
 """A site that a network was not trained at: what it is given, and that nothing else changes."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from common.models.dsbn import DomainBatchNorm
 from common.models.network import Network, build_network
 from common.models.sharing import private_state, shared_names
 from common.randomness import numpy_generator
-from tests.common.small_training import CPU64, config, network, normal, same, site, state
+from tests.common.small_training import CPU64, config, network, normal, same, state
+from tests.common.small_training import site as any_site
+
+site = functools.partial(any_site, device=CPU64)
 
 
 def unlabelled(name: str, like: TrainingSite) -> TrainingSite:
@@ -56,10 +60,10 @@ def own(made: Network, name: str) -> list[dict[str, Tensor]]:
 def test_nothing_that_was_trained_changes_and_no_label_is_read() -> None:
     made, place = trained("a", "b"), unlabelled("new", site("x", 30))
     before = state(made)
-    met = adapt_to_site(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config())
     assert tuple(met.networks) == ADAPTATIONS
     for adapted in met.networks.values():
-        predict_met(adapted, place, place.train, config(), CPU64)
+        predict_met(adapted, place, place.train, config())
         after = state(adapted)
         assert adapted.sites == ("a", "b", "new")
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
@@ -70,7 +74,7 @@ def test_nothing_that_was_trained_changes_and_no_label_is_read() -> None:
 
 def test_averages_are_those_of_the_trained_sites() -> None:
     made = trained("a", "b", "c")
-    met = adapt_to_site(made, site("new", 30), config(), CPU64)
+    met = adapt_to_site(made, site("new", 30), config())
     for name, only in (("averaged", None), ("re-estimated", ("weight", "bias"))):
         for new, *others in zip(
             own(met.networks[name], "new"), *(own(made, s) for s in "abc"), strict=True
@@ -82,7 +86,7 @@ def test_averages_are_those_of_the_trained_sites() -> None:
 
 def test_statistics_of_the_first_layer_by_hand() -> None:
     made, place = trained("a", "b"), site("new", 40)
-    met = adapt_to_site(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config())
     # 40 images are one batch: mean and unbiased variance over images and places.
     maps = made.backbone[0](prepare(place.images, 16).double()).detach()
     norm = norms(met.networks["re-estimated"], "new")[0]
@@ -95,18 +99,16 @@ def test_the_images_of_a_trained_site_bring_its_own_statistics_back() -> None:
     for name in ("a", "b"):  # alike in what is averaged, and trained
         for number, norm in enumerate(norms(made, name)):
             norm.weight.data += 0.3 * torch.from_numpy(normal(len(norm.weight), seed=number))
-    estimate_statistics(made, place, config(), CPU64)
-    estimate_statistics(made, site("b", 60), config(), CPU64)
-    met = adapt_to_site(made, unlabelled("new", place), config(), CPU64)
+    estimate_statistics(made, place, config())
+    estimate_statistics(made, site("b", 60), config())
+    met = adapt_to_site(made, unlabelled("new", place), config())
     for new, old in zip(own(met.networks["re-estimated"], "new"), own(made, "a"), strict=True):
         for key in ("running_mean", "running_var"):
             torch.testing.assert_close(new[key], old[key], rtol=1e-9, atol=1e-12)
     assert met.distances.nearest == "a"
     assert met.distances.to["a"] < 1e-9 < 1e-3 < met.distances.to["b"]
-    expected, _ = predict(made, place, place.train, config(), CPU64)
-    found = predict_met(
-        met.networks["nearest"], unlabelled("new", place), place.train, config(), CPU64
-    )
+    expected, _ = predict(made, place, place.train, config())
+    found = predict_met(met.networks["nearest"], unlabelled("new", place), place.train, config())
     np.testing.assert_allclose(found, expected, rtol=1e-10)
     for new, old in zip(own(met.networks["nearest"], "new"), own(made, "a"), strict=True):
         assert all(torch.equal(new[key], old[key]) for key in new)
@@ -114,10 +116,10 @@ def test_the_images_of_a_trained_site_bring_its_own_statistics_back() -> None:
 
 def test_a_test_batch_is_normalised_by_itself_in_random_batches_alike_in_size() -> None:
     made, place = trained("a", "b"), site("new", 70)
-    met = adapt_to_site(made, place, config(), CPU64)
+    met = adapt_to_site(made, place, config())
     adapted = met.networks["test-batch"]
-    found = predict_met(adapted, place, place.train, config(), CPU64)
-    by_train_mode = adapt_to_site(made, place, config(), CPU64).networks["averaged"]
+    found = predict_met(adapted, place, place.train, config())
+    by_train_mode = adapt_to_site(made, place, config()).networks["averaged"]
     for norm in site_norms(by_train_mode, "new"):
         norm.train()
     order = numpy_generator(0, "new", "test batches").permutation(70)
@@ -128,7 +130,7 @@ def test_a_test_batch_is_normalised_by_itself_in_random_batches_alike_in_size() 
         expected = by_train_mode(images, [("new", 35)]).logits.softmax(1).detach()
         np.testing.assert_allclose(found[part], expected, rtol=1e-9)
     # 65 images would leave one alone after a batch of 64, and one has no variance.
-    predict_met(adapted, place, place.train[:65], config(), CPU64)
+    predict_met(adapted, place, place.train[:65], config())
 
 
 def test_adapters_are_averaged_too() -> None:
@@ -138,7 +140,7 @@ def test_adapters_are_averaged_too() -> None:
     for number, (name, tensor) in enumerate(made.state_dict().items()):
         if ".adapters." in name:
             tensor += torch.from_numpy(normal(*tensor.shape, seed=number))
-    met = adapt_to_site(made, site("new", 30), config(), CPU64)
+    met = adapt_to_site(made, site("new", 30), config())
     adapters = {n: t for n, t in met.networks["re-estimated"].state_dict().items() if "adap" in n}
     means = [n for n in adapters if ".sites.new." in n]
     assert means
@@ -151,26 +153,24 @@ def test_adapters_are_averaged_too() -> None:
 def test_ms_net_s_branches_come_along_and_no_prediction_reads_them() -> None:
     small = config(image_size=32, width=0.05, auxiliary=True, precision="float64")
     made = build_network(small, ["a", "b"])
-    met = adapt_to_site(made, site("new", 20, size=36), small, CPU64)
+    met = adapt_to_site(made, site("new", 20, size=36), small)
     adapted = met.networks["re-estimated"]
     place = site("new", 20, size=36)
-    before = predict_met(adapted, place, place.train, small, CPU64)
+    before = predict_met(adapted, place, place.train, small)
     assert adapted.auxiliary is not None
     for tensor in adapted.auxiliary.sites["new"].state_dict().values():
         tensor.zero_()
-    np.testing.assert_array_equal(before, predict_met(adapted, place, place.train, small, CPU64))
+    np.testing.assert_array_equal(before, predict_met(adapted, place, place.train, small))
 
 
 def test_shared_normalisation_is_kept_or_re_estimated_in_a_copy() -> None:
     made, place = trained("a", "b", shared=True), unlabelled("new", site("x", 40))
     before = state(made)
-    expected, _ = predict(
-        made, dataclasses.replace(site("x", 40), name="a"), place.train, config(), CPU64
-    )
-    met = adapt_to_site(made, place, config(), CPU64)
+    expected, _ = predict(made, dataclasses.replace(site("x", 40), name="a"), place.train, config())
+    met = adapt_to_site(made, place, config())
     assert same(before, state(made)) and not private_state(made)
     for name in ("averaged", "nearest"):
-        found = predict_met(met.networks[name], place, place.train, config(), CPU64)
+        found = predict_met(met.networks[name], place, place.train, config())
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     maps = made.backbone[0](prepare(place.images, 16).double()).detach()
     adapted = met.networks["re-estimated"]
@@ -184,6 +184,6 @@ def test_shared_normalisation_is_kept_or_re_estimated_in_a_copy() -> None:
 def test_what_cannot_be_met_is_refused() -> None:
     made = trained("a", "b")
     with pytest.raises(RunError, match="modules for site 'a' already"):
-        adapt_to_site(made, site("a"), config(), CPU64)
+        adapt_to_site(made, site("a"), config())
     with pytest.raises(RunError, match="1 images to adapt to; statistics need two"):
-        adapt_to_site(made, site("new", 1), config(), CPU64)
+        adapt_to_site(made, site("new", 1), config())

@@ -233,9 +233,9 @@ def test_a_study_s_figures_of_a_site_left_out(tmp_path: Path) -> None:
     network, own = load_trained(run)
     local = LocalSite.of(data, config, device)
     test = local.split.test
-    met = adapt_to_site(network, local, own, device)
+    met = adapt_to_site(network, local, own)
     for adaptation in ADAPTATIONS:
-        said = predict_met(met.networks[adaptation], local, test, own, device)
+        said = predict_met(met.networks[adaptation], local, test, own)
         assert told[adaptation]["images"] == len(test)
         assert told[adaptation]["accuracy"] == np.mean(said.argmax(axis=1) == data.labels[test])
     assert set(told["distances"]) == {"a", "b"}

@@ -1,6 +1,7 @@
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from common.config.schema import Config
 from common.data.augment import augment
 from common.data.cache import SiteData
 from common.data.folder import CLASS
-from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
 from common.learning.local_site import LocalSite, TrainingSite
@@ -43,9 +43,8 @@ def train(
 ) -> TrainSummary:
     """Train with the contrastive term."""
     terms = [contrastive_term(settings, total_steps, constants)]
-    return training.train(
-        network, optimizer, sites, settings, device, steps, total_steps, terms, **others
-    )
+    sites = [replace(site, device=device) for site in sites]
+    return training.train(network, optimizer, sites, settings, steps, total_steps, terms, **others)
 
 
 def trained(
@@ -298,7 +297,7 @@ def test_mixed_precision_trains_weights_of_single_precision() -> None:
 def test_batches_come_in_the_order_asked_for() -> None:
     place = site("a", 30)
     chosen = np.array([17, 3, 3, 29])
-    images, targets = place.batch(chosen, CPU)
+    images, targets = place.batch(chosen)
     labels = targets[CLASS]
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images, place.images.numpy()[chosen])
@@ -318,13 +317,12 @@ def test_a_sites_images_stay_where_the_cache_has_them() -> None:
         (),
         images=images,
     )
-    split = Split(np.arange(6), np.arange(0), np.arange(6, 10), "image")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        place = LocalSite.of(data, config(), CPU, split)
+        place = LocalSite.of(data, config(), CPU)
     assert place.images.data_ptr() == images.__array_interface__["data"][0]
     assert place.labels.tolist() == [0, 1] * 5
-    assert place.train.tolist() == list(range(6))
+    assert place.train.tolist() == place.split.train.tolist()
 
 
 def test_the_papers_network_takes_the_same_loop() -> None:

@@ -36,7 +36,7 @@ def remembered(weight: float, steps: int, memory: dict[str, NDArray[Any]]) -> di
     """Return what a site remembers after some steps, received the weights of the start."""
     network = small_training.network("a", dtype=torch.float64)
     settings = small_training.config(**DITTO, **PLAIN, algorithm_options=f"weight = {weight}")
-    site = (small_training.site("a"),)
+    site = (small_training.site("a", device=small_training.CPU64),)
     received = pack(network)
     own = dict(memory)
     if WEIGHTS in own:
@@ -62,8 +62,8 @@ def test_a_model_is_pulled_to_what_was_received_by_hand() -> None:
 def test_without_a_pull_the_first_model_is_that_of_the_site_s_own_steps() -> None:
     network = small_training.network("a", dtype=torch.float64)
     settings = small_training.config(**DITTO, **PLAIN)
-    site = small_training.site("a")
-    train(network, make_optimizer(network, settings), [site], settings, CPU64, range(3), 8)
+    site = small_training.site("a", device=small_training.CPU64)
+    train(network, make_optimizer(network, settings), [site], settings, range(3), 8)
     np.testing.assert_array_equal(remembered(0.0, 3, {})[WEIGHTS], pack(network))
 
 
@@ -77,7 +77,7 @@ def test_an_optimizer_s_moments_are_carried_where_the_run_carries_them() -> None
             CPU64,
             8,
             range(2),
-            (small_training.site("a"),),
+            (small_training.site("a", device=small_training.CPU64),),
             received=pack(network),
         )
         memory = Ditto().after_round(local).memory
@@ -93,7 +93,7 @@ def test_a_site_s_figures_predictions_and_files_are_its_own_model_s(tmp_path: Pa
         for which in ("best", "final"):
             network, settings = load_run_network(run, site, which)
             opened = LocalSite.of(open_site(config, site), settings)
-            found, _ = predict(network, opened, opened.split.test, settings, opened.device)
+            found, _ = predict(network, opened, opened.split.test, settings)
             name = "predictions.csv" if which == "final" else "best-predictions.csv"
             written = read_predictions(run / "sites" / site / name, "test")
             np.testing.assert_allclose(found, written.probabilities, atol=2e-6)

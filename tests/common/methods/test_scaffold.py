@@ -108,7 +108,10 @@ def test_a_step_goes_along_the_corrected_gradient() -> None:
     ends = []
     for factor in (0.0, 2.0):
         network = small_training.network("a", dtype=torch.float64)
-        size, site = shared_layout(network).size, small_training.site("a")
+        size, site = (
+            shared_layout(network).size,
+            small_training.site("a", device=small_training.CPU64),
+        )
         local = Local(
             settings,
             network,
@@ -121,7 +124,7 @@ def test_a_step_goes_along_the_corrected_gradient() -> None:
         )
         optimizer, terms = make_optimizer(network, settings), Scaffold().terms(local)
         assert len(terms) == (factor > 0)
-        train(network, optimizer, [site], settings, small_training.CPU64, range(1), 8, terms=terms)
+        train(network, optimizer, [site], settings, range(1), 8, terms=terms)
         ends.append(pack(network))
     moved = ends[1] - ends[0]
     np.testing.assert_allclose(moved[parameter_mask(network)], -0.02, atol=1e-12)

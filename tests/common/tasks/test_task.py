@@ -148,7 +148,7 @@ def test_targets_come_from_the_folder_by_image(config: Config) -> None:
     nothing = site.data.files.index("covid/04.png")
     assert site.data.targets["findings"][nothing].tolist() == [UNKNOWN, 1, UNKNOWN]
     assert site.data.targets["mask"][place].sum(axis=1).tolist() == [0, 4, 0, 0]
-    images, targets = site.batch(np.array([place, nothing]), CPU64)
+    images, targets = site.batch(np.array([place, nothing]))
     assert len(images) == 2
     assert targets["findings"].tolist() == [[1, 0, 1], [UNKNOWN, 1, UNKNOWN]]
     assert targets["mask"].shape == (2, GRID, GRID)
@@ -157,7 +157,7 @@ def test_targets_come_from_the_folder_by_image(config: Config) -> None:
 def test_every_head_learns_by_the_loss_of_its_known_targets(config: Config) -> None:
     site = LocalSite.of(open_site(config, "a"), config, CPU64)
     network = task_network(config, ["a"])
-    images, targets = site.batch(site.split.train[:8], CPU64)
+    images, targets = site.batch(site.split.train[:8])
     planes = images.permute(0, 3, 1, 2).double().expand(-1, 3, -1, -1) / 255
     output = network(planes, [("a", 8)])
     loss = task_of(config).loss(output.heads, targets)
@@ -177,7 +177,7 @@ def test_every_head_learns_by_the_loss_of_its_known_targets(config: Config) -> N
     assert bool((gradient[truth == UNKNOWN] == 0).all())
     assert bool((gradient[truth != UNKNOWN] != 0).all())
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    summary = train(network, make_optimizer(network, config), [site], config, CPU64, range(6), 6)
+    summary = train(network, make_optimizer(network, config), [site], config, range(6), 6)
     assert math.isfinite(summary.loss)
     after = network.state_dict()
     for name in ("head.logits.weight", "others.findings.weight", "others.mask.0.weight"):
@@ -189,9 +189,9 @@ def test_evaluation_and_the_table_of_predictions_hold_every_target(
 ) -> None:
     site = LocalSite.of(open_site(config, "a"), config, CPU64)
     network = task_network(config, ["a"])
-    predictions = evaluate_site(network, site, site.split, config, CPU64)
+    predictions = evaluate_site(network, site, config)
     said, test = predictions["test"], site.split.test
-    decided, _ = decide(network, site, test, config, CPU64)
+    decided, _ = decide(network, site, test, config)
     truth = site.data.targets["findings"][test]
     for place, name in enumerate(FINDINGS):
         known = truth[:, place] != UNKNOWN

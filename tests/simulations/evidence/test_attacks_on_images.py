@@ -12,7 +12,6 @@ from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.data.folds import Split
-from common.device import choose_device
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.network import Network, build_network
@@ -67,7 +66,7 @@ def target(config: Config) -> Target:
     order = generator.permutation(2 * IMAGES)
     nobody = np.empty(0, np.int64)
     split = Split(np.sort(order[:IMAGES]), nobody, np.sort(order[IMAGES:]), "patient")
-    return Target.of(data, config, choose_device(config), split)
+    return replace(Target.of(data, config), train=split.train, split=split)
 
 
 def auc_of(network: Network, target: Target, config: Config) -> float:
@@ -91,7 +90,7 @@ def test_of_a_network_that_learnt_by_heart_membership_is_plain(
     network = build_network(config, ["north"])
     steps = 80
     optimizer = make_optimizer(network, config)
-    train(network, optimizer, [target], config, target.device, range(steps), steps)
+    train(network, optimizer, [target], config, range(steps), steps)
     # It is right of every member and of half of the others, as sure of these at most: an AUC of
     # 3/4, give or take the deviation of which half.
     assert auc_of(network, target, config) > 0.75 - 0.053

@@ -5,7 +5,6 @@ from typing import Any
 
 from common.config.schema import Config
 from common.data.cache import SiteData
-from common.data.folds import split_site
 from common.device import choose_device
 from common.files import read_json, write_json
 from common.learning.evaluation import estimate_statistics, predict
@@ -46,11 +45,11 @@ def pictured_run(
     sites = [open_site(config, name) for name in SITES]
     network, device = build_network(config.changed(seed=5), SITES), choose_device(config)
     for site in sites:
-        split = split_site(site, config)
-        ready = LocalSite.of(site, config, device, split)
-        estimate_statistics(network, ready, config, device)
+        ready = LocalSite.of(site, config, device)
+        split = ready.split
+        estimate_statistics(network, ready, config)
         write_private(folder, network, site.name)
-        probabilities, _ = predict(network, ready, split.test, config, device)
+        probabilities, _ = predict(network, ready, split.test, config)
         write_predictions(
             folder.site(site.name) / "predictions.csv",
             PredictionsTable(
