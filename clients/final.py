@@ -13,7 +13,7 @@ from common.learning.evaluation import Predictions
 from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import load_private, private_state, unpack
-from common.runs.predictions import PredictionsTable, write_predictions
+from common.runs.predictions import write_predictions
 from common.runs.weights import Which, save_private, save_shared, weights_name
 from common.tasks.figures import AUC_BOUNDS, auc_interval
 
@@ -87,16 +87,7 @@ def _write_files(
     which: Which,
 ) -> None:
     name = "predictions.csv" if which == "final" else "best-predictions.csv"
-    for subset, said in predictions.items():
-        told = PredictionsTable(
-            tuple(one.data.files[index] for index in said.indices),
-            said.labels,
-            said.probabilities,
-            site.config.class_names,
-            tuple(one.data.patients[index] for index in said.indices),
-            said.further(),
-        )
-        write_predictions(one.own / name, told, subset)
+    write_predictions(one.own / name, predictions)
     save_private(one.own / weights_name("private", which), network, one.name, site.config)
     if site.nodes == 0:
         settings = site.config.changed(run_name=site.run, resume=False)

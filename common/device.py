@@ -12,12 +12,6 @@ from torch import Tensor
 from common.config.sections import TrainingKeys
 from common.errors import ConfigError
 
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
-
 
 @dataclass(frozen=True)
 class Device:
@@ -74,7 +68,7 @@ def choose_device(config: TrainingKeys) -> Device:
             "GPUs. Use device = 'auto' or 'cpu'."
         )
     if config.precision != "auto":
-        return Device(device, PRECISIONS[config.precision])
+        return Device(device, getattr(torch, config.precision))
     return Device(device, torch.bfloat16 if _native_bfloat16(device) else torch.float32)
 
 
@@ -88,22 +82,16 @@ def _native_bfloat16(device: torch.device) -> bool:
 
 
 @contextmanager
-def limited_threads(config: TrainingKeys) -> Iterator[int]:
+def limited_threads(config: TrainingKeys) -> Iterator[None]:
     """Compute with ``config.threads`` CPU threads within a block (0: as many as may be used).
 
     The order of a sum depends on the number of threads, so two runs agree bit for bit where they
     agree in this number.
-
-    Yields
-    ------
-    int
-        The number of threads.
     """
     before = torch.get_num_threads()
-    threads = config.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
     try:
-        yield threads
+        yield
     finally:
         torch.set_num_threads(before)
 

@@ -26,9 +26,9 @@ FLOORS_OF_COMMON = (
     {"data"},
     {"models"},
     {"tasks"},
+    {"runs"},
     {"learning", "methods"},
     {"exchange"},
-    {"runs"},
     {"console"},
 )
 """From the ground up; what stands on a floor imports from it and from those below."""

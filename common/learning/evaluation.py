@@ -19,46 +19,19 @@ from common.learning.local_site import LocalSite, TrainingSite
 from common.models.network import Network
 from common.models.per_site import PerSite
 from common.randomness import numpy_generator
+from common.runs.predictions import PredictionsTable
 from common.tasks.task import task_of
 
 EVALUATION_BATCH = 64
 """Images in a batch that is not trained on; fixed, since batches of other sizes round otherwise."""
 
 
-@dataclass(frozen=True)
-class Predictions:
+@dataclass(frozen=True, kw_only=True)
+class Predictions(PredictionsTable):
     """What a network says about some images of a site."""
 
-    indices: NDArray[np.int64]
-    """Shape (n,). The images, as positions in the site's data."""
-    targets: Mapping[str, NDArray[Any]]
-    """Each of shape (n, …). What is true of them."""
-    decided: Mapping[str, NDArray[Any]]
-    """Each of shape (n, …). What the task makes of the network's outputs; under ``"class"`` the
-    probabilities."""
     figures: Mapping[str, float]
     """How well, by the task's figures."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """True classes, shape (n,)."""
-        return self.targets[CLASS]
-
-    @property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Softmax of the logits, shape (n, classes)."""
-        return self.decided[CLASS]
-
-    def further(self) -> dict[str, NDArray[Any]]:
-        """Return what ``predictions.csv`` holds beside the classes."""
-        held = {"true": self.targets, "decided": self.decided}
-        return {
-            f"{kind}/{name}": values
-            for kind, by_name in held.items()
-            for name, values in by_name.items()
-            # A mask is no column of a table.
-            if name != CLASS and values.ndim <= 2
-        }
 
 
 @contextmanager
@@ -151,8 +124,21 @@ def evaluate_site(network: Network, site: LocalSite, config: Config) -> dict[str
         if len(indices):
             decided, _ = decide(network, site, indices, config)
             targets = {name: held.cpu().numpy()[indices] for name, held in site.targets.items()}
-            figures = task_of(config).figures(decided, targets)
-            predictions[subset] = Predictions(indices, targets, decided, figures)
+            predictions[subset] = Predictions(
+                files=tuple(site.data.files[index] for index in indices),
+                labels=targets[CLASS],
+                probabilities=decided[CLASS],
+                classes=config.class_names,
+                patients=tuple(site.data.patients[index] for index in indices),
+                further={
+                    f"{kind}/{name}": values
+                    for kind, by_name in (("true", targets), ("decided", decided))
+                    for name, values in by_name.items()
+                    # A mask is no column of a table.
+                    if name != CLASS and values.ndim <= 2
+                },
+                figures=task_of(config).figures(decided, targets),
+            )
     return predictions
 
 

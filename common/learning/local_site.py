@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.data.cache import Progress, SiteData, load_site
-from common.data.folder import CLASS, read_site
+from common.data.folder import read_site
 from common.data.folds import Leakage, Split, leakage, split_site
 from common.data.open import cache_folder, site_root
 from common.device import Device, choose_device
@@ -35,11 +35,6 @@ class TrainingSite:
     """Which of them are for training."""
     device: Device
     """Where to compute, and in which precision."""
-
-    @property
-    def labels(self) -> Tensor:
-        """Classes, of int64, shape (n,)."""
-        return self.targets[CLASS]
 
     def batch(self, indices: NDArray[np.int64]) -> tuple[Tensor, dict[str, Tensor]]:
         """Bring some images to the training device.

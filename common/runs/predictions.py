@@ -59,25 +59,26 @@ class PredictionsTable:
         )
 
 
-def write_predictions(path: Path, told: PredictionsTable, subset: str) -> None:
-    """Write one subset's predictions, atomically; rows of other subsets stay.
+def write_predictions(path: Path, told: Mapping[str, PredictionsTable]) -> None:
+    """Write a site's predictions by subset, atomically.
 
     Columns: ``file``, ``patient``, ``label`` (the class's name), ``subset``, then one column a
     class, then those of further targets, whose names hold a slash as no class's does. Of further
     values of shape (n, values) each has a column.
     """
-    columns = dict(_columns(told.further))
-    header = ["file", PATIENT, "label", "subset", *told.classes, *columns]
-    patients = told.patients or [None] * len(told.files)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    if path.exists():
-        writer.writerows(row for row in _kept(path, header) if row[3] != subset)
-    values = [*told.probabilities.T, *columns.values()]
-    for file, who, label, *row in zip(told.files, patients, told.labels, *values, strict=True):
-        numbers = (repr(float(value)) for value in row)
-        writer.writerow([file, who or "", told.classes[int(label)], subset, *numbers])
+    for number, (subset, table) in enumerate(told.items()):
+        columns = dict(_columns(table.further))
+        if number == 0:
+            writer.writerow(["file", PATIENT, "label", "subset", *table.classes, *columns])
+        patients = table.patients or [None] * len(table.files)
+        values = [*table.probabilities.T, *columns.values()]
+        for file, who, label, *row in zip(
+            table.files, patients, table.labels, *values, strict=True
+        ):
+            numbers = (repr(float(value)) for value in row)
+            writer.writerow([file, who or "", table.classes[int(label)], subset, *numbers])
     write_atomic(path, text.getvalue().encode())
 
 
@@ -90,7 +91,8 @@ def read_predictions(path: Path, subset: str) -> PredictionsTable:
         If the file is missing or is not such a table.
     """
     try:
-        header, *rows = _rows(path)
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
         # A table of before patients were written has none.
         known = header[1:2] == [PATIENT]
         first = 4 if known else 3
@@ -120,17 +122,3 @@ def _columns(further: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray
             yield name, values
         else:
             yield from ((f"{name}/{place}", column) for place, column in enumerate(values.T))
-
-
-def _kept(path: Path, header: list[str]) -> list[list[str]]:
-    """Return the rows of a table; what is damaged is not worth a run's last step."""
-    try:
-        first, *rows = _rows(path)
-        return [row for row in rows if first == header and len(row) == len(header)]
-    except (OSError, ValueError, csv.Error):
-        return []
-
-
-def _rows(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))

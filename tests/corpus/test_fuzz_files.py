@@ -285,7 +285,7 @@ def test_fuzz_predictions_come_back_or_are_told(place: Path) -> None:
         files, values = [file for file, _ in rows], [[1 - p, p] for _, p in rows]
         labels = np.arange(len(rows)) % 2
         write_predictions(
-            path, PredictionsTable(files, labels, np.array(values), ("no", "yes")), "test"
+            path, {"test": PredictionsTable(files, labels, np.array(values), ("no", "yes"))}
         )
         found = read_predictions(path, "test")
         assert found.files == tuple(files) and found.labels.tolist() == labels.tolist()
@@ -295,11 +295,14 @@ def test_fuzz_predictions_come_back_or_are_told(place: Path) -> None:
             read_predictions(path, "test")
         except CheckpointError as error:
             assert "predictions.csv" in str(error)
-        # Another subset is written beside whatever lies there.
+        # It is written over whatever lies there.
         write_predictions(
             path,
-            PredictionsTable(["a.png"], np.array([1]), np.array([[0, 1.0]]), ("no", "yes")),
-            "validation",
+            {
+                "validation": PredictionsTable(
+                    ["a.png"], np.array([1]), np.array([[0, 1.0]]), ("no", "yes")
+                )
+            },
         )
         assert read_predictions(path, "validation").files == ("a.png",)
 

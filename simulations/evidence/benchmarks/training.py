@@ -157,10 +157,12 @@ def main(
             threads=threads,
             device=device,
         )
-        chosen, used = choose_device(config), held.enter_context(limited_threads(config))
+        chosen = choose_device(config)
+        held.enter_context(limited_threads(config))
         single = Device(chosen.device, torch.float32)
         typer.echo(
-            f"{describe_environment()['cpu']}, {used} threads; training on {chosen.describe()}"
+            f"{describe_environment()['cpu']}, {torch.get_num_threads()} threads; "
+            f"training on {chosen.describe()}"
         )
         started = time.perf_counter()
         sites = [LocalSite.of(open_site(config, name), config) for name in SITES]

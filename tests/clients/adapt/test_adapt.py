@@ -123,7 +123,7 @@ def test_a_test_batch_is_normalised_by_itself_in_random_batches_alike_in_size() 
     for norm in site_norms(by_train_mode, "new"):
         norm.train()
     order = numpy_generator(0, "new", "test batches").permutation(70)
-    assert set(place.labels[order[:35]].tolist()) == {0, 1}
+    assert set(place.targets[CLASS][order[:35]].tolist()) == {0, 1}
     for part in (order[:35], order[35:]):
         images = prepare(place.images[part], 16).double()
         by_train_mode.projection.eval()

@@ -62,12 +62,11 @@ def test_without_trained_predictions_half_of_it_is_undefined() -> None:
 
 def test_predictions_of_a_run_are_found_where_there_are_any(tmp_path: Path) -> None:
     path = tmp_path / "sites" / "a" / "predictions.csv"
-    write_predictions(
-        path, PredictionsTable(["x.png"], np.array([1]), said(0.7), ("n", "p")), "test"
-    )
-    write_predictions(
-        path, PredictionsTable(["y.png"], np.array([0]), said(0.1), ("n", "p")), "validation"
-    )
+    told = {
+        "test": PredictionsTable(["x.png"], np.array([1]), said(0.7), ("n", "p")),
+        "validation": PredictionsTable(["y.png"], np.array([0]), said(0.1), ("n", "p")),
+    }
+    write_predictions(path, told)
     found = trained_predictions(tmp_path, ["a", "b"])
     assert list(found) == ["a"] and found["a"].files == ("x.png",)
 

@@ -48,7 +48,7 @@ def make_run(base: Path, mode: str = "pooled", status: str = "completed", **keys
         path = folder.site(site) / "predictions.csv"
         labels = np.array([1, 1])
         write_predictions(
-            path, PredictionsTable(["x", "y"], labels, probabilities, config.class_names), "test"
+            path, {"test": PredictionsTable(["x", "y"], labels, probabilities, config.class_names)}
         )
     if status == "completed":
         folder.finish({})

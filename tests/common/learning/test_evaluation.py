@@ -1,5 +1,5 @@
 import math
-from typing import cast
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.config.load import make_config
 from common.data.augment import prepare
 from common.data.cache import SiteData
+from common.data.folder import CLASS
 from common.data.folds import Split
 from common.device import Device
 from common.errors import RunError
@@ -94,18 +95,30 @@ def split(images: int, validation: int = 5) -> Split:
 
 
 def divided(place: TrainingSite, parts: Split) -> LocalSite:
-    return LocalSite(**vars(place), data=cast(SiteData, None), split=parts)
+    targets = {name: held.numpy() for name, held in place.targets.items()}
+    files = tuple(f"{number}.png" for number in range(len(place.images)))
+    data = SiteData(
+        place.name,
+        Path(place.name),
+        ("n", "p"),
+        files,
+        targets,
+        (None,) * len(files),
+        (),
+        images=place.images.numpy(),
+    )
+    return LocalSite(**vars(place), data=data, split=parts)
 
 
 def test_a_site_is_evaluated_on_its_subsets() -> None:
     made, place = network("a"), site("a", 40, balance=0.9)
     predictions = evaluate_site(made, divided(place, split(40)), config())
     assert list(predictions) == ["test", "validation"]
-    np.testing.assert_array_equal(predictions["test"].indices, np.arange(25, 40))
-    np.testing.assert_array_equal(predictions["test"].labels, place.labels[25:])
+    assert predictions["test"].files == tuple(f"{number}.png" for number in range(25, 40))
+    np.testing.assert_array_equal(predictions["test"].labels, place.targets[CLASS][25:])
     expected, _ = predict(made, place, np.arange(25, 40), config())
     np.testing.assert_array_equal(predictions["test"].probabilities, expected)
-    assert predictions["test"].figures == measure(place.labels[25:].numpy(), expected)
+    assert predictions["test"].figures == measure(place.targets[CLASS][25:].numpy(), expected)
     assert predictions["validation"].figures["images"] == 5
     assert list(evaluate_site(made, divided(place, split(40, 0)), config())) == ["test"]
 

@@ -91,7 +91,7 @@ def test_a_step_is_what_its_parts_say() -> None:
         chosen = batch_indices(place.train, 8, 3, values.seed, place.name)
         generator = torch_generator(values.seed, place.name, 3, "augment")
         images.append(augment(place.images[chosen], 16, (0.5, 1.5), True, generator).double())
-        labels.append(place.labels[chosen])
+        labels.append(place.targets[CLASS][chosen])
     slices = [("a", 8), ("b", 8)]
     batch = Batch(
         torch.cat(images), {CLASS: torch.cat(labels)}, slices, own(torch.cat(images), slices)
@@ -301,7 +301,7 @@ def test_batches_come_in_the_order_asked_for() -> None:
     labels = targets[CLASS]
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images, place.images.numpy()[chosen])
-    np.testing.assert_array_equal(labels, place.labels.numpy()[chosen])
+    np.testing.assert_array_equal(labels, place.targets[CLASS].numpy()[chosen])
 
 
 def test_a_sites_images_stay_where_the_cache_has_them() -> None:
@@ -321,7 +321,7 @@ def test_a_sites_images_stay_where_the_cache_has_them() -> None:
         warnings.simplefilter("error")
         place = LocalSite.of(data, config(), CPU)
     assert place.images.data_ptr() == images.__array_interface__["data"][0]
-    assert place.labels.tolist() == [0, 1] * 5
+    assert place.targets[CLASS].tolist() == [0, 1] * 5
     assert place.train.tolist() == place.split.train.tolist()
 
 

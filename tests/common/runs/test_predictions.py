@@ -14,19 +14,15 @@ def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:
     classes = ("non-covid", "covid")
     files = ['covid/a, "b".png', "non-covid/ä.png"]
     probabilities = np.array([[0.1, 0.9], [1 / 3, 2 / 3]])
-    write_predictions(
-        table, PredictionsTable(files, np.array([1, 0]), probabilities, classes), "test"
-    )
-    write_predictions(
-        table, PredictionsTable(["v.png"], np.array([1]), probabilities[:1], classes), "validation"
-    )
-    write_predictions(
-        table, PredictionsTable(files, np.array([1, 0]), probabilities[::-1], classes), "test"
-    )
+    told = {
+        "test": PredictionsTable(files, np.array([1, 0]), probabilities, classes),
+        "validation": PredictionsTable(["v.png"], np.array([1]), probabilities[:1], classes),
+    }
+    write_predictions(table, told)
     found = read_predictions(table, "test")
     assert found.files == tuple(files) and found.classes == classes
     assert found.labels.tolist() == [1, 0]
-    assert (found.probabilities == probabilities[::-1]).all()
+    assert (found.probabilities == probabilities).all()
     assert read_predictions(table, "validation").files == ("v.png",)
     assert read_predictions(table, "other").probabilities.shape == (0, 2)
 
@@ -39,5 +35,5 @@ def test_predictions_that_cannot_be_read(tmp_path: Path) -> None:
         read_predictions(tmp_path / "odd.csv", "test")
     with pytest.raises(ValueError, match="zip"):
         write_predictions(
-            tmp_path / "x.csv", PredictionsTable(["a"], np.array([0, 1]), np.eye(2), "xy"), "test"
+            tmp_path / "x.csv", {"test": PredictionsTable(["a"], np.array([0, 1]), np.eye(2), "xy")}
         )

@@ -24,7 +24,7 @@ from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
 from common.models.heads import class_head
 from common.models.sharing import private_names, shared_names
-from common.runs.predictions import PredictionsTable, read_predictions, write_predictions
+from common.runs.predictions import read_predictions, write_predictions
 from common.tasks.figures import measure
 from common.tasks.task import TASKS, Task, task_layout, task_network, task_of
 from tests.common.small_training import CPU64
@@ -197,16 +197,9 @@ def test_evaluation_and_the_table_of_predictions_hold_every_target(
         known = truth[:, place] != UNKNOWN
         right = (decided["findings"][known, place] > 0.5) == truth[known, place]
         assert said.figures[f"accuracy_{name}"] == pytest.approx(right.mean())
-    files = [site.data.files[index] for index in test]
     patients = [site.data.patients[index] for index in test]
     path = tmp_path / "predictions.csv"
-    write_predictions(
-        path,
-        PredictionsTable(
-            files, said.labels, said.probabilities, config.class_names, patients, said.further()
-        ),
-        "test",
-    )
+    write_predictions(path, {"test": said})
     found = read_predictions(path, "test")
     assert found.patients == tuple(patients) and None not in found.patients
     assert found.classes == config.class_names

@@ -109,5 +109,5 @@ def _write_predictions(path: Path, auc: float, files: str) -> None:
     probabilities = np.stack([1 - score, score], axis=1)
     names = [files.format(number) for number in range(40)]
     write_predictions(
-        path, PredictionsTable(names, labels, probabilities, ("non-covid", "covid")), "test"
+        path, {"test": PredictionsTable(names, labels, probabilities, ("non-covid", "covid"))}
     )

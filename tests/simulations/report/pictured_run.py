@@ -52,13 +52,14 @@ def pictured_run(
         probabilities, _ = predict(network, ready, split.test, config)
         write_predictions(
             folder.site(site.name) / "predictions.csv",
-            PredictionsTable(
-                [site.files[place] for place in split.test],
-                site.labels[split.test],
-                probabilities,
-                config.class_names,
-            ),
-            "test",
+            {
+                "test": PredictionsTable(
+                    [site.files[place] for place in split.test],
+                    site.labels[split.test],
+                    probabilities,
+                    config.class_names,
+                )
+            },
         )
     write_shared(folder, network)
     result = read_json(folder.path / "result.json")
