@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from common.config.schema import Config, Scalar, keys_of
 from common.config.sections import Role
 from common.errors import refuse_unknown
+from common.methods.algorithm import Algorithm
 from common.methods.method import Variant
 from common.methods.registry import REGISTERED
 
@@ -16,6 +17,8 @@ METHODS: dict[str, Variant] = {
     if variant.mode == mode
 }
 """Rows of the table of arXiv 2009.07652 first, then federated learning's own, xsite last."""
+ALGORITHMS = {one.name: one for one in REGISTERED if isinstance(one, Algorithm)}
+"""Methods that the key ``algorithm`` names."""
 
 
 def find_method(name: str, methods: Mapping[str, Variant] = METHODS) -> Variant:

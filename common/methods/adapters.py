@@ -1,8 +1,5 @@
 """Residual adapters of every site's own (:mod:`common.models.adapters`)."""
 
-from collections.abc import Sequence
-
-from common.config.schema import Config
 from common.methods.method import PLAIN, Method, Variant
 
 
@@ -11,6 +8,7 @@ class Adapters(Method):
 
     name = "adapters"
     key = "adapters"
+    own = "{config.adapters} adapters of each site's own"
     variants = (
         Variant("series-adapters", "Series adapters", "pooled", PLAIN | {"adapters": "series"}),
         Variant(
@@ -23,11 +21,3 @@ class Adapters(Method):
             PLAIN | {"adapters": "parallel"},
         ),
     )
-
-    def active(self, config: Config) -> bool:
-        """Say whether the configuration has adapters."""
-        return config.adapters != "none"
-
-    def private_parts(self, config: Config) -> Sequence[str]:
-        """Name the adapters."""
-        return [f"{config.adapters} adapters of each site's own"]

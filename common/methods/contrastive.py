@@ -27,16 +27,16 @@ class Contrastive(Method):
         """Return the term."""
         return [contrastive_term(local.config, local.total_steps, local.constants)]
 
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say what it adds."""
+    def describe(self, config: Config) -> tuple[str, str]:
+        """Say what it adds, and that no site has anything of its own."""
         weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
         kind = {"site": "", "average": " with averaged prototypes", "none": " within a site"}
         met, heat = kind[config.prototypes], f"τ\u00a0=\u00a0{config.temperature:g}"
-        return [f"{weight}contrastive term{met} ({heat})"]
+        return f"{weight}contrastive term{met} ({heat})", ""
 
 
 class XSite(Method):
-    """The contrastive term over private normalisation: what the defaults are."""
+    """The contrastive term over private normalisation: what the defaults are, by other methods."""
 
     name = "xsite"
     variants = (
@@ -59,7 +59,3 @@ class XSite(Method):
             "xsite-local", "xsite, contrastive within a site", "federated", {"prototypes": "none"}
         ),
     )
-
-    def active(self, config: Config) -> bool:
-        """Say no: its parts are other methods, Contrastive and FedBN."""
-        return False

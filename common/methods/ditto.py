@@ -8,7 +8,6 @@ site, and the site's figures, predictions and files are v's.
 """
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,13 +73,13 @@ class Ditto(Algorithm):
         arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in kept.items()}
         return Outcome(memory={WEIGHTS: pack(own)} | arrays)
 
-    def private_parts(self, config: Config) -> Sequence[str]:
-        """Name the model."""
+    def describe(self, config: Config) -> tuple[str, str]:
+        """Say that it adds nothing, and name the model."""
         weight = read_options(DittoOptions, config).weight / 2
-        return [
+        return "", (
             "a model of each site's own, trained on cross entropy + "
             f"{weight:g} × squared distance from the received weights (Ditto)"
-        ]
+        )
 
 
 def _remembered(network: Network, local: Local) -> Network:

@@ -5,7 +5,7 @@ learning of deep networks from decentralized data*, AISTATS 2017; running statis
 too. Pooled and single-site training of the same are its bounds, as in table I of arXiv 2009.07652.
 """
 
-from common.config.schema import Config, Scalar
+from common.config.schema import Scalar
 from common.methods.method import PLAIN, SHARED, Method, Variant
 
 _ORIGINAL: dict[str, Scalar] = SHARED | {"backbone": "covidnet-original", "variant": "corrected"}
@@ -22,7 +22,3 @@ class FedAvg(Method):
         Variant("joint", "Joint, shared normalisation", "pooled", SHARED),
         Variant("fedavg", "FedAvg", "federated", SHARED),
     )
-
-    def active(self, config: Config) -> bool:
-        """Say no: it adds nothing that anybody could ask for."""
-        return False

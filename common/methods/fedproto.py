@@ -25,6 +25,7 @@ class FedProto(Method):
     name = "fedproto"
     key = "prototype_pull"
     federated = True
+    adds = "{config.prototype_pull:g} × squared distance from prototypes (FedProto)"
     variants = (
         Variant(
             "fedproto",
@@ -48,10 +49,6 @@ class FedProto(Method):
             return pull(batch.output.projection, batch.labels, constants)
 
         return [Term.constant(self.name, value, local.config.prototype_pull)]
-
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say what it adds."""
-        return [f"{config.prototype_pull:g} × squared distance from prototypes (FedProto)"]
 
 
 def pull(projections: Tensor, labels: Tensor, constants: RemotePrototypes) -> Tensor:

@@ -28,10 +28,10 @@ class FedProx(Method):
         distance = squared_distance(local.network)
         return [Term.constant(self.name, distance, local.config.proximal / 2)]
 
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say what it adds."""
+    def describe(self, config: Config) -> tuple[str, str]:
+        """Say what it adds, and that no site has anything of its own."""
         weight = config.proximal / 2
-        return [f"{weight:g} × squared distance from the received weights (FedProx)"]
+        return f"{weight:g} × squared distance from the received weights (FedProx)", ""
 
 
 def squared_distance(network: nn.Module) -> Callable[[Batch], Tensor]:

@@ -127,16 +127,20 @@ class Method:
 
     name: ClassVar[str]
     """Of the method, within what it sends and remembers."""
-    key: ClassVar[str]
-    """Field of the configuration that switches it on."""
+    key: ClassVar[str] = ""
+    """Field of the configuration that switches it on; '' where nothing does."""
     federated: ClassVar[bool] = False
     """Whether it needs an exchange, and so is refused in pooled and single-site training."""
     variants: ClassVar[tuple[Variant, ...]] = ()
     """Its rows of the comparison."""
+    adds: ClassVar[str] = ""
+    """For a report's line on the objective, what it adds there; ``{config.…}`` is a key's value."""
+    own: ClassVar[str] = ""
+    """For a report, what every site has of its own because of it, written alike."""
 
     def active(self, config: Config) -> bool:
         """Say whether a configuration asks for the method."""
-        return bool(getattr(config, self.key))
+        return bool(self.key) and getattr(config, self.key) not in ("", 0, "none")
 
     def check(self, config: Config) -> None:
         """Refuse a configuration under which it cannot be what it is.
@@ -183,10 +187,6 @@ class Method:
         """Return the next weights, shape (layout.size,), and what the server remembers."""
         return averaged.shared, {}
 
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say for a report's line on the objective what it adds there."""
-        return ()
-
-    def private_parts(self, config: Config) -> Sequence[str]:
-        """Say for a report what every site has of its own because of it."""
-        return ()
+    def describe(self, config: Config) -> tuple[str, str]:
+        """Say for a report what it adds to the objective, and what every site has of its own."""
+        return self.adds.format(config=config), self.own.format(config=config)

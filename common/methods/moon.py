@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.config.schema import Config
 from common.device import Device, at_least_float32
 from common.learning.objective import Batch, Term
 from common.methods.method import SHARED, Local, Method, Outcome, Variant
@@ -29,6 +28,7 @@ class Moon(Method):
     name = "moon"
     key = "model_contrast"
     federated = True
+    adds = "{config.model_contrast:g} × model-contrastive term (MOON)"
     variants = (Variant("moon", "MOON", "federated", SHARED | {"model-contrast": 1.0}),)
 
     def terms(self, local: Local) -> Sequence[Term]:
@@ -43,10 +43,6 @@ class Moon(Method):
         """Remember what the site sends."""
         assert local.trained is not None
         return Outcome(memory={"last": local.trained})
-
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say what it adds."""
-        return [f"{config.model_contrast:g} × model-contrastive term (MOON)"]
 
 
 def model_contrast(

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.config.schema import Config
 from common.device import at_least_float32
 from common.learning.objective import Batch, Term
 from common.methods.method import PLAIN, Local, Method, Variant
@@ -23,6 +22,8 @@ class MSNet(Method):
 
     name = "ms-net"
     key = "auxiliary"
+    adds = "the sites' own branches and what they hand on (MS-Net)"
+    own = "a branch of each site's own"
     variants = (Variant("ms-net", "MS-Net", "pooled", PLAIN | {"auxiliary": True}),)
 
     def terms(self, local: Local) -> Sequence[Term]:
@@ -34,14 +35,6 @@ class MSNet(Method):
             return transfer(shared, own, batch.labels)
 
         return [Term.constant(self.name, value)]
-
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say what it adds."""
-        return ["the sites' own branches and what they hand on (MS-Net)"]
-
-    def private_parts(self, config: Config) -> Sequence[str]:
-        """Name the branch."""
-        return ["a branch of each site's own"]
 
 
 def transfer(shared: Tensor, own: Tensor, labels: Tensor) -> Tensor:

@@ -46,11 +46,6 @@ REGISTERED: tuple[Method, ...] = (
 )
 """In the order of a table, in which their terms are computed too."""
 
-ALGORITHMS: dict[str, Algorithm] = {
-    one.name: one for one in REGISTERED if isinstance(one, Algorithm)
-}
-"""Those that the key ``algorithm`` names."""
-
 
 @dataclass(frozen=True)
 class Methods:
@@ -109,13 +104,10 @@ class Methods:
             )
         return shared, _joined(kept)
 
-    def describe(self, config: Config) -> list[str]:
-        """Say what all of them add to the objective."""
-        return [text for one in self.members for text in one.describe(config)]
-
-    def private_parts(self, config: Config) -> list[str]:
-        """Say what every site has of its own because of them."""
-        return [text for one in self.members for text in one.private_parts(config)]
+    def describe(self, config: Config) -> tuple[list[str], list[str]]:
+        """Say what all of them add to the objective, and what every site has of its own."""
+        told = [one.describe(config) for one in self.members]
+        return [adds for adds, _ in told if adds], [own for _, own in told if own]
 
 
 def methods_of(config: Config) -> Methods:

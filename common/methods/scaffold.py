@@ -39,6 +39,8 @@ class Scaffold(Algorithm):
     """Correct each local gradient by the difference of two control variates."""
 
     name = "scaffold"
+    adds = "⟨c − cᵢ, weights⟩ of the control variates (SCAFFOLD)"
+    own = "a control variate of each site's own"
     variants = (
         Variant(
             "scaffold",
@@ -97,14 +99,6 @@ class Scaffold(Algorithm):
         c = averaged.memory.get("c", NOTHING)
         share = len(averaged.replies) / len(averaged.config.site_names)
         return averaged.shared, {"c": c + share * (mean - c)}
-
-    def describe(self, config: Config) -> Sequence[str]:
-        """Say what it adds."""
-        return ["⟨c − cᵢ, weights⟩ of the control variates (SCAFFOLD)"]
-
-    def private_parts(self, config: Config) -> Sequence[str]:
-        """Name the control variates."""
-        return ["a control variate of each site's own"]
 
 
 def inner_product(network: Network, factors: NDArray[Any]) -> Callable[[Batch], Tensor]:

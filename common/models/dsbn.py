@@ -16,25 +16,7 @@ from common.models.per_site import PerSite, SiteRouting, replace_modules
 
 
 class DomainBatchNorm(PerSite):
-    """One BatchNorm per site; each image is normalised by its own site's.
-
-    Parameters
-    ----------
-    norm : BatchNorm1d, BatchNorm2d or BatchNorm3d
-        What every site starts from: affine parameters, running statistics, momentum.
-    sites : sequence of str
-        Names of the sites.
-    routing : SiteRouting
-        Shared with the network's other normalisations.
-    """
-
-    def __init__(self, norm: _BatchNorm, sites: Sequence[str], routing: SiteRouting) -> None:
-        norms = {site: copy.deepcopy(norm) for site in sites}
-        for own in norms.values():
-            if own.running_mean is not None and own.num_batches_tracked is None:
-                # drop_counters took it away; an estimate of the statistics counts its batches.
-                own.num_batches_tracked = torch.tensor(0, device=own.running_mean.device)
-        super().__init__(norms, routing)
+    """One BatchNorm per site; each image is normalised by its own site's."""
 
 
 def convert(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> nn.Module:
@@ -59,7 +41,14 @@ def convert(module: nn.Module, sites: Sequence[str], routing: SiteRouting) -> nn
     """
 
     def by_site(part: nn.Module) -> nn.Module:
-        return DomainBatchNorm(part, sites, routing) if isinstance(part, _BatchNorm) else part
+        if not isinstance(part, _BatchNorm):
+            return part
+        norms = {site: copy.deepcopy(part) for site in sites}
+        for own in norms.values():
+            if own.running_mean is not None and own.num_batches_tracked is None:
+                # drop_counters took it away; an estimate of the statistics counts its batches.
+                own.num_batches_tracked = torch.tensor(0, device=own.running_mean.device)
+        return DomainBatchNorm(norms, routing)
 
     return replace_modules(module, by_site)
 

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -227,9 +226,7 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     network.to(torch.float64 if config.precision == "float64" else torch.float32)
     network.to(memory_format=torch.channels_last)
     if config.pretrained:
-        released.load_pretrained(
-            network, Path(config.pretrained).expanduser(), sites, config.site_names
-        )
+        released.load_pretrained(network, sites, config)
     return network
 
 

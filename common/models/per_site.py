@@ -11,22 +11,15 @@ from common.randomness import seeded_torch
 
 SiteSlices = Sequence[tuple[str, int]]
 
-
 _DICTS = (dict, OrderedDict)
 """Types in which a module keeps its parameters, buffers, modules and hooks."""
 
 
 class SiteRouting:
-    """Which images of the present batch belong to which site; one per network.
+    """Which images of the present batch belong to which site; one per network."""
 
-    Attributes
-    ----------
-    site_slices : tuple of (str, int)
-        Sites with their number of images, in the batch's order. ``Network.forward`` sets it.
-    """
-
-    def __init__(self) -> None:
-        self.site_slices: tuple[tuple[str, int], ...] = ()
+    site_slices: tuple[tuple[str, int], ...] = ()
+    """Sites with their number of images, in the batch's order. ``Network.forward`` sets it."""
 
 
 class _SiteModules(nn.ModuleDict):
@@ -45,15 +38,12 @@ class PerSite(nn.Module):
         By site; of one kind, differing in their tensors alone.
     routing : SiteRouting
         Shared with the network's other modules of this kind.
-
-    Attributes
-    ----------
-    sites : ModuleDict
-        The module of every site name.
     """
 
     private = True
     """No tensor below this module leaves its site; see :mod:`common.models.sharing`."""
+    sites: nn.ModuleDict
+    """The module of every site name."""
 
     def __init__(self, modules: Mapping[str, nn.Module], routing: SiteRouting) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from common.config.schema import Config
 from common.errors import CheckpointError
 from common.models.backbones.covidnet import BLOCKS
 from common.models.dsbn import DomainBatchNorm
@@ -139,9 +140,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_pretrained(
-    network: nn.Module, path: Path, sites: Sequence[str], order: Sequence[str]
-) -> None:
+def load_pretrained(network: nn.Module, sites: Sequence[str], config: Config) -> None:
     """Load the weights that a network starts from.
 
     A ``.safetensors`` file is one of xsite's: its shared tensors are loaded and every site's
@@ -153,18 +152,17 @@ def load_pretrained(
     ----------
     network : Network
         Changed in place, or not at all where the file does not fit.
-    path : Path
-        The file.
     sites : sequence of str
         The network's sites.
-    order : sequence of str
-        All sites of the run in their order, the same at every hospital.
+    config : Config
+        Names the file, and all sites of the run in their order, the same at every hospital.
 
     Raises
     ------
     CheckpointError
         If the file cannot be read or belongs to another network, naming the tensors.
     """
+    path, order = Path(config.pretrained).expanduser(), config.site_names
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}, which pretrained names.")
     if path.suffix != ".safetensors":

@@ -42,8 +42,7 @@ def config(
 def methods() -> None:
     """List the methods that xsite is compared with: how each is asked for, and what it sets."""
     # Methods come with what they add to the loss, and so with PyTorch.
-    from common.methods.registry import ALGORITHMS
-    from simulations.comparison import METHODS
+    from simulations.comparison import ALGORITHMS, METHODS
 
     console = Console()
     for method in METHODS.values():

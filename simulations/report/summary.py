@@ -112,7 +112,7 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
         ("Normalisation", {_normalisation(one) for one in configs}),
         (
             "Objective",
-            {" + ".join(["cross entropy", *methods_of(one).describe(one)]) for one in configs},
+            {" + ".join(["cross entropy", *methods_of(one).describe(one)[0]]) for one in configs},
         ),
         ("A round", {_round(one) for one in configs}),
     )
@@ -147,7 +147,7 @@ def _round(config: Config) -> str:
 
 def _normalisation(config: Config) -> str:
     kind = "of each site's own (DSBN)" if config.normalisation == "dsbn" else "shared by all sites"
-    return ", ".join([kind, *methods_of(config).private_parts(config)])
+    return ", ".join([kind, *methods_of(config).describe(config)[1]])
 
 
 def _weights(records: Sequence[RunRecord]) -> str:

@@ -168,14 +168,12 @@ class CovidNet(nn.Module):
         released code adds.
     image_size : int
         Height and width of the original's images.
-
-    Attributes
-    ----------
-    map_shape : tuple of int or None
-        Channels, height and width of the feature map that is the original's embedding.
-    embedding : int
-        Width of the embedding: 8192 of the redesign at width 1.
     """
+
+    map_shape: tuple[int, int, int] | None
+    """Channels, height and width of the feature map that is the original's embedding."""
+    embedding: int
+    """Width of the embedding: 8192 of the redesign at width 1."""
 
     def __init__(
         self,

@@ -29,11 +29,6 @@ class TorchvisionBackbone(nn.Module):
     image_size : int
         Height and width of the images that it will see, tried once.
 
-    Attributes
-    ----------
-    embedding : int
-        Width of the last dense layer's input, or channels of the named module's maps.
-
     Raises
     ------
     ConfigError
@@ -42,12 +37,21 @@ class TorchvisionBackbone(nn.Module):
         take images of that size.
     """
 
+    embedding: int
+    """Width of the last dense layer's input, or channels of the named module's maps."""
+
     def __init__(self, name: str, classes: int, image_size: int) -> None:
         super().__init__()
         whole, part, last = name.partition(":")
         self.model = _make(whole, classes)
         if part:
-            self.model = _first_modules(self.model, whole, last)
+            links = _links(self.model)
+            if last not in links:
+                near = difflib.get_close_matches(last, links, n=3, cutoff=0.4)
+                outer = ", ".join(link for link in links if "." not in link)
+                hint = f"Did you mean {' or '.join(near)}?" if near else f"It can at {outer}."
+                raise ConfigError(f"torchvision's {whole} cannot end at '{last}'. {hint}")
+            self.model = _chain(self.model, last)
         if not any(isinstance(module, _BatchNorm) for module in self.model.modules()):
             raise ConfigError(
                 f"backbone = 'torchvision:{name}' has no batch normalisation, so no site could "
@@ -79,17 +83,6 @@ class TorchvisionBackbone(nn.Module):
             ) from error
         self.train()
         return shape
-
-
-def _first_modules(model: nn.Module, name: str, last: str) -> nn.Sequential:
-    """Return the modules of a classifier from its first to one of them, as a chain."""
-    links = _links(model)
-    if last not in links:
-        near = difflib.get_close_matches(last, links, n=3, cutoff=0.4)
-        outer = ", ".join(link for link in links if "." not in link)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"It can at {outer}."
-        raise ConfigError(f"torchvision's {name} cannot end at '{last}'. {hint}")
-    return _chain(model, last)
 
 
 def _links(module: nn.Module, path: str = "") -> list[str]:

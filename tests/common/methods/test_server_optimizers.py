@@ -11,9 +11,10 @@ from flwr.app import Message
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode
 from common.methods.method import Arrays, Averaged
-from common.methods.registry import ALGORITHMS, methods_of
+from common.methods.registry import methods_of
 from common.models.sharing import Layout, parameter_mask
 from common.tasks.task import task_network
+from simulations.comparison import find_method
 from tests.common.small_training import config
 from tests.federation.hospitals import federate, tiny_config
 from tests.federation.test_invariants_reproducible import outcome
@@ -68,9 +69,7 @@ def test_two_rounds_by_hand(
 
 def of_row(name: str) -> dict[str, Any]:
     """Return the settings of a row of the comparison, by field name."""
-    return {
-        key.replace("-", "_"): value for key, value in ALGORITHMS[name].variants[0].settings.items()
-    }
+    return {key.replace("-", "_"): value for key, value in find_method(name).settings.items()}
 
 
 def test_a_federation_s_server_steps_and_averages_running_statistics(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ def norm_of(sites: tuple[str, ...], site_slices: tuple[tuple[str, int], ...]) ->
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
         norm.bias.copy_(torch.tensor([0.5, 0.0, 1.0]))
-    return DomainBatchNorm(norm, sites, routing)
+    made = convert(norm, sites, routing)
+    assert isinstance(made, DomainBatchNorm)
+    return made
 
 
 def images(count: int, seed: int = 0) -> Tensor:
