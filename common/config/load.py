@@ -21,11 +21,6 @@ LONGEST_SHOWN = 200
 """Characters of a wrong value that its error shows."""
 
 
-def keys() -> tuple[str, ...]:
-    """Return every configuration key, in the schema's order."""
-    return tuple(key_of(name) for name in Config.model_fields)
-
-
 def describe() -> list[tuple[str, Scalar, str]]:
     """Return (key, default, explanation) for every key, in the schema's order."""
     return [
@@ -50,14 +45,15 @@ def make_config(values: Mapping[str, Any], source: str = "") -> Config:
         Naming the key, what was found, what is allowed, and for an unknown key the nearest one.
     """
     where = f" (in {source})" if source else ""
+    known = [key_of(name) for name in Config.model_fields]
     for key in values:
         if key == "exchange":
             raise ConfigError(
                 f"Configuration key 'exchange'{where} is two keys now: share says what travels "
                 "('weights' or 'prototypes'), codec how ('none' or 'half-deltas')."
             )
-        if key not in keys():
-            near = difflib.get_close_matches(key, keys(), n=1, cutoff=0.5)
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"Did you mean '{near[0]}'?" if near else "`xsite config` lists the keys."
             raise ConfigError(f"Unknown configuration key '{key}'{where}. {hint}")
     try:

@@ -23,8 +23,8 @@ from clients.egress.ledger import (
     verify,
 )
 from clients.egress.policy import Policy, make_policy, read_policy
-from common.config.load import describe, keys, load_config, make_config, parse_override
-from common.config.schema import Config
+from common.config.load import describe, load_config, make_config, parse_override
+from common.config.schema import Config, about_keys
 from common.config.toml_model import key_of
 from common.errors import ConfigError, LedgerError, PolicyError, XsiteError, is_plain, one_line
 from server.deployment.consortium import Consortium, make_consortium, read_consortium
@@ -34,8 +34,8 @@ from tests.corpus import consortia, studies
 from tests.corpus.fuzzing import JSON, SCALARS, TEXTS, one_spoilt, spoilt, tried
 
 NEAR = {key: default for key, default, _ in describe()}
-VALUES = st.dictionaries(st.sampled_from(keys()), SCALARS | JSON, max_size=3)
-KEYS = st.sampled_from(keys()) | TEXTS
+VALUES = st.dictionaries(st.sampled_from(list(about_keys())), SCALARS | JSON, max_size=3)
+KEYS = st.sampled_from(list(about_keys())) | TEXTS
 
 
 @pytest.fixture(scope="module")

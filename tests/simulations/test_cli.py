@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common.config.load import describe, keys
+from common.config.load import describe
+from common.config.schema import about_keys
 from common.errors import ConfigError, RunError
 from common.runs.result import read_result, read_run_config
 from server.run_folder import RunFolder
@@ -203,7 +204,9 @@ def test_help_fits_sixty_columns(command: list[str]) -> None:
 def test_config_lists_every_key_with_its_default() -> None:
     done = CliRunner().invoke(app, ["config"], env={"COLUMNS": "60"})
     lines = done.output.splitlines()
-    assert [line.partition(" = ")[0] for line in lines if not line.startswith(" ")] == list(keys())
+    assert [line.partition(" = ")[0] for line in lines if not line.startswith(" ")] == list(
+        about_keys()
+    )
     assert "learning-rate = 0.0001" in lines and 'sites = "hospital-a,hospital-b"' in lines
     assert max(len(line) for line in lines) <= 60
     text = " ".join(" ".join(lines).split())

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from common.config.load import describe, keys, load_config, make_config, parse_override
-from common.config.schema import Config
+from common.config.load import describe, load_config, make_config, parse_override
+from common.config.schema import Config, about_keys
 from common.errors import ConfigError
 
 FOLDER = Path(__file__).parents[3] / "configs"
@@ -81,7 +81,7 @@ def test_toml_and_run_config_round_trip(tmp_path: Path) -> None:
     file.write_text(config.to_toml())
     assert load_config(file) == config
     assert make_config(config.to_run_config()) == config
-    assert set(config.to_run_config()) == set(keys())
+    assert set(config.to_run_config()) == set(about_keys())
 
 
 def test_sites_and_their_folders() -> None:
