@@ -35,11 +35,6 @@ class ImagePredictions:
     failures: tuple[tuple[Path, str], ...]
     """Images that could not be read, and why."""
 
-    @property
-    def decisions(self) -> list[str]:
-        """The most probable class of every image."""
-        return [self.classes[index] for index in self.probabilities.argmax(axis=1)]
-
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """Return the images that paths name, a folder standing for the images in and below it.

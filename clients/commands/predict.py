@@ -61,10 +61,8 @@ def predict(
         say(console, f"{len(found.files)} predictions in {output}")
     else:
         rows = [
-            (str(file), *(f"{value:.3f}" for value in row), decision)
-            for file, row, decision in zip(
-                found.files, found.probabilities, found.decisions, strict=True
-            )
+            (str(file), *(f"{value:.3f}" for value in row), found.classes[row.argmax()])
+            for file, row in zip(found.files, found.probabilities, strict=True)
         ]
         print_table(console, plain_table("", ("File", *found.classes, "Predicted"), rows))
     _end(console, found.failures)

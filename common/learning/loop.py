@@ -31,13 +31,11 @@ REPORT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class StepReport:
-    """How training stands after a step; losses are means since the last report."""
+    """How training stands after a step; the loss is the mean since the last report."""
 
     step: int
     total_steps: int
     loss: float
-    cross_entropy: float
-    contrastive: float
     images: int
     seconds: float
 
@@ -223,17 +221,13 @@ class _Account:
                     f"{self.total_steps}. Lower learning-rate, or set clip-norm."
                 )
             self.sums = [total + value for total, value in zip(self.sums, row, strict=True)]
-        loss, cross_entropy, term = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        loss = sum(row[0] for row in rows) / len(rows)
         last_step = self.waiting[-1][0]
         self.waiting.clear()
         self.last_read = time.perf_counter()
         if self.on_step is not None:
             seconds = self.last_read - self.started
-            self.on_step(
-                StepReport(
-                    last_step, self.total_steps, loss, cross_entropy, term, self.images, seconds
-                )
-            )
+            self.on_step(StepReport(last_step, self.total_steps, loss, self.images, seconds))
 
     def close(self, next_step: int, stopped: bool) -> TrainSummary:
         """Read what is left and sum up."""

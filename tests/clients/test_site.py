@@ -19,7 +19,7 @@ from tests.federation.hospitals import tiny_config
 
 
 def report(step: int, total: int = 9) -> StepReport:
-    return StepReport(step, total, 0.5, 0.25, 0.25, images=12, seconds=2.0)
+    return StepReport(step, total, 0.5, images=12, seconds=2.0)
 
 
 def test_a_card_holds_counts_and_digests_and_nothing_else(tmp_path: Path) -> None:
