@@ -160,7 +160,8 @@ class Pool:
             environment["CUDA_VISIBLE_DEVICES"] = visible[place] if visible else slot.gpu
         self._scratch.mkdir(parents=True, exist_ok=True)
         log = self._scratch / f"{path.name}.txt"
-        command = [sys.executable, "-m", "simulations.study.worker"]
+        # -P: a folder that is called `common` where a study begins does not stand in for ours.
+        command = [sys.executable, "-P", "-m", "simulations.study.worker"]
         process = start(command, Path.cwd(), environment, log, talking=True)
         order = {
             "config": config.to_run_config(),

@@ -95,6 +95,20 @@ def test_more_cells_than_processors_are_computed_side_by_side(
     assert "its process ended without a word (exit code 0)" in ended[0].reason
 
 
+def test_folders_that_are_called_like_ours_do_not_stand_in_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("common", "simulations"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    pool = Pool(make_slots(Config(threads=1), 1, 0), tmp_path / "scratch")
+    pool.start(cell("joint"), tmp_path / "runs" / "cell", Config(proximal=1.0), False, "ray")
+    while pool.running:
+        ended = pool.wait(60)
+    assert ended[0].reason.startswith("proximal is 1, but it is for federated training")
+
+
 def test_the_time_left_goes_by_cells_of_the_same_method_then_of_the_same_mode() -> None:
     took = {cell("joint"): 100.0, cell("sepnorm"): 200.0, cell("fedavg"): 500.0, cell("moon"): None}
     known = {cell: {"seconds": seconds} for cell, seconds in took.items()}
