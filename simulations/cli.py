@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 import typer
+from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
+from common.console.text import say
 from common.errors import XsiteError, missing_extra, one_line
 from simulations.commands import ResumeHint
 
@@ -165,10 +167,6 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
-    from rich.console import Console
-
-    from common.console.text import say
-
     say(Console(stderr=True), sentence, "red")
 
 

@@ -16,6 +16,7 @@ from common.console.progress import StepCounter, make_listener
 from common.console.text import number, say
 from common.errors import ConfigError, RunError
 from common.formatting.tables import plain_table, print_table
+from common.tasks.figures import tabled
 
 if TYPE_CHECKING:
     from clients.onboarding import Onboarded
@@ -138,7 +139,6 @@ def _name_and_folder(site: str, data: Path | None) -> tuple[str, Path]:
 
 def _print_table(console: Console, found: "Onboarded") -> None:
     from clients.adapt.adapt import LABELS
-    from common.tasks.figures import tabled
 
     headings = ["Normalisation", *(f"Called {label}" for label in found.classes), "Confidence"]
     measured = tabled(len(found.classes)) if found.figures else ()
