@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from clients.round import evaluate_sites, flatten, receive, what_methods_see
+from clients.round import (
+    behind_figures,
+    evaluate_sites,
+    flatten,
+    receive,
+    what_methods_see,
+)
 from clients.site import OpenSite, SiteImages, note
 from clients.store import PrivateState
 from common.exchange.fingerprint import code_fingerprint
@@ -12,7 +18,7 @@ from common.files import write_atomic
 from common.learning.evaluation import Predictions
 from common.methods.registry import methods_of
 from common.models.network import Network
-from common.models.sharing import load_private, private_state, unpack
+from common.models.sharing import load_private, unpack
 from common.runs.predictions import write_predictions
 from common.runs.weights import Which, save_private, save_shared, weights_name
 from common.tasks.figures import AUC_BOUNDS, auc_interval
@@ -63,12 +69,11 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
             bounds = dict(zip(AUC_BOUNDS, interval, strict=True))
             told[one.name][subset] = replace(said, figures={**said.figures, **bounds})
     if which == "final":
-        memory = {} if evaluated is network else local.memory
+        kept = behind_figures(evaluated, local)
         if any("validation" in found for found in predictions.values()):
-            chosen = PrivateState(private_state(network), {}, "", memory)
-            store.save_evaluated(order.round, chosen, order.best)
+            store.save_evaluated(order.round, kept, order.best)
         if order.previous:
-            store.settle(order.previous, memory)
+            store.settle(order.previous, kept.memory)
     note(site.own, f"run {order.run}: evaluated the {which} weights; sent figures")
     return SiteReply(
         run=order.run,

@@ -38,6 +38,7 @@ from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
 from common.randomness import numpy_generator
 from common.tasks.task import task_layout
+from common.tensor_files import below
 
 RECEIVED, MEMORY = "received", "codec/"
 """Names of what a codec goes on from in the private store."""
@@ -106,9 +107,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         predictions = evaluate_sites(site, evaluated)
         metrics = flatten(site, predictions)
         if order.received and any("validation" in found for found in predictions.values()):
-            memory = {} if evaluated is network else local.memory
-            chosen = PrivateState(private_state(network), {}, "", memory)
-            store.save_evaluated(order.received, chosen, order.best)
+            store.save_evaluated(order.received, behind_figures(evaluated, local), order.best)
 
     # 3. The local steps. Terms are made first: some hold on to the weights as they are now.
     optimizer = make_optimizer(network, site.config)
@@ -150,7 +149,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     return Trained(
         reply,
         received,
-        {name.removeprefix(MEMORY): a for name, a in kept.items() if name.startswith(MEMORY)},
+        below(MEMORY, kept),
         PrivateState(private_state(network), carried, ""),
         store,
         summary,
@@ -215,6 +214,12 @@ def what_methods_see(
         parts=order.parts,
         memory=state.memory if state is not None else {},
     )
+
+
+def behind_figures(evaluated: Network, local: Local) -> PrivateState:
+    """Return what to keep of an evaluation: memory too, if methods made the network of it."""
+    memory = {} if evaluated is local.network else local.memory
+    return PrivateState(private_state(local.network), {}, "", memory)
 
 
 def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArray[Any]:

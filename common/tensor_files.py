@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -11,6 +12,8 @@ from torch import Tensor
 from common.errors import CheckpointError
 from common.files import replacing
 from common.formatting.misfits import misfits
+
+Value = TypeVar("Value")
 
 
 def save_tensors(
@@ -71,8 +74,8 @@ def number_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, by what follows it."""
+def below(prefix: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the tensors or arrays whose names begin with a prefix, by what follows it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 

@@ -24,6 +24,7 @@ from common.methods.fedprox import squared_distance
 from common.methods.method import SHARED, Local, Outcome, Variant
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, unpack
+from common.tensor_files import below
 
 WEIGHTS, PRIVATE, MOMENT = "weights", "private/", "moment/"
 
@@ -90,8 +91,4 @@ def _remembered(network: Network, local: Local) -> Network:
 
 
 def _tensors(local: Local, prefix: str) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): torch.from_numpy(array)
-        for name, array in local.memory.items()
-        if name.startswith(prefix)
-    }
+    return {name: torch.from_numpy(array) for name, array in below(prefix, local.memory).items()}

@@ -27,6 +27,7 @@ from common.methods.scaffold import Scaffold
 from common.methods.server_optimizers import SERVER_OPTIMIZERS
 from common.models.network import Network
 from common.models.sharing import Layout
+from common.tensor_files import below
 
 Value = TypeVar("Value")
 
@@ -135,8 +136,7 @@ def _of(method: Method, local: Local) -> Local:
 
 
 def _below(method: Method, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    prefix = f"{method.name}/"
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    return below(f"{method.name}/", arrays)
 
 
 def _joined(values: Mapping[str, Mapping[str, Value]]) -> dict[str, Value]:
