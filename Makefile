@@ -36,7 +36,7 @@ lint: setup
 # One thread for each process: the tests' tensors are tiny, and a second would wait for the first.
 test: export OMP_NUM_THREADS := 1
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 deployment: export OMP_NUM_THREADS := 1
 deployment: setup

@@ -24,6 +24,8 @@ from simulations.comparison import METHODS, values_of
 from simulations.local import train_pooled, train_single
 from tests.simulations.tiny import tiny_config
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 Training = Callable[[Config, Path, ProgressListener], Path]
 
 

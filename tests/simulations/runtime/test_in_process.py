@@ -43,6 +43,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, run_name="run", epochs=5)
     whole = train_federated(config, tmp_path / "whole", ProgressListener(), backend=IN_PROCESS)

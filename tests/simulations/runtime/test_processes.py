@@ -12,6 +12,9 @@ import pytest
 
 from simulations.runtime.processes import ProcessTree, start, terminable, undisturbed
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
+
 # A child that starts a grandchild in a session of its own, writes the grandchild's id and sleeps.
 FAMILY = """
 import pathlib, subprocess, sys, time
