@@ -10,6 +10,7 @@ onboarded with; the same again rewrites the three files, anything else is refuse
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,7 +32,7 @@ from clients.adapt.reliability import (
 from clients.prediction import decode_images, find_images, write_table
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
-from common.data.folder import read_site
+from common.data.folder import SiteFolder, class_folders, read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
 from common.files import alone_in, read_object, write_json
@@ -124,9 +125,12 @@ def onboard(
     _check_name(run, name, config)
     config = config.changed(device=device)
     chosen = choose_device(config)
-    labelled = read_site(name, folder, config.class_names) if evaluate else None
+    labelled = (
+        read_site(name, folder, config.class_names, config.own_class_names) if evaluate else None
+    )
     failures: list[tuple[Path, str]] = []
-    decoded = list(decode_images(_images(folder, config), config, failures, progress))
+    chosen_files = _images(folder, config, labelled)
+    decoded = list(decode_images(chosen_files, config, failures, progress))
     files = [file for part, _ in decoded for file in part]
     none = np.empty((0, config.cached_size, config.cached_size, config.channels), np.uint8)
     images = np.concatenate([none, *(part for _, part in decoded)])
@@ -185,11 +189,18 @@ def _check_name(run: Path, name: str, config: Config) -> None:
         )
 
 
-def _images(folder: Path, config: Config) -> list[Path]:
+def _images(folder: Path, config: Config, labelled: SiteFolder | None) -> list[Path]:
     """Return the images of a folder; of a site folder those below its class folders."""
-    classes = [folder / label for label in config.class_names if (folder / label).is_dir()]
+    label_of = {}
+    if folder.is_dir():
+        label_of = class_folders(folder, config.class_names, config.own_class_names)
     # Else the lesion masks of a synthetic hospital would count as images.
-    return find_images(classes or [folder])
+    classes = [folder / name for name in sorted(label_of, key=lambda name: label_of[name])]
+    found = find_images(classes or [folder])
+    frames_of: defaultdict[Path, list[Path]] = defaultdict(list)
+    for frame, file in (labelled.frames if labelled else {}).items():
+        frames_of[folder / file].append(folder / frame)
+    return [image for file in found for image in frames_of.get(file, [file])]
 
 
 def _key(network: Network, folder: Path, files: Sequence[Path], images: NDArray[np.uint8]) -> str:

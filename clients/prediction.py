@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.config.sections import ImageKeys
 from common.data.decode import decode_file
+from common.data.listing import files_below
 from common.device import choose_device, limited_threads
 from common.errors import RunError, XsiteError
 from common.files import write_atomic
@@ -43,17 +44,21 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     ----------
     paths : sequence of Path
         Files, taken as they are, and folders. In a folder, files are images by their suffix, or
-        DICOM by the letters that such a file holds from byte 128 on.
+        DICOM by the letters that such a file holds from byte 128 on; what
+        :func:`common.data.listing.files_below` passes over is none.
 
     Raises
     ------
     RunError
-        If a path is missing or a folder holds no image.
+        If a path is missing, or a folder cannot be read or holds no image.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_image(file))
+            try:
+                inside = sorted(file for file in files_below(path) if _is_image(file))
+            except OSError as error:
+                raise RunError(f"Cannot read {error.filename}: {error.strerror}.") from error
             if not inside:
                 raise RunError(f"The folder {path} holds no image (PNG, JPEG, BMP, TIFF or DICOM).")
             found += inside
@@ -66,7 +71,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_image(file: Path) -> bool:
-    if not file.is_file() or file.name.startswith("."):
+    if not file.is_file():
         return False
     if file.suffix.lower() in IMAGE_SUFFIXES:
         return True

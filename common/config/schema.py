@@ -57,9 +57,18 @@ class Config(
             raise ValueError("sites names one site twice")
         if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
             raise ValueError("classes must name at least two different classes")
-        for name in self.class_names:
+        for name in (*self.class_names, *self.own_class_names):
             if "/" in name or name.startswith("."):
-                raise ValueError(f"classes holds '{name}', which names no folder within a site's")
+                key = "classes" if name in self.class_names else "classes-map"
+                raise ValueError(f"{key} holds '{name}', which names no folder within a site's")
+        for name, label in self.own_class_names.items():
+            if label not in self.class_names:
+                raise ValueError(
+                    f"classes-map gives '{name}' the class '{label}', which is none of classes "
+                    f"({', '.join(self.class_names)})"
+                )
+            if name in self.class_names and name != label:
+                raise ValueError(f"classes-map gives the class '{name}' another, '{label}'")
         if self.cache_size and self.cache_size < self.image_size:
             raise ValueError(
                 f"cache-size is {self.cache_size}, smaller than image-size = {self.image_size}"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from common.config.classes import parse_classes_map
 from common.config.sites import parse_sites
 from common.config.toml_model import TomlModel
 from common.errors import ConfigError
@@ -65,6 +66,10 @@ class DataKeys(TomlModel):
     """Comma-separated sites, each 'name' (a folder below data) or 'name=folder'."""
     classes: Annotated[str, Key(Role.IMAGES)] = "non-covid,covid"
     """Comma-separated class folders, the same at every site; of two, the second is positive."""
+    classes_map: Annotated[str, Key(Role.IMAGES)] = ""
+    """Other names that sites have for the classes, in folders and in labels of metadata.csv, as
+    'COVID-19=covid,Normal=non-covid'; a name counts as it is, else without case and blanks.
+    """
     task: Annotated[str, Key(Role.IMAGES)] = "classification"
     """What is learnt of an image: its class folder, or what else a task of that name says."""
     split: Annotated[Literal["patient", "image"], Key(Role.IMAGES)] = "patient"
@@ -87,6 +92,11 @@ class DataKeys(TomlModel):
     def class_names(self) -> tuple[str, ...]:
         """Class folders in label order: label 0 first; of two classes the second is positive."""
         return tuple(name.strip() for name in self.classes.split(",") if name.strip())
+
+    @property
+    def own_class_names(self) -> dict[str, str]:
+        """Names that sites have for the classes → class."""
+        return parse_classes_map(self.classes_map)
 
     def site_folder(self, name: str) -> Path | None:
         """Return a site's folder, or None for a synthetic hospital.

@@ -89,7 +89,7 @@ def open_site(
         If the hospital is a synthetic one and their painter is not installed.
     """
     folder = root or site_root(config, name, progress)
-    site = read_site(name, folder, config.class_names)
+    site = read_site(name, folder, config.class_names, config.own_class_names)
     site = replace(site, targets=task_of(config).targets(site))
     return load_site(site, config, cache_folder(config), progress=progress)
 

@@ -209,7 +209,7 @@ FOLDERS = (
         r"M.*ller\.png.* is not UTF-8.*[Rr]ename",
     ),
     Case("names like markup", "square brackets", names_like_markup, r"\[bold\]p\[red\]\.png is"),
-    Case("other programs' files", "Windows leaves them", files_of_other_programs, r"DICOMDIR is"),
+    Case("other programs' files", "Windows and exports leave them", files_of_other_programs),
     Case("whole site is a link", "as on a cluster", whole_site_is_a_link),
     Case("images link outside", "a selection out of an archive", images_link_outside),
     Case("names in every script", "patients have names", names_in_every_script),

@@ -24,10 +24,10 @@ def write_site(
 ) -> Path:
     """Write ``images`` images of each class, and a table of patients where there are any."""
     rows = ["file_name,label,patient_id"]
-    for label in classes:
+    for place, label in enumerate(classes):
         (root / label).mkdir(parents=True)
         for number in range(images):
-            picture(root / label / f"p{number:02d}.png", number)
+            picture(root / label / f"p{number:02d}.png", 1000 * place + number)
             patient = f"{label}-{number % patients}" if patients else ""
             rows.append(f"{label}/p{number:02d}.png,{label},{patient}")
     if patients:

@@ -51,9 +51,17 @@ TABLES = (
     table("0 bytes", "a copy that a full disk ended", lambda text: "", "lacks the column 'file_"),
     table("another header", "as of another project", renamed("file_name", "path"), "lacks the col"),
     table(
-        "semicolons", "a spreadsheet in German", lambda t: t.replace(",", ";"), "lacks the column"
+        "semicolons",
+        "a spreadsheet in German",
+        lambda t: t.replace(",", ";"),
+        r"metadata\.csv separates its columns by semicolons instead of commas",
     ),
-    table("tabs", "pasted", lambda text: text.replace(",", "\t"), "lacks the column"),
+    table(
+        "tabs",
+        "pasted",
+        lambda text: text.replace(",", "\t"),
+        r"metadata\.csv separates its columns by tabs instead of commas",
+    ),
     table("no header", "written by hand", lambda t: t.partition("\n")[2], "lacks the column"),
     table(
         "a row twice", "two lists joined", renamed(FIRST, f"{FIRST}\n{FIRST}"), "more than one row"
