@@ -3,15 +3,16 @@
 Nothing leaves the machine.
 """
 
+import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -24,9 +25,17 @@ from common.console import options
 from common.console.text import say
 from common.data.decode import decode_file, dicom_patient, read_header
 from common.data.dicom import ImageHeader
-from common.data.folder import inspect_site
+from common.data.duplicates import (
+    NOTHING,
+    Fingerprint,
+    content_keys,
+    find_copies,
+    fingerprints,
+    with_copies,
+)
+from common.data.folder import SiteFolder, inspect_site, with_headers
 from common.data.folds import leakage, split_site
-from common.errors import ConfigError, SiteError
+from common.errors import ConfigError, SiteError, one_line
 from common.formatting.tables import plain_table, print_table
 
 
@@ -60,8 +69,8 @@ class SiteCheck:
     """Whether a site's folder is fit, and why not."""
 
     facts: dict[str, str]
-    """What there is: images by class, patients, sizes in pixels, and formats, most frequent
-    first."""
+    """What there is: images by class, patients, sizes in pixels, formats, most frequent first,
+    columns of metadata.csv that only a task reads, and files that are passed over."""
     folds: tuple[tuple[int, int], ...]
     """Training and test images of each fold; empty where the folder is unfit."""
     leakage: str
@@ -93,15 +102,16 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
     SiteCheck
         With every problem found, not only the first.
     """
-    folder, found = inspect_site(name, root, config.class_names)
+    folder, found = inspect_site(name, root, config.class_names, config.own_class_names)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        seen = list(pool.map(lambda file: _look_at(root / file, config), folder.files))
-    problems = [*found, *(f"Site '{name}': {fault}" for _, fault, _ in seen if fault)]
-    headers = [header for header, _, _ in seen if header is not None]
-    patients = tuple(
-        patient or of_file for patient, (_, _, of_file) in zip(folder.patients, seen, strict=True)
+        seen = list(pool.map(lambda file: _look_at(folder, file, config), folder.files))
+    folder = with_headers(folder, [one.patient for one in seen])
+    copies = find_copies(
+        [one.fingerprint for one in seen], content_keys(folder, [one.digest for one in seen])
     )
-    folder = replace(folder, patients=patients)
+    folder, copied = with_copies(folder, copies)
+    problems = [*found, *(f"Site '{name}': {one.fault}" for one in seen if one.fault), *copied]
+    headers = [one.header for one in seen if one.header is not None]
     folds: list[tuple[int, int]] = []
     warnings = list(folder.warnings)
     leaks = ""
@@ -118,27 +128,46 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
             f"images of {label}": int(np.sum(folder.labels == index))
             for index, label in enumerate(folder.classes)
         },
-        "patients known": len(set(patients) - {None}),
-        "images without patient": sum(patient is None for patient in patients),
+        "patients known": len(set(folder.patients) - {None}),
+        "images without patient": sum(patient is None for patient in folder.patients),
         "width, in pixels": _range([header.width for header in headers]),
         "height, in pixels": _range([header.height for header in headers]),
         **dict(Counter(header.kind for header in headers).most_common()),
+        "further columns": one_line(", ".join(folder.columns)),
+        "passed over": folder.passed_over,
     }
-    told = {label: str(value) for label, value in facts.items()}
+    told = {label: str(value) for label, value in facts.items() if value != ""}
     return SiteCheck(told, tuple(folds), leaks, tuple(warnings), tuple(problems))
 
 
-def _look_at(path: Path, config: Config) -> tuple[ImageHeader | None, str, str | None]:
-    """Return a file's header where it can be read, why it cannot be decoded, and its patient."""
-    header, fault = None, ""
-    # Why a header cannot be read, decoding says.
+class _Seen(NamedTuple):
+    """What is found of an image."""
+
+    header: ImageHeader | None
+    """Of its file, where it can be read."""
+    fault: str
+    """Why it cannot be decoded."""
+    patient: str | None
+    """By the DICOM header."""
+    digest: str
+    """Hash of its file."""
+    fingerprint: Fingerprint
+    """What its copies would have in common with it."""
+
+
+def _look_at(folder: SiteFolder, file: str, config: Config) -> _Seen:
+    path = folder.root / folder.frames.get(file, file)
+    header, fault, fingerprint, digest = None, "", NOTHING, file
+    # Why a file or its header cannot be read, decoding says.
     with suppress(Exception):
-        header = read_header(path.read_bytes(), path)
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        header = read_header(content, path)
     try:
-        decode_file(path, config)
+        (fingerprint,) = fingerprints(decode_file(folder.root / file, config)[None])
     except SiteError as error:
         fault = str(error)
-    return header, fault, dicom_patient(path)
+    return _Seen(header, fault, dicom_patient(path), digest, fingerprint)
 
 
 def _print_check(console: Console, name: str, root: Path, check: SiteCheck) -> None:

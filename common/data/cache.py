@@ -27,7 +27,8 @@ from pydantic import TypeAdapter
 
 from common.config.sections import ImageKeys
 from common.data.decode import decode_file, dicom_patient
-from common.data.folder import SiteFolder
+from common.data.duplicates import content_keys, find_copies, fingerprints, kept_copies, with_copies
+from common.data.folder import SiteFolder, with_headers
 from common.errors import RunError, SiteError
 from common.files import locked, read_json, write_json
 
@@ -90,10 +91,15 @@ def load_site(
             images = _open(target, manifest, shape)
         if images is None:
             raise RunError(f"The cache in {target} cannot be read back. Is the disk failing?")
-    patients = tuple(
-        patient or known.patient for known, patient in zip(contents, folder.patients, strict=True)
-    )
-    return SiteData(**vars(folder) | {"patients": patients}, images=images)
+        decoded, keys = images, content_keys(folder, [content.sha256 for content in contents])
+        copies = kept_copies(
+            target / "copies.json", lambda: find_copies(fingerprints(decoded), keys)
+        )
+    folder = with_headers(folder, [content.patient for content in contents])
+    folder, problems = with_copies(folder, copies)
+    if problems:
+        raise SiteError(problems[0])
+    return SiteData(**vars(folder), images=images)
 
 
 class _Content(NamedTuple):

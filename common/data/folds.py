@@ -114,13 +114,32 @@ def split_site(data: SiteFolder, config: Config) -> Split:
 
 
 def _groups(data: SiteFolder, unit: str) -> NDArray[np.int64]:
-    """Return a number for what a fold must keep together; an image without a patient is alone."""
+    """Return a number for what a fold must keep together.
+
+    An image without a patient is alone, but for other frames of its file; copies are together.
+    """
     numbers: dict[str, int] = {}
-    keys = (
-        f"patient {patient}" if unit == "patient" and patient is not None else f"image {index}"
-        for index, patient in enumerate(data.patients)
-    )
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+    def key(index: int) -> str:
+        file, patient = data.files[index], data.patients[index]
+        if patient is None and file in data.frames:
+            return f"frames of {data.frames[file]}"
+        return (
+            f"patient {patient}" if unit == "patient" and patient is not None else f"image {index}"
+        )
+
+    group = [numbers.setdefault(key(index), len(numbers)) for index in range(len(data))]
+    joined = list(range(len(numbers)))
+
+    def first(number: int) -> int:
+        while joined[number] != number:
+            number = joined[number]
+        return number
+
+    for one, other in data.together:
+        low, high = sorted((first(group[one]), first(group[other])))
+        joined[high] = low
+    return np.array([first(number) for number in group], dtype=np.int64)
 
 
 def _part(
@@ -156,7 +175,7 @@ def _fold_numbers(labels: bytes, groups: bytes, unit: str, folds: int, seed: int
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     label, group = (np.frombuffer(held, dtype=np.int64) for held in (labels, groups))
-    if unit == "patient":
+    if unit == "patient" or len(np.unique(group)) < len(group):
         grouped = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         splits = grouped.split(label, label, group)
     else:
