@@ -14,7 +14,7 @@ from clients.client_errors import refuse
 from clients.egress.approval import require_approval
 from clients.egress.gate import ExpectedMessage
 from clients.egress.pipeline import enter_refusal, let_leave, release
-from clients.egress.policy import Policy
+from clients.egress.policy import Policy, reduced_info
 from clients.final import evaluate_last
 from clients.identity import identify
 from clients.round import keep, train_round
@@ -53,7 +53,13 @@ def _say_card(site: OpenSite, call: JoinRequest, way: Way) -> RecordDict:
     if call.awaited:
         note(site.own, f"run {call.run}: the server waits for {call.awaited}")
     policy, _, ledger = way
-    content: RecordDict = encode(make_site_info(site), flwr.app)
+    info, kept = reduced_info(make_site_info(site), policy)
+    if call.awaited:
+        # Nobody waits for this answer, and what has left need not leave again.
+        info = replace(info, statistics=None)
+    elif kept:
+        note(site.own, kept)
+    content: RecordDict = encode(info, flwr.app)
     release(content, ExpectedMessage(site.config, site.name, site.run), policy, ledger)
     return content
 

@@ -139,7 +139,8 @@ def _simulated(node: Mapping[str, Any], config: Config, run_config: Mapping[str,
             _absolute(key, folder)
     base = runs_base(config, home_folder() / "runs")
     # Nobody's images are at stake: what the configuration says is done.
-    return Identity(site, config, images, base, nodes, Policy(min_prototype_images=1))
+    policy = Policy(min_prototype_images=1, min_statistics_images=1)
+    return Identity(site, config, images, base, nodes, policy)
 
 
 def _absolute(key: str, path: str) -> Path:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from clients.identity import Identity
 from clients.store import Owner, PrivateStore, open_store
 from common.config.schema import Config
+from common.data.pictures import ImageStatistics, image_statistics
 from common.device import Device, choose_device
 from common.errors import XsiteError
 from common.exchange.fingerprint import code_fingerprint
@@ -131,7 +132,13 @@ def make_site_info(site: OpenSite) -> SiteInfo:
         class_counts=site.class_counts,
         nodes=site.nodes,
         leakage=site.alone.leakage,
+        statistics=site_statistics(site.alone) if site.config.site_statistics else None,
     )
+
+
+def site_statistics(site: LocalSite) -> ImageStatistics:
+    """Return the statistics of a site's training images."""
+    return image_statistics(site.data.images, site.split.train)
 
 
 def note(own: Path, text: str) -> None:

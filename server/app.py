@@ -31,6 +31,7 @@ from server.exchange import (
     round_of,
     sort_replies,
 )
+from server.images import describe_images
 from server.join import Joining
 from server.journal import Ending, Journal, say_final
 from server.participants import ExpectedSite, RunContext
@@ -81,6 +82,8 @@ def coordinate(grid: Grid, config: Config, folder: RunFolder) -> None:
     expected = ExpectedSite(fingerprint, config.digest(), layout.digest())
     joining = Joining(grid, folder.path.name, config, expected, say)
     participants = joining.wait()
+    for line in describe_images(participants.infos, config.class_names):
+        say(line)
     images = {site: info.train_images for site, info in participants.infos.items()}
     state = load_checkpoint(folder.path / "checkpoint", images, config.digest())
     state = state or RunState(0, pack(network), images)

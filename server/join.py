@@ -17,6 +17,7 @@ from common.config.schema import Config
 from common.errors import ReplyError, RunError
 from common.exchange.messages import AWAITS_APPROVAL, NOT_A_SITE, JoinRequest, SiteInfo
 from common.exchange.wire import decode, encode
+from server.images import describe_images
 from server.participants import ExpectedSite, Participants, check_sites
 from server.questions import AWAY, Questions, tell_who_waits
 
@@ -99,8 +100,12 @@ class Joining:
         if not missing:
             return
         self._take_answers()
-        for site in set(missing) & self.participants.infos.keys():
-            self.say(f"{site} joins late, with {self.participants.infos[site].train_images} images")
+        infos = self.participants.infos
+        late = set(missing) & infos.keys()
+        for site in late:
+            self.say(f"{site} joins late, with {infos[site].train_images} images")
+        for line in describe_images(infos, self.config.class_names) if late else ():
+            self.say(line)
         self._ask()
 
     def _ask(self) -> None:
@@ -207,3 +212,8 @@ def _check_info(node: int, info: SiteInfo, config: Config) -> None:
         raise RunError(f"{info.site} tells of another split than one of its own.")
     if not info.train_images:
         raise RunError(f"{info.site} says that it has no training images.")
+    if info.statistics and info.statistics.images != info.train_images:
+        raise RunError(
+            f"{info.site} tells statistics of {info.statistics.images} images, but has "
+            f"{info.train_images} training images."
+        )

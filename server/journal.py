@@ -18,6 +18,7 @@ from common.models.sharing import load_shared, pack, private_names, shared_names
 from common.runs.weights import Which, save_shared, weights_name
 from server.checkpoints import save_checkpoint
 from server.exchange import Exchange
+from server.images import record_images
 from server.metrics import MetricsRow
 from server.participants import RunContext
 from server.run_folder import RunFolder
@@ -133,6 +134,7 @@ class Journal:
             "images_seen": dict(state.images_seen),
             "train_images": {site: info.train_images for site, info in infos.items()},
             "leakage": [tell_leakage(info.leakage) for info in infos.values()],
+            "site_images": record_images(infos),
             "network": self.network.description,
             "shared": shared_names(self.network),
             "private": private_names(self.network),

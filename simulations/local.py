@@ -41,13 +41,14 @@ from common.tasks.task import task_network
 from common.tensor_files import load_tensors
 from server.app import train as train_rounds
 from server.checkpoints import load_checkpoint
+from server.images import describe_images, record_images
 from server.journal import Journal, tell_leakage
 from server.participants import Participants, RunContext
 from server.run_folder import RunFolder, record_end, refuse_taken
 from server.schedule import make_plan
 from server.state import RunState
 from server.strategy import SiteAverage
-from simulations.local_participant import LocalRun, app_of, info_of, take_steps
+from simulations.local_participant import LocalRun, app_of, info_of, infos_of, take_steps
 from simulations.runtime.in_process import FIRST_NODE, InProcessGrid, flower_output_to
 from simulations.runtime.processes import stop_between_steps
 
@@ -125,8 +126,12 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             plan = make_plan(config, [len(site.split.train) for site in sites.values()])
             plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
             run = LocalRun(folder, device, plan, sites, listener, should_stop)
+            infos = infos_of(run)
+            for line in describe_images(infos, config.class_names):
+                listener.message(line)
+                folder.log(line)
             results = [_train_network(run, owner) for owner in owners]
-            folder.finish(_together(results))
+            folder.finish(_together(results) | {"site_images": record_images(infos)})
             shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
     return folder.path
 

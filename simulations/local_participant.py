@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from clients.egress.pipeline import Leaving
 from clients.final import evaluate_last
 from clients.round import keep, train_round
-from clients.site import OpenSite, SiteImages
+from clients.site import OpenSite, SiteImages, site_statistics
 from clients.store import PrivateState, PrivateStore
 from common.config.schema import Config
 from common.console.progress import ProgressListener
@@ -77,6 +77,17 @@ def info_of(site: OpenSite) -> SiteInfo:
         nodes=site.nodes,
         leakage=site.sites[0].leakage,
     )
+
+
+def infos_of(run: LocalRun) -> dict[str, SiteInfo]:
+    """Return what each site would answer by itself, with the statistics of its images."""
+    infos = {}
+    for name, one in run.sites.items():
+        title = run.folder.path.name
+        alone = OpenSite(name, title, one.own, run.config, run.device, (one,), nodes=1)
+        statistics = site_statistics(one) if run.config.site_statistics else None
+        infos[name] = replace(info_of(alone), statistics=statistics)
+    return infos
 
 
 def app_of(site: OpenSite, should_stop: Callable[[], bool]) -> ClientApp:

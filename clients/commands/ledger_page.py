@@ -11,7 +11,7 @@ from string import Template
 from clients.egress.budget import SENT, in_words, spent
 from clients.egress.ledger import Entry, Head, LedgerPart, entries, verify
 from clients.store import MOMENT, PRIVATE
-from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
+from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED, STATISTICS
 from common.formatting import numbers
 from common.formatting.page import html_page, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
@@ -24,6 +24,7 @@ MEANINGS: Mapping[str, str] = {
     METHOD: "What methods send besides, by method",
     METRICS: "Figures over all validation or test images, and of training",
     REPLY: "Who answers what: names, round, number of images, digest of the code",
+    STATISTICS: "The greys of all training images together: mean, deviation, histogram",
     CARD: "The answer to the join request: names, digests, number of images of each class",
     "error": "A sentence written in advance, in place of a result",
 }

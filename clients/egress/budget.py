@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 from clients.egress.ledger import Message
 from common.errors import PolicyError, require
-from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED
+from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED, STATISTICS
 
 SENT = "sent"
 OUTSIDE = (CARD, REPLY, "error")
@@ -24,6 +24,7 @@ WITHOUT_NOISE: Mapping[str, str] = {
     PROTOTYPES: "prototypes without noise",
     METHOD: "what methods send without noise",
     METRICS: "exact figures",
+    STATISTICS: "exact statistics of the images",
 }
 ORDERS = [1 + 10 ** (step / 20) for step in range(-120, 121)]
 """Rényi orders among which the accountant looks for its least ε: from 1 + 10⁻⁶ to 1 + 10⁶."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clients.egress.ledger import LedgerPart, Noise
 from clients.egress.noise import change_of, noise_in, noised_range
-from clients.egress.policy import Policy, may_leave
+from clients.egress.policy import Policy, may_leave, why_no_statistics
 from common.config.schema import Config
 from common.errors import PolicyError
 from common.exchange.codecs.registry import find_codec
@@ -85,7 +85,7 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
         If it is no message of a site at all.
     """
     if CARD in content:
-        _judge_info(decode(SiteInfo, content), expected)
+        _judge_info(decode(SiteInfo, content), expected, policy)
     elif SHARED in content:
         before = expected.reference()
         reply = decode(RoundReply, content, lambda arrays: expected.codec.decode(arrays, before))
@@ -133,11 +133,18 @@ def part_of(record: str, name: str, value: Any) -> LedgerPart:
     return LedgerPart(record, name, shape, kind, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _judge_info(info: SiteInfo, expected: ExpectedMessage) -> None:
+def _judge_info(info: SiteInfo, expected: ExpectedMessage, policy: Policy) -> None:
     _same("site", info.site, expected.site)
     _same("site of the split", info.leakage.site, expected.site)
     _same("layout", info.layout, expected.layout.digest())
     _same("number of classes", len(info.class_counts), len(expected.config.class_names))
+    if info.statistics is None:
+        return
+    if not expected.config.site_statistics:
+        raise PolicyError("the run asks for no statistics (site-statistics)")
+    if (reason := why_no_statistics(info, policy)) is not None:
+        raise PolicyError(reason)
+    _same("number of images behind the statistics", info.statistics.images, info.train_images)
 
 
 def _judge_header(reply: SiteReply, expected: ExpectedMessage, policy: Policy) -> None:

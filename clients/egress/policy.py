@@ -1,10 +1,10 @@
 """What a hospital lets leave: a file of its own, that neither the app nor the coordinator writes.
 
 Its SuperNode names it (``--node-config 'policy="/etc/xsite/policy.toml" …'``). Without one
-:class:`Policy`'s defaults hold: shared weights, prototypes with counts, the listed figures, and
-nothing else. A policy takes away and adds noise; it cannot let anything more leave than that.
-What it takes away is taken here, the noise is added by :mod:`clients.egress.noise`, and what that
-guarantees is counted by :mod:`clients.egress.budget`.
+:class:`Policy`'s defaults hold: shared weights, prototypes with counts, the listed figures, the
+images' statistics, and nothing else. A policy takes away and adds noise; it cannot let anything
+more leave than that. What it takes away is taken here, the noise is added by
+:mod:`clients.egress.noise`, and what that guarantees is counted by :mod:`clients.egress.budget`.
 """
 
 import fnmatch
@@ -19,10 +19,10 @@ from pydantic import Field, ValidationError
 
 from common.config.toml_model import TomlModel, key_of, read_toml
 from common.errors import PolicyError
-from common.exchange.messages import RoundReply, SiteReply
+from common.exchange.messages import RoundReply, SiteInfo, SiteReply
 from common.tasks.figures import SUBSET_KEYS
 
-What = Literal["weights", "prototypes", "figures", "moments", "method"]
+What = Literal["weights", "prototypes", "figures", "statistics", "moments", "method"]
 SENDABLE: tuple[What, ...] = get_args(What)
 FIGURES = (
     *(f"{subset}/{figure}" for subset in ("validation", "test") for figure in SUBSET_KEYS),
@@ -40,13 +40,17 @@ class Policy(TomlModel):
     """What may leave a site; a key of its file is the field's name in kebab-case."""
 
     may_leave: list[What] = Field(list(SENDABLE))
-    """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'; 'moments' of the
-    optimizer and what else a 'method' sends, where the run asks for them. Without weights the site
-    takes no part in training."""
+    """Parts of a reply: 'weights', 'prototypes' (with counts), 'figures'; 'statistics' of the
+    training images' greys, once, as the site joins; 'moments' of the optimizer and what else a
+    'method' sends, where the run asks for them. Without weights the site takes no part in
+    training."""
     figures: list[str] = Field(["*"])
     """Which figures, as names or patterns: 'test/auc', 'train/*'."""
     min_prototype_images: int = Field(4, ge=1)
     """Fewest images behind a prototype; one with fewer stays."""
+    min_statistics_images: int = Field(10, ge=1)
+    """Fewest training images behind the statistics, of all classes together and of each that the
+    site has; with fewer of one there are none."""
     largest_update: float = Field(0.0, ge=0.0)
     """Largest Euclidean norm of a round's change of the shared weights; 0: any."""
     clip_update: float = Field(0.0, ge=0.0)
@@ -141,6 +145,11 @@ def _contradiction(policy: Policy) -> str:
             "largest-epsilon holds of no figures, which leave exactly: take 'figures' out of "
             "may-leave"
         )
+    if "statistics" in policy.may_leave:
+        return (
+            "largest-epsilon holds of no statistics, which leave exactly: take 'statistics' out of "
+            "may-leave"
+        )
     return ""
 
 
@@ -166,3 +175,23 @@ def reduced(reply: SiteReply, policy: Policy) -> tuple[SiteReply, str]:
         gone["prototypes"] = len(before.classes) - len(left.prototypes.classes)
     told = " and ".join(f"{count} {what}" for what, count in gone.items() if count)
     return left, f"the policy keeps here: {told}" if told else ""
+
+
+def reduced_info(info: SiteInfo, policy: Policy) -> tuple[SiteInfo, str]:
+    """Return a site info without statistics that may not leave, and why not; ``""`` if it may."""
+    if info.statistics is None or (reason := why_no_statistics(info, policy)) is None:
+        return info, ""
+    return replace(info, statistics=None), reason
+
+
+def why_no_statistics(info: SiteInfo, policy: Policy) -> str | None:
+    """Say why the statistics of a site's training images may not leave; None if they may."""
+    if "statistics" not in policy.may_leave:
+        return "statistics may not leave (policy: may-leave)"
+    fewest = min((count for count in info.class_counts if count), default=0)
+    if fewest < policy.min_statistics_images:
+        return (
+            f"{fewest} images of a class stand behind the statistics, fewer than "
+            f"min-statistics-images = {policy.min_statistics_images}"
+        )
+    return None

@@ -258,6 +258,9 @@ class FederationKeys(TomlModel):
     min_sites: int = Field(0, ge=0)
     """Fewest good replies that complete a round, and fewest sites to begin with; 0: every site, and
     one that goes away is awaited until round-timeout. The others may come late, or leave."""
+    site_statistics: bool = True
+    """Have every site tell the greys of its training images together as it joins, so that the
+    server sees one that stands apart (inverted, blank, far from the others) before training."""
     round_timeout: Annotated[float, Key(Role.WAITING)] = Field(3600.0, gt=0)
     """Seconds after which a round goes on without the sites that have not answered."""
     join_timeout: Annotated[float, Key(Role.WAITING)] = Field(600.0, gt=0)

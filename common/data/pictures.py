@@ -5,6 +5,7 @@ values of all channels count as greys alike.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
@@ -18,16 +19,19 @@ BINS = 32
 """Bins of a histogram, of eight greys each."""
 WHOLE = 1000
 """A histogram's shares are in thousandths: this many in all."""
+FIELDS = 9
+"""Fields of the middle of an image, three by three, each a fifth of its height and width."""
 
 Grey = Annotated[float, Field(ge=0.0, le=GREYS - 1.0)]
+WholeGrey = Annotated[int, Field(ge=0, lt=GREYS)]
 
 
 @dataclass(frozen=True)
 class ImageStatistics:
     """The greys of many images together.
 
-    Where they lie in an image is in none of it, and a single one of n images moves a share by 1/n
-    at most; what is less than a thousandth of the greys, or 0.1 of a grey, is rounded away.
+    A single one of n images moves a share by 1/n at most, and a mean by 255/n; what is less than a
+    thousandth of the greys, 0.1 in mean and deviation, or 1 in a field's mean is rounded away.
     """
 
     images: Count
@@ -37,6 +41,9 @@ class ImageStatistics:
     """Of all their greys (0 to 255): mean and standard deviation, to 0.1."""
     histogram: tuple[Count, ...]
     """How many in a thousand greys lie in each of 32 bins, from black to white; 1000 in all."""
+    fields: tuple[WholeGrey, ...]
+    """Mean grey of each of the nine fields of the middle of all images, row by row: lungs beside
+    the mediastinum, say, of which a histogram does not tell whether they are the dark ones."""
 
     def fault(self) -> str | None:
         """Say why no images have such statistics; None if some may have."""
@@ -44,6 +51,8 @@ class ImageStatistics:
             return "statistics of no images"
         if len(self.histogram) != BINS or sum(self.histogram) != WHOLE:
             return f"a histogram of {len(self.histogram)} bins that sum to {sum(self.histogram)}"
+        if len(self.fields) != FIELDS:
+            return f"the means of {len(self.fields)} fields"
         # A further digit could hold something else than the rounded value.
         if any(value != round(value, 1) for value in (self.mean, self.deviation)):
             return "a mean or a deviation with more than one decimal"
@@ -101,14 +110,11 @@ def measure_images(counts: NDArray[np.int64]) -> ImageMeasures:
     )
 
 
-def image_statistics(counts: NDArray[np.int64]) -> ImageStatistics:
-    """Return the statistics of images by how often each grey occurs in each, shape (n, 256).
-
-    Parameters
-    ----------
-    counts : ndarray of int64, shape (n, 256)
-        Of one image at least.
-    """
+def image_statistics(
+    images: NDArray[np.uint8], chosen: NDArray[np.int64] | None = None
+) -> ImageStatistics:
+    """Return the statistics of images; parameters as of :func:`count_greys`, one image at least."""
+    counts = count_greys(images, chosen)
     total = counts.sum(axis=0)
     mean, deviation = _moments(total)
     return ImageStatistics(
@@ -116,6 +122,7 @@ def image_statistics(counts: NDArray[np.int64]) -> ImageStatistics:
         mean=round(float(mean), 1),
         deviation=round(float(deviation), 1),
         histogram=_thousandths(total.reshape(BINS, -1).sum(axis=1)),
+        fields=_field_means(images, chosen),
     )
 
 
@@ -126,6 +133,21 @@ def _moments(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np
     mean = counts @ greys / values
     spread = (counts * (greys - mean[..., None]) ** 2).sum(axis=-1) / values
     return mean, np.sqrt(spread)
+
+
+def _field_means(images: NDArray[np.uint8], chosen: NDArray[np.int64] | None) -> tuple[int, ...]:
+    """Return the mean grey of each field over all chosen images."""
+    chosen = np.arange(len(images)) if chosen is None else chosen
+    total = np.zeros(images.shape[1:], dtype=np.int64)
+    for index in chosen:
+        total += images[index]
+    mean = total.mean(axis=2) / len(chosen)
+    rows, columns = (np.arange(1, 5) * length // 5 for length in mean.shape)
+    return tuple(
+        round(float(mean[top:bottom, left:right].mean()))
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    )
 
 
 def _thousandths(counts: NDArray[np.int64]) -> tuple[int, ...]:

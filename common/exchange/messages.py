@@ -14,6 +14,7 @@ from pydantic import Field
 
 from common.config.sites import SITE_NAME
 from common.data.folds import Leakage
+from common.data.pictures import ImageStatistics
 from common.exchange.payload import flat_of
 from common.formatting.from_json import Count
 from common.learning.prototypes import Prototypes
@@ -57,6 +58,9 @@ class SiteInfo:
     """Nodes of the simulation that it is part of; 0 in a deployment."""
     leakage: Leakage
     """Numbers of patients on both sides of its split."""
+    statistics: ImageStatistics | None = None
+    """The greys of its training images together; None where the run does not ask for them
+    (``site-statistics``), or the site keeps them."""
 
     @property
     def train_images(self) -> int:

@@ -7,12 +7,13 @@ unnoticed. Callers pass the module ``flwr.app``; this file does not import it.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import make_dataclass
+from dataclasses import asdict, make_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.pictures import ImageStatistics
 from common.errors import ReplyError
 from common.exchange.messages import (
     JoinRequest,
@@ -30,10 +31,10 @@ from common.methods.method import Arrays
 # Names of records
 JOIN, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"
 ARRAYS = SHARED, PROTOTYPES, METHOD = "shared", "prototypes", "method"
-METRICS = "metrics"
+METRICS, STATISTICS = "metrics", "statistics"
 TEXTS = {JoinRequest: JOIN, SiteInfo: CARD, RoundOrder: ORDER, SiteReply: REPLY, RoundReply: REPLY}
 """The record of each kind of message that holds its text, under the same key."""
-APART = ("shared", "arrays", "prototypes", "parts", "metrics")
+APART = ("shared", "arrays", "prototypes", "parts", "metrics", "statistics")
 """Fields of messages that are no part of the text."""
 ABOUT = {
     kind: make_dataclass(kind.__name__, [field for field in hints.items() if field[0] not in APART])
@@ -60,6 +61,10 @@ def encode(message: Any, records: Any, shared: Any = None) -> Any:
     name = TEXTS[type(message)]
     about = {key: value for key, value in vars(message).items() if key not in APART}
     content = {name: records.ConfigRecord({name: json.dumps(about, default=vars)})}
+    if isinstance(message, SiteInfo):
+        told = asdict(message.statistics) if message.statistics is not None else {}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
+        content[STATISTICS] = records.MetricRecord(values)
     if isinstance(message, SiteReply):
         metrics = {figure: float(value) for figure, value in message.metrics.items()}
         content[METRICS] = records.MetricRecord(metrics)
@@ -98,7 +103,9 @@ def decode(
     name, hints = TEXTS[kind], get_type_hints(kind)
     figures: bool = METRICS in hints
     arrays: bool = PROTOTYPES in hints
-    only(content, [name, *([METRICS] if figures else []), *(ARRAYS if arrays else [])])
+    statistics: bool = STATISTICS in hints
+    numbers: list[str] = [one for one in (METRICS, STATISTICS) if one in hints]
+    only(content, [name, *numbers, *(ARRAYS if arrays else [])])
     only(content[name], [name])
     text = content[name][name]
     try:
@@ -109,6 +116,8 @@ def decode(
         if not all(type(value) in (int, float) for value in content[METRICS].values()):
             raise _strange("scalar metrics")
         held[METRICS] = {str(key): float(value) for key, value in content[METRICS].items()}
+    if statistics:
+        held[STATISTICS] = _statistics(content[STATISTICS])
     if arrays:
         sites = held["class_counts"] if kind is RoundOrder else [held["site"]]
         prototypes = _prototypes(sites, content[PROTOTYPES])
@@ -141,6 +150,19 @@ def decode_arrays(record: Any) -> dict[str, NDArray[Any]]:
 def count_bytes(content: Mapping[str, Any]) -> int:
     """Return the size of a message's records in bytes."""
     return sum(int(record.count_bytes()) for record in content.values())
+
+
+def _statistics(record: Mapping[str, Any]) -> ImageStatistics | None:
+    """Read a site's statistics; None where it sends none, and the record is empty."""
+    if not record:
+        return None
+    try:
+        found = from_json(ImageStatistics, json.dumps(dict(record)))
+    except (TypeError, ValueError) as error:
+        raise _strange("statistics of images") from error
+    if (fault := found.fault()) is not None:
+        raise _strange(f"statistics that images can have ({fault})")
+    return found
 
 
 def _prototypes(sites: Iterable[str], record: Any) -> tuple[Prototypes, ...]:

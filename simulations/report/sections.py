@@ -16,6 +16,7 @@ from simulations.report.page import Section, to_html, to_markdown
 from simulations.report.records import RunRecord
 from simulations.report.results import SPECIFICITY, StudyResults
 from simulations.report.significance import auc_intervals, hold_against_reference
+from simulations.report.site_images import images_section, told_images
 
 NO_REFERENCE = "Pooled training was not run, so there is nothing to hold the other modes against."
 
@@ -143,6 +144,7 @@ def _traced(results: StudyResults) -> list[Section]:
     leakage = provenance.leakage_table(records)
     config = [provenance.config_table([run.config for run in records])] if records else []
     return [
+        *([images] if (images := images_section(records)) else []),
         *([Section("Patients and folds", [leakage])] if leakage else []),
         Section(
             "Cells",
@@ -160,6 +162,7 @@ def _traced(results: StudyResults) -> list[Section]:
 def values_of(results: StudyResults) -> dict[str, Any]:
     """Return what the report's JSON holds: shares in [0, 1]; what is undefined is NaN."""
     names = [method.name for method in results.plan.methods]
+    told = told_images(list(results.records.values()))
     metrics = [figure.name for figure in results.figures]
     # Of more than two classes it is another figure.
     calibration = "calibration error" if results.binary else "calibration error of the decision"
@@ -194,6 +197,7 @@ def values_of(results: StudyResults) -> dict[str, Any]:
             for (method, fold, seed), run in results.records.items()
         ],
         "missing": results.missing,
+        "site_images": told and {"run": told.run.name, "sites": told.sites},
         "figures": figures,
         "differences_to_reference": [
             {"method": method.name, "site": place, "metric": metric}

@@ -12,6 +12,7 @@ from simulations.report import provenance
 from simulations.report.numbers import interval, p_value, percent, points, span
 from simulations.report.records import RunRecord
 from simulations.report.results import SPECIFICITY, StudyResults
+from simulations.report.site_images import told_images
 from simulations.report.statistics import ALL_SITES
 from simulations.report.tables import summary_cell
 
@@ -200,6 +201,8 @@ def _leakage_sentence(site: str, folds: Mapping[int, Mapping[str, Any]]) -> str:
 def warnings(results: StudyResults) -> list[str]:
     """Return what keeps the figures from being taken at face value."""
     told = [] if results.binary else [BINARY_ALONE]
+    if (images := told_images(list(results.records.values()))) is not None:
+        told += images.warnings
     if results.missing:
         count = len(results.missing)
         told.append(

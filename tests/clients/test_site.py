@@ -34,6 +34,20 @@ def test_a_card_holds_counts_and_digests_and_nothing_else(tmp_path: Path) -> Non
     assert info.config == config.digest()
 
 
+def test_a_card_tells_the_statistics_of_the_training_images_alone(tmp_path: Path) -> None:
+    site = opened(tiny_config(tmp_path, validation_fraction=0.3))
+    found = make_site_info(site).statistics
+    images, split = site.alone.data.images, site.alone.split
+    trained = images[split.train].astype(float)
+    assert len(split.validation) and len(split.test)
+    assert found is not None
+    assert (found.images, found.mean) == (len(trained), round(trained.mean(), 1))
+    assert found.deviation == round(trained.std(), 1)
+    assert found.mean != round(images.astype(float).mean(), 1)
+    asked = replace(site, config=site.config.changed(site_statistics=False))
+    assert make_site_info(asked).statistics is None
+
+
 def test_a_hospital_s_card_has_the_same_digests_and_no_nodes(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     simulated, deployed = (make_site_info(opened(config, nodes=nodes)) for nodes in (2, 0))

@@ -134,6 +134,18 @@ def of_leakage(**values: Any) -> Change:
     return spoil
 
 
+def of_statistics(**values: Any) -> Change:
+    """Return what adds statistics to a site info that are sound but for these values."""
+
+    def spoil(content: RecordDict) -> None:
+        images = sum(json.loads(str(content["card"]["card"]))["class_counts"])
+        sound = {"images": images, "mean": 1.5, "deviation": 2.0}
+        sound |= {"histogram": [1000, *[0] * 31], "fields": [1] * 9}
+        content["statistics"] = MetricRecord(sound | values)
+
+    return spoil
+
+
 def array(header: bytes, data: bytes = b"") -> Array:
     """Return an array whose NumPy header says whatever."""
     text = header + b" " * (118 - len(header)) + b"\n"
@@ -185,6 +197,38 @@ INFOS = (
     Said("a site in the leakage", "names", of_leakage(site="Jane Roe"), "another split"),
     Said("a unit in the leakage", "names", of_leakage(unit="Jane Roe"), STRANGE),
     Said("negative leakage", "it lies", of_leakage(unknown=-1), STRANGE),
+    Said("no record of statistics", "another version", without("statistics"), STRANGE),
+    Said(
+        "statistics of other images",
+        "it lies",
+        of_statistics(images=10**6),
+        "statistics of 1000000 images, but has",
+    ),
+    Said("statistics of no images", "0 / 0", of_statistics(images=0), STRANGE),
+    Said(
+        "statistics by text", "names", instead("statistics", ConfigRecord({"mean": "x"})), STRANGE
+    ),
+    Said(
+        "an image for statistics",
+        "it would leave",
+        instead("statistics", ArrayRecord([np.zeros((4, 4))])),
+        STRANGE,
+    ),
+    Said("a statistic more", "of a patient", of_statistics(patient=7), STRANGE),
+    Said("a mean of NaN", "0 / 0", of_statistics(mean=float("nan")), STRANGE),
+    Said("a mean above white", "16 bits", of_statistics(mean=4095.0), STRANGE),
+    Said(
+        "a mean of 15 digits", "they hold something", of_statistics(mean=1.23456789012345), STRANGE
+    ),
+    Said("a negative deviation", "it lies", of_statistics(deviation=-1.0), STRANGE),
+    Said(
+        "shares of 99.9 %", "rounded elsewhere", of_statistics(histogram=[999] + 31 * [0]), STRANGE
+    ),
+    Said("negative shares", "it lies", of_statistics(histogram=[1001, -1] + 30 * [0]), STRANGE),
+    Said("256 bins", "one for each grey", of_statistics(histogram=[1000] + 255 * [0]), STRANGE),
+    Said("shares as decimals", "another version", of_statistics(histogram=[1 / 32] * 32), STRANGE),
+    Said("an image for fields", "a picture of 12²", of_statistics(fields=[7] * 144), STRANGE),
+    Said("fields above white", "16 bits", of_statistics(fields=[256] * 9), STRANGE),
 )
 """Answers of the node of 'south' to the join request."""
 MESSAGE = r"The message "

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
 from common.data.folds import Leakage
+from common.data.pictures import ImageStatistics
 from common.errors import ReplyError, is_plain
 from common.exchange.messages import JoinRequest, RoundOrder, RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import decode, encode
@@ -48,14 +49,25 @@ def prototypes(draw: st.DrawFn, site: str, classes: int = 4) -> Prototypes:
     )
 
 
+TENTHS = st.integers(0, 2550).map(lambda tenths: tenths / 10)
+STATISTICS = st.builds(
+    ImageStatistics,
+    st.integers(1, 2**40),
+    TENTHS,
+    TENTHS,
+    st.permutations([400, 600, *[0] * 30]).map(tuple),
+    st.tuples(*[st.integers(0, 255)] * 9),
+)
+
+
 @st.composite
 def infos(draw: st.DrawFn) -> SiteInfo:
     site = draw(SITES)
     leakage = Leakage(site, draw(st.sampled_from(("patient", "image"))), *[draw(COUNTS)] * 4)
     counts = draw(st.lists(COUNTS, max_size=4).map(tuple))
-    return SiteInfo(
-        site, draw(DIGESTS), draw(DIGESTS), draw(DIGESTS), counts, draw(COUNTS), leakage
-    )
+    digests = draw(DIGESTS), draw(DIGESTS), draw(DIGESTS)
+    statistics = draw(st.none() | STATISTICS)
+    return SiteInfo(site, *digests, counts, draw(COUNTS), leakage, statistics)
 
 
 @st.composite
@@ -174,6 +186,8 @@ NAMES = WORDS | st.sampled_from(
         "north/counts",
         "north/classes",
         "roll-call",
+        "statistics",
+        "histogram",
     )
 )
 RECORDS = (
@@ -256,7 +270,7 @@ def test_fuzz_a_site_info_s_text(info: SiteInfo, other: object, data: st.DataObj
         json.dumps(other),
     ):
         try:
-            found = decode(SiteInfo, {"card": {"card": changed}})
+            found = decode(SiteInfo, {"card": {"card": changed}, "statistics": {}})
         except ReplyError as error:
             assert is_plain(str(error))
         else:

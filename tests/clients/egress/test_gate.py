@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from clients.egress.budget import in_words, spent
 from clients.egress.gate import ExpectedMessage, parts_of
 from clients.egress.ledger import Entry, entries, verify
 from clients.egress.pipeline import enter_refusal, release
-from clients.egress.policy import Policy, reduced
+from clients.egress.policy import Policy, reduced, reduced_info
 from clients.site import make_site_info
 from common.errors import LedgerError, PolicyError, RunError
 from common.exchange.codecs.half_deltas import HalfDeltas
@@ -76,11 +77,54 @@ def test_a_sound_reply_passes_and_every_tensor_in_it_is_entered(
 
 def test_a_card_and_an_evaluation_pass(answer: Answer, tmp_path: Path) -> None:
     reply, info, expected = answer
-    release(encoded(info), replace(expected, round=0), Policy(), tmp_path)
+    release(
+        encoded(reduced_info(info, Policy())[0]), replace(expected, round=0), Policy(), tmp_path
+    )
     figures = SiteReply("run", 1, "north", reply.fingerprint, {"test/auc": float("nan")})
     release(encoded(figures), expected, Policy(), tmp_path)
     assert [entry.message for entry in entries(tmp_path)] == ["card", "evaluation"]
     assert verify(tmp_path).entries == 2
+
+
+def test_statistics_leave_by_name_where_enough_images_stand_behind_them(
+    answer: Answer, tmp_path: Path
+) -> None:
+    _, info, expected = answer
+    few = Policy(min_statistics_images=min(info.class_counts))
+    release(encoded(info), expected, few, tmp_path)
+    parts = [part for part in last(tmp_path).parts if part.record == "statistics"]
+    assert [part.name for part in parts] == ["images", "mean", "deviation", "histogram", "fields"]
+    assert info.statistics is not None
+    told = hashlib.sha256(np.asarray(info.statistics.mean).tobytes()).hexdigest()
+    assert parts[1].sha256 == told
+    assert in_words(spent(entries(tmp_path))) == (
+        "no guarantee: exact statistics of the images in 1 message"
+    )
+
+
+def test_statistics_that_may_not_leave_are_held_back_whoever_put_them_there(
+    answer: Answer, tmp_path: Path
+) -> None:
+    _, info, expected = answer
+    fewest = min(info.class_counts)
+    few = Policy(min_statistics_images=1)
+    assert info.statistics is not None
+    unasked = replace(expected, config=expected.config.changed(site_statistics=False))
+    more = replace(info, statistics=replace(info.statistics, images=info.train_images + 1))
+    listed = Policy(may_leave=["weights", "figures"], min_statistics_images=1)
+    for card, run, policy, said in (
+        (info, expected, Policy(min_statistics_images=fewest + 1), f"{fewest} images of a class"),
+        (info, expected, listed, r"statistics may not leave \(policy: may-leave\)"),
+        (info, unasked, few, "asks for no statistics"),
+        (more, expected, few, "number of images behind the statistics is not"),
+    ):
+        with pytest.raises(PolicyError, match=said):
+            release(encoded(card), run, policy, tmp_path)
+        assert last(tmp_path).verdict == "held back"
+    content = encoded(info)
+    content["statistics"]["histogram"] = [1000, *[0] * 30, 1]
+    with pytest.raises(PolicyError, match="32 bins that sum to 1001"):
+        release(content, expected, few, tmp_path)
 
 
 def prototypes(**values: Any) -> Prototypes:

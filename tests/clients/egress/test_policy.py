@@ -1,5 +1,6 @@
 """A hospital's own file: read strictly, and it only ever takes away."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from clients.egress.policy import (
     may_leave,
     read_policy,
     reduced,
+    reduced_info,
 )
 from common.errors import PolicyError
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
 from common.models.sharing import Layout
+from tests.common.exchange.test_wire import STATISTICS
+from tests.server.answers import site_info
 
 NOISY = "clip-update = 1.0\nupdate-noise = 2.0\n"
 
@@ -102,8 +106,13 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ),
         (
             'may-leave = ["images"]',
-            "Input should be 'weights', 'prototypes', 'figures', 'moments' or 'method'",
+            "Input should be 'weights', 'prototypes', 'figures', 'statistics', 'moments' or",
         ),
+        (
+            NOISY + "largest-epsilon = 3.0\nprototype-noise = 2.0\nfigures = []",
+            "no statistics, which leave exactly: take 'statistics' out",
+        ),
+        ("min-statistics-images = 0", "min-statistics-images: Input should be greater than"),
         ('figures = ["test/acu"]', "the figure 'test/acu', which no site sends"),
         ("approve-runs = 1", "approve-runs: Input should be a valid boolean"),
         ("a = ", "Cannot read the policy"),
@@ -119,7 +128,8 @@ def test_nonsense_is_refused_by_key(tmp_path: Path, text: str, said: str) -> Non
     "text",
     [
         NOISY + 'largest-epsilon = 3.0\nmay-leave = ["weights"]',
-        NOISY + "largest-epsilon = 3.0\nprototype-noise = 2.0\nfigures = []",
+        NOISY + "largest-epsilon = 3.0\nprototype-noise = 2.0\nfigures = []\n"
+        'may-leave = ["weights", "prototypes", "figures"]',
         'largest-epsilon = 3.0\nmay-leave = ["prototypes"]\nprototype-noise = 2.0',
         NOISY,
     ],
@@ -158,3 +168,26 @@ def test_figures_and_prototypes_are_left_out() -> None:
     assert bare.prototypes.vectors.shape == (0, 8)
     figures = SiteReply("run", 1, "north", "f" * 64, {"test/auc": 0.9})
     assert reduced(figures, policy(may_leave=["weights"]))[0].metrics == {}
+
+
+def test_statistics_leave_with_enough_images_of_every_class_that_there_is() -> None:
+    def kept(*counts: int, **values: Any) -> str:
+        info = site_info("north", class_counts=counts, statistics=replace(STATISTICS, images=9))
+        left, reason = reduced_info(info, policy(**values))
+        assert (left.statistics is None) == bool(reason)
+        assert replace(left, statistics=info.statistics) == info
+        return reason
+
+    assert kept(10, 10) == ""
+    # A class of which the site has none holds nothing back.
+    assert kept(10, 0) == ""
+    assert kept(3, 2, min_statistics_images=2) == ""
+    assert kept(9, 30) == (
+        "9 images of a class stand behind the statistics, fewer than min-statistics-images = 10"
+    )
+    assert kept(90, 90, may_leave=["weights"]) == "statistics may not leave (policy: may-leave)"
+
+
+def test_what_has_no_statistics_is_left_as_it_is() -> None:
+    info = site_info("north", class_counts=(1, 1))
+    assert reduced_info(info, policy()) == (info, "")

@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from common.data.folds import Leakage
+from common.data.pictures import ImageStatistics
 from common.errors import ReplyError
 from common.exchange.messages import JoinRequest, RoundOrder, RoundReply, SiteInfo, SiteReply
 from common.exchange.wire import count_bytes, decode, encode, encode_arrays
@@ -29,6 +30,7 @@ NONE = Prototypes(
     "east", np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.int64)
 )
 INFO = SiteInfo("north", F, "c" * 64, "1" * 64, (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
+STATISTICS = ImageStatistics(3, 101.3, 40.0, (999, *[0] * 30, 1), (1, 2, 3, 4, 5, 6, 7, 8, 255))
 ORDER = RoundOrder(
     run="a-run",
     purpose="train",
@@ -77,6 +79,7 @@ def same(one: Any, other: Any) -> bool:
 MESSAGES: dict[str, Any] = {
     "join request": JoinRequest("a-run"),
     "card": INFO,
+    "card with statistics": replace(INFO, statistics=STATISTICS),
     "order": ORDER,
     "first order": replace(ORDER, prototypes=(), class_counts={}),
     "evaluation": EVALUATION,
@@ -123,6 +126,12 @@ def test_a_key_more_in_any_record_is_refused_by_name(kind: str) -> None:
     ("kind", "record", "key", "value"),
     [
         ("join request", "roll-call", "run", 7),
+        ("card with statistics", "statistics", "images", 3.0),
+        ("card with statistics", "statistics", "mean", [101.3]),
+        ("card with statistics", "statistics", "mean", math.nan),
+        ("card with statistics", "statistics", "deviation", -0.1),
+        ("card with statistics", "statistics", "histogram", 1000),
+        ("card with statistics", "statistics", "fields", [0.5] * 9),
         ("order", "order", "run", ["a-run"]),
         ("order", "order", "round", 3.0),
         ("order", "order", "round", True),
