@@ -93,7 +93,8 @@ def _write_files(
 ) -> None:
     name = "predictions.csv" if which == "final" else "best-predictions.csv"
     write_predictions(one.own / name, predictions)
-    save_private(one.own / weights_name("private", which), network, one.name, site.config)
+    private = one.own / weights_name("private", which)
+    save_private(private, network, one.name, site.config, one.data.scale)
     if site.nodes == 0:
         settings = site.config.changed(run_name=site.run, resume=False)
         write_atomic(site.own.parents[1] / "config.toml", settings.to_toml().encode())

@@ -32,6 +32,7 @@ from clients.adapt.reliability import (
 from clients.prediction import decode_images, find_images, write_table
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
+from common.data.decode import split_frame
 from common.data.folder import SiteFolder, class_folders, read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
@@ -128,12 +129,8 @@ def onboard(
     labelled = (
         read_site(name, folder, config.class_names, config.own_class_names) if evaluate else None
     )
-    failures: list[tuple[Path, str]] = []
-    chosen_files = _images(folder, config, labelled)
-    decoded = list(decode_images(chosen_files, config, failures, progress))
-    files = [file for part, _ in decoded for file in part]
-    none = np.empty((0, config.cached_size, config.cached_size, config.channels), np.uint8)
-    images = np.concatenate([none, *(part for _, part in decoded)])
+    decoded = decode_images(_images(folder, config, labelled), config, None, progress)
+    files, images = decoded.files, decoded.images
     target = run / ONBOARDED / name
     key = _key(network, folder, files, images)
     _check_free(target, key)
@@ -149,24 +146,26 @@ def onboard(
     figures = {}
     if labelled is not None:
         of = dict(zip(labelled.files, labelled.labels.tolist(), strict=True))
-        labels = np.array([of[file.relative_to(folder).as_posix()] for file in files])
+        names = [file.relative_to(folder).as_posix() for file in files]
+        labels = np.array([of.get(name, of.get(split_frame(name)[0])) for name in names])
         figures = {adapted: measure(labels, said) for adapted, said in probabilities.items()}
     adapted_to = min(len(files), config.statistics_images)
     found = Onboarded(
         target,
         adapted_to,
         adaptation,
-        tuple(files),
+        files,
         probabilities,
         config.class_names,
         trust,
         figures,
         advise(name, adapted_to, trust, evaluate),
-        tuple(failures),
+        decoded.failures,
     )
     target.mkdir(parents=True, exist_ok=True)
     with alone_in(target, "the site"):
-        save_private(target / PRIVATE, met.networks[adaptation], name, config)
+        network = met.networks[adaptation]
+        save_private(target / PRIVATE, network, name, config, decoded.scale)
         rows = (
             ((file.relative_to(folder).as_posix(), adapted), said[number])
             for number, file in enumerate(files)

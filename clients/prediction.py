@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from common.config.sections import ImageKeys
-from common.data.decode import decode_file
+from common.data.decode import count_frames, frame_names, locate
+from common.data.decode_all import decode_all
 from common.data.listing import files_below
+from common.data.scale import Scale
 from common.device import choose_device, limited_threads
-from common.errors import RunError, XsiteError
+from common.errors import RunError, SiteError
 from common.files import write_atomic
-from common.learning.evaluation import EVALUATION_BATCH, predict
+from common.learning.evaluation import predict
 from common.learning.local_site import TrainingSite
-from common.runs.weights import Which, load_run_network
+from common.runs.weights import Which, load_run_network, load_scale
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
 
@@ -47,6 +49,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         DICOM by the letters that such a file holds from byte 128 on; what
         :func:`common.data.listing.files_below` passes over is none.
 
+    Returns
+    -------
+    list of Path
+        A file of several frames as one image each: ``scan.dcm#1`` and so on.
+
     Raises
     ------
     RunError
@@ -63,11 +70,16 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
                 raise RunError(f"The folder {path} holds no image (PNG, JPEG, BMP, TIFF or DICOM).")
             found += inside
         # Not a pipe: reading it would wait for ever.
-        elif path.is_file():
+        elif locate(path)[0].is_file():
             found.append(path)
         else:
             raise RunError(f"There is no file or folder {path}.")
-    return list(dict.fromkeys(found))
+    images: list[Path] = []
+    for path in found:
+        file, frame = locate(path)
+        names = [path.name] if frame else frame_names(path.name, count_frames(file))
+        images += (path.with_name(name) for name in names)
+    return list(dict.fromkeys(images))
 
 
 def _is_image(file: Path) -> bool:
@@ -116,24 +128,36 @@ def predict_images(
     config = config.changed(device=device)
     chosen = choose_device(config)
     network.to(chosen.device)
-    read: list[Path] = []
-    failures: list[tuple[Path, str]] = []
-    parts: list[NDArray[np.float64]] = [np.empty((0, len(config.class_names)))]
+    decoded = decode_images(files, config, load_scale(run, site, which), progress)
+    batch = TrainingSite(
+        site, torch.from_numpy(decoded.images), {}, np.arange(len(decoded.images)), chosen
+    )
     with limited_threads(config):
-        for names, images in decode_images(files, config, failures, progress):
-            read += names
-            batch = TrainingSite(site, torch.from_numpy(images), {}, np.arange(len(images)), chosen)
-            parts.append(predict(network, batch, batch.train, config)[0])
-    return ImagePredictions(tuple(read), np.concatenate(parts), config.class_names, tuple(failures))
+        probabilities = predict(network, batch, batch.train, config)[0]
+    return ImagePredictions(decoded.files, probabilities, config.class_names, decoded.failures)
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Unlabelled images."""
+
+    files: tuple[Path, ...]
+    """(n,) those that could be read."""
+    images: NDArray[np.uint8]
+    """(n, size, size, channels)"""
+    scale: Scale | None
+    """What is black and white in their greys that name no scale."""
+    failures: tuple[tuple[Path, str], ...]
+    """Files that could not be read, and why."""
 
 
 def decode_images(
     files: Sequence[Path],
     config: ImageKeys,
-    failures: list[tuple[Path, str]],
+    scale: Scale | None,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[list[Path], NDArray[np.uint8]]]:
-    """Decode images, a batch at a time.
+) -> DecodedImages:
+    """Decode images.
 
     Parameters
     ----------
@@ -141,29 +165,30 @@ def decode_images(
         The images.
     config : ImageKeys
         A run's.
-    failures : list of (Path, str)
-        Gains the images that cannot be read, and why.
+    scale : Scale, optional
+        Of the greys of the site that they come from; without it, of their own.
     progress : callable, optional
-        Told (done, total) images once what was yielded has been dealt with.
-
-    Yields
-    ------
-    tuple of list of Path and ndarray of uint8, shape (n, size, size, channels)
-        Those that could be read, in their order.
+        Told (done, total) images.
     """
-    for start in range(0, len(files), EVALUATION_BATCH):
-        read: list[Path] = []
-        images: list[NDArray[np.uint8]] = []
-        for file in files[start : start + EVALUATION_BATCH]:
-            try:
-                images.append(decode_file(file, config))
-                read.append(file)
-            except (XsiteError, OSError) as error:
-                failures.append((file, str(error)))
-        if read:
-            yield read, np.stack(images)
-        if progress is not None:
-            progress(min(start + EVALUATION_BATCH, len(files)), len(files))
+    images = np.empty((len(files), *(config.cached_size,) * 2, config.channels), np.uint8)
+    read: list[int] = []
+    failures: dict[Path, str] = {}
+
+    def keep(place: int, image: NDArray[np.uint8]) -> None:
+        images[place] = image
+        read.append(place)
+
+    def fail(file: Path, error: SiteError) -> None:
+        failures[file] = str(error)
+
+    scale = decode_all(files, config, keep, fail, scale, progress)
+    read.sort()
+    return DecodedImages(
+        tuple(files[place] for place in read),
+        images[read],
+        scale,
+        tuple((file, failures[file]) for file in sorted(failures)),
+    )
 
 
 def write_table(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply
@@ -52,7 +51,10 @@ def aggregate(replies: Mapping[str, RoundReply], how: Aggregation) -> NDArray[An
         if how == "median":
             result[piece] = np.median(own, axis=0)
         elif how == "trimmed-mean":
-            result[piece] = trim_mean(np.asarray(own, np.float64), TRIMMED, axis=0)
+            # SciPy's, whose import would take half a second of every server's start.
+            cut = int(TRIMMED * len(own))
+            ordered = np.partition(np.asarray(own, np.float64), (cut, len(own) - cut - 1), axis=0)
+            result[piece] = ordered[cut : len(own) - cut].mean(axis=0)
         else:
             result[piece] = _mean(own, amounts)
     return result

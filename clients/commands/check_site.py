@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -23,17 +24,18 @@ from common.config.load import load_config, parse_override
 from common.config.schema import Config
 from common.console import options
 from common.console.text import say
-from common.data.decode import decode_file, dicom_patient, read_header
-from common.data.dicom import ImageHeader
+from common.data.cache import with_frames
+from common.data.decode import read_header
+from common.data.decode_all import decode_all
+from common.data.dicom import ImageHeader, dicom_patient
 from common.data.duplicates import (
     NOTHING,
-    Fingerprint,
     content_keys,
     find_copies,
     fingerprints,
     with_copies,
 )
-from common.data.folder import SiteFolder, inspect_site, with_headers
+from common.data.folder import inspect_site, with_headers
 from common.data.folds import leakage, split_site
 from common.errors import ConfigError, SiteError, one_line
 from common.formatting.tables import plain_table, print_table
@@ -104,14 +106,25 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
     """
     folder, found = inspect_site(name, root, config.class_names, config.own_class_names)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        seen = list(pool.map(lambda file: _look_at(folder, file, config), folder.files))
-    folder = with_headers(folder, [one.patient for one in seen])
-    copies = find_copies(
-        [one.fingerprint for one in seen], content_keys(folder, [one.digest for one in seen])
-    )
-    folder, copied = with_copies(folder, copies)
-    problems = [*found, *(f"Site '{name}': {one.fault}" for one in seen if one.fault), *copied]
+        paths = [root / folder.frames.get(file, file) for file in folder.files]
+        seen = list(pool.map(_look_at, paths))
     headers = [one.header for one in seen if one.header is not None]
+    folder, origin = with_frames(folder, [one.header.frames if one.header else 1 for one in seen])
+    seen = [seen[place] for place in origin]
+    prints = [NOTHING] * len(folder)
+    faults: dict[Path, str] = {}
+
+    def keep(place: int, image: NDArray[np.uint8]) -> None:
+        (prints[place],) = fingerprints(image[None])
+
+    def fail(file: Path, error: SiteError) -> None:
+        faults[file] = str(error)
+
+    decode_all([root / file for file in folder.files], config, keep, fail)
+    folder = with_headers(folder, [one.patient for one in seen])
+    copies = find_copies(prints, content_keys(folder, [one.digest for one in seen]))
+    folder, copied = with_copies(folder, copies)
+    problems = [*found, *(f"Site '{name}': {faults[file]}" for file in sorted(faults)), *copied]
     folds: list[tuple[int, int]] = []
     warnings = list(folder.warnings)
     leaks = ""
@@ -141,33 +154,24 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
 
 
 class _Seen(NamedTuple):
-    """What is found of an image."""
+    """What is found of a file."""
 
     header: ImageHeader | None
-    """Of its file, where it can be read."""
-    fault: str
-    """Why it cannot be decoded."""
+    """Where it can be read."""
     patient: str | None
     """By the DICOM header."""
     digest: str
-    """Hash of its file."""
-    fingerprint: Fingerprint
-    """What its copies would have in common with it."""
+    """Its hash."""
 
 
-def _look_at(folder: SiteFolder, file: str, config: Config) -> _Seen:
-    path = folder.root / folder.frames.get(file, file)
-    header, fault, fingerprint, digest = None, "", NOTHING, file
+def _look_at(path: Path) -> _Seen:
+    header, digest = None, str(path)
     # Why a file or its header cannot be read, decoding says.
     with suppress(Exception):
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         header = read_header(content, path)
-    try:
-        (fingerprint,) = fingerprints(decode_file(folder.root / file, config)[None])
-    except SiteError as error:
-        fault = str(error)
-    return _Seen(header, fault, dicom_patient(path), digest, fingerprint)
+    return _Seen(header, dicom_patient(path), digest)
 
 
 def _print_check(console: Console, name: str, root: Path, check: SiteCheck) -> None:

@@ -44,6 +44,11 @@ class Config(
             raise ValueError(
                 f"fold is {self.fold}, but folds = {self.folds} allows 0 to {self.folds - 1}"
             )
+        if self.grey_high < self.grey_low or (self.grey_high == self.grey_low != 0):
+            raise ValueError(
+                f"grey-high is {self.grey_high:g}, not above grey-low = {self.grey_low:g}; 0 for "
+                "both takes the bits that a site's files use"
+            )
         names = self.site_names
         if not names and self.data == SYNTHETIC:
             raise ValueError("sites is empty, but synthetic hospitals need names")

@@ -127,9 +127,14 @@ class ImageKeys(TomlModel):
     channels: Annotated[Literal[1, 3], Key(Role.IMAGES)] = 1
     """1 caches grey images, 3 colour."""
     window_center: Annotated[float, Key(Role.IMAGES)] = -600.0
-    """Centre in Hounsfield units of the window for DICOM images that carry none."""
+    """Centre of the window for images in Hounsfield units that carry none."""
     window_width: Annotated[float, Key(Role.IMAGES)] = Field(1500.0, gt=0)
     """Width of that window."""
+    grey_low: Annotated[float, Key(Role.IMAGES)] = 0.0
+    """Value that is black in other greys of more than 8 bits that name no window."""
+    grey_high: Annotated[float, Key(Role.IMAGES)] = 0.0
+    """Value that is white; with 0 for both a site takes the range of the bits that its files
+    use."""
     crop_scale: float = Field(0.5, gt=0, le=1)
     """Smallest share of an image's area that a random training crop keeps."""
     crop_scale_max: float = Field(1.0, ge=1, le=4)

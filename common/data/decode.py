@@ -1,34 +1,60 @@
-"""One image file becomes bytes of one size: PNG, JPEG, TIFF or DICOM, 8 or 16 bits, grey or not."""
+"""One image file becomes bytes of one size: PNG, JPEG, TIFF, BMP or DICOM, as it is to be shown.
 
-import io
+A DICOM file of several frames holds as many images, named ``scan.dcm#1`` and so on.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.config.sections import ImageKeys
-from common.data.dicom import ImageHeader, dicom_header, dicom_image, finite, patient_id
+from common.data.dicom import ImageHeader, dicom_header, is_dicom, open_dicom, read_frame
+from common.data.raster import open_raster, read_raster
+from common.data.scale import Greys, Scale, find_scale
 from common.errors import SiteError
 
 MAX_PIXELS = 100_000_000
 """An image of more pixels is refused by its header and never decoded."""
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is lower and only warns at first.
+MAX_FRAMES = 10_000
+"""A file of more frames is refused likewise."""
+TIFF_STARTS = (b"II*\0", b"MM\0*")
 DICOM_SUFFIXES = {".dcm", ".dicom", ".ima"}
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-"""What Pillow may take a file for: of its others, PostScript would run a program."""
+FRAME = re.compile(r"(.+)#([1-9]\d{0,5})")
 
 
-def decode_file(path: Path, config: ImageKeys) -> NDArray[np.uint8]:
-    """Decode one file.
+def split_frame(name: str) -> tuple[str, int | None]:
+    """Split the name of an image into its file's and its frame, None where it names none."""
+    match = FRAME.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def frame_names(name: str, frames: int) -> list[str]:
+    """Return the names of a file's images: its own, if it holds one."""
+    return [name] if frames == 1 else [f"{name}#{number}" for number in range(1, frames + 1)]
+
+
+def locate(path: Path) -> tuple[Path, int | None]:
+    """Return the file of an image and its frame; a file whose own name ends so is meant first."""
+    name, frame = split_frame(path.name)
+    return (path, None) if frame is None or path.exists() else (path.with_name(name), frame)
+
+
+def decode_file(path: Path, config: ImageKeys, scale: Scale | None = None) -> NDArray[np.uint8]:
+    """Decode one image.
 
     Parameters
     ----------
     path : Path
-        The file; its content decides what it is, not its name.
+        The file; its content decides what it is, not its name. Of several frames the one that the
+        name ends with, as ``scan.dcm#3``.
     config : ImageKeys
         Size of cached images, channels and window.
+    scale : Scale, optional
+        The site's, for greys that lack one; without it, their own.
 
     Returns
     -------
@@ -38,28 +64,66 @@ def decode_file(path: Path, config: ImageKeys) -> NDArray[np.uint8]:
     Raises
     ------
     SiteError
-        If the file is empty, truncated, no image, too large, or a DICOM file without pixels,
-        saying what to do; the caller adds the site.
+        If the file is empty, truncated, no image, too large, of several frames of which none is
+        named, or a DICOM file without pixels, saying what to do; the caller adds the site.
+    """
+    file, frame = locate(path)
+    (picture,) = pictures(file, [frame], config)
+    return network_image(as_shown(picture, config, scale), config)
+
+
+def as_shown(picture: Image.Image | Greys, config: ImageKeys, scale: Scale | None) -> Image.Image:
+    """Return a picture in 8 bits; without a scale of its site, by its own extent."""
+    if isinstance(picture, Image.Image):
+        return picture
+    return Image.fromarray(picture.eight_bits(scale or find_scale([picture.extent()], config)))
+
+
+def network_image(image: Image.Image, config: ImageKeys) -> NDArray[np.uint8]:
+    """Return an image as it is cached, shape (size, size, channels)."""
+    image = image.convert("L" if config.channels == 1 else "RGB")
+    size, bilinear = (config.cached_size,) * 2, Image.Resampling.BILINEAR
+    image = image.resize(size, bilinear, reducing_gap=3)
+    return np.asarray(image, dtype=np.uint8).reshape(*size, config.channels)
+
+
+def pictures(
+    path: Path, frames: Sequence[int | None], config: ImageKeys
+) -> Iterator[Image.Image | Greys]:
+    """Yield some frames of a file, which is read once, at full size.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    frames : sequence of int or None
+        Their numbers, from 1; None is the only one.
+    config : ImageKeys
+        The window.
+
+    Yields
+    ------
+    Image or Greys
+        An image of 8 bits, or greys that may need the site's scale.
+
+    Raises
+    ------
+    SiteError
+        As of :func:`decode_file`.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SiteError(f"cannot read {path}: {error.strerror}.") from error
-    return decode_bytes(content, path, config)
-
-
-def decode_bytes(content: bytes, path: Path, config: ImageKeys) -> NDArray[np.uint8]:
-    """Decode a file's content; ``path`` is for the error's sentence. As :func:`decode_file`."""
     try:
-        read_header(content, path)
-        if _is_dicom(content):
-            image = dicom_image(content, path, (config.window_center, config.window_width))
-        else:
-            image = _image(content, path)
-        image = image.convert("L" if config.channels == 1 else "RGB")
-        size, bilinear = (config.cached_size,) * 2, Image.Resampling.BILINEAR
-        image = image.resize(size, bilinear, reducing_gap=3)
-        return np.asarray(image, dtype=np.uint8).reshape(*size, config.channels)
+        header = read_header(content, path)
+        data = open_dicom(content, path) if is_dicom(content) else None
+        for frame in frames:
+            _check_frame(frame, header, path)
+            if data is None:
+                yield read_raster(content, path)
+            else:
+                yield read_frame(data, frame or 1, path, config)
     except SiteError:
         raise
     except Exception as error:
@@ -71,22 +135,51 @@ def decode_bytes(content: bytes, path: Path, config: ImageKeys) -> NDArray[np.ui
         ) from error
 
 
+def _check_frame(frame: int | None, header: ImageHeader, path: Path) -> None:
+    if frame is None and header.frames > 1:
+        raise SiteError(
+            f"{path} holds {header.frames} frames. Name one, as {path.name}#1 to "
+            f"{path.name}#{header.frames}."
+        )
+    if frame is not None and frame > header.frames:
+        raise SiteError(
+            f"{path} has no frame {frame}: it holds {header.frames}. Correct the number."
+        )
+
+
+def count_frames(path: Path) -> int:
+    """Return how many images a file holds; 1 of what decoding will refuse."""
+    try:
+        with path.open("rb") as file:
+            if not is_dicom(file.read(132)):
+                return 1
+        return read_header(path.read_bytes(), path).frames
+    # pydicom raises whatever a damaged header leads it to; decoding the file will say so.
+    except Exception:
+        return 1
+
+
 def read_header(content: bytes, path: Path) -> ImageHeader:
     """Read what a file says of itself and refuse what must not be decoded.
 
     Raises
     ------
     SiteError
-        If the file is empty, no image, larger than ``MAX_PIXELS``, or a DICOM file without
-        pixels. A damaged header raises whatever it leads a decoder to.
+        If the file is empty, no image, larger than ``MAX_PIXELS``, of more than ``MAX_FRAMES``, or
+        a DICOM file without pixels. A damaged header raises whatever it leads a decoder to.
     """
     if not content:
         raise SiteError(f"{path} is empty (zero bytes). Export it again or move it away.")
     try:
-        header = dicom_header(content, path) if _is_dicom(content) else _image_header(content)
+        header = dicom_header(content, path) if is_dicom(content) else _raster_header(content)
     except UnidentifiedImageError as error:
         dicom = path.suffix.lower() in DICOM_SUFFIXES
         hint = "a DICOM file without its preamble" if dicom else "not an image"
+        if content[:4] in TIFF_STARTS:
+            raise SiteError(
+                f"{path} is damaged, or a TIFF of a kind that is not read (64-bit values, say). "
+                "Save it as grey of 8 or 16 bits, or as RGB."
+            ) from error
         raise SiteError(
             f"{path} is {hint}, whatever its name says. Expected PNG, JPEG, TIFF or DICOM; "
             "move it away or export it again."
@@ -97,56 +190,14 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
             f"{MAX_PIXELS // 1_000_000} million allowed; it was not decoded. Resize it or move it "
             "away."
         )
+    if header.frames > MAX_FRAMES:
+        raise SiteError(
+            f"{path} says it has {header.frames:,} frames, more than the {MAX_FRAMES:,} allowed; "
+            "it was not decoded. Split it or move it away."
+        )
     return header
 
 
-def _image_header(content: bytes) -> ImageHeader:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+def _raster_header(content: bytes) -> ImageHeader:
+    with open_raster(content) as image:
         return ImageHeader(image.width, image.height, f"{image.format or '?'} ({image.mode})")
-
-
-def dicom_patient(path: Path) -> str | None:
-    """Return the patient id in a DICOM file's header, None where there is none or no DICOM."""
-    try:
-        with path.open("rb") as file:
-            if not _is_dicom(file.read(132)):
-                return None
-    except OSError:
-        return None
-    return patient_id(path)
-
-
-def _is_dicom(content: bytes) -> bool:
-    return content[128:132] == b"DICM"
-
-
-def _image(content: bytes, path: Path) -> Image.Image:
-    """Decode with Pillow; 16-bit and float greys are brought to 8 bits."""
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        # A JPEG of several pictures holds one photograph; a TIFF of several, slices or pages.
-        if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-            raise SiteError(
-                f"{path} holds {pages} images, and which one is meant cannot be told. Save each as "
-                "a file of its own."
-            )
-        if image.mode in ("LAB", "HSV"):
-            raise SiteError(f"{path} holds {image.mode} colours. Save it as grey or RGB.")
-        image.load()
-        if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I", "F"):
-            return Image.fromarray(_eight_bits(finite(np.asarray(image), path)))
-        if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-            # What is transparent is not part of the picture: lay it on black.
-            layers = image.convert("RGBA")
-            ground = Image.new("RGBA", layers.size, (0, 0, 0, 255))
-            return Image.alpha_composite(ground, layers).convert("RGB")
-        return image.convert("RGB") if image.mode in ("P", "CMYK", "YCbCr", "1") else image.copy()
-
-
-def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale greys of more than 8 bits by the range of their bits: 12 bits where they suffice."""
-    top = float(values.max(initial=0))
-    full = 255.0 if top <= 255 else 4095.0 if top <= 4095 else 65535.0
-    if values.min(initial=0) < 0 or top > 65535 or values.dtype.kind == "f":
-        low, full = float(values.min()), float(values.max() - values.min()) or 1.0
-        values = values - low
-    return np.clip(np.rint(values / full * 255), 0, 255).astype(np.uint8)

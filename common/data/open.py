@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.config.schema import Config
 from common.config.sections import SYNTHETIC
-from common.data.cache import Progress
+from common.data.decode_all import Progress
 from common.errors import ConfigError
 from common.files import locked
 from common.randomness import derive_seed

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.schema import Config
-from common.data.cache import Progress, SiteData, load_site
+from common.data.cache import SiteData, load_site
+from common.data.decode_all import Progress
 from common.data.folder import read_site
 from common.data.folds import Leakage, Split, leakage, split_site
 from common.data.open import cache_folder, site_root

@@ -2,16 +2,19 @@
 
 ``shared.safetensors`` holds the shared tensors by their names in the network's state dict, a
 site's ``private.safetensors`` that site's private ones. Each file's metadata say which network
-and configuration it belongs to.
+and configuration it belongs to, a private one's the scale of the site's greys too.
 """
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from common.config.schema import Config
+from common.data.scale import Scale
 from common.errors import CheckpointError, RunError, StoreError
 from common.models import dsbn
 from common.models.network import Network
@@ -22,6 +25,8 @@ from common.tensor_files import load_tensors, save_tensors
 
 Which = Literal["final", "best"]
 
+SCALE = "greys"
+"""Key of a private file's metadata: the values that are black and white, as JSON."""
 ONBOARDED = "onboarded"
 """Folder within a run's: the private tensors of sites that met its network after training."""
 
@@ -39,9 +44,30 @@ def save_shared(path: Path, network: Network, config: Config) -> None:
     )
 
 
-def save_private(path: Path, network: Network, site: str, config: Config) -> None:
-    """Write the private tensors of one site, atomically."""
-    save_tensors(path, private_state(network, site), _about(network, config) | {"site": site})
+def save_private(
+    path: Path, network: Network, site: str, config: Config, scale: Scale | None
+) -> None:
+    """Write the private tensors of one site, atomically, and the scale of its images' greys."""
+    about = _about(network, config) | {"site": site}
+    if scale is not None:
+        about[SCALE] = json.dumps(scale)
+    save_tensors(path, private_state(network, site), about)
+
+
+def load_scale(run: Path, site: str, which: Which = "final") -> Scale | None:
+    """Return the scale of a site's greys in a run; None if its images needed none.
+
+    Parameters and errors as of :func:`load_run_network`, for one site.
+    """
+    owns, _ = _site_folders(run, [site])
+    path = owns[0] / weights_name("private", which)
+    _, about = load_tensors(path)
+    try:
+        return Scale(*map(float, json.loads(about[SCALE]))) if SCALE in about else None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged: its scale of greys is {about[SCALE]}."
+        ) from error
 
 
 def _about(network: Network, config: Config) -> dict[str, str]:
@@ -77,12 +103,7 @@ def load_run_network(
     """
     config = read_run_config(run)
     sites = config.site_names if site is None else (site,)
-    trained = set(sites) <= set(config.site_names)
-    owns = [run / ("sites" if trained else ONBOARDED) / one for one in sites]
-    if not trained and not owns[0].is_dir():
-        onboarded = sorted({path.parent.name for path in (run / ONBOARDED).glob("*/*.safetensors")})
-        known = ", ".join((*config.site_names, *onboarded))
-        raise RunError(f"'{site}' is no site of the run {run}; its sites are {known}.")
+    owns, trained = _site_folders(run, sites)
     name = weights_name("shared", which)
     alone = owns[0] / name
     shared = alone if len(owns) == 1 and alone.exists() else run / name
@@ -104,6 +125,18 @@ def load_run_network(
                 f"{path} belongs to another network, or is damaged: {error}"
             ) from error
     return network, config
+
+
+def _site_folders(run: Path, sites: Sequence[str]) -> tuple[list[Path], bool]:
+    """Return the folders of sites, and whether the run trained at them or met them afterwards."""
+    config = read_run_config(run)
+    trained = set(sites) <= set(config.site_names)
+    owns = [run / ("sites" if trained else ONBOARDED) / one for one in sites]
+    if not trained and not owns[0].is_dir():
+        onboarded = sorted({path.parent.name for path in (run / ONBOARDED).glob("*/*.safetensors")})
+        known = ", ".join((*config.site_names, *onboarded))
+        raise RunError(f"'{sites[0]}' is no site of the run {run}; its sites are {known}.")
+    return owns, trained
 
 
 def _why_missing(which: Which, config: Config, path: Path) -> str:

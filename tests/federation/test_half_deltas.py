@@ -24,8 +24,6 @@ from tests.federation.hospitals import NAMES, federate, run_of, tiny_config
 from tests.federation.search import FLOATS, Wire
 from tests.federation.test_bad_replies import in_round_two
 from tests.federation.test_invariants_privacy import Collector
-from tests.federation.test_invariants_reproducible import outcome
-from tests.federation.test_invariants_resume import Killed, killing
 
 HALF = {"codec": "half-deltas", "epochs": 2}
 
@@ -93,17 +91,6 @@ def test_one_site_alone_goes_on_from_what_it_sent(tmp_path: Path) -> None:
     federate(config, tamper=replies)
     (_, _, _, sent), (_, received, _, _) = replies.seen
     assert sent == digest_of(received)
-
-
-def test_order_of_arrival_and_a_kill_change_no_bit(tmp_path: Path) -> None:
-    names = ("unharmed", "shuffled", "was-shot")
-    first, shuffled, shot = (tiny_config(tmp_path, run_name=name, **HALF) for name in names)
-    federate(first)
-    federate(shuffled, shuffle=1)
-    with pytest.raises(Killed):
-        federate(shot, before=killing("train", 4))
-    federate(shot.changed(resume=True))
-    assert outcome(first) == outcome(shuffled) == outcome(shot)
 
 
 def test_no_private_tensor_is_in_any_message(tmp_path: Path) -> None:

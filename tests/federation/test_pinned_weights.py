@@ -9,7 +9,7 @@ skipped; the numbers of every tensor are compared there as everywhere.
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -207,39 +207,26 @@ def test_a_local_run_that_was_stopped_ends_with_the_pinned_weights(
     assert weights_of(train(PINS[name], config.changed(resume=True))) == ran(name)
 
 
-@pytest.fixture(scope="module")
-def deployed(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[str], Weights]]:
-    """Return a function that runs a pin over a consortium that stands, over TLS."""
-    folder = tmp_path_factory.mktemp("deployed")
-    config = config_of(PINS["federated"], folder, "")
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_deployment_over_tls_ends_with_the_pinned_weights(
+    tmp_path: Path, ran: Callable[[str], Weights]
+) -> None:
+    name, folder = "federated", tmp_path
+    config = config_of(PINS[name], folder, "")
     made = plan_consortium(config, folder / "state" / "run")
     scripts = write_folders(made, folder / "lab")
     plan = made.model_copy(update={"folder": str(scripts / COORDINATOR)})
-
-    def weights(name: str) -> Weights:
-        settings = config_of(PINS[name], folder, name).changed(runs_dir="", join_timeout=120.0)
+    settings = config_of(PINS[name], folder, name).changed(runs_dir="", join_timeout=120.0)
+    with standing(made, scripts, folder, child_environment(folder, config, place(config))):
         ground = backend_of(plan)
         run = train_federated(settings, runs_of(plan), ProgressListener(), backend=ground)
-        assert not (run / "sites").exists()
-        found = {"shared.safetensors": tensors_of(run / "shared.safetensors")}
-        for site in settings.site_names:
-            private = folder / "state" / "run-hospitals" / site / name / "sites" / site
-            found[f"sites/{site}/private.safetensors"] = tensors_of(private / "private.safetensors")
-        return found
-
-    with standing(made, scripts, folder, child_environment(folder, config, place(config))):
-        yield weights
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["federated", "half-deltas"])
-def test_a_deployment_over_tls_ends_with_the_pinned_weights(
-    name: str, deployed: Callable[[str], Weights], ran: Callable[[str], Weights]
-) -> None:
-    assert deployed(name) == ran(name)
+    assert not (run / "sites").exists()
+    found = {"shared.safetensors": tensors_of(run / "shared.safetensors")}
+    for site in settings.site_names:
+        private = folder / "state" / "run-hospitals" / site / name / "sites" / site
+        found[f"sites/{site}/private.safetensors"] = tensors_of(private / "private.safetensors")
+    assert found == ran(name)
 
 
 def pin_anew(write: bool) -> None:

@@ -35,7 +35,7 @@ def test_the_second_opening_decodes_nothing(
     def never(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache, "decode_file", never)
+    monkeypatch.setattr(cache, "decode_all", never)
     again = load(root, tmp_path / "cache")
     assert np.array_equal(again.images, first.images)
     assert not again.images.flags.writeable

@@ -13,4 +13,4 @@ def write_shared(folder: RunFolder, network: Network, site: str | None = None) -
 
 def write_private(folder: RunFolder, network: Network, site: str) -> None:
     """Write one site's private tensors."""
-    save_private(folder.site(site) / "private.safetensors", network, site, folder.config)
+    save_private(folder.site(site) / "private.safetensors", network, site, folder.config, None)

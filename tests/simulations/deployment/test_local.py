@@ -9,7 +9,6 @@ import psutil
 import pytest
 import torch
 
-from clients.egress.ledger import entries, verify
 from clients.flower_host.prefork import STANDBY
 from common.config.schema import Config
 from common.console.progress import ProgressListener
@@ -19,12 +18,12 @@ from server.deployment.consortium import Consortium
 from server.deployment.folders import COORDINATOR, write_folders
 from simulations.commands.deploy import backend_of, runs_of
 from simulations.federated import train_federated
-from simulations.rehearsal import DEPLOYMENT, own_folder, plan_consortium, standing
+from simulations.rehearsal import plan_consortium, standing
 from simulations.runtime.bundle import write_app
 from simulations.runtime.flower_inside import build_fab_from_disk
 from simulations.runtime.placement import child_environment, place
 from simulations.runtime.processes import program_line
-from tests.federation.hospitals import federate, run_of, tiny_config
+from tests.federation.hospitals import federate, tiny_config
 
 
 def assert_equal_tensors(one: Path, other: Path) -> None:
@@ -32,36 +31,6 @@ def assert_equal_tensors(one: Path, other: Path) -> None:
     tensors, expected = load_tensors(one)[0], load_tensors(other)[0]
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], expected[name]) for name in expected)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_deployment_ends_with_the_weights_of_a_simulation_and_leaves_no_process(
-    tmp_path: Path,
-) -> None:
-    simulated = tiny_config(tmp_path, epochs=2)
-    federate(simulated)
-    deployed = simulated.changed(runs_dir=str(tmp_path / "deployed"))
-    before = {process.pid for process in psutil.process_iter()}
-    run = train_federated(deployed, tmp_path / "deployed", ProgressListener(), backend=DEPLOYMENT)
-    assert_equal_tensors(run / "shared.safetensors", run_of(simulated) / "shared.safetensors")
-    up = 0
-    for site in deployed.site_names:
-        own, there = own_folder(run, site), run_of(simulated) / "sites" / site
-        assert (own / "predictions.csv").read_bytes() == (there / "predictions.csv").read_bytes()
-        assert_equal_tensors(own / "private.safetensors", there / "private.safetensors")
-        assert not (run / "sites").exists()
-        ledger = own.parents[2] / "ledger"
-        assert verify(ledger).entries == 4
-        kinds = [entry.message for entry in entries(ledger)]
-        assert kinds == ["card", "training", "training", "evaluation"]
-        up += sum(entry.size for entry in entries(ledger) if entry.message != "card")
-    # What the ledgers say left is what the server says came.
-    assert json.loads((run / "result.json").read_text())["bytes"]["up"] == up
-    # Of a process that has ended and that nobody has asked about there is no command line.
-    commands = {p.pid: p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])}
-    new = [" ".join(words) for pid, words in commands.items() if pid not in before]
-    assert not [command for command in new if str(tmp_path) in command]
 
 
 def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:

@@ -5,19 +5,22 @@ searches that are shown to find what is planted, and held against the sites' led
 """
 
 import getpass
+import json
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import torch
 from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content
 from numpy.typing import NDArray
 
 from clients.commands.ledger_page import FILES
 from clients.egress.gate import parts_of
-from clients.egress.ledger import entries
+from clients.egress.ledger import entries, verify
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import RunError
@@ -29,7 +32,7 @@ from common.tasks.task import task_layout
 from common.tensor_files import load_tensors
 from simulations.federated import train_federated
 from simulations.rehearsal import DEPLOYMENT, own_folder
-from tests.federation.hospitals import run_of, tiny_config
+from tests.federation.hospitals import federate, run_of, tiny_config
 from tests.federation.search import FLOATS, Wire, pieces, pieces_as, words_of
 from tests.simulations.deployment.recorder import Capture, Recorder
 
@@ -49,7 +52,8 @@ def in_small_chunks(consortium: Path) -> None:
 class Deployed:
     """A run, all that went over its wire, and the private tensors that the sites had meanwhile.
 
-    ``wires``: what each site sent, and what it got; ``shared``: what it sent of shared tensors.
+    ``wires``: what each site sent, and what it got; ``shared``: what it sent of shared tensors;
+    ``left``: command lines of processes that are still there.
     """
 
     config: Config
@@ -58,6 +62,7 @@ class Deployed:
     wires: dict[str, tuple[Wire, Wire]]
     private: dict[str, NDArray[np.floating]]
     shared: dict[str, list[NDArray[np.floating]]]
+    left: list[str]
 
     def all(self) -> list[Wire]:
         return [wire for both in self.wires.values() for wire in both]
@@ -71,9 +76,9 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    config = tiny_config(
-        tmp_path_factory.mktemp("wire"), epochs=2, validation_fraction=0.3, batch_size=4
-    )
+    settings = {"epochs": 2, "validation_fraction": 0.3, "batch_size": 4}
+    # No prototype that a hospital's own policy would keep, and a simulation's would not.
+    config = tiny_config(tmp_path_factory.mktemp("wire"), **settings, min_prototype_count=4)
     private: dict[str, NDArray[np.floating]] = {}
 
     def collect(site: str, method: str) -> None:
@@ -87,13 +92,18 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
                     private[f"{site}/{path.name}/{name}"] = tensor.numpy()
 
     recorder = Recorder(before=collect, prepare=in_small_chunks)
+    before = set(psutil.pids())
     with recorder.between():
         run = train_federated(config, Path(config.runs_dir), ProgressListener(), backend=DEPLOYMENT)
+    # Of a process that has ended and that nobody has asked about there is no command line.
+    commands = {p.pid: p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])}
+    new = [" ".join(words) for pid, words in commands.items() if pid not in before]
+    left = [command for command in new if config.runs_dir in command]
     capture = recorder.capture()
     replies = {site: [decode_round(m) for m in capture.sent_by(site)] for site in config.site_names}
     shared = {site: [r.shared for r in own if r is not None] for site, own in replies.items()}
     wires = {site: (Wire(capture.up(site)), Wire(capture.down(site))) for site in replies}
-    return Deployed(config, run, capture, wires, private, shared)
+    return Deployed(config, run, capture, wires, private, shared, left)
 
 
 def decode_round(message: object) -> RoundReply | None:
@@ -120,6 +130,39 @@ def test_the_capture_is_complete(deployed: Deployed) -> None:
             wanted = pieces(shared)[::97]
             assert len(wanted) > 200
             assert up.found(wanted) == wanted
+
+
+def test_weights_and_predictions_are_those_of_a_simulation(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    simulated = deployed.config.changed(runs_dir=str(tmp_path))
+    federate(simulated)
+    pairs = [(deployed.run / "shared.safetensors", run_of(simulated) / "shared.safetensors")]
+    for site in simulated.site_names:
+        own, there = own_folder(deployed.run, site), run_of(simulated) / "sites" / site
+        pairs.append((own / "private.safetensors", there / "private.safetensors"))
+        assert (own / "predictions.csv").read_bytes() == (there / "predictions.csv").read_bytes()
+    for pair in pairs:
+        # Not of the bytes: safetensors writes a file's metadata in any order.
+        tensors, expected = (load_tensors(path)[0] for path in pair)
+        assert tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_no_process_stays_and_nothing_of_a_site_is_with_the_server(deployed: Deployed) -> None:
+    assert deployed.left == []
+    assert not (deployed.run / "sites").exists()
+
+
+def test_what_the_ledgers_say_left_is_what_the_server_says_came(deployed: Deployed) -> None:
+    sent = 0
+    for site in deployed.config.site_names:
+        ledger = deployed.state(site) / "ledger"
+        kinds = [entry.message for entry in entries(ledger)]
+        assert kinds[:3] == ["card", "training", "training"] and set(kinds[3:]) == {"evaluation"}
+        assert verify(ledger).entries == len(kinds)
+        sent += sum(entry.size for entry in entries(ledger) if entry.message != "card")
+    assert json.loads((deployed.run / "result.json").read_text())["bytes"]["up"] == sent
 
 
 def test_the_ledger_counts_what_is_sent_less_its_framing(deployed: Deployed) -> None:

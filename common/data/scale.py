@@ -1,0 +1,121 @@
+"""Grey values of more than 8 bits become 8: by what the file says, else by one scale for a site.
+
+A scale is the value that is black and the value that is white. Where it followed each image's own
+range, one bright pixel would change the brightness of a whole slice.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config.sections import ImageKeys
+
+AIR = -500.0
+"""Greys of no stated unit that reach below this are Hounsfield units: air has −1000."""
+
+
+class Scale(NamedTuple):
+    """The values that are black and white."""
+
+    low: float
+    high: float
+
+
+class Extent(NamedTuple):
+    """Which values an image holds, and which it could hold by the bits that it names."""
+
+    low: float
+    high: float
+    possible: Scale | None
+    """None where the file names none."""
+
+
+@dataclass(frozen=True)
+class Greys:
+    """An image's grey values, and what its file says of how they are shown."""
+
+    values: NDArray[Any]
+    """Shape (height, width)."""
+    scale: Scale | None
+    """What is black and white; None: what the site's scale says."""
+    inverted: bool = False
+    """Whether the lowest value is white."""
+    background: NDArray[np.bool_] | None = None
+    """Shape (height, width). Which pixels are no part of the picture; they are black."""
+    possible: Scale | None = None
+    """As of :class:`Extent`."""
+    exponent: float = 1.0
+    """Power of a grey in [0, 1] that is shown."""
+
+    def extent(self) -> Extent:
+        """Return which values there are."""
+        shown = self.values if self.background is None else self.values[~self.background]
+        if not shown.size:
+            return Extent(0.0, 0.0, self.possible)
+        return Extent(float(shown.min()), float(shown.max()), self.possible)
+
+    def eight_bits(self, site: Scale) -> NDArray[np.uint8]:
+        """Return the greys in [0, 255], shape (height, width).
+
+        Parameters
+        ----------
+        site : Scale
+            The site's, for an image without one of its own.
+        """
+        low, high = self.scale or site
+        grey = np.clip((self.values - low) / (high - low), 0, 1)
+        if self.inverted:
+            grey = 1 - grey
+        if self.exponent != 1:
+            grey = grey**self.exponent
+        if self.background is not None:
+            grey = np.where(self.background, 0, grey)
+        return np.rint(grey * 255).astype(np.uint8)
+
+
+def window_of(config: ImageKeys) -> Scale:
+    """Return the configured window, in Hounsfield units."""
+    half = config.window_width / 2
+    return Scale(config.window_center - half, config.window_center + half)
+
+
+def find_scale(extents: Iterable[Extent], config: ImageKeys) -> Scale:
+    """Return one scale for images that lack one of their own.
+
+    ``grey-low`` and ``grey-high`` say it. Without them it is the configured window where values
+    below :data:`AIR` show that they are Hounsfield units; else the range of the bits that the
+    files name, if more than a quarter of it is used; else of the fewest bits that hold all values.
+
+    Parameters
+    ----------
+    extents : iterable of Extent
+        Of all the images that need it; at least one.
+    config : ImageKeys
+        Keys of the scale and the window.
+    """
+    if config.grey_low < config.grey_high:
+        return Scale(config.grey_low, config.grey_high)
+    held = list(extents)
+    low, high = min(one.low for one in held), max(one.high for one in held)
+    named = [one.possible for one in held if one.possible is not None]
+    if len(named) < len(held):
+        unnamed = min(one.low for one in held if one.possible is None)
+        return window_of(config) if unnamed <= AIR else _of_bits(low, high)
+    possible = Scale(min(one.low for one in named), max(one.high for one in named))
+    used = high > possible.low + (possible.high - possible.low) / 4
+    return possible if used else _of_bits(low, high)
+
+
+def _of_bits(low: float, high: float) -> Scale:
+    """Return the range of the fewest bits that hold values, 8 at least; or 1 where they suffice."""
+    largest = max(high, -low)
+    if largest <= 1:
+        return Scale(-1.0 if low < 0 else 0.0, 1.0)
+    if low >= 0:
+        return Scale(0.0, 2.0 ** max(8, math.ceil(math.log2(high + 1))) - 1)
+    half = 2.0 ** max(7, math.ceil(math.log2(max(high + 1, -low))))
+    return Scale(-half, half - 1)
