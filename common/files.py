@@ -1,5 +1,6 @@
 """Writing files so that a kill at any moment leaves the old file or the new one, never half."""
 
+import errno
 import fcntl
 import json
 import math
@@ -14,6 +15,45 @@ from typing import Any
 from common.errors import CheckpointError, RunError
 
 PART = ".part"
+_REMEDIES = {
+    errno.EACCES: "Let this account use it, or name another folder.",
+    errno.EPERM: "Let this account use it, or name another folder.",
+    errno.EROFS: "Mount its file system for writing, or name another folder.",
+    errno.EDQUOT: "Free some of this account's quota, or name another folder.",
+    errno.ENOTDIR: "A file lies where a folder is wanted: name another folder.",
+    errno.EEXIST: "A file lies where a folder is wanted: name another folder.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Raise the limit of this process (ulimit -n; LimitNOFILE= in a unit).",
+    errno.ENFILE: "Raise the limit of this machine (sysctl fs.file-max).",
+    errno.EIO: "The disk may be failing: name another folder.",
+}
+"""What helps, by the system's number of an error."""
+
+
+def why(error: OSError, path: Path) -> str:
+    """Say what the system says of a file or folder, and what a person can do about it.
+
+    Parameters
+    ----------
+    error : OSError
+        What the system says.
+    path : Path
+        What could not be used; how much is free there is told of a full disk.
+
+    Returns
+    -------
+    str
+        As ``"No space left on device. Free some space (0 MB are free in /tmp) or …"``.
+    """
+    remedy = _REMEDIES.get(error.errno or 0, "Name another.")
+    if error.errno == errno.ENOSPC:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+        disk = os.statvfs(there)
+        free = f"{disk.f_bavail * disk.f_frsize // 10**6} MB are free in {there}"
+        # A disk is also full that holds as many files as it can.
+        room = "Remove some files" if disk.f_files and not disk.f_favail else "Free some space"
+        remedy = f"{room} ({free}) or name another folder."
+    return f"{error.strerror or error}. {remedy}"
 
 
 @contextmanager
@@ -50,8 +90,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
         _to_disk(path.parent)
     except OSError as error:
         raise RunError(
-            f"Cannot write {path}: {error.strerror or error}. "
-            "Free some space or name another folder; what was written before is unharmed."
+            f"Cannot write {path}: {why(error, path)} What was written before is unharmed."
         ) from error
     finally:
         if part is not None:
@@ -102,7 +141,7 @@ def read_json(path: Path) -> Any:
         If the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"Cannot read {path} as JSON: {error}.") from error
 
@@ -137,20 +176,25 @@ def locked(path: Path, taken: str = "") -> Iterator[None]:
     Raises
     ------
     RunError
-        If it is taken, or cannot be made: its folder is a file, or nobody may write there.
+        If it is taken; if its file system has no locks, as many a network mount; or if it cannot
+        be made: its folder is a file, or nobody may write there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        file = path.open("ab")
     except OSError as error:
-        raise RunError(
-            f"Cannot write {path}: {error.strerror}. Free some space or name another folder."
-        ) from error
+        raise RunError(f"Cannot write {path}: {why(error, path)}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
+        except BlockingIOError as error:
+            raise RunError(taken) from error
         except OSError as error:
-            raise RunError(taken or f"Cannot lock {path}: {error.strerror}.") from error
+            raise RunError(
+                f"Cannot lock {path}: {error.strerror or error}. Without locks two processes could "
+                "write one folder: mount its file system with locks, or name a folder on a local "
+                "disk (cache-dir, runs-dir, state-dir or XSITE_HOME, whichever leads there)."
+            ) from error
         yield
 
 

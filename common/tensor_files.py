@@ -1,5 +1,6 @@
 """Tensor files: safetensors, written atomically, read whole, and held against what is expected."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,8 +32,10 @@ def save_tensors(
         try:
             save_file(held, temporary, metadata=dict(metadata or {}))
         except SafetensorError as error:
-            # So a full disk is called here.
-            raise OSError(str(error)) from error
+            # So a full disk is called here, and by its number.
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            told = (int(number[1]), os.strerror(int(number[1]))) if number else (str(error),)
+            raise OSError(*told) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

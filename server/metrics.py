@@ -89,7 +89,7 @@ def write_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
 
 def append_rows(path: Path, rows: Sequence[MetricsRow]) -> None:
     """Append rows to a table that is there, and wait until they are on the disk."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(_lines(rows, header=False))
         file.flush()
         os.fsync(file.fileno())
@@ -114,7 +114,7 @@ def read_rows(path: Path) -> list[MetricsRow]:
         return []
     kinds = get_type_hints(MetricsRow)
     try:
-        whole, _, _ = path.read_text().rpartition("\n")
+        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
         return [
             MetricsRow(
                 **{name: kinds[name](row[name]) for name in _OTHERS},

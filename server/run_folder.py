@@ -26,7 +26,7 @@ import psutil
 from common.config.schema import Config
 from common.errors import RunError, XsiteError
 from common.exchange.fingerprint import code_fingerprint
-from common.files import read_object, write_atomic, write_json
+from common.files import read_object, why, write_atomic, write_json
 from common.runs.result import read_result, read_run_config
 from server.metrics import (
     TENSORBOARD,
@@ -163,7 +163,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
         except OSError as error:
-            raise RunError(f"Cannot make the run's folder {path}: {error.strerror}.") from error
+            raise RunError(f"Cannot make the run's folder {path}: {why(error, path)}") from error
         write_json(path / "environment.json", describe_environment())
         folder = cls(path, config.changed(run_name=name, resume=False))
         folder._write_result({"status": "running", "mode": mode, "started": _now()})
@@ -199,7 +199,9 @@ class RunFolder:
             If the disk is full.
         """
         try:
-            with (self.path / "log.txt").open("a") as file:
+            log = self.path / "log.txt"
+            # A traceback may name a file whose name is no text.
+            with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{_now()}  {text}\n")
         except OSError as error:
             raise _cannot_write(self.path / "log.txt", error) from error
@@ -268,8 +270,8 @@ class RunFolder:
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
     return RunError(
-        f"Cannot write {path}: {error.strerror}. Free some space and resume the run; "
-        "what was written before is unharmed."
+        f"Cannot write {path}: {why(error, path)} Then resume the run; what was written before is "
+        "unharmed."
     )
 
 
@@ -359,6 +361,8 @@ def _git(root: Path, *arguments: str) -> str | None:
             ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=10,
             check=True,
         )
@@ -369,7 +373,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -1,6 +1,7 @@
 """The command ``xsite``."""
 
 import contextlib
+import os
 import shlex
 import tempfile
 import traceback
@@ -14,8 +15,9 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from common.console.text import say
+from common.console.text import print_any_text, say
 from common.errors import XsiteError, missing_extra, one_line
+from common.files import why
 from simulations.commands import ResumeHint
 
 INTERRUPTED = 130
@@ -163,6 +165,7 @@ app = GuardedGroup(
 
 def main() -> None:
     """Run the command ``xsite``."""
+    print_any_text()
     app()
 
 
@@ -171,11 +174,15 @@ def _complain(sentence: str) -> None:
 
 
 def _complain_of_a_file(error: OSError, trail: ResumeHint) -> None:
-    """Say which file cannot be used, and why: a name too long, a failing disk, no permission."""
-    where = f" {error.filename}" if error.filename else " a file"
-    _complain(one_line(f"Cannot use{where}: {error.strerror or error}."))
-    if trail.run is not None and (trail.run / "log.txt").is_file():
-        _keep("".join(traceback.format_exception(error)), trail)
+    """Say which file cannot be used, why, and what to do: a full disk, no permission, a limit."""
+    begun = trail.run is not None and (trail.run / "log.txt").is_file()
+    kept = None
+    if begun or not error.filename:
+        kept = _keep("".join(traceback.format_exception(error)), trail)
+    path = Path(os.fsdecode(error.filename or trail.run or Path.cwd()))
+    where = f" {path}" if error.filename else " a file"
+    told = f" Which file, the traceback in {kept} says." if kept and not error.filename else ""
+    _complain(one_line(f"Cannot use{where}: {why(error, path)}{told}"))
 
 
 def _complain_of_unexpected(error: Exception, trail: ResumeHint) -> None:
@@ -191,16 +198,16 @@ def _complain_of_unexpected(error: Exception, trail: ResumeHint) -> None:
 
 
 def _keep(text: str, trail: ResumeHint) -> Path | None:
-    if trail.run is not None and (trail.run / "log.txt").is_file():
-        with contextlib.suppress(OSError), (trail.run / "log.txt").open("a") as log:
-            log.write(text)
-            return trail.run / "log.txt"
+    # It may name a file whose name is no text.
+    content = text.encode(errors="backslashreplace")
+    if trail.run is not None and (log := trail.run / "log.txt").is_file():
+        with contextlib.suppress(OSError), log.open("ab") as file:
+            file.write(content)
+            return log
     with (
         contextlib.suppress(OSError),
-        tempfile.NamedTemporaryFile(
-            "w", prefix="xsite-error-", suffix=".txt", delete=False
-        ) as file,
+        tempfile.NamedTemporaryFile(prefix="xsite-error-", suffix=".txt", delete=False) as kept,
     ):
-        file.write(text)
-        return Path(file.name)
+        kept.write(content)
+        return Path(kept.name)
     return None

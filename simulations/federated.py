@@ -4,10 +4,8 @@ Everything that a run starts is private to it and gone when it ends, however it 
 SuperLink, its ports, Flower's folders, the Ray cluster and its sockets.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,16 +21,14 @@ from simulations.runtime.bundle import make_bundle
 from simulations.runtime.following import SERVER_OUTPUT, what_sites_say
 from simulations.runtime.placement import (
     Placement,
-    bytecode_folder,
     child_environment,
     place,
     resolve_config,
 )
+from simulations.runtime.private_folder import private_folder
 from simulations.runtime.processes import terminable, undisturbed
 from simulations.runtime.superlink import LinkRunState, start_superlink, wait_until_ready
 
-# A path of a Unix socket has 107 bytes, of which Ray's own part takes 66.
-LONGEST_FOLDER = 40
 BACKENDS = ("ray", "in-process")
 # What Flower says, a minute later, of a run whose process is gone.
 NO_HEARTBEAT = "No heartbeat received from the task"
@@ -91,7 +87,7 @@ def train_federated(
         listener.message(f"The run {run} is complete already.")
         return run
     listener.message(f"{run}: starting {backend.name} for {len(sites)} sites")
-    with _private_folder(config) as folder, terminable():
+    with terminable(), private_folder(config) as folder:
         try:
             outcome = backend.execute(RunSpec(config, placement, folder, run, sites, listener))
         except KeyboardInterrupt:
@@ -123,22 +119,6 @@ def _simulate(spec: RunSpec) -> LinkRunState:
         # Of it and of its run no process stays behind.
         with undisturbed():
             tree.take_down()
-
-
-@contextmanager
-def _private_folder(config: Config) -> Iterator[Path]:
-    """Make a folder for one run's Flower and Ray, with a path short enough for their sockets."""
-    usual = tempfile.gettempdir()
-    short = usual if len(usual) <= LONGEST_FOLDER - len("/xsite-12345678") else "/tmp"
-    folder = Path(tempfile.mkdtemp(prefix="xsite-", dir=short)).resolve()
-    try:
-        yield folder
-    finally:
-        with undisturbed():
-            # The run's copy of the code was compiled under its own path.
-            compiled = bytecode_folder(config) / folder.relative_to("/")
-            for used in (folder, compiled):
-                shutil.rmtree(used, ignore_errors=True)
 
 
 def _conclude(

@@ -119,6 +119,72 @@ def test_flower_has_every_key_with_the_schema_s_default() -> None:
     assert project["tool"]["flwr"]["app"]["config"] == Config().to_run_config()
 
 
+def texts_without_encoding(file: Path) -> list[str]:
+    """Return the calls of a file that read or write text as the machine's locale has it."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        modes = [ast.unparse(value)[1:-1] for value in node.args if isinstance(value, ast.Constant)]
+        mode = given.get("mode", "'r'")[1:-1]
+        binary = "b" in mode or any(set(one) <= set("rwaxb+") and "b" in one for one in modes)
+        method = name.rpartition(".")[2]
+        opens = method in ("open", "fdopen") and name not in (
+            "os.open",
+            "Image.open",
+            "super().open",
+        )
+        makes = method in ("NamedTemporaryFile", "TemporaryFile") and bool(modes)
+        runs = given.get("text") == "True"
+        is_text = method in ("read_text", "write_text") or runs
+        if (is_text or ((opens or makes) and not binary)) and "encoding" not in given:
+            found.append(f"line {node.lineno}: {name}")
+    return found
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_no_text_is_read_or_written_as_the_locale_has_it(package: str) -> None:
+    """Files are UTF-8 at a hospital whose machine says otherwise, too."""
+    for file in sources(package):
+        assert not texts_without_encoding(file), file.relative_to(ROOT)
+
+
+def test_a_text_without_an_encoding_would_be_seen(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    lines = (
+        "path.read_text()",
+        "path.write_text(text)",
+        "path.open()",
+        'open(path, "a")',
+        'path.open("w", newline="")',
+        'os.fdopen(1, "w")',
+        'tempfile.NamedTemporaryFile("w")',
+        "subprocess.run(command, text=True)",
+        'path.open("rb")',
+        'os.fdopen(1, mode="wb")',
+        'path.open(encoding="utf-8")',
+        "Image.open(path)",
+        "os.open(path, flags)",
+    )
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert [found.split()[1] for found in texts_without_encoding(file)] == [
+        f"{number}:" for number in range(1, 9)
+    ]
+
+
+def test_every_lock_is_taken_in_one_place() -> None:
+    """There it is said what to do on a disk without locks."""
+    takers = [
+        file.relative_to(ROOT).as_posix()
+        for package in MAY_IMPORT
+        for file in sources(package)
+        if "fcntl" in imported_packages(file)
+    ]
+    assert takers == ["common/files.py"]
+
+
 def test_no_room_is_too_large() -> None:
     for package in MAY_IMPORT:
         for file in sources(package):

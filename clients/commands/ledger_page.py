@@ -300,7 +300,9 @@ def render(account: Account) -> str:
         for what, answer in account_facts(account)
     )
     names = "".join(f"<li>{escape(name)}</li>" for name in account.left)
-    sections = Template((Path(__file__).parent / "ledger.html").read_text()).substitute(
+    sections = Template(
+        (Path(__file__).parent / "ledger.html").read_text(encoding="utf-8")
+    ).substitute(
         {name: table_html(table) if table else "" for name, table in tables.items()},
         facts="\n".join(facts),
         alarm=ALARM.format(names=names) if names else "",

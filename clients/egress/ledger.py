@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError, RunError
-from common.files import locked, write_atomic
+from common.files import locked, why, write_atomic
 from common.formatting.from_json import from_json
 
 BEGINNING = "0" * 64
@@ -175,10 +175,10 @@ def enter(
             _write_head(folder, entry.head())
             return entry
     except (OSError, RunError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = why(error, folder) if isinstance(error, OSError) else error
         raise LedgerError(
-            f"The ledger {folder} cannot be written ({reason}). Nothing leaves "
-            "this site before it can: free some space, or mend the folder's permissions."
+            f"The ledger {folder} cannot be written: {reason} Nothing leaves this site before it "
+            "can."
         ) from error
 
 

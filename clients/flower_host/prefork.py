@@ -210,4 +210,4 @@ def _begin_anew(why: str) -> NoReturn:
 def _call_itself(name: str) -> None:
     """Change the name that ``ps`` and ``top`` show, where there is Linux's way to."""
     with suppress(OSError):
-        Path("/proc/self/comm").write_text(name)
+        Path("/proc/self/comm").write_text(name, encoding="utf-8")

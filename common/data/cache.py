@@ -33,7 +33,7 @@ from common.data.duplicates import content_keys, find_copies, fingerprints, kept
 from common.data.folder import SiteFolder, with_headers
 from common.data.scale import Scale
 from common.errors import RunError, SiteError
-from common.files import locked, read_object, write_json
+from common.files import locked, read_object, why, write_json
 
 FORMAT = 2
 """Version of the cache; raised whenever decoding gives other bytes."""
@@ -236,8 +236,8 @@ def _decode_all(
             part.rename(target)
     except OSError as error:
         raise RunError(
-            f"Cannot write the cache of decoded images {target}: {error.strerror}. Free some space "
-            "or set cache-dir; the images themselves are untouched."
+            f"Cannot write the cache of decoded images {target}: {why(error, target.parent)} The "
+            "key cache-dir names it; the images themselves are untouched."
         ) from error
 
 

@@ -22,9 +22,9 @@ def html_page(title: str, note: str, sections: str) -> str:
     sections : str
         What the page shows, as HTML.
     """
-    return Template((HERE / "frame.html").read_text()).substitute(
+    return Template((HERE / "frame.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
-        style=(HERE / "page.css").read_text(),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         note=escape(note),
         sections=sections,

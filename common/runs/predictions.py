@@ -91,7 +91,7 @@ def read_predictions(path: Path, subset: str) -> PredictionsTable:
         If the file is missing or is not such a table.
     """
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         # A table of before patients were written has none.
         known = header[1:2] == [PATIENT]

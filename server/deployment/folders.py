@@ -200,5 +200,5 @@ def _of_a_site(consortium: Consortium, site: SitePlan) -> dict[str, str]:
 
 def _fill(template: str, values: Mapping[str, object]) -> bytes:
     """Return a template with its blanks, such as ``{{ c.port }}``, filled; each must be known."""
-    text = (HERE / "templates" / template).read_text()
+    text = (HERE / "templates" / template).read_text(encoding="utf-8")
     return re.sub(r"\{\{ ([a-z_.]+) \}\}", lambda blank: str(values[blank[1]]), text).encode()

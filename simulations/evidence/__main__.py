@@ -8,6 +8,8 @@ from importlib import import_module
 
 import typer
 
+from common.console.text import print_any_text
+
 MAKERS = {
     "attacks": ("attacks.run:main", "what attacks on synthetic hospitals get, defences off and on"),
     "poisoning": ("attacks.poisoning:main", "what it costs four hospitals that a fifth one lies"),
@@ -24,6 +26,7 @@ MAKERS = {
 
 def main() -> None:
     """Make what the command line names, or list what there is."""
+    print_any_text()
     name, *options = sys.argv[1:] or ["--help"]
     if name not in MAKERS:
         print("Usage: python -m simulations.evidence NAME [OPTIONS]\n")

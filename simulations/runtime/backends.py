@@ -110,7 +110,10 @@ def follow(
     run_id = link.submit(bundle, spec.config.to_run_config(), federation)
     answered, started, latest = True, time.time(), math.inf
     try:
-        with log.open("w", buffering=1) as file, followed(spec, log, spec.placement.at_once):
+        with (
+            log.open("w", buffering=1, encoding="utf-8") as file,
+            followed(spec, log, spec.placement.at_once),
+        ):
             copying = threading.Thread(target=link.copy_log, args=(run_id, file.write), daemon=True)
             copying.start()
             while (state := link.state(run_id)).status != "finished" and time.monotonic() < latest:

@@ -70,7 +70,7 @@ def write_app(folder: Path, painter: bool = True) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     (folder / "pyproject.toml").write_text(
-        tomli_w.dumps(app_project(package_version("xsite") or "0.0.0"))
+        tomli_w.dumps(app_project(package_version("xsite") or "0.0.0")), encoding="utf-8"
     )
 
 

@@ -55,7 +55,7 @@ def copy_output(new: Tail, run: Path) -> None:
     """
     # config.toml is what makes a folder a run; until it is there the server makes the others.
     if (run / "config.toml").exists() and (output := new.read()):
-        with (run / SERVER_OUTPUT).open("a") as file:
+        with (run / SERVER_OUTPUT).open("a", encoding="utf-8") as file:
             file.write(_plain(output))
 
 
@@ -87,7 +87,7 @@ def what_sites_say(folders: Iterable[Path], reason: str) -> str:
     for reference in _REFERENCE.findall(reason):
         for folder in folders:
             log = folder / "log.txt"
-            text = log.read_text(errors="replace") if log.exists() else ""
+            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
             _, _, after = text.partition(f"reference {reference}: ")
             # The exception's text ends where the next line with a time begins.
             if errors := _ERROR.findall(_TIME.split(after, maxsplit=1)[0]):
@@ -161,7 +161,7 @@ class RunWatch:
             return None
         # Progress is a courtesy; the run does not depend on it.
         with suppress(OSError, ValueError):
-            return from_json(SiteProgress, path.read_text())
+            return from_json(SiteProgress, path.read_text(encoding="utf-8"))
         return None
 
 

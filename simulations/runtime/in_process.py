@@ -159,7 +159,10 @@ def flower_output_to(output: TextIO) -> Iterator[None]:
 def _execute(spec: RunSpec) -> LinkRunState:
     """Run the app to its end and follow it."""
     log = spec.folder / "server.log"
-    with log.open("w", buffering=1) as output, followed(spec, log, at_once=1):
+    with (
+        log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace") as output,
+        followed(spec, log, at_once=1),
+    ):
         try:
             run_federation(spec.config, simulated_nodes(spec.config), output)
         except Exception as error:

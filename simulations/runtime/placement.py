@@ -26,6 +26,7 @@ LARGE_PACKAGES = ("torch", "flwr", "ray", "sklearn")
 # Of a site, unless the machine has fewer. Where not all sites get as many at once they take turns,
 # which is as fast and takes the memory of fewer.
 FEWEST_THREADS = 2
+LOOPBACK = "127.0.0.1,localhost,::1"
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,13 @@ def child_environment(folder: Path, config: Config, placement: Placement) -> dic
         This process's environment, less what would lead Flower or Ray elsewhere.
     """
     scripts = sysconfig.get_path("scripts")
+    # They call nobody but each other, on this machine, to which no proxy leads.
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("FLWR_")
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FLWR_") and not name.lower().endswith("_proxy")
     }
+    environment |= dict.fromkeys(("no_proxy", "NO_PROXY"), LOOPBACK)
     environment |= {
         "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         # Sites work in another folder, where a relative path would lead elsewhere.
@@ -168,6 +173,8 @@ def child_environment(folder: Path, config: Config, placement: Placement) -> dic
         # Flower gives every worker an environment, which a worker started in advance lacks.
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_worker_prestart": "0",
+        # Their output goes to files, which are UTF-8.
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
         "OMP_NUM_THREADS": str(placement.threads),
         # PyTorch makes this folder as soon as there is an optimizer.
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),

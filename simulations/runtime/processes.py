@@ -1,5 +1,6 @@
 """Processes that a simulation starts: found by descent, ended by their ids, never by a name."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,12 +15,7 @@ import psutil
 from clients.flower_host.prefork import CLIENT, STANDBY
 from common.signals import handling
 
-# Linux: the kernel ends the child when its parent is killed and can end nothing itself. A
-# SuperLink then ends its run, whose processes last until the sites have trained their round.
-_DIE_WITH_PARENT = (
-    "import ctypes,os,signal,sys; ctypes.CDLL(None).prctl(1,signal.SIGTERM); "
-    "os.execv(sys.argv[1],sys.argv[1:])"
-)
+GUARD = Path(__file__).with_name("guard.py")
 
 
 class ProcessTree:
@@ -84,8 +80,12 @@ def start(
     environment: Mapping[str, str],
     log: Path,
     talking: bool = False,
+    grace: float = 0.0,
 ) -> "subprocess.Popen[bytes]":
     """Start a command in a session of its own, so that the terminal's Ctrl-C does not reach it.
+
+    On Linux it ends with this process, also when this is killed with -9, and with it all that it
+    ever started (see :mod:`simulations.runtime.guard`).
 
     Parameters
     ----------
@@ -100,8 +100,10 @@ def start(
     talking : bool
         Whether its standard input and output are pipes to this process; the file then takes its
         standard error alone.
+    grace : float
+        Seconds that it has to end by itself when this process is gone; 0: it is killed at once.
     """
-    guard = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT]
+    guard = [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace)]
     with log.open("ab") as output:
         return subprocess.Popen(
             [*(guard if sys.platform == "linux" else []), *command],
@@ -116,7 +118,7 @@ def start(
 
 def last_lines(log: Path) -> str:
     """Return the last lines of a process's output, for an error's sentence."""
-    kept = log.read_text(errors="replace").splitlines()[-5:]
+    kept = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
     return "Its last lines: " + " | ".join(line.strip() for line in kept if line.strip())
 
 
@@ -208,11 +210,12 @@ def free_memory() -> int:
     """Return the bytes that new processes may use: the machine's, or the container's if fewer."""
     available = int(psutil.virtual_memory().available)
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
+        limit = (_CGROUP / "memory.max").read_text(encoding="utf-8").strip()
+        used = int((_CGROUP / "memory.current").read_text(encoding="utf-8"))
         # Cached files count as used, but give way.
         statistics = dict(
-            line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines()
+            line.split()
+            for line in (_CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
         )
         used -= int(statistics.get("inactive_file", 0))
     except (OSError, ValueError):

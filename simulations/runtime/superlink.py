@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -183,13 +184,30 @@ class SuperLink:
         """Return the last lines of the SuperLink's own output, for an error's sentence."""
         return last_lines(self.log) if self.log else ""
 
-    def _client(self, timeout: float = 30.0) -> ControlHttpClient:
-        return ControlHttpClient(
-            f"{'https' if self.authority else 'http'}://{self.address}",
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-            timeout=timeout,
-            verify=ssl.create_default_context(cafile=self.authority) if self.authority else True,
-        )
+    def _client(self, timeout: float = 30.0) -> "_LoopbackClient":
+        return _LoopbackClient(self.address, self.authority, timeout)
+
+
+class _LoopbackClient(ControlHttpClient):
+    """Flower's client, which goes straight to this machine, whatever proxy leads out of it.
+
+    Parameters
+    ----------
+    address : str
+        Host and port of the SuperLink.
+    authority : Path or None
+        As of :class:`SuperLink`.
+    timeout : float
+        Seconds.
+    """
+
+    def __init__(self, address: str, authority: Path | None, timeout: float) -> None:
+        # Flower's own makes a client that asks the environment, and fails there over a SOCKS proxy.
+        self._base_url = f"{'https' if authority else 'http'}://{address}"
+        self._interceptors = (RuntimeVersionHttpInterceptor(component_name="flwr CLI"),)
+        self._retry_invoker = None
+        verify = ssl.create_default_context(cafile=authority) if authority else True
+        self._client = httpx.Client(verify=verify, timeout=timeout, trust_env=False)
 
 
 def start_superlink(folder: Path, environment: Mapping[str, str]) -> tuple[SuperLink, ProcessTree]:

@@ -23,6 +23,8 @@ GIB = 2**30
 
 SPARE_MEMORY = GIB
 STOP_SECONDS = 60.0
+# For a cell whose study was killed; what it has written is whole at any moment.
+GRACE_SECONDS = 10.0
 SAMPLE_SECONDS = 5.0
 
 
@@ -162,7 +164,7 @@ class Pool:
         log = self._scratch / f"{path.name}.txt"
         # -P: a folder that is called `common` where a study begins does not stand in for ours.
         command = [sys.executable, "-P", "-m", "simulations.study.worker"]
-        process = start(command, Path.cwd(), environment, log, talking=True)
+        process = start(command, Path.cwd(), environment, log, talking=True, grace=GRACE_SECONDS)
         order = {
             "config": config.to_run_config(),
             "mode": cell.method.mode,

@@ -15,7 +15,7 @@ from common.data.cache import SiteData
 from common.data.folds import split_site
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
-from common.files import alone_in
+from common.files import alone_in, why
 from common.formatting.numbers import duration, size
 from common.learning.local_site import open_site
 from server.run_folder import clear_unbegun
@@ -168,7 +168,9 @@ def run_study(
     try:
         (study.folder / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"Cannot make the folder {study.folder}: {error.strerror}.") from error
+        raise RunError(
+            f"Cannot make the folder {study.folder}: {why(error, study.folder)}"
+        ) from error
     with alone_in(study.folder, "the study"):
         study.plan.write(study.folder / PLAN)
         todo = _sort_out(study, progress)

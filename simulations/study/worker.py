@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from common.config.load import make_config
 from common.console.progress import ProgressListener
+from common.console.text import print_any_text
 from common.errors import XsiteError
 
 
@@ -59,8 +60,9 @@ def train(order: Mapping[str, Any], listener: ProgressListener) -> None:
 def main() -> None:
     """Do what standard input says and tell how it ended."""
     # Whatever else writes to standard output, such as a library, must not come between.
-    channel = os.fdopen(os.dup(1), "w")
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    print_any_text()
     order = json.load(sys.stdin)
     if order["cpus"]:
         # Before PyTorch counts them.

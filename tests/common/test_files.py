@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from common.errors import CheckpointError, RunError
-from common.files import read_json, write_atomic, write_json
+from common.files import alone_in, locked, read_json, write_atomic, write_json
 from common.tensor_files import load_tensors, save_tensors
 
 
@@ -64,3 +65,30 @@ def test_json_round_trip_and_damage(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(CheckpointError, match=r"value\.json"):
         read_json(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO, errno.ESTALE])
+def test_a_disk_without_locks_is_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    for lock in (locked(tmp_path / "run" / ".lock"), alone_in(tmp_path / "run")):
+        with pytest.raises(RunError) as caught, lock:
+            pass
+        told = str(caught.value)
+        assert told.startswith(f"Cannot lock {tmp_path}/run/.lock: {os.strerror(number)}. ")
+        assert "Another process" not in told
+        for key in ("local disk", "mount", "cache-dir", "runs-dir", "state-dir", "XSITE_HOME"):
+            assert key in told
+
+
+def test_a_lock_that_is_held_is_told_as_another_process(tmp_path: Path) -> None:
+    with (
+        alone_in(tmp_path),
+        pytest.raises(RunError, match="Another process is writing the run"),
+        alone_in(tmp_path),
+    ):
+        pass

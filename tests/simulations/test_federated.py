@@ -23,12 +23,12 @@ from server.metrics import read_rows
 from simulations.federated import (
     _conclude,
     _note_end,
-    _private_folder,
     train_federated,
 )
 from simulations.runtime.backends import result_written
 from simulations.runtime.in_process import IN_PROCESS
 from simulations.runtime.placement import Placement
+from simulations.runtime.private_folder import private_folder
 from simulations.runtime.superlink import LinkRunState
 from tests.federation.hospitals import federate
 from tests.simulations.runtime.test_processes import wait_for
@@ -141,7 +141,7 @@ def test_ray_s_sockets_fit_wherever_temporary_files_lie(
     deep = tmp_path / ("x" * 60)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    with _private_folder(Config(cache_dir=str(tmp_path / "cache"))) as folder:
+    with private_folder(Config(cache_dir=str(tmp_path / "cache"))) as folder:
         socket = folder / "ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
         assert len(str(socket)) < 107
         (folder / "some").mkdir()
@@ -197,7 +197,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def decoy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with other packages of the app's names, in which the command is given."""
+    """A folder with other packages of the app's names, in which the command is given.
+
+    And proxies that lead nowhere, behind which the run's processes are not.
+    """
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
     folder = tmp_path / "decoy"
     for package in ("common", "clients", "server"):
         (folder / package).mkdir(parents=True)
@@ -277,6 +282,62 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
     assert whole.keys() == cut.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, cut[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help exists on Linux alone")
+def test_a_run_that_is_killed_leaves_no_process_and_the_next_one_removes_its_folder(
+    tmp_path: Path, scratch: Path, cache: Path
+) -> None:
+    config = tiny_config(tmp_path, run_name="killed", epochs=60).changed(cache_dir=str(cache))
+    file = tmp_path / "config.toml"
+    file.write_text(config.to_toml())
+    command = xsite("train", "federated", "--config", file, "--runs", tmp_path / "runs")
+    table = tmp_path / "runs" / "killed" / "metrics.csv"
+    try:
+        wait_for(lambda: table.exists() or command.poll() is not None, seconds=200)
+        assert left_behind(scratch)
+        with private_folder(config) as other:
+            # Who is under way is left alone.
+            assert len(list(scratch.glob("xsite-*"))) == 2
+    finally:
+        command.kill()
+    command.wait(timeout=10)
+    wait_for(lambda: not left_behind(scratch), seconds=5)
+    assert left_behind(scratch) == []
+    (abandoned,) = scratch.glob("xsite-*")
+    with private_folder(config) as other:
+        assert list(scratch.glob("xsite-*")) == [other]
+    assert not list(scratch.glob("xsite-*")) and not abandoned.exists()
+
+
+def test_only_what_a_run_of_this_account_left_is_removed(tmp_path: Path, scratch: Path) -> None:
+    config = Config(cache_dir=str(tmp_path / "cache"))
+    (scratch / "xsite-no-lock").mkdir()
+    (scratch / "xsite-error-1.txt").touch()
+    left, living, linked = (scratch / f"xsite-{name}" for name in ("left", "living", "linked"))
+    compiled = tmp_path / "cache" / "bytecode" / left.relative_to("/")
+    for folder in (left, living, compiled, tmp_path / "other"):
+        folder.mkdir(parents=True)
+        (folder / ".lock").touch()
+        (folder / "some").mkdir()
+    linked.symlink_to(tmp_path / "other")
+    before = {path for path in scratch.iterdir() if path != left}
+    with alone_in(living), private_folder(config) as own:
+        assert set(scratch.iterdir()) == before | {own}
+        assert not compiled.exists() and (living / "some").exists()
+    assert set(scratch.iterdir()) == before and (tmp_path / "other" / "some").exists()
+
+
+def test_what_another_account_put_there_is_left(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = scratch / "xsite-other"
+    other.mkdir()
+    (other / ".lock").touch()
+    monkeypatch.setattr("os.geteuid", lambda: other.stat().st_uid + 1)
+    with private_folder(Config(cache_dir=str(scratch / "cache"))):
+        assert other.exists()
 
 
 @pytest.mark.slow

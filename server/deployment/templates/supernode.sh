@@ -7,6 +7,10 @@ state=${XSITE_STATE:-{{ s.state_dir }}}
 # flower-superexec that starts it at once.
 export PATH="$here/bin:${XSITE_PROGRAMS:-{{ s.programs }}}:$PATH"
 export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+# HTTPS_PROXY may lead to the coordinator; what the node's processes say to each other stays here.
+no_proxy="127.0.0.1,localhost,::1,${no_proxy:-${NO_PROXY:-}}"
+export no_proxy="${no_proxy%,}"
+export NO_PROXY="$no_proxy"
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.1}"
 {{ gpus }}mkdir -p "$state/empty"
 # Flower's processes import packages from the folder that they start in before the run's own.

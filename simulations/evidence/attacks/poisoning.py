@@ -88,14 +88,14 @@ def swap_labels(site: Path, target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     for name, swapped in other.items():
         shutil.copytree(site / name, target / swapped)
-    with (site / "metadata.csv").open(newline="") as file:
+    with (site / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         folder, _, rest = row["file_name"].partition("/")
         row["file_name"] = f"{other[folder]}/{rest}"
         if "label" in row:
             row["label"] = other[row["label"]]
-    with (target / "metadata.csv").open("w", newline="") as file:
+    with (target / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

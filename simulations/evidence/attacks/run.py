@@ -162,7 +162,7 @@ def main(
                 # After each attack: what is stopped has written what it found.
                 runs = [read_result(run) for run in (folder / "runs").iterdir()]
                 trained = [float(r["seconds"]) for r in runs if r.get("status") == "completed"]
-                page = Template(PAGE.read_text(), undefined=StrictUndefined).render(
+                page = Template(PAGE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
                     dict.fromkeys(("membership", "inversion", "prototypes", "poisoning")) | found,
                     command=f"python -m simulations.evidence {shlex.join(sys.argv[1:])}",
                     when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -70,7 +70,7 @@ def federate_under(policy: str, config: Config, folders: Mapping[str, Path]) -> 
     """
     base = Path(config.runs_dir) / "states" / config.run_name
     base.mkdir(parents=True)
-    (base / "policy.toml").write_text(policy)
+    (base / "policy.toml").write_text(policy, encoding="utf-8")
     states = {site: base / site for site in folders}
     nodes = {
         FIRST_NODE + number: {

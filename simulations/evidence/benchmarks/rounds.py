@@ -211,7 +211,7 @@ def simulated(
 
 def training_seconds(site: Path) -> list[float]:
     """Return how long each round's training took, from the log in a site's own folder."""
-    log = (site / "log.txt").read_text()
+    log = (site / "log.txt").read_text(encoding="utf-8")
     return [float(seconds) for seconds in re.findall(r"round \d+: \d+ steps in ([\d.]+) s", log)]
 
 

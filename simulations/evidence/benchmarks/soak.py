@@ -77,7 +77,7 @@ class Soak:
     def look(self) -> None:
         """Look if a round has ended since."""
         log = self.run / "log.txt"
-        rounds = ROUND.findall(log.read_text()) if log.exists() else []
+        rounds = ROUND.findall(log.read_text(encoding="utf-8")) if log.exists() else []
         if rounds and int(rounds[-1]) > max(self.seen, default=0):
             self.seen[int(rounds[-1])] = processes() | {
                 f"disk, {name} (MB)": size_of(folder, pattern) / MB

@@ -221,7 +221,10 @@ def _outcome_of(run: Path) -> list[bytes]:
 
 def _tell(run: Path, output: Path) -> str:
     """Say what happened, from the run's log and what the command printed."""
-    log, printed = (run / "log.txt").read_text(), output.read_text(errors="replace")
+    log, printed = (
+        (run / "log.txt").read_text(encoding="utf-8"),
+        output.read_text(encoding="utf-8", errors="replace"),
+    )
     told = [f"{site} was away" for site in re.findall(r"waiting: (\S+) is away", log)]
     told += [f"{sites} asked again" for sites in re.findall(r"waiting: asking (.+) again", log)]
     told += [f"left out: {site}" for site in re.findall(r"(\S+) LEFT OUT", log)]
@@ -252,7 +255,7 @@ def faults_page(cells: Sequence[FaultOutcome], at_once: int) -> str:
         ("At which moment of round 2", "What happened", "Seconds", "Weights"),
         tuple(groups),
     )
-    page = Template(PAGE.read_text(), keep_trailing_newline=True)
+    page = Template(PAGE.read_text(encoding="utf-8"), keep_trailing_newline=True)
     cores = describe_environment()["cores"]
     return str(page.render(table=markdown(table, level=1), cores=cores, at_once=at_once))
 
@@ -319,7 +322,7 @@ def main(
         if keep is None:
             shutil.rmtree(base, ignore_errors=True)
     if output is not None:
-        output.write_text(faults_page(cells, at_once))
+        output.write_text(faults_page(cells, at_once), encoding="utf-8")
     columns = ("Killed", "Moment of round 2", "What happened", "Seconds", "Weights")
     title = f"{COORDINATOR} and two hospitals, killed with -9"
     print_table(console, plain_table(title, columns, fault_rows(cells)))

@@ -87,6 +87,9 @@ def test_nothing_of_the_caller_s_flower_or_ray_reaches_the_run(
     monkeypatch.setenv("FLWR_INTERNAL_GRPC_CONTROL_API", "1")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv("RAY_TMPDIR", "/elsewhere")
+    for name in ("http_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "socks5h://proxy.example.org:1080")
+    monkeypatch.setenv("no_proxy", "example.org")
     monkeypatch.setenv("KEPT", "yes")
     monkeypatch.setenv("XSITE_HOME", "home")
     monkeypatch.chdir(tmp_path)
@@ -95,6 +98,8 @@ def test_nothing_of_the_caller_s_flower_or_ray_reaches_the_run(
     assert environment["FLWR_HOME"] == str(tmp_path / "flwr")
     assert environment["XSITE_HOME"] == str(tmp_path / "home")
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
+    proxies = {name: value for name, value in environment.items() if "proxy" in name.lower()}
+    assert proxies == dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1")
     assert (environment["RAY_ADDRESS"], environment["RAY_TMPDIR"]) == ("local", str(tmp_path))
     assert (environment["OMP_NUM_THREADS"], environment["KEPT"]) == ("3", "yes")
     again = child_environment(tmp_path, THREE_SITES, Placement(3, 8, 2))

@@ -23,7 +23,7 @@ from typing import Any
 
 def wait(folder: Path) -> None:
     """Say that the moment is there, and wait until somebody says go."""
-    (folder / "reached").write_text(str(os.getpid()))
+    (folder / "reached").write_text(str(os.getpid()), encoding="utf-8")
     while not (folder / "go").exists():
         time.sleep(0.02)
 
