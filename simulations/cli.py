@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperCommand, TyperGroup
 
-from common.console.text import print_any_text, say
+from common.console.text import say, settle_encodings
 from common.errors import XsiteError, missing_extra, one_line
 from common.files import why
 from simulations.commands import ResumeHint
@@ -165,7 +165,7 @@ app = GuardedGroup(
 
 def main() -> None:
     """Run the command ``xsite``."""
-    print_any_text()
+    settle_encodings()
     app()
 
 

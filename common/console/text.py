@@ -1,17 +1,24 @@
 """Text on the terminal, written as it is."""
 
 import io
+import os
 import sys
 
 from rich.console import Console
 
 
-def print_any_text() -> None:
-    """Print '?' for a character that the terminal's encoding lacks, instead of ending the command.
+def settle_encodings() -> None:
+    """Take names of files as UTF-8 and print any text, whatever this machine's locale.
 
-    A run that is complete would else end in an error over a dash in its table of figures.
-    Standard error has Python's own way of it.
+    Where Python would read names otherwise, the command starts anew in its UTF-8 mode, before it
+    has done anything. Of what the terminal's encoding lacks, standard output shows a '?': a run
+    that is complete would else end in an error over a dash in its table. Standard error has
+    Python's own way of it.
     """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import typer
 
-from common.console.text import print_any_text
+from common.console.text import settle_encodings
 
 MAKERS = {
     "attacks": ("attacks.run:main", "what attacks on synthetic hospitals get, defences off and on"),
@@ -26,7 +26,7 @@ MAKERS = {
 
 def main() -> None:
     """Make what the command line names, or list what there is."""
-    print_any_text()
+    settle_encodings()
     name, *options = sys.argv[1:] or ["--help"]
     if name not in MAKERS:
         print("Usage: python -m simulations.evidence NAME [OPTIONS]\n")

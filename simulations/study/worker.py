@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from common.config.load import make_config
 from common.console.progress import ProgressListener
-from common.console.text import print_any_text
+from common.console.text import settle_encodings
 from common.errors import XsiteError
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     # Whatever else writes to standard output, such as a library, must not come between.
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    print_any_text()
+    settle_encodings()
     order = json.load(sys.stdin)
     if order["cpus"]:
         # Before PyTorch counts them.

@@ -6,7 +6,7 @@ state=${XSITE_STATE:-{{ s.state_dir }}}
 # $here/bin holds the flwr-clientapp that runs no code but the xsite that is installed here, and the
 # flower-superexec that starts it at once.
 export PATH="$here/bin:${XSITE_PROGRAMS:-{{ s.programs }}}:$PATH"
-export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
+export FLWR_HOME="$state/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 PYTHONUTF8=1
 # HTTPS_PROXY may lead to the coordinator; what the node's processes say to each other stays here.
 no_proxy="127.0.0.1,localhost,::1,${no_proxy:-${NO_PROXY:-}}"
 export no_proxy="${no_proxy%,}"
