@@ -13,11 +13,13 @@ from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter
 from common.data.cache import SiteData
 from common.data.folds import split_site
+from common.data.pictures import image_statistics
 from common.device import choose_device
 from common.errors import CheckpointError, RunError
 from common.files import alone_in, why
 from common.formatting.numbers import duration, size
 from common.learning.local_site import open_site
+from server.images import warn_of_images
 from server.run_folder import clear_unbegun
 from simulations.report.numbers import percent
 from simulations.report.records import read_record
@@ -100,16 +102,19 @@ def open_study(
         If the folder is something else's.
     """
     _refuse_other_folders(folder)
-    digests, sites = {}, {}
+    digests, sites, statistics = {}, {}, {}
     try:
         for name in plan.config.site_names:
             counter = StepCounter(listener, f"preparing the images of {name}")
             site = open_site(plan.config, name, None, counter)
             sites[name], digests[name] = site, site_digest(site)
-            for fold in plan.folds:
-                split_site(site, plan.config.changed(fold=fold))
+            splits = [split_site(site, plan.config.changed(fold=fold)) for fold in plan.folds]
+            statistics[name] = image_statistics(site.images, splits[0].train)
     finally:
         listener.close()
+    # Its cells say it in their own logs; nobody should read it there after a night of training.
+    for warning in warn_of_images(statistics) if plan.config.site_statistics else ():
+        listener.message(f"WARNING: {warning}")
     plan = with_threads(plan)
     keys = {cell: cell_key(cell, plan.config_of(cell), digests) for cell in plan.cells()}
     return Study(plan, folder, keys, sites, tuple(keys) if asked is None else asked)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 from PIL import Image
 
 from clients.egress.ledger import entries
@@ -15,10 +16,13 @@ from common.learning.local_site import open_site
 from common.runs.result import read_result
 from simulations.local import train_pooled, train_single
 from simulations.runtime.in_process import run_server
+from simulations.study.plan import plan_study, read_file
+from simulations.study.run import open_study
 from simulations.synthetic import write_hospital
 from tests.federation.hospitals import CLASSES, TINY, deploy, federate, run_of, server
 
 SITES = ("north", "south", "east")
+STUDIED = ("data", "sites", "cache-dir", "image-size", "width", "threads", "device")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,28 @@ def test_the_inverted_site_is_named_before_round_1_and_nobody_else(
         assert greys["mean"] == round(trained.mean(), 1)
         assert greys["deviation"] == round(trained.std(), 1)
         assert any(line.startswith(f"{name}: {len(trained)} training images (") for line in lines)
+
+
+class Messages(ProgressListener):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_study_names_it_before_its_first_cell(data: Path, tmp_path: Path) -> None:
+    config = config_of(data, tmp_path)
+    values = {key: value for key, value in config.to_run_config().items() if key in STUDIED}
+    (tmp_path / "study.toml").write_text(
+        tomli_w.dumps({"methods": ["xsite"], "folds": [0], "seeds": [0], "run": values})
+    )
+    file, listener = read_file(tmp_path / "study.toml"), Messages()
+    open_study(plan_study(file, "study.toml", file.run), tmp_path / "runs", listener)
+    (warning,) = [text for text in listener.said if text.startswith("WARNING: ")]
+    assert warning.startswith("WARNING: east looks inverted: ")
 
 
 def test_a_run_that_asks_for_no_statistics_has_none(data: Path, tmp_path: Path) -> None:

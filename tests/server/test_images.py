@@ -12,7 +12,7 @@ from common.data.cache import load_site
 from common.data.folder import read_site
 from common.data.pictures import ImageStatistics, image_statistics
 from common.exchange.messages import SiteInfo
-from server.images import describe_images, record_images, warn_of_images
+from server.images import describe_images, record_images, told_statistics, warn_of_images
 from simulations.synthetic import write_hospital
 from tests.server.answers import site_info
 
@@ -40,7 +40,7 @@ def infos(**images: np.ndarray | None) -> dict[str, SiteInfo]:
 
 
 def warned(**images: np.ndarray | None) -> list[str]:
-    return warn_of_images(infos(**images))
+    return warn_of_images(told_statistics(infos(**images)))
 
 
 def test_sites_of_other_windows_and_contrasts_are_alike() -> None:
@@ -53,6 +53,11 @@ def test_an_inverted_site_is_named_and_nobody_else() -> None:
         "b looks inverted: where the images of a and c are dark, its own are bright (correlation "
         "of the mean greys in the middle: −1.00)."
     ]
+
+
+def test_images_that_show_the_same_everywhere_are_no_negatives_of_others() -> None:
+    noise = GENERATOR.integers(0, 160, (200, 15, 15, 1)).astype(np.uint8)
+    assert warned(a=noise, b=255 - noise, c=chests(40, 10)) == []
 
 
 def test_a_blank_site_is_named_once() -> None:

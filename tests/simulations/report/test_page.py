@@ -265,6 +265,44 @@ def test_a_sound_study_has_nothing_to_keep_in_mind(tmp_path: Path) -> None:
     assert "To keep in mind" not in page_of(runs).text
 
 
+def test_the_sites_images_stand_side_by_side_as_they_were_told(tmp_path: Path) -> None:
+    greys = {"images": 30, "mean": 101.3, "deviation": 40.2, "fields": [7] * 9}
+    greys |= {"histogram": [27, *[0] * 30, 973]}
+    told: dict[str, Any] = {
+        "sites": {
+            "a": {"class_counts": [10, 20], "greys": greys},
+            "b": {"class_counts": [4, 5], "greys": None},
+        },
+        "warnings": ["a looks blank: <b>."],
+    }
+    kept = {"a": {"class_counts": [1, 2], "greys": None}}
+    none = {"sites": kept, "warnings": []}
+    auc = {"a": 0.9, "b": 0.8}
+    runs = [
+        fabricate_run(tmp_path, "federated", auc, result={"site_images": none}),
+        fabricate_run(tmp_path, "pooled", auc),
+        fabricate_run(tmp_path, "single", auc, result={"site_images": told}),
+    ]
+    page = page_of(runs)
+    rows = [row for row in page.rows if row[0] in "ab" and len(row) == 8]
+    assert rows == [
+        ["a", "30", "10", "20", "101.3", "40.2", "2.7", "97.3"],
+        ["b", "9", "4", "5", *"––––"],
+    ]
+    assert "What each site said of its training images before the run single-fold0-seed0" in (
+        page.text
+    )
+    assert "a looks blank: <b>." in page.text
+    drawings = [text for name, text in page.attributes if name == "alt" and text]
+    assert [text for text in drawings if text.startswith("Greys of ")] == [
+        "Greys of a: mean 101.3, deviation 40.2"
+    ]
+    write_report(comparison_of(runs), tmp_path)
+    values = json.loads((tmp_path / "comparison.json").read_text())["site_images"]
+    assert values == {"run": "single-fold0-seed0", "sites": told["sites"]}
+    assert "Images of the sites" not in page_of(runs[:2]).text
+
+
 def test_budget_traffic_and_tensors(html: str) -> None:
     page = Page(html)
     # Three rounds of 10 steps with 160 images a site; 75 s.
