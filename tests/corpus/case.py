@@ -6,8 +6,10 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from simulations.cli import app
 from tests.simulations.tiny import SETTINGS
@@ -35,12 +37,15 @@ class Case:
         Writes it into the folder that it is given.
     said : str
         A regular expression that the sentence must match; "" where the thing is odd but valid.
+    shows : callable, optional
+        Returns the greys that an odd but valid image shows, (height, width) of each of its frames.
     """
 
     name: str
     why: str
     make: Callable[[Path], None]
     said: str = ""
+    shows: Callable[[], Sequence[NDArray[Any]]] | None = None
 
 
 def ids(cases: Sequence[Case]) -> list[str]:

@@ -1,12 +1,13 @@
 """DICOM files that scanners, exports and accidents make."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -116,7 +117,24 @@ def raw(tag: bytes, kind: bytes, value: bytes, content: bytes = WHOLE) -> bytes:
 ROWS, INTERCEPT, WIDTH = b"\x28\0\x10\0", b"\x28\0\x52\x10", b"\x28\0\x51\x10"
 
 
-def scan(name: str, why: str, content: bytes | Callable[[], bytes], said: str = "") -> Case:
+def through(center: float, width: float, values: NDArray[Any] = HOUNSFIELD) -> NDArray[Any]:
+    """Return greys through a window of the function LINEAR (PS3.3 C.11.2.1.2.1)."""
+    low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+    grey = ((values - (center - 0.5)) / (width - 1) + 0.5) * 255
+    return np.select([values <= low, values > high], [0, 255], grey)
+
+
+CONFIGURED = through(-600, 1500)
+"""What the window shows that a configuration has without saying so."""
+
+
+def scan(
+    name: str,
+    why: str,
+    content: bytes | Callable[[], bytes],
+    said: str = "",
+    shows: Sequence[NDArray[Any]] = (CONFIGURED,),
+) -> Case:
     """Return the case of a sound site with one such file more."""
 
     def make(root: Path) -> None:
@@ -124,7 +142,9 @@ def scan(name: str, why: str, content: bytes | Callable[[], bytes], said: str = 
         data = content if isinstance(content, bytes) else content()
         (root / "covid" / f"{SPOILT}.dcm").write_bytes(data)
 
-    return Case(name, why, make, rf"{SPOILT}\.dcm {said}" if said else "")
+    if said:
+        return Case(name, why, make, rf"{SPOILT}\.dcm {said}")
+    return Case(name, why, make, shows=lambda: shows)
 
 
 DAMAGED = r"is (truncated or )?(a )?damaged"
@@ -185,13 +205,29 @@ DICOMS = (
     scan(
         "window of two",
         "bone and soft tissue: the first serves",
-        lambda: dicom(WindowCenter=[40, 300], WindowWidth=[400, 1500]),
+        lambda: dicom(WindowCenter=[-500, 300], WindowWidth=[400, 1500]),
+        shows=[through(-500, 400)],
     ),
     scan("no rescale", "an old scanner", lambda: dicom(RescaleSlope=None, RescaleIntercept=None)),
-    scan("MONOCHROME1", "dark is bright", lambda: dicom(PhotometricInterpretation="MONOCHROME1")),
-    scan("colour", "a secondary capture", colour),
-    scan("YBR", "an ultrasound", lambda: colour(kind="YBR_FULL")),
-    scan("three frames", "the middle one serves", lambda: frames(3)),
+    scan(
+        "MONOCHROME1",
+        "dark is bright",
+        lambda: dicom(PhotometricInterpretation="MONOCHROME1"),
+        shows=[255 - CONFIGURED],
+    ),
+    scan("colour", "a secondary capture", colour, shows=[np.full((16, 16), 90)]),
+    scan(
+        "YBR",
+        "an ultrasound: its grey is Y",
+        lambda: colour(kind="YBR_FULL"),
+        shows=[np.full((16, 16), 90)],
+    ),
+    scan(
+        "three frames",
+        "each is an image of its own",
+        lambda: frames(3),
+        shows=[through(-600, 1500, HOUNSFIELD + n) for n in range(3)],
+    ),
     scan("run-length encoded", "as ultrasound sends", run_length),
     scan("implicit VR", "as old scanners send", lambda: dicom(syntax=ImplicitVRLittleEndian)),
     scan(

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.corpus.case import Case
 from tests.corpus.sites import SPOILT, write_site
 
 GREYS = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
+SMOOTH = np.add.outer(np.arange(48) * 2, np.arange(40) * 3).astype(np.uint8)
+"""What a JPEG keeps within a few greys."""
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -37,7 +40,7 @@ def png(width: int, height: int, data: bytes, *more: bytes) -> bytes:
 
 
 PNG = encoded(Image.fromarray(GREYS), "PNG")
-JPEG = encoded(Image.fromarray(GREYS), "JPEG")
+JPEG = encoded(Image.fromarray(SMOOTH), "JPEG", quality=95)
 TIFF = encoded(Image.fromarray(GREYS), "TIFF")
 
 
@@ -72,18 +75,32 @@ def flipped_in_the_middle(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
-def mode(name: str, kind: str = "PNG", value: Any = 0) -> bytes:
-    return encoded(Image.new(name, (20, 20), value), kind)
+def covered() -> bytes:
+    """Return greys of which the right half is transparent."""
+    alpha = np.where(np.arange(40) < 20, 255, 0).astype(np.uint8)
+    return encoded(Image.fromarray(np.dstack([GREYS, np.tile(alpha, (48, 1))]), "LA"), "PNG")
+
+
+def printed() -> bytes:
+    """Return greys as black ink alone."""
+    ink = np.zeros((48, 40, 4), np.uint8)
+    ink[..., 3] = 255 - SMOOTH
+    return encoded(Image.fromarray(ink, "CMYK"), "JPEG", quality=95)
 
 
 def turned() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(Image.fromarray(GREYS), "JPEG", exif=exif)
+    return encoded(Image.fromarray(SMOOTH), "JPEG", exif=exif, quality=95)
 
 
 def image(
-    name: str, why: str, content: bytes | Callable[[], bytes], said: str = "", suffix: str = "png"
+    name: str,
+    why: str,
+    content: bytes | Callable[[], bytes],
+    said: str = "",
+    suffix: str = "png",
+    shows: NDArray[Any] | None = None,
 ) -> Case:
     """Return the case of a sound site with one such file more."""
 
@@ -92,7 +109,8 @@ def image(
         data = content if isinstance(content, bytes) else content()
         (root / "covid" / f"{SPOILT}.{suffix}").write_bytes(data)
 
-    return Case(name, why, make, rf"{SPOILT}\.{suffix} {said}" if said else "")
+    what = None if shows is None else lambda: [shows]
+    return Case(name, why, make, rf"{SPOILT}\.{suffix} {said}" if said else "", what)
 
 
 NO_IMAGE = "is not an image, whatever its name says"
@@ -128,15 +146,40 @@ IMAGES = (
     ),
     image("data of another size", "a header that lies", png(40, 40, bytes(100)), DAMAGED),
     image("greys that are no numbers", "0 / 0", not_a_number, r"holds .* not finite", "tif"),
-    image("16 bits", "as scanners write", lambda: mode("I;16", value=4000)),
-    image("palette", "as a screenshot", lambda: mode("P")),
-    image("black and white", "1 bit", lambda: mode("1")),
-    image("transparent", "an overlay", lambda: mode("LA")),
-    image("CMYK", "as for print", lambda: mode("CMYK", "JPEG"), suffix="jpg"),
+    image(
+        "16 bits",
+        "as scanners write",
+        lambda: encoded(Image.fromarray(GREYS.astype(np.uint16) * 257), "PNG"),
+        shows=GREYS,
+    ),
+    image(
+        "palette",
+        "as a screenshot",
+        lambda: encoded(Image.fromarray(GREYS).convert("P"), "PNG"),
+        shows=GREYS,
+    ),
+    image(
+        "black and white",
+        "1 bit",
+        lambda: encoded(Image.fromarray(GREYS > 127), "PNG"),
+        shows=np.where(GREYS > 127, 255, 0),
+    ),
+    image("transparent", "an overlay", covered, shows=np.where(np.arange(40) < 20, GREYS, 0)),
+    image("CMYK", "as for print", printed, suffix="jpg", shows=SMOOTH),
     image("CIELAB", "as for print", lab, "holds LAB colours", "tif"),
-    image("JPEG named PNG", "renamed by hand", JPEG),
-    image("1 × 1", "a spacer", lambda: encoded(Image.new("L", (1, 1)), "PNG")),
-    image("1 × 5000", "a scout's line", lambda: encoded(Image.new("L", (1, 5000)), "PNG")),
-    image("turned by EXIF", "a photograph of a screen", turned, suffix="jpg"),
-    image("bytes after the end", "padded to blocks", PNG + bytes(512)),
+    image("JPEG named PNG", "renamed by hand", JPEG, shows=SMOOTH),
+    image(
+        "1 × 1",
+        "a spacer",
+        lambda: encoded(Image.new("L", (1, 1), 77), "PNG"),
+        shows=np.full((1, 1), 77),
+    ),
+    image(
+        "1 × 5000",
+        "a scout's line",
+        lambda: encoded(Image.fromarray(np.arange(5000)[:, None].astype(np.uint8)), "PNG"),
+        shows=np.arange(5000)[:, None] % 256,
+    ),
+    image("turned by EXIF", "a photograph", turned, suffix="jpg", shows=SMOOTH.T[:, ::-1]),
+    image("bytes after the end", "padded to blocks", PNG + bytes(512), shows=GREYS),
 )
