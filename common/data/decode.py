@@ -76,7 +76,8 @@ def as_shown(picture: Image.Image | Greys, config: ImageKeys, scale: Scale | Non
     """Return a picture in 8 bits; without a scale of its site, by its own extent."""
     if isinstance(picture, Image.Image):
         return picture
-    return Image.fromarray(picture.eight_bits(scale or find_scale([picture.extent()], config)))
+    scale = picture.scale or scale or find_scale([picture.extent()], config)
+    return Image.fromarray(picture.eight_bits(scale))
 
 
 def network_image(image: Image.Image, config: ImageKeys) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from common.config.sections import ImageKeys
 from common.data.raster import finite
-from common.data.scale import Greys, Scale
+from common.data.scale import Greys, Scale, distinct
 from common.errors import SiteError
 
 CT = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -59,17 +59,19 @@ def shown_greys(
     """
     modality = _said(data, frame, "PixelValueTransformationSequence", "RescaleSlope")
     interest = _said(data, frame, "FrameVOILUTSequence", "WindowCenter")
+    possible = _possible(stored.dtype.kind, modality, data)
+    hounsfield = _in_hounsfield_units(stored.dtype.kind, modality, data)
+    padding, (stored, places) = _padding(stored.dtype, data), distinct(stored)
     values = finite(_transformed(stored, modality, data), path)
     if float(modality.get("RescaleSlope", 1)) == 0:
         raise SiteError(f"{path} makes one value of all (its rescale slope is 0). Export it again.")
-    possible = _possible(stored, modality, data)
     table, window = _first(interest, "VOILUTSequence"), _window(interest)
     scale: Scale | None = SHOWN
     if table is not None:
         values = _looked_up(values, table, data)
     elif window is not None:
         values = _through_window(values, *window, str(interest.get("VOILUTFunction", "LINEAR")))
-    elif _in_hounsfield_units(stored, modality, data):
+    elif hounsfield:
         values = _through_window(values, config.window_center, config.window_width)
     else:
         scale = possible if int(data.get("BitsStored", 16)) <= 8 else None
@@ -77,7 +79,8 @@ def shown_greys(
         data.get("PhotometricInterpretation") == "MONOCHROME1"
         or data.get("PresentationLUTShape") == "INVERSE"
     )
-    return Greys(values, scale, inverted, _padding(stored, data), possible)
+    background = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
+    return Greys(values, scale, inverted, background, possible, places=places)
 
 
 def _first(data: Dataset, sequence: str) -> Dataset | None:
@@ -107,14 +110,14 @@ def _transformed(stored: NDArray[Any], modality: Dataset, data: Dataset) -> NDAr
     return stored * float(slope) + float(intercept)
 
 
-def _possible(stored: NDArray[Any], modality: Dataset, data: Dataset) -> Scale | None:
+def _possible(kind: str, modality: Dataset, data: Dataset) -> Scale | None:
     """Return what the bits that the file names could hold, transformed; None of real numbers."""
-    if stored.dtype.kind == "f":
+    if kind == "f":
         return None
     if (table := _first(modality, "ModalityLUTSequence")) is not None:
         return Scale(0.0, 2.0 ** _entries(table, data)[2] - 1)
     bits = int(data.BitsStored)
-    lowest = -(2 ** (bits - 1)) if stored.dtype.kind == "i" else 0
+    lowest = -(2 ** (bits - 1)) if kind == "i" else 0
     ends = np.array([lowest, lowest + 2**bits - 1], dtype=np.int64)
     return Scale(*sorted(float(end) for end in _transformed(ends, modality, data)))
 
@@ -160,22 +163,22 @@ def _through_window(
     return np.clip((values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5, 0, 1)
 
 
-def _in_hounsfield_units(stored: NDArray[Any], modality: Dataset, data: Dataset) -> bool:
+def _in_hounsfield_units(kind: str, modality: Dataset, data: Dataset) -> bool:
     """Return whether values are Hounsfield units: said so, or a CT that says no other unit."""
     unit = str(modality.get("RescaleType") or "")
     if unit:
         return unit == "HU"
-    kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
-    is_ct = data.get("Modality") == "CT" if data.get("Modality") else kind in CT
+    of_class = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
+    is_ct = data.get("Modality") == "CT" if data.get("Modality") else of_class in CT
     # Without a rescale, what has no sign is a screenshot, or counts from another zero.
-    return bool(is_ct) and ("RescaleSlope" in modality or stored.dtype.kind == "i")
+    return bool(is_ct) and ("RescaleSlope" in modality or kind == "i")
 
 
-def _padding(stored: NDArray[Any], data: Dataset) -> NDArray[np.bool_] | None:
-    """Return which pixels are filled up around the picture, None where the file names none."""
+def _padding(kind: np.dtype[Any], data: Dataset) -> tuple[Any, Any] | None:
+    """Return the lowest and highest value around the picture, None where the file names none."""
     first = data.get("PixelPaddingValue")
     if first is None:
         return None
     # Some write a negative value as if it had no sign.
-    ends = np.array([first, data.get("PixelPaddingRangeLimit", first)]).astype(stored.dtype)
-    return np.asarray((stored >= ends.min()) & (stored <= ends.max()), dtype=np.bool_)
+    ends = np.array([first, data.get("PixelPaddingRangeLimit", first)]).astype(kind)
+    return ends.min(), ends.max()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from common.data.scale import Greys
+from common.data.scale import Greys, distinct
 from common.errors import SiteError
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower than ours and only warns at first.
@@ -80,19 +80,22 @@ def read_raster(content: bytes, path: Path) -> Image.Image | Greys:
             raise SiteError(f"{path} holds {opened.mode} colours. Save it as grey or RGB.")
         tags = dict(getattr(opened, "tag_v2", {}))
         opened.load()
-        image = ImageOps.exif_transpose(opened)
+        ImageOps.exif_transpose(opened, in_place=True)
+        image: Image.Image = opened
     exponent = _exponent(image)
     signed = tags.get(SAMPLE_FORMAT) == SIGNED and tags.get(BITS) == (8,)
     if image.mode[0] in "IF" or signed:
-        values = finite(np.asarray(image), path)
+        pixels = finite(np.asarray(image), path)
+        values, places = distinct(pixels.view(np.int8) if signed else pixels)
         # What is transparent is not part of the picture.
         clear = image.info.get("transparency")
         return Greys(
-            values.view(np.int8) if signed else values,
+            values,
             scale=None,
             inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
             background=None if clear is None else values == clear,
             exponent=exponent,
+            places=places,
         )
     shown = _uncovered(image)
     if exponent == 1:

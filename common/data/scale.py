@@ -25,6 +25,20 @@ class Scale(NamedTuple):
     high: float
 
 
+def distinct(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return values, and which of them each pixel has; None where the pixels are the values.
+
+    Whatever is done to greys is done to each value once: most images have more pixels than there
+    are whole numbers between their darkest and their brightest.
+    """
+    if pixels.dtype.kind == "f" or not pixels.size:
+        return pixels, None
+    lowest, highest = int(pixels.min()), int(pixels.max())
+    if highest - lowest >= pixels.size:
+        return pixels, None
+    return np.arange(lowest, highest + 1), pixels.astype(np.intp) - lowest
+
+
 class Extent(NamedTuple):
     """Which values an image holds, and which it could hold by the bits that it names."""
 
@@ -39,34 +53,35 @@ class Greys:
     """An image's grey values, and what its file says of how they are shown."""
 
     values: NDArray[Any]
-    """Shape (height, width)."""
+    """Shape (height, width); or (n,), where ``places`` say which of n values a pixel has."""
     scale: Scale | None
     """What is black and white; None: what the site's scale says."""
     inverted: bool = False
     """Whether the lowest value is white."""
     background: NDArray[np.bool_] | None = None
-    """Shape (height, width). Which pixels are no part of the picture; they are black."""
+    """Shape of ``values``. Which are no part of the picture; they are black."""
     possible: Scale | None = None
     """As of :class:`Extent`."""
     exponent: float = 1.0
     """Power of a grey in [0, 1] that is shown."""
+    places: NDArray[Any] | None = None
+    """Shape (height, width). As of :func:`distinct`."""
 
     def extent(self) -> Extent:
         """Return which values there are."""
-        shown = self.values if self.background is None else self.values[~self.background]
+        there = np.ones(self.values.shape, np.bool_)
+        if self.places is not None:
+            there = np.bincount(self.places.ravel(), minlength=len(self.values)) > 0
+        if self.background is not None:
+            there &= ~self.background
+        shown = self.values[there]
         if not shown.size:
             return Extent(0.0, 0.0, self.possible)
         return Extent(float(shown.min()), float(shown.max()), self.possible)
 
-    def eight_bits(self, site: Scale) -> NDArray[np.uint8]:
-        """Return the greys in [0, 255], shape (height, width).
-
-        Parameters
-        ----------
-        site : Scale
-            The site's, for an image without one of its own.
-        """
-        low, high = self.scale or site
+    def eight_bits(self, scale: Scale) -> NDArray[np.uint8]:
+        """Return the greys in [0, 255] by a scale, shape (height, width)."""
+        low, high = scale
         grey = np.clip((self.values - low) / (high - low), 0, 1)
         if self.inverted:
             grey = 1 - grey
@@ -74,7 +89,8 @@ class Greys:
             grey = grey**self.exponent
         if self.background is not None:
             grey = np.where(self.background, 0, grey)
-        return np.rint(grey * 255).astype(np.uint8)
+        eight = np.rint(grey * 255).astype(np.uint8)
+        return eight if self.places is None else eight[self.places]
 
 
 def window_of(config: ImageKeys) -> Scale:

@@ -16,6 +16,7 @@ MAKERS = {
     "training": ("benchmarks.training:main", "images per second of training, against a plain loop"),
     "round": ("benchmarks.rounds:simulated", "what a federated round costs beyond its training"),
     "deployment-round": ("benchmarks.rounds:deployed", "the same over TLS, part by part"),
+    "decoding": ("benchmarks.decoding:main", "images decoded per second, against another checkout"),
     "privacy": ("benchmarks.privacy:main", "ε and AUC at several levels of noise"),
     "soak": ("benchmarks.soak:main", "memory, files and processes over many rounds"),
     "faults": ("faults.matrix:main", "every process of a deployment, killed at every moment"),
