@@ -99,7 +99,7 @@ def _speeds(checkout: Path, images: Path) -> dict[str, float]:
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", TIMED, str(images)]
     done = subprocess.run(
-        command, env=environment, cwd=images, check=True, capture_output=True, text=True
+        command, env=environment, cwd=images, check=True, capture_output=True, encoding="utf-8"
     )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
