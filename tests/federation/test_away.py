@@ -214,6 +214,8 @@ def test_a_site_that_comes_late_takes_part_from_the_next_round_on(
     assert (result["status"], list(result["metrics"])) == ("completed", list(NAMES))
     # Asked between rounds 1 and 2, it answers while 2 is trained, and trains 3.
     assert "east joins late, with" in log_of(config)
+    later = log_of(config).partition("east joins late, with")[2]
+    assert "east: 10 training images (5 non-covid, 5 covid), grey " in later
     per_round = result["images_seen"]["north"] // 3
     assert result["images_seen"]["east"] == per_round
     # The run is as long as with the two that began it.
