@@ -1,9 +1,12 @@
 """Copies among a site's images: the same picture twice, exactly or nearly.
 
 Near copies are the same picture saved again: compressed, resized, a little brighter. Measured at
-128 pixels on two CT and two chest X-ray sites and on five synthetic hospitals, nine copies of ten
-that were resized or saved as JPEG (quality 75 or 90) differ from their originals in at most 8
-places of 256. Two slices of one synthetic scan differ in 11 or more.
+128 pixels on two CT and two chest X-ray sites and on fifteen synthetic hospitals: hashes of such a
+copy and its original differ in 0 to 16 places of 256, nine in ten of them in 8 or fewer, and their
+detail agrees by 0.99 or more (JPEG of quality 90, other sizes). Two slices of one scan can have
+hashes as near, but their detail agrees by 0.93 at most at the real sites, and by 0.98 at the
+smoothest synthetic ones, where no two slices' hashes differ in fewer than 6 places. Hashes of
+different patients differ in 18 or more.
 """
 
 import hashlib
@@ -15,8 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import minimum_spanning_tree
 
 from common.data.folder import SiteFolder
 from common.data.patients import examples
@@ -26,10 +27,16 @@ from common.files import write_json
 SIDE = 16
 """A hash says of 16 × 16 places whether an image grows brighter to the right."""
 BITS = SIDE * SIDE
-NEAR = 10
-"""Places of a hash in which near copies differ at most."""
-ALIKE = 0.95
-"""Correlation of their greys, at least: pictures that are black but for a spot have like hashes."""
+DETAIL = 64
+"""Height and width at which the detail of two images is compared, at most."""
+FLOOR = 0.08
+"""Detail, in standard deviations of an image's greys, below which differences are rounding."""
+NEAR, SAME_DETAIL = 16, 0.99
+"""Places of a hash in which near copies differ at most, and how far their detail agrees, ..."""
+NEARER, NEARLY_SAME_DETAIL = 5, 0.9
+"""... which need not be as far where their hashes are nearer."""
+ALIKE, LIKE_DETAIL = 10, 0.75
+"""The same of images that are slices of one scan, or copies if they cannot be that."""
 BLOCK = 256
 
 Pair = tuple[int, int]
@@ -42,8 +49,8 @@ class Fingerprint(NamedTuple):
     """Hash of its pixels; '' for a picture of one grey, which nobody can tell from another."""
     hash: NDArray[np.float32]
     """(256,) where it grows brighter from left to right: 1 or −1."""
-    greys: NDArray[np.float32]
-    """(272,) mean greys of 16 × 17 places, centred, of length 1; zeros for one grey."""
+    detail: NDArray[np.float16]
+    """(64 · 64 + 1,) what is finer than three of its places, of length 1; zeros for one grey."""
 
 
 class Copies(NamedTuple):
@@ -53,6 +60,8 @@ class Copies(NamedTuple):
     """Of the same file, or the same pixels."""
     near: tuple[Pair, ...]
     """Nearly the same, the nearest first."""
+    alike: tuple[Pair, ...]
+    """As alike as slices of one scan."""
 
 
 def fingerprints(images: NDArray[np.uint8]) -> list[Fingerprint]:
@@ -64,22 +73,44 @@ def fingerprints(images: NDArray[np.uint8]) -> list[Fingerprint]:
         As they are cached.
     """
     found: list[Fingerprint] = []
-    rows, columns = (_shares(images.shape[1], parts) for parts in (SIDE, SIDE + 1))
     for start in range(0, len(images), BLOCK):
         block = images[start : start + BLOCK]
-        # Whole numbers below 2⁵³: their sums are exact, in whatever order a processor adds.
-        means = rows @ block.sum(axis=3, dtype=np.float64) @ columns.T
-        brighter = means[:, :, 1:] > means[:, :, :-1]
-        hashes = np.where(brighter, 1, -1).astype(np.float32).reshape(-1, BITS)
-        greys = means.reshape(len(block), -1)
-        greys -= greys.mean(axis=1, keepdims=True)
-        lengths = np.linalg.norm(greys, axis=1, keepdims=True)
-        greys = np.divide(greys, lengths, out=np.zeros_like(greys), where=lengths > 0)
-        for image, own, grey in zip(block, hashes, greys.astype(np.float32), strict=True):
+        greys = block.sum(axis=3, dtype=np.float64)
+        steps = np.diff(_shrunk(greys, SIDE, SIDE + 1), axis=2)
+        hashes = np.where(steps > 0, 1, -1).astype(np.float32).reshape(-1, BITS)
+        for image, own, detail in zip(block, hashes, _detail(greys), strict=True):
             plain = image.min() == image.max()
             pixels = "" if plain else hashlib.sha256(image.tobytes()).hexdigest()
-            found.append(Fingerprint(pixels, own, grey))
+            found.append(Fingerprint(pixels, own, detail))
     return found
+
+
+def _shrunk(greys: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Return sums over equal parts of images, shape (n, height, width).
+
+    They are whole numbers below 2⁵³, and so exact in whatever order a processor adds.
+    """
+    rows, columns = (_shares(greys.shape[1], parts) for parts in (height, width))
+    return rows @ greys @ columns.T
+
+
+def _detail(greys: NDArray[np.float64]) -> NDArray[np.float16]:
+    """Return what of images is finer than the mean of 3 × 3 places, (n, places + 1), of length 1.
+
+    The last component is the same at all images, before the length: where there is no detail to
+    speak of, two agree.
+    """
+    side = min(DETAIL, greys.shape[1])
+    places = _shrunk(greys, side, side)
+    wide = np.pad(places, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    around = sum(wide[:, y : y + side, x : x + side] for y in range(3) for x in range(3)) / 9
+    spread = places.std(axis=(1, 2), keepdims=True)
+    fine = (places - around) / np.where(spread > 0, spread, np.inf) / side
+    floor = np.full((len(greys), 1), FLOOR) * (spread[:, :, 0] > 0)
+    found = np.hstack([fine.reshape(len(greys), -1), floor])
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    detail: NDArray[np.float16] = (found / np.where(lengths > 0, lengths, 1)).astype(np.float16)
+    return detail
 
 
 def _shares(size: int, parts: int) -> NDArray[np.float64]:
@@ -91,7 +122,7 @@ def _shares(size: int, parts: int) -> NDArray[np.float64]:
     return shares
 
 
-NOTHING = Fingerprint("", np.zeros(BITS, np.float32), np.zeros(BITS + SIDE, np.float32))
+NOTHING = Fingerprint("", np.zeros(BITS, np.float32), np.zeros(0, np.float16))
 """Of an image that cannot be decoded: a near copy of none."""
 
 
@@ -111,15 +142,12 @@ def find_copies(prints: Sequence[Fingerprint], contents: Sequence[str]) -> Copie
     contents : sequence of str
         A hash of what each was decoded from: equal only for the same file, and frame.
     """
-    if not prints:
-        return Copies((), ())
     exact, first_of = _exact(prints, contents)
-    others = sorted(set(first_of))
-    near = _near(
-        np.stack([prints[place].hash for place in others]),
-        np.stack([prints[place].greys for place in others]),
+    others = sorted(place for place in set(first_of) if prints[place].detail.any())
+    near, alike = _near([prints[place] for place in others])
+    return Copies(
+        tuple(exact), *(tuple((others[a], others[b]) for a, b in pairs) for pairs in (near, alike))
     )
-    return Copies(tuple(exact), tuple((others[a], others[b]) for a, b in near))
 
 
 def _exact(prints: Sequence[Fingerprint], contents: Sequence[str]) -> tuple[list[Pair], list[int]]:
@@ -138,38 +166,62 @@ def _exact(prints: Sequence[Fingerprint], contents: Sequence[str]) -> tuple[list
     return pairs, first_of
 
 
-def _near(hashes: NDArray[np.float32], greys: NDArray[np.float32]) -> list[Pair]:
-    """Return pairs of near copies, the nearest first; all copies of one image are near each other.
+def _near(prints: Sequence[Fingerprint]) -> tuple[list[Pair], list[Pair]]:
+    """Return pairs of near copies, the nearest first, and pairs that are alike.
 
-    The slices of a scan can be a row of which each is near the next; they are no copies, and are
-    not tied to one another beyond what is near.
+    All copies of one image are near each other: a scan can be a row of slices of which each is near
+    the next, and these are not tied to one another beyond that.
     """
-    n = len(hashes)
-    edges = coo_array((n, n), dtype=np.int32)
-    for start in range(0, n, BLOCK):
-        end = min(start + BLOCK, n)
-        # The agreement of two hashes of ±1 is 256 less twice the places in which they differ.
-        apart = (BITS - hashes[start:end] @ hashes[:end].T) / 2
-        alike = greys[start:end] @ greys[:end].T
-        before = np.arange(end)[None, :] < np.arange(start, end)[:, None]
-        later, earlier = np.nonzero((apart <= NEAR) & (alike >= ALIKE) & before)
-        if len(later):
-            # A weight of 0 would be no edge.
-            weights = apart[later, earlier].astype(np.int32) + 1
-            new = coo_array((weights, (earlier, later + start)), shape=(n, n))
-            # A forest of the nearest pairs is all that is needed, and never grows beyond n.
-            edges = coo_array(minimum_spanning_tree((edges + new).tocsr()))
-    groups = [[place] for place in range(n)]
-    pairs: list[Pair] = []
-    for edge in np.lexsort((edges.col, edges.row, edges.data)):
-        a, b = sorted((int(edges.row[edge]), int(edges.col[edge])))
+    if not prints:
+        return [], []
+    hashes = np.stack([one.hash for one in prints])
+    groups = [[place] for place in range(len(prints))]
+    near: list[Pair] = []
+    alike: list[Pair] = []
+    for a, b, apart in _nearest_pairs(hashes):
+        detail = float(prints[a].detail.astype(np.float32) @ prints[b].detail.astype(np.float32))
         one, other = groups[a], groups[b]
-        if ((BITS - hashes[one] @ hashes[other].T) / 2).max() <= NEAR:
-            pairs.append((a, b))
+        same = detail >= (NEARLY_SAME_DETAIL if apart <= NEARER else SAME_DETAIL)
+        if same and _apart(hashes[one], hashes[other]).max() <= NEAR:
+            near.append((a, b))
             one += other
             for place in other:
                 groups[place] = one
-    return pairs
+        elif detail >= LIKE_DETAIL and apart <= ALIKE:
+            alike.append((a, b))
+    return near, alike
+
+
+def _nearest_pairs(hashes: NDArray[np.float32]) -> Iterator[tuple[int, int, int]]:
+    """Yield pairs of images whose hashes are near, the nearest first, and how far apart they are.
+
+    A forest of the nearest pairs, which ties all that is near: fewer pairs than images.
+    """
+    # Half a second of every process that imports this file and looks for no copies.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    n = len(hashes)
+    edges = coo_array((n, n), dtype=np.float64)
+    for start in range(0, n, BLOCK):
+        end = min(start + BLOCK, n)
+        apart = _apart(hashes[start:end], hashes[:end])
+        before = np.arange(end)[None, :] < np.arange(start, end)[:, None]
+        later, earlier = np.nonzero((apart <= NEAR) & before)
+        if len(later):
+            # A weight of 0 would be no edge.
+            weights = apart[later, earlier].astype(np.float64) + 1
+            new = coo_array((weights, (earlier, later + start)), shape=(n, n))
+            edges = coo_array(minimum_spanning_tree((edges + new).tocsr()))
+    for edge in np.lexsort((edges.col, edges.row, edges.data)):
+        a, b = sorted((int(edges.row[edge]), int(edges.col[edge])))
+        yield a, b, int(edges.data[edge]) - 1
+
+
+def _apart(some: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return in how many places hashes differ, shape (some, others)."""
+    agreement: NDArray[np.float32] = some @ others.T
+    return np.float32(0.5) * (np.float32(BITS) - agreement)
 
 
 _KEPT = TypeAdapter(tuple[int, Copies])
@@ -208,44 +260,50 @@ def with_copies(folder: SiteFolder, copies: Copies) -> tuple[SiteFolder, tuple[s
     tuple of str
         A sentence for each two exact copies that are said to be of different classes.
     """
-    site = f"Site '{folder.name}': "
-    said = [*_warnings(folder, copies)]
-    problems = (
-        f"'{folder.files[a]}' and '{folder.files[b]}' are copies of one image, in different "
-        f"classes ({folder.classes[folder.labels[a]]} and {folder.classes[folder.labels[b]]}). "
-        "Keep the one that is right."
-        for a, b in _of_two_classes(folder, copies.exact)
+    # Slices of one scan are of one patient and, but for a mistake, of one class.
+    near = copies.near + tuple(
+        pair for pair in copies.alike if _differ(folder.labels, pair) or _strangers(folder, pair)
     )
-    tied = replace(
-        folder,
-        together=(*copies.exact, *copies.near),
-        warnings=folder.warnings + tuple(one_line(site + warning) for warning in said),
-    )
-    return tied, tuple(one_line(site + problem) for problem in problems)
-
-
-def _warnings(folder: SiteFolder, copies: Copies) -> Iterator[str]:
-    for pairs, what in ((copies.exact, "exact copies of"), (copies.near, "nearly the same as")):
-        if pairs:
-            strangers = sum(
-                len({folder.patients[a], folder.patients[b]} - {None}) > 1 for a, b in pairs
-            )
-            of_others = f", {strangers} of them of another patient" if strangers else ""
-            yield (
-                f"{len(pairs)} images are {what} other images{of_others} "
-                f"({_named(folder, pairs)}). A fold keeps them on one side; keep one of each if "
-                "they are copies."
-            )
-    if differing := _of_two_classes(folder, copies.near):
-        yield (
+    said = [
+        *_told(folder, copies.exact, "exact copies of"),
+        *_told(folder, near, "nearly the same as"),
+    ]
+    if differing := [pair for pair in near if _differ(folder.labels, pair)]:
+        said.append(
             f"{len(differing)} of the images that are nearly the same are in different classes "
             f"({_named(folder, differing)}). Look at them, and keep the one that is right if they "
             "are copies."
         )
+    problems = [
+        f"{_named(folder, [pair])} are copies of one image, in different classes "
+        f"({' and '.join(folder.classes[folder.labels[place]] for place in pair)}). "
+        "Keep the one that is right."
+        for pair in copies.exact
+        if _differ(folder.labels, pair)
+    ]
+    site = f"Site '{folder.name}': "
+    warnings = tuple(one_line(site + warning) for warning in said)
+    tied = replace(folder, together=copies.exact + near, warnings=folder.warnings + warnings)
+    return tied, tuple(one_line(site + problem) for problem in problems)
 
 
-def _of_two_classes(folder: SiteFolder, pairs: Sequence[Pair]) -> list[Pair]:
-    return [(a, b) for a, b in pairs if folder.labels[a] != folder.labels[b]]
+def _told(folder: SiteFolder, pairs: Sequence[Pair], what: str) -> Iterator[str]:
+    if pairs:
+        strangers = sum(_strangers(folder, pair) for pair in pairs)
+        of_others = f", {strangers} of them of another patient" if strangers else ""
+        yield (
+            f"{len(pairs)} images are {what} other images{of_others} ({_named(folder, pairs)}). A "
+            "fold keeps them on one side; keep one of each if they are copies."
+        )
+
+
+def _differ(labels: NDArray[np.int64], pair: Pair) -> bool:
+    return bool(labels[pair[0]] != labels[pair[1]])
+
+
+def _strangers(folder: SiteFolder, pair: Pair) -> bool:
+    """Say whether two images are of two known patients."""
+    return len({folder.patients[place] for place in pair} - {None}) > 1
 
 
 def _named(folder: SiteFolder, pairs: Sequence[Pair]) -> str:

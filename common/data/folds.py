@@ -15,6 +15,10 @@ from common.formatting.from_json import Count
 from common.randomness import derive_seed
 
 Unit = Literal["patient", "image"]
+EXACT, CLOSE = 0.005, 0.05
+"""How far a share may be from the one asked for to count as it, and to be taken in its place."""
+MOST_PARTS = 100
+"""Parts into which images are divided for a share that is not one of equal parts."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Split:
     unit: Unit
     """What a fold kept together: ``"patient"`` or ``"image"``."""
     warnings: tuple[str, ...] = ()
-    """Which part lacks a class that the site has."""
+    """Which part lacks a class that the site has, or is not as large as it was asked to be."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,24 @@ def split_site(data: SiteFolder, config: Config) -> Split:
     Raises
     ------
     SiteError
-        If no class has as many patients (or images) as there are folds.
+        If no class has as many patients (or images) as there are folds, or they cannot be divided
+        as ``validation-fraction`` asks.
     """
     groups = _groups(data, config.split)
     everything = np.arange(len(data), dtype=np.int64)
-    needed = "the {} folds. Use fewer folds"
-    rest, test = _part(data, groups, everything, config, config.folds, config.fold, needed)
-    train, validation = rest, everything[:0]
+    label, most = _largest_class(data, groups, everything)
+    if most < config.folds:
+        raise SiteError(
+            f"Site '{data.name}': class '{label}' has {most} {config.split}s, fewer than the "
+            f"{config.folds} folds. Use fewer folds or add {config.split}s; no other class has "
+            "more."
+        )
+    number = _dealt(data, groups, everything, config.split, config.folds)
+    rest, test = everything[number != config.fold], everything[number == config.fold]
+    train, validation, said = rest, everything[:0], ""
     if config.validation_fraction:
-        parts = max(2, round(1 / config.validation_fraction))
-        needed = "the {} parts of which validation-fraction makes one. Raise it"
-        train, validation = _part(data, groups, rest, config, parts, 0, needed)
+        held_out, said = _validation(data, groups, rest, config)
+        train, validation = rest[~held_out], rest[held_out]
     parts_of = {"training": train, "validation": validation, "test": test}
     if not config.validation_fraction:
         del parts_of["validation"]
@@ -110,7 +121,7 @@ def split_site(data: SiteFolder, config: Config) -> Split:
         for index, label in enumerate(data.classes)
         if np.any(data.labels == index) and not np.any(data.labels[part] == index)
     )
-    return Split(train, validation, test, config.split, tuple(lacks))
+    return Split(train, validation, test, config.split, (*filter(None, [said]), *lacks))
 
 
 def _groups(data: SiteFolder, unit: str) -> NDArray[np.int64]:
@@ -142,28 +153,108 @@ def _groups(data: SiteFolder, unit: str) -> NDArray[np.int64]:
     return np.array([first(number) for number in group], dtype=np.int64)
 
 
-def _part(
-    data: SiteFolder,
-    groups: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    config: Config,
-    parts: int,
-    part: int,
-    needed: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (the rest, one of so many parts) of some images, where a class has that many."""
-    labels, unit = data.labels[chosen], config.split
+def _largest_class(
+    data: SiteFolder, groups: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> tuple[str, int]:
+    """Return the class that has the most groups among some images, and how many."""
+    labels = data.labels[chosen]
     counts = [len(np.unique(groups[chosen][labels == i])) for i in range(len(data.classes))]
     most = max(counts, default=0)
-    if most < parts:
-        raise SiteError(
-            f"Site '{data.name}': class '{data.classes[counts.index(most)]}' has {most} {unit}s, "
-            f"fewer than {needed.format(parts)} or add {unit}s; no other class has more."
-        )
-    seed = derive_seed(0, data.name, "folds") % 2**32
+    return data.classes[counts.index(most)], most
+
+
+def _dealt(
+    data: SiteFolder, groups: NDArray[np.int64], chosen: NDArray[np.int64], unit: str, parts: int
+) -> NDArray[np.int64]:
+    """Deal some images out into parts, and return the part of each."""
+    labels, seed = data.labels[chosen], derive_seed(0, data.name, "folds") % 2**32
     dealt = _fold_numbers(labels.tobytes(), groups[chosen].tobytes(), unit, parts, seed)
-    number = np.frombuffer(dealt, dtype=np.int64)
-    return chosen[number != part], chosen[number == part]
+    return np.frombuffer(dealt, dtype=np.int64)
+
+
+def _validation(
+    data: SiteFolder, groups: NDArray[np.int64], rest: NDArray[np.int64], config: Config
+) -> tuple[NDArray[np.bool_], str]:
+    """Return which of the images that no test takes are for validation, and what to say of it."""
+    asked, unit = config.validation_fraction, config.split
+    label, most = _largest_class(data, groups, rest)
+    parts, taken = _parts_of(asked, most)
+    fewer = f"class '{label}' has {most} {unit}s, fewer than the {parts} parts of which"
+    if parts <= most:
+        held_out = _held_out(data, groups, rest, unit, parts, taken)
+        share = float(held_out.mean())
+        if abs(share - asked) <= CLOSE:
+            return held_out, ""
+        of_fold = f"the validation part of fold {config.fold} holds {share:.2f} of the"
+        if _is_one_part(asked):
+            return held_out, (
+                f"Site '{data.name}': {of_fold} training images instead of {asked:g}, as {unit}s "
+                "cannot be divided."
+            )
+        fewer = f"{of_fold} training images, and not the {asked:g} for which"
+    possible = _possible(data, groups, rest, config)
+    advice = f"set it to {possible:g}, which can be had" if possible else "set it to 0"
+    raise SiteError(
+        f"Site '{data.name}': {fewer} validation-fraction makes {taken}. Add {unit}s, or {advice}."
+    )
+
+
+def _possible(
+    data: SiteFolder, groups: NDArray[np.int64], rest: NDArray[np.int64], config: Config
+) -> float:
+    """Return the share nearest to the one asked for that can be had; 0 where none can."""
+    most = min(_largest_class(data, groups, rest)[1], 20)
+    shares = {round(k / n, 2) for n in range(2, most + 1) for k in range(1, n)}
+    for share in sorted(shares, key=lambda share: abs(share - config.validation_fraction)):
+        parts, taken = _parts_of(share, most)
+        held_out = _held_out(data, groups, rest, config.split, parts, taken)
+        if abs(held_out.mean() - share) <= CLOSE:
+            return share
+    return 0.0
+
+
+def _is_one_part(asked: float) -> bool:
+    """Say whether a share is one of several equal parts."""
+    return abs(1 / max(2, round(1 / asked)) - asked) <= EXACT
+
+
+def _parts_of(asked: float, most: int) -> tuple[int, int]:
+    """Return into how many parts to divide for a share, and how many of them to take.
+
+    One part where the share is that, however many it needs; else of no more than ``most`` parts as
+    many as come nearest.
+    """
+    if _is_one_part(asked):
+        return max(2, round(1 / asked)), 1
+    best = (2, 1)
+    for parts in range(2, min(most, MOST_PARTS) + 1):
+        taken = min(max(1, round(asked * parts)), parts - 1)
+        if abs(taken / parts - asked) < abs(best[1] / best[0] - asked) - EXACT:
+            best = (parts, taken)
+    return best
+
+
+def _held_out(
+    data: SiteFolder,
+    groups: NDArray[np.int64],
+    rest: NDArray[np.int64],
+    unit: str,
+    parts: int,
+    taken: int,
+) -> NDArray[np.bool_]:
+    """Return which images so many of some equal parts hold: those that come nearest in size."""
+    number, labels = _dealt(data, groups, rest, unit, parts), data.labels[rest]
+    if taken == 1:
+        return np.equal(number, 0)
+
+    def error(first: int) -> float:
+        """Add up how far the share of all images, and that of each class, is off."""
+        held_out = (number - first) % parts < taken
+        shares = [held_out.mean(), *(held_out[labels == i].mean() for i in np.unique(labels))]
+        return float(np.abs(np.array(shares) - taken / parts).sum())
+
+    # Parts differ by what cannot be divided, so it makes a difference which of them are taken.
+    return np.less((number - min(range(parts), key=error)) % parts, taken)
 
 
 # Dealing out 2,500 images one by one takes a second, which a site would spend in every round; the

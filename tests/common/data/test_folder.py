@@ -2,9 +2,13 @@ from pathlib import Path
 
 import pytest
 
+from clients.commands.check_site import check_folder
+from common.config.load import make_config
 from common.data.folder import inspect_site, read_site
 from common.errors import SiteError
+from common.learning.local_site import open_site
 from tests.common.data.sites import CLASSES, write_site
+from tests.corpus.sites import picture
 
 
 def test_a_folder_is_read_in_label_order_with_patients(tmp_path: Path) -> None:
@@ -115,3 +119,60 @@ def test_a_patient_in_two_classes_is_a_warning(tmp_path: Path) -> None:
     _edit(root, "non-covid-0", "covid-0")
     site = read_site("a", root, CLASSES)
     assert "1 patients have images in more than one class (covid-0)" in site.warnings[0]
+
+
+MAP = {"COVID-19": "covid", "CT_COVID": "covid", "Normal": "non-covid"}
+
+
+def own_names(root: Path, *rows: str) -> Path:
+    """Write a site whose folders bear names of its own, two of them of one class."""
+    for place, folder in enumerate(("covid-19", "CT_COVID", "Normal")):
+        (root / folder).mkdir(parents=True)
+        for number in range(2):
+            picture(root / folder / f"{number}.png", 10 * place + number)
+    if rows:
+        (root / "metadata.csv").write_text("\n".join(["file_name,label,patient_id", *rows]) + "\n")
+    return root
+
+
+def test_folders_and_labels_may_bear_a_site_s_own_names(tmp_path: Path) -> None:
+    rows = [
+        *("CT_COVID/0.png,covid,a", "CT_COVID/1.png,COVID-19,a"),
+        *("Normal/0.png,normal,b", "Normal/1.png,non-covid,c"),
+        *("covid-19/0.png, Covid-19 ,d", "covid-19/1.png,CT_COVID,d"),
+    ]
+    for root in (own_names(tmp_path / "a", *rows), own_names(tmp_path / "b")):
+        site = read_site("a", root, CLASSES, MAP)
+        assert site.files == tuple(row.partition(",")[0] for row in rows)
+        assert site.labels.tolist() == [1, 1, 0, 0, 1, 1]
+        assert site.warnings == ()
+
+
+def test_a_label_of_another_class_than_its_folder_s_is_told(tmp_path: Path) -> None:
+    rows = [
+        f"{folder}/{n}.png,covid,x" for folder in ("CT_COVID", "Normal", "covid-19") for n in (0, 1)
+    ]
+    _, problems = inspect_site("a", own_names(tmp_path / "a", *rows), CLASSES, MAP)
+    assert len(problems) == 2
+    assert (
+        "'Normal/0.png' lies in the folder of another class than its label 'covid'" in problems[0]
+    )
+
+
+def test_a_folder_in_capitals_is_refused_with_the_map_that_takes_it_in(tmp_path: Path) -> None:
+    root = write_site(tmp_path / "a")
+    (root / "covid").rename(root / "COVID")
+    _, problems = inspect_site("a", root, CLASSES)
+    assert "COVID is no class of this run" in problems[0]
+    assert "or set classes-map = 'COVID=covid'." in problems[0]
+    assert len(read_site("a", root, CLASSES, {"COVID": "covid"})) == 8
+
+
+def test_the_check_and_training_read_the_same_names(tmp_path: Path) -> None:
+    root = own_names(tmp_path / "a")
+    values = {"sites": f"a={root}", "folds": 2, "image-size": 32, "split": "image"}
+    config = make_config(values | {"classes-map": "COVID-19=covid,CT_COVID=covid,Normal=non-covid"})
+    check = check_folder("a", root, config)
+    assert check.fit and check.facts["images of covid"] == "4"
+    config = config.changed(cache_dir=str(tmp_path / "cache"))
+    assert open_site(config, "a").labels.tolist() == [1, 1, 0, 0, 1, 1]

@@ -1,3 +1,6 @@
+import hashlib
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,8 @@ from common.config.schema import Config
 from common.data.folder import CLASS, SiteFolder
 from common.data.folds import leakage, split_site
 from common.errors import SiteError
+
+PINNED = "486665bb5fe23ac5f5b35092a187b9765a96adc25c7664d957c2f3eb49318921"
 
 
 def site(patients: int, slices: int = 3, known: bool = True) -> SiteFolder:
@@ -119,3 +124,85 @@ def test_too_few_images_for_a_validation_part_are_refused() -> None:
     # Of 14 and 8 images half are left, and a tenth of 7 is no image.
     with pytest.raises(SiteError, match=r"'class-0' has 7 images, .*10 parts of which validation"):
         split_site(of_classes(14, 8), config)
+
+
+FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.33, 0.4, 0.45, 0.5, 0.6, 0.66, 0.7, 0.75, 0.8, 0.85)
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+@pytest.mark.parametrize(
+    "images",
+    [(2, 2), (4, 4), (4, 7), (6, 6), (10, 4), (20, 3), (20, 20), (33, 51), (100, 60), (9, 0)],
+)
+def test_a_validation_part_is_as_large_as_asked_or_a_sentence_says_what_can_be_had(
+    images: tuple[int, ...], unit: str
+) -> None:
+    data = of_classes(*images)
+    # Every patient has two images.
+    data = replace(data, patients=tuple(f"{y}-{i // 2}" for i, y in enumerate(data.labels)))
+    given = 0
+    for fraction in FRACTIONS:
+        config = Config(folds=2, split=unit, validation_fraction=fraction)
+        try:
+            split = split_site(data, config)
+        except SiteError as error:
+            possible = re.search(r"set it to ([0-9.]+), which can be had\.$", str(error))
+            if possible:
+                split_site(data, config.changed(validation_fraction=float(possible[1])))
+            else:
+                assert re.search(r"set it to 0\.$|Use fewer folds", str(error)), error
+            continue
+        given += 1
+        share = len(split.validation) / (len(split.train) + len(split.validation))
+        told = any(f"{share:.2f} of the training images instead of" in w for w in split.warnings)
+        assert told == (abs(share - fraction) > 0.05), (fraction, share, split.warnings)
+        assert not told or fraction in (0.05, 0.1, 0.2, 0.25, 0.33, 0.5)
+    assert given or max(images) < 10
+
+
+@pytest.mark.parametrize("fraction", [0.4, 0.6, 0.8, 0.3, 0.7])
+def test_a_share_that_is_no_single_part_is_given_of_every_class(fraction: float) -> None:
+    data = of_classes(120, 80)
+    split = split_site(data, Config(folds=2, split="image", validation_fraction=fraction))
+    rest = np.concatenate([split.train, split.validation])
+    for label in (0, 1):
+        held_out = np.sum(data.labels[split.validation] == label)
+        assert held_out / np.sum(data.labels[rest] == label) == pytest.approx(fraction, abs=0.02)
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_four_and_four_images_in_two_folds_have_no_quarter(unit: str) -> None:
+    config = Config(folds=2, split=unit, validation_fraction=0.25)
+    said = rf"'class-0' has 2 {unit}s, fewer than the 4 parts .* set it to 0\.5, which can be had"
+    with pytest.raises(SiteError, match=said):
+        split_site(of_classes(4, 4), config)
+    half = split_site(of_classes(4, 4), config.changed(validation_fraction=0.5))
+    assert [len(part) for part in (half.train, half.validation, half.test)] == [2, 2, 4]
+
+
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_frames_of_one_file_without_a_patient_are_on_one_side(unit: str) -> None:
+    data = of_classes(20, 20)
+    frames = {file: f"scan-{number // 4}" for number, file in enumerate(data.files[:20])}
+    data = replace(data, frames=frames)
+    for fold in range(4):
+        split = split_site(data, Config(fold=fold, split=unit, validation_fraction=0.5))
+        parts = [
+            {frames.get(data.files[i]) for i in part} - {None}
+            for part in (split.train, split.validation, split.test)
+        ]
+        assert not parts[0] & parts[1] and not (parts[0] | parts[1]) & parts[2]
+
+
+def test_the_folds_of_sites_without_copies_are_pinned() -> None:
+    """What these folds are was written down before copies were known."""
+    digest = hashlib.sha256()
+    for data in (of_classes(30, 18), site(20), site(20, known=False), of_classes(12, 0, 9)):
+        for unit in ("patient", "image"):
+            for fold in range(3):
+                for fraction in (0.0, 0.2, 0.25, 0.33):
+                    config = Config(folds=3, fold=fold, split=unit, validation_fraction=fraction)
+                    split = split_site(data, config)
+                    for part in (split.train, split.validation, split.test):
+                        digest.update(part.tobytes() + b"|")
+    assert digest.hexdigest() == PINNED
