@@ -145,7 +145,7 @@ def named_frames(rows: Mapping[str, Row], files: Collection[str]) -> dict[str, s
     there = set(files)
     found = {}
     for name in rows.keys() - there:
-        parts = re.fullmatch(r"(.+)#[1-9][0-9]*", name)
+        parts = re.fullmatch(r"(.+)#[1-9][0-9]{0,5}", name)
         if parts and parts[1] in there:
             found[name] = parts[1]
     return found
