@@ -8,10 +8,13 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from common.errors import EXTRAS
+from tests.common.data.dicom_files import grey_file
 from tests.simulations.tiny import SETTINGS, write_site
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +125,22 @@ def test_a_site_and_a_server_work_from_the_base_alone(hospitals: Path) -> None:
     run = hospitals / "runs" / "one"
     assert "pip install 'xsite[research]' brings TensorBoard" in (run / "log.txt").read_text()
     assert not (run / "tensorboard").exists()
+
+
+@pytest.mark.slow
+def test_a_decoder_that_is_missing_is_named_with_its_extra(hospitals: Path) -> None:
+    values = np.arange(32 * 32).reshape(32, 32)
+    write_site(hospitals / "data" / "c")
+    for syntax in (RLELossless, JPEGLosslessSV1, JPEGLSLossless):
+        file = hospitals / "data" / "c" / "covid" / f"{syntax.keyword}.dcm"
+        file.write_bytes(grey_file(values, 12, syntax=syntax, InstanceNumber=len(syntax)))
+    done = call(hospitals, "check-site data/c")
+    assert done.returncode == 1
+    problems = [line for line in done.stdout.splitlines() if line.startswith("Problem: ")]
+    assert len(problems) == 2
+    for line, name in zip(sorted(problems), ("JPEG-LS Lossless", "JPEG Lossless"), strict=True):
+        assert f"is compressed ({name}" in line
+        assert "A decoder is missing: pip install 'xsite[dicom]'." in line
 
 
 @pytest.mark.slow

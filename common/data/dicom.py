@@ -8,8 +8,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
 from common.config.sections import ImageKeys
 from common.data.dicom_greys import shown_greys
@@ -138,12 +140,22 @@ def _pixels(data: pydicom.Dataset, frame: int, path: Path) -> NDArray[Any]:
     except Exception as error:
         if not compressed:
             raise
+        advice = "Export it again, uncompressed, or move it away."
+        if not _decoder_is_here(syntax):
+            advice = f"A decoder is missing: {DICOM_EXTRA}. Or export it again, uncompressed."
         raise SiteError(
-            f"{path} is compressed ({syntax.name}) and cannot be decoded here. Install the "
-            f"decoders ({DICOM_EXTRA}) if they are missing; else export it again, uncompressed."
+            f"{path} is compressed ({syntax.name}) and cannot be decoded here. {advice}"
         ) from error
     unused = int(data.BitsAllocated) - 1 - int(data.HighBit)
     return (values << unused) >> (int(data.BitsAllocated) - int(data.BitsStored))
+
+
+def _decoder_is_here(syntax: UID) -> bool:
+    """Return whether a library that decodes a transfer syntax is installed, if there is any."""
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return True
 
 
 def _colours(values: NDArray[Any], kind: str, path: Path) -> NDArray[np.uint8]:
