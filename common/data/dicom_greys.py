@@ -60,7 +60,7 @@ def shown_greys(
     modality = _said(data, frame, "PixelValueTransformationSequence", "RescaleSlope")
     interest = _said(data, frame, "FrameVOILUTSequence", "WindowCenter")
     possible = _possible(stored.dtype.kind, modality, data)
-    hounsfield = _in_hounsfield_units(stored.dtype.kind, modality, data)
+    hounsfield = _in_hounsfield_units(possible, modality, data)
     padding, (stored, places) = _padding(stored.dtype, data), distinct(stored)
     values = finite(_transformed(stored, modality, data), path)
     if float(modality.get("RescaleSlope", 1)) == 0:
@@ -104,9 +104,9 @@ def _transformed(stored: NDArray[Any], modality: Dataset, data: Dataset) -> NDAr
     if (table := _first(modality, "ModalityLUTSequence")) is not None:
         first, entries, _ = _entries(table, data)
         return entries[np.clip(stored.astype(np.int64) - first, 0, len(entries) - 1)]
-    slope, intercept = modality.get("RescaleSlope"), modality.get("RescaleIntercept")
-    if slope is None or intercept is None:
+    if "RescaleSlope" not in modality and "RescaleIntercept" not in modality:
         return stored
+    slope, intercept = modality.get("RescaleSlope", 1), modality.get("RescaleIntercept", 0)
     return stored * float(slope) + float(intercept)
 
 
@@ -163,15 +163,14 @@ def _through_window(
     return np.clip((values - (center - 0.5)) / max(width - 1, 1e-9) + 0.5, 0, 1)
 
 
-def _in_hounsfield_units(kind: str, modality: Dataset, data: Dataset) -> bool:
+def _in_hounsfield_units(possible: Scale | None, modality: Dataset, data: Dataset) -> bool:
     """Return whether values are Hounsfield units: said so, or a CT that says no other unit."""
-    unit = str(modality.get("RescaleType") or "")
-    if unit:
+    if unit := str(modality.get("RescaleType") or ""):
         return unit == "HU"
     of_class = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
     is_ct = data.get("Modality") == "CT" if data.get("Modality") else of_class in CT
-    # Without a rescale, what has no sign is a screenshot, or counts from another zero.
-    return bool(is_ct) and ("RescaleSlope" in modality or kind == "i")
+    # What can hold no air is a screenshot, or counts from another zero.
+    return bool(is_ct) and (possible is None or possible.low < 0)
 
 
 def _padding(kind: np.dtype[Any], data: Dataset) -> tuple[Any, Any] | None:

@@ -70,8 +70,8 @@ def read_raster(content: bytes, path: Path) -> Image.Image | Greys:
         raises whatever it leads Pillow to.
     """
     with open_raster(content) as opened:
-        # A JPEG of several pictures holds one photograph; a TIFF of several, slices or pages.
-        if opened.format == "TIFF" and (pages := getattr(opened, "n_frames", 1)) > 1:
+        # A JPEG of several pictures holds one photograph; others slices, pages or a film.
+        if opened.format != "JPEG" and (pages := getattr(opened, "n_frames", 1)) > 1:
             raise SiteError(
                 f"{path} holds {pages} images, and which one is meant cannot be told. Save each as "
                 "a file of its own."

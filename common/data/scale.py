@@ -46,6 +46,8 @@ class Extent(NamedTuple):
     high: float
     possible: Scale | None
     """None where the file names none."""
+    whole: bool = True
+    """Whether all are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Greys:
         shown = self.values[there]
         if not shown.size:
             return Extent(0.0, 0.0, self.possible)
-        return Extent(float(shown.min()), float(shown.max()), self.possible)
+        whole = shown.dtype.kind != "f" or bool((shown == np.rint(shown)).all())
+        return Extent(float(shown.min()), float(shown.max()), self.possible, whole)
 
     def eight_bits(self, scale: Scale) -> NDArray[np.uint8]:
         """Return the greys in [0, 255] by a scale, shape (height, width)."""
@@ -104,7 +107,8 @@ def find_scale(extents: Iterable[Extent], config: ImageKeys) -> Scale:
 
     ``grey-low`` and ``grey-high`` say it. Without them it is the configured window where values
     below :data:`AIR` show that they are Hounsfield units; else the range of the bits that the
-    files name, if more than a quarter of it is used; else of the fewest bits that hold all values.
+    files name, if more than a quarter of it is used; else of the fewest bits that hold all values,
+    or, where these are no whole numbers, to the next power of two.
 
     Parameters
     ----------
@@ -117,20 +121,21 @@ def find_scale(extents: Iterable[Extent], config: ImageKeys) -> Scale:
         return Scale(config.grey_low, config.grey_high)
     held = list(extents)
     low, high = min(one.low for one in held), max(one.high for one in held)
+    whole = all(one.whole for one in held)
     named = [one.possible for one in held if one.possible is not None]
     if len(named) < len(held):
         unnamed = min(one.low for one in held if one.possible is None)
-        return window_of(config) if unnamed <= AIR else _of_bits(low, high)
+        return window_of(config) if unnamed <= AIR else _range_of(low, high, whole)
     possible = Scale(min(one.low for one in named), max(one.high for one in named))
     used = high > possible.low + (possible.high - possible.low) / 4
-    return possible if used else _of_bits(low, high)
+    return possible if used else _range_of(low, high, whole)
 
 
-def _of_bits(low: float, high: float) -> Scale:
-    """Return the range of the fewest bits that hold values, 8 at least; or 1 where they suffice."""
-    largest = max(high, -low)
-    if largest <= 1:
-        return Scale(-1.0 if low < 0 else 0.0, 1.0)
+def _range_of(low: float, high: float, whole: bool) -> Scale:
+    """Return the range of the fewest bits that hold values, 8 at least; real ones: of ±2ⁿ."""
+    if not whole or max(high, -low) <= 1:
+        top = 2.0 ** math.ceil(math.log2(max(high, -low) or 1))
+        return Scale(-top if low < 0 else 0.0, top)
     if low >= 0:
         return Scale(0.0, 2.0 ** max(8, math.ceil(math.log2(high + 1))) - 1)
     half = 2.0 ** max(7, math.ceil(math.log2(max(high + 1, -low))))

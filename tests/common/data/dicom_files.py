@@ -57,8 +57,9 @@ def grey_file(
     data.PixelData = values.astype(f"{order}{kind}").tobytes()
     data["PixelData"].VR = "OB" if allocated == 8 else "OW"
     for tag, value in tags.items():
-        setattr(data, tag, value)
-        if value is None:
+        if value is not None:
+            setattr(data, tag, value)
+        elif tag in data:
             delattr(data, tag)
     return written(data, syntax)
 

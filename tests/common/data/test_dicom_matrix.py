@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.uid import (
     UID,
+    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -328,6 +329,70 @@ def test_a_table_of_the_modality(tmp_path: Path, bits: int) -> None:
     content = grey_file(stored, 8, ModalityLUTSequence=[table(20, entries, bits)])
     shown = entries[np.clip(stored - 20, 0, 199)] / (2**bits - 1) * 255
     assert_greys(decoded(tmp_path, content), shown)
+
+
+@pytest.mark.parametrize(
+    ("bits", "tags"),
+    [
+        (8, {}),
+        (8, {"RescaleSlope": 1, "RescaleIntercept": 0}),
+        (12, {}),
+        (16, {"RescaleSlope": 1, "RescaleIntercept": 0}),
+        (12, {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "US"}),
+    ],
+)
+def test_a_ct_that_can_hold_no_air_is_not_in_hounsfield_units(
+    tmp_path: Path, bits: int, tags: dict[str, Any]
+) -> None:
+    """Screenshots, counts whose zero is lost, and values of another unit."""
+    stored = ramp(bits, False)
+    found = decoded(tmp_path, grey_file(stored, bits, Modality="CT", **tags))
+    assert_greys(found, stored / (2**bits - 1) * 255)
+
+
+@pytest.mark.parametrize(
+    ("tags", "hounsfield"),
+    [
+        ({"Modality": "CT"}, True),
+        ({"Modality": "PT"}, False),
+        ({"Modality": "PT", "RescaleType": "HU"}, True),
+        ({"Modality": None, "SOPClassUID": CTImageStorage}, True),
+        ({"Modality": None}, False),
+    ],
+)
+def test_what_is_in_hounsfield_units(
+    tmp_path: Path, tags: dict[str, Any], hounsfield: bool
+) -> None:
+    stored = ramp(12, False)
+    tags = {"RescaleSlope": 1, "RescaleIntercept": -1024, "Modality": "OT", **tags}
+    found = decoded(tmp_path, grey_file(stored, 12, **tags))
+    assert_greys(
+        found, windowed(stored - 1024.0, -600, 1500) if hounsfield else stored / 4095 * 255
+    )
+
+
+def test_an_intercept_without_a_slope(tmp_path: Path) -> None:
+    stored = ramp(12, False)
+    found = decoded(tmp_path, grey_file(stored, 12, Modality="CT", RescaleIntercept=-1024))
+    assert_greys(found, windowed(stored - 1024.0, -600, 1500))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_native_colours_of_half_the_width(tmp_path: Path, channels: int) -> None:
+    """YBR_FULL_422, uncompressed: two luminances for a pair of colours (PS3.3 C.7.6.3.1.2)."""
+    wide = ybr(np.repeat(COLOURS[:, ::2], 2, axis=1)).reshape(SIDE, SIDE // 2, 2, 3)
+    wide[..., 1, 1:] = wide[..., 0, 1:]
+    data = new_file()
+    data.Rows, data.Columns, data.SamplesPerPixel = SIDE, SIDE, 3
+    data.PhotometricInterpretation, data.PlanarConfiguration = "YBR_FULL_422", 0
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    pairs = np.stack([wide[..., 0, 0], wide[..., 1, 0], wide[..., 0, 1], wide[..., 0, 2]], -1)
+    data.PixelData = pairs.tobytes()
+    data["PixelData"].VR = "OB"
+    found = decoded(tmp_path, written(data), channels=channels)
+    shown = rgb_of(wide.reshape(SIDE, SIDE, 3))
+    assert np.abs(found - (shown if channels == 3 else luma(shown)[..., None])).max() <= 2
 
 
 @pytest.mark.parametrize("kind", ["float", "double"])

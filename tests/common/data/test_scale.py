@@ -126,7 +126,11 @@ def test_hounsfield_units_in_a_tiff_take_the_window(tmp_path: Path, dtype: Any) 
         (np.linspace(0, 1, 256, dtype=np.float32), 0, 1),
         (np.linspace(-1, 1, 256, dtype=np.float32), -1, 1),
         (np.linspace(0, 255, 256, dtype=np.float32), 0, 255),
-        (np.linspace(0, 1000, 256, dtype=np.float32), 0, 1023),
+        (np.linspace(0, 1000, 256, dtype=np.float32), 0, 1024),
+        (np.linspace(0, 1.5, 256, dtype=np.float32), 0, 2),
+        (np.linspace(0, 0.1, 256, dtype=np.float32), 0, 0.125),
+        (np.linspace(-2.5, 3, 256, dtype=np.float32), -4, 4),
+        (np.arange(256).astype(np.float32) * 4, 0, 1023),
         (np.linspace(-100, 100, 256).astype(np.int16), -128, 127),
         (np.linspace(-300, 300, 256).astype(np.int16), -512, 511),
         (np.arange(-128, 128).astype(np.int8), -128, 127),
@@ -301,6 +305,15 @@ def test_frames_that_the_table_names_are_the_only_ones(tmp_path: Path) -> None:
     data = load(write_site(tmp_path / "a", files))
     assert data.files == ("covid/scan.dcm#3", "non-covid/other.dcm#2")
     assert np.abs(data.images[0, ..., 0] - shown(several[2], 0, 4095)).max() <= 0.5 + 1e-9
+
+
+def test_an_animation_is_refused_as_pages_are(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((SIDE, SIDE), 9 * n, np.uint8)) for n in range(3)]
+    for suffix in ("png", "tif"):
+        path = tmp_path / f"a.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        with pytest.raises(SiteError, match=r"holds 3 images, and which one is meant"):
+            decode_file(path, CONFIG)
 
 
 def test_no_frame_is_taken_in_silence(tmp_path: Path) -> None:
