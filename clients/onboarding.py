@@ -10,7 +10,6 @@ onboarded with; the same again rewrites the three files, anything else is refuse
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -32,7 +31,7 @@ from clients.adapt.reliability import (
 from clients.prediction import decode_images, find_images, write_table
 from common.config.schema import Config
 from common.config.sites import SITE_NAME
-from common.data.decode import split_frame
+from common.data.decode import locate, split_frame
 from common.data.folder import SiteFolder, class_folders, read_site
 from common.device import choose_device, limited_threads
 from common.errors import ConfigError, RunError
@@ -196,10 +195,11 @@ def _images(folder: Path, config: Config, labelled: SiteFolder | None) -> list[P
     # Else the lesion masks of a synthetic hospital would count as images.
     classes = [folder / name for name in sorted(label_of, key=lambda name: label_of[name])]
     found = find_images(classes or [folder])
-    frames_of: defaultdict[Path, list[Path]] = defaultdict(list)
-    for frame, file in (labelled.frames if labelled else {}).items():
-        frames_of[folder / file].append(folder / frame)
-    return [image for file in found for image in frames_of.get(file, [file])]
+    frames = labelled.frames if labelled else {}
+    # Of a file whose frames are named, these alone are images of the site.
+    named = {folder / file for file in frames.values()}
+    others = [image for image in found if locate(image)[0] not in named]
+    return [*others, *(folder / frame for frame in sorted(frames))]
 
 
 def _key(network: Network, folder: Path, files: Sequence[Path], images: NDArray[np.uint8]) -> str:

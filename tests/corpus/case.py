@@ -3,7 +3,7 @@
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ class Case:
         A regular expression that the sentence must match; "" where the thing is odd but valid.
     shows : callable, optional
         Returns the greys that an odd but valid image shows, (height, width) of each of its frames.
+    rows : mapping, optional
+        Class and patient of each image of an odd but valid site.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Case:
     make: Callable[[Path], None]
     said: str = ""
     shows: Callable[[], Sequence[NDArray[Any]]] | None = None
+    rows: Mapping[str, tuple[str, str | None]] | None = None
 
 
 def ids(cases: Sequence[Case]) -> list[str]:

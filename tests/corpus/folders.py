@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 from tests.corpus.case import Case
-from tests.corpus.sites import TABLE, picture, write_site
+from tests.corpus.sites import TABLE, picture, rows_of, write_site
+
+SCRIPTS = ("患者１", "Пациент", "مريض", "é́", "🫁", "a b (1) [x] {y} & $z ' \" ; #")
 
 
 def empty(root: Path) -> None:
@@ -114,8 +116,8 @@ def name_in_latin_1(root: Path) -> None:
 
 def names_in_every_script(root: Path) -> None:
     write_site(root)
-    for name in ("患者１", "Пациент", "مريض", "é́", "🫁", "a b (1) [x] {y} & $z ' \" ; #"):
-        picture(root / "covid" / f"{name}.png", 7)
+    for number, name in enumerate(SCRIPTS):
+        picture(root / "covid" / f"{name}.png", 70 + number)
 
 
 def names_as_long_as_they_can_be(root: Path) -> None:
@@ -146,6 +148,40 @@ def files_of_other_programs(root: Path) -> None:
         (root / "covid" / name).write_bytes(b"\xd0\xcf\x11\xe0" * 20)
 
 
+def checkpoints_of_a_notebook(root: Path) -> None:
+    write_site(root)
+    copy_into(root / "covid" / ".ipynb_checkpoints" / "p00-checkpoint.png", root)
+
+
+def bins(root: Path) -> None:
+    write_site(root)
+    copy_into(root / "covid" / ".Trash-1000" / "files" / "p00.png", root)
+    copy_into(root / "non-covid" / "$RECYCLE.BIN" / "S-1-5-21" / "$RABC.png", root)
+    copy_into(root / "non-covid" / "#recycle" / "p00.png", root)
+
+
+def network_storage(root: Path) -> None:
+    write_site(root)
+    copy_into(root / "covid" / "@eaDir" / "p00.png" / "SYNOPHOTO_THUMB_M.png", root)
+    for name in ("@eaDir", "#snapshot", "lost+found", "System Volume Information"):
+        (root / name).mkdir()
+
+
+def copy_into(place: Path, root: Path) -> None:
+    place.parent.mkdir(parents=True)
+    place.write_bytes((root / "covid" / "p00.png").read_bytes())
+
+
+def same_image_in_both_classes(root: Path) -> None:
+    write_site(root)
+    (root / "non-covid" / "p99.png").write_bytes((root / "covid" / "p00.png").read_bytes())
+
+
+def same_image_twice(root: Path) -> None:
+    write_site(root)
+    copy_into(root / "covid" / "again" / "p00.png", root)
+
+
 def hidden_files(root: Path) -> None:
     write_site(root)
     (root / "covid" / ".DS_Store").write_bytes(b"\0" * 20)
@@ -158,7 +194,12 @@ FOLDERS = (
     Case("empty", "a drive is not mounted", empty, r"hospital holds none of the class folders"),
     Case("a file", "a scan is named instead of its folder", a_file, r"no folder .*hospital"),
     Case("link to itself", "a link was made the wrong way round", link_to_itself, "no folder"),
-    Case("one class", "negatives are still to come: it takes part without them", one_class, ""),
+    Case(
+        "one class",
+        "negatives are still to come: it takes part without them",
+        one_class,
+        rows=rows_of(classes=["covid"]),
+    ),
     Case(
         "class links to itself",
         "the same, one level down",
@@ -209,11 +250,53 @@ FOLDERS = (
         r"M.*ller\.png.* is not UTF-8.*[Rr]ename",
     ),
     Case("names like markup", "square brackets", names_like_markup, r"\[bold\]p\[red\]\.png is"),
-    Case("other programs' files", "Windows and exports leave them", files_of_other_programs),
-    Case("whole site is a link", "as on a cluster", whole_site_is_a_link),
-    Case("images link outside", "a selection out of an archive", images_link_outside),
-    Case("names in every script", "patients have names", names_in_every_script),
-    Case("names as long as can be", "255 bytes", names_as_long_as_they_can_be),
-    Case("forty folders deep", "as a PACS exports them", deeper_folders),
-    Case("hidden files", "a Mac leaves them", hidden_files),
+    Case(
+        "same image in both classes",
+        "a copy that was meant to be moved",
+        same_image_in_both_classes,
+        r"'covid/p00\.png' and 'non-covid/p99\.png' are copies of one image, in different classes",
+    ),
+    Case(
+        "same image twice",
+        "exported twice",
+        same_image_twice,
+        rows=rows_of(0, "covid/again/p00.png"),
+    ),
+    Case(
+        "other programs' files",
+        "Windows and exports leave them",
+        files_of_other_programs,
+        rows=rows_of(),
+    ),
+    Case(
+        "notebook's checkpoints",
+        "an image opened in Jupyter",
+        checkpoints_of_a_notebook,
+        rows=rows_of(),
+    ),
+    Case("bins", "deleted images would be trained on", bins, rows=rows_of()),
+    Case("network storage", "previews that it makes", network_storage, rows=rows_of()),
+    Case("whole site is a link", "as on a cluster", whole_site_is_a_link, rows=rows_of()),
+    Case(
+        "images link outside", "a selection out of an archive", images_link_outside, rows=rows_of()
+    ),
+    Case(
+        "names in every script",
+        "patients have names",
+        names_in_every_script,
+        rows=rows_of(0, *(f"covid/{name}.png" for name in SCRIPTS)),
+    ),
+    Case(
+        "names as long as can be",
+        "255 bytes",
+        names_as_long_as_they_can_be,
+        rows=rows_of(0, f"covid/{'x' * 251}.png"),
+    ),
+    Case(
+        "forty folders deep",
+        "as a PACS exports them",
+        deeper_folders,
+        rows=rows_of(0, f"covid/{'study/' * 40}p99.png"),
+    ),
+    Case("hidden files", "a Mac leaves them", hidden_files, rows=rows_of()),
 )

@@ -8,6 +8,8 @@ from PIL import Image
 
 CLASSES = ("non-covid", "covid")
 TABLE = "metadata.csv"
+Rows = dict[str, tuple[str, str | None]]
+"""Class and patient of each image."""
 SPOILT = "p99"
 """Stem of the image that a case of images adds."""
 
@@ -33,3 +35,13 @@ def write_site(
     if patients:
         (root / TABLE).write_text("\n".join(rows) + "\n")
     return root
+
+
+def rows_of(patients: int = 0, *further: str, classes: Sequence[str] = CLASSES) -> Rows:
+    """Return what :func:`write_site` writes, with further images of nobody."""
+    found: Rows = {
+        f"{label}/p{number:02d}.png": (label, f"{label}-{number % patients}" if patients else None)
+        for label in classes
+        for number in range(6)
+    }
+    return found | {name: (name.partition("/")[0], None) for name in further}

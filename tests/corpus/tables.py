@@ -4,13 +4,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.corpus.case import Case
-from tests.corpus.sites import TABLE, write_site
+from tests.corpus.sites import TABLE, Rows, rows_of, write_site
 
 Change = Callable[[str], str | bytes]
 
 
-def table(name: str, why: str, change: Change, said: str = "") -> Case:
-    """Return the case of a sound site whose table is changed."""
+SOUND = rows_of(4)
+
+
+def table(
+    name: str,
+    why: str,
+    change: Change,
+    said: str = "",
+    patients: dict[str, str | None] | None = None,
+) -> Case:
+    """Return the case of a sound site whose table is changed, and with it some of its patients."""
+    of = patients or {}
+    rows: Rows = {file: (label, of.get(str(who), who)) for file, (label, who) in SOUND.items()}
 
     def make(root: Path) -> None:
         write_site(root, patients=4)
@@ -18,7 +29,7 @@ def table(name: str, why: str, change: Change, said: str = "") -> Case:
         changed = change(path.read_text())
         path.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
 
-    return Case(name, why, make, said)
+    return Case(name, why, make, said, rows=None if said else rows)
 
 
 def renamed(old: str, new: str) -> Change:
@@ -46,6 +57,7 @@ def links_to_itself(root: Path) -> None:
     (root / TABLE).symlink_to(TABLE)
 
 
+HEADS = (("patient_id", "PatientID"), ("file_name", "File Name"))
 FIRST = "non-covid/p00.png,non-covid,non-covid-0"
 TABLES = (
     table("0 bytes", "a copy that a full disk ended", lambda text: "", "lacks the column 'file_"),
@@ -123,5 +135,32 @@ TABLES = (
         "no patients",
         "the column is empty",
         lambda t: t.replace(",covid-", ",").replace(",non-covid-0", ","),
+        patients={"non-covid-0": None}
+        | {f"covid-{n}": str(n) for n in range(1, 4)}
+        | {"covid-0": None},
     ),
+    table("Patient_ID", "another convention", renamed("patient_id", "Patient_ID")),
+    table("a blank before a column", "typed", renamed(",patient_id", ", patient_id")),
+    table("PatientID and File Name", "a PACS", lambda t: t.replace(*HEADS[0]).replace(*HEADS[1])),
+    table(
+        "the column twice",
+        "two lists joined: the second is empty",
+        lambda t: t.replace("\n", ",\n").replace("patient_id,", "patient_id,Patient ID"),
+        r"columns that mean the same, 'patient_id' and 'Patient ID'",
+    ),
+    table(
+        "a patient's zeros lost",
+        "a spreadsheet takes ids for numbers",
+        lambda t: t.replace("p00.png,covid,covid-0", "p00.png,covid,covid-00").replace(
+            "p04.png,covid,covid-0", "p04.png,covid, COVID-0 "
+        ),
+        patients={"covid-0": "covid-00"},
+    ),
+    table(
+        "patients that are nan",
+        "a table of pandas: one for all would be a patient of half the images",
+        lambda t: t.replace(",non-covid-1", ",nan").replace(",non-covid-2", ",UNKNOWN"),
+        patients={"non-covid-1": None, "non-covid-2": None},
+    ),
+    table("lines of commas", "a spreadsheet's end", lambda text: text + ",,\n,,\n"),
 )

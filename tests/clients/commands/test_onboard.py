@@ -23,6 +23,7 @@ from common.tensor_files import load_tensors
 from server.run_folder import RunFolder
 from simulations.cli import app
 from simulations.study.analyses import evaluate_unseen
+from tests.common.data.dicom_files import grey_file
 from tests.common.runs.written import write_private, write_shared
 from tests.simulations.tiny import tiny_config, write_site
 
@@ -247,3 +248,21 @@ def test_a_single_site_run_of_one_site_can_meet_another(tmp_path: Path) -> None:
     told = evaluate_unseen(run, open_site(config, "c"), config, choose_device(config))
     assert told["averaged"] == pytest.approx(told["nearest"], nan_ok=True)
     assert np.isnan(told["trust"]["usual_distance"])
+
+
+def test_named_frames_and_own_class_names_are_evaluated(tmp_path: Path) -> None:
+    run = make_run(tmp_path, classes_map="COVID-19=covid,Normal=non-covid")
+    site, rows = tmp_path / "new", ["file_name,label"]
+    values = np.random.default_rng(3).integers(0, 256, (2, 4, 40, 40))
+    frames_of = {"COVID-19": (2, 4), "Normal": (1,)}
+    for (folder, frames), stored in zip(frames_of.items(), values, strict=True):
+        (site / folder).mkdir(parents=True)
+        (site / folder / "scan.dcm").write_bytes(grey_file(stored, 8))
+        rows += [f"{folder}/scan.dcm#{frame},{folder.lower()}" for frame in frames]
+    (site / "metadata.csv").write_text("\n".join(rows) + "\n")
+    found = onboard(run, "new", site, evaluate=True, device="cpu")
+    names = [file.relative_to(site).as_posix() for file in found.files]
+    assert names == ["COVID-19/scan.dcm#2", "COVID-19/scan.dcm#4", "Normal/scan.dcm#1"]
+    for adaptation in ADAPTATIONS:
+        decided = found.probabilities[adaptation].argmax(axis=1)
+        assert found.figures[adaptation]["accuracy"] == np.mean(decided == [1, 1, 0])

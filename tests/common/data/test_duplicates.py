@@ -20,6 +20,7 @@ from common.data.folder import read_site
 from common.data.folds import split_site
 from common.errors import SiteError
 from simulations.synthetic.hospital import write_hospital
+from tests.common.data.dicom_files import grey_file
 from tests.common.data.sites import CLASSES
 
 SETTINGS = ImageKeys(image_size=112)
@@ -210,3 +211,31 @@ def test_ten_thousand_images_take_seconds_and_no_pair_of_all_is_kept() -> None:
     copies = find_copies(fingerprints(images), [str(n) for n in range(10_000)])
     assert time.monotonic() - start < 30
     assert 4000 < len(copies.exact) + len(copies.near) < 10_000
+
+
+@pytest.mark.parametrize("patient", [None, "P1"])
+def test_frames_of_one_file_are_no_exact_copies_and_stay_together_without_a_patient(
+    tmp_path: Path, patient: str | None
+) -> None:
+    root = write_site(tmp_path / "a")
+    for place, name in enumerate(("one.dcm", "other.dcm")):
+        frames = [np.asarray(scan(500 + 10 * place + number, 64)) for number in range(4)]
+        (root / "covid" / name).write_bytes(grey_file(np.stack(frames), 8, PatientID=patient))
+    site = opened(root)
+    own = [n for n, file in enumerate(site.files) if file.startswith("covid/o")]
+    assert len(own) == 8 and not site.together
+    assert {site.patients[n] for n in own} == {patient}
+    for fold in range(4):
+        split = split_site(site, Config(fold=fold, split="patient"))
+        for name in ("one", "other"):
+            of_file = {n for n in own if name in site.files[n]}
+            assert of_file <= set(split.test) or not of_file & set(split.test)
+
+
+def test_the_same_frame_of_a_copied_file_is_an_exact_copy(tmp_path: Path) -> None:
+    root = write_site(tmp_path / "a")
+    frames = np.stack([np.asarray(scan(500 + number, 64)) for number in range(2)])
+    for name in ("one.dcm", "other.dcm"):
+        (root / "covid" / name).write_bytes(grey_file(frames, 8))
+    expected = [{f"covid/one.dcm#{n}", f"covid/other.dcm#{n}"} for n in (1, 2)]
+    assert pairs_of(opened(root)) == set(map(frozenset, expected))
