@@ -181,7 +181,7 @@ def decode_images(
     def fail(file: Path, error: SiteError) -> None:
         failures[file] = str(error)
 
-    scale = decode_all(files, config, keep, fail, scale, progress)
+    scale, _ = decode_all(files, config, keep, fail, scale, progress)
     read.sort()
     return DecodedImages(
         tuple(files[place] for place in read),

@@ -147,6 +147,7 @@ app = GuardedGroup(
         "predict": ("clients.commands.predict", "Classify images with a run's network."),
         "onboard": ("clients.commands.predict", "Take in a hospital that has no labels yet."),
         "check-site": ("clients.commands.check_site", "Say whether a site's folder is fit."),
+        "preview": ("clients.commands.preview", "Write an image as the network gets it."),
         "synth": ("simulations.commands.synth", "Write synthetic hospitals."),
         "deploy": DEPLOY,
         "approve": ("clients.commands.approve", "Say yes to a run, at a hospital."),

@@ -111,6 +111,7 @@ def test_a_site_and_a_server_work_from_the_base_alone(hospitals: Path) -> None:
         "ledger show runs/one/sites/a --output ledger.html",
         "ledger verify runs/one/sites/a",
         "check-site data/a",
+        "preview data/b/covid/p00.png --output view.png",
         "predict one data/b/covid --site a --device cpu",
         "onboard one --site new=data/b --device cpu",
         "approve runs/one/sites/a",

@@ -7,38 +7,57 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from common.config.load import load_config, parse_override
 from common.config.schema import Config
 from common.console import options
+from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.console.text import say
 from common.data.cache import with_frames
 from common.data.decode import read_header
-from common.data.decode_all import decode_all
 from common.data.dicom import ImageHeader, dicom_patient
-from common.data.duplicates import (
-    NOTHING,
-    content_keys,
-    find_copies,
-    fingerprints,
-    with_copies,
-)
-from common.data.folder import inspect_site, with_headers
+from common.data.duplicates import content_keys, find_copies, with_copies
+from common.data.folder import SiteFolder, inspect_site, with_headers
 from common.data.folds import leakage, split_site
-from common.errors import ConfigError, SiteError, one_line
+from common.data.look import (
+    BLANK,
+    INVERTED,
+    STANDS_APART,
+    Looked,
+    Odd,
+    find_odd,
+    look_at,
+)
+from common.data.open import home_folder
+from common.errors import ConfigError, RunError, SiteError, one_line
+from common.files import write_atomic
 from common.formatting.tables import plain_table, print_table
+
+NAMED = 5
+"""How many odd images a warning names."""
+ADVICE = {
+    BLANK: (
+        "are blank, or nearly",
+        "Export them again or move them away; where their greys have more than 8 bits, grey-low "
+        "and grey-high say which values are black and white.",
+    ),
+    INVERTED: (
+        "look inverted, with dark parts where most have bright ones",
+        "Look at them, and save the negatives of those that are.",
+    ),
+    STANDS_APART: ("stand apart from the rest", "Look at them."),
+}
 
 
 def check_site(
@@ -46,6 +65,15 @@ def check_site(
     name: Annotated[
         str | None, typer.Option("--name", help="The site's name. [default: the folder's]")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            metavar="HTML",
+            help="Write the page here. [default: checks/NAME.html in xsite's home]",
+        ),
+    ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Write no page.")] = False,
     config: options.ConfigFile = None,
     set_: options.Settings = None,
 ) -> None:
@@ -53,6 +81,9 @@ def check_site(
 
     The folder holds one folder a class (the key 'classes' names them) and, for folds that keep a
     patient together, metadata.csv with the columns file_name and patient_id.
+
+    A page shows the images as the network gets them, odd ones first. It holds patients' images, so
+    only you may read it, and it must not leave the hospital.
     """
     place = folder.expanduser().absolute()
     # Any folder can be looked at, also one whose name could not be a site's.
@@ -60,10 +91,33 @@ def check_site(
     if "," in str(place):
         raise ConfigError(f"The folder {place} has a comma in its name; rename it or link to it.")
     asked = dict(parse_override(text) for text in set_ or ()) | {"sites": f"{site}={place}"}
-    found = check_folder(site, place, load_config(config, asked))
-    _print_check(Console(), site, place, found)
+    settings = load_config(config, asked)
+    with closing(make_listener()) as listener:
+        found = check_folder(site, place, settings, listener)
+    console = Console()
+    _print_check(console, site, place, found)
+    if not no_page:
+        _write_page(console, page, site, found, settings)
+    say(console, "Fit for training: yes" if found.fit else "Fit for training: no")
     if not found.fit:
         raise typer.Exit(1)
+
+
+def _write_page(
+    console: Console, asked: Path | None, site: str, found: "SiteCheck", config: Config
+) -> None:
+    from clients.commands.check_page import render
+
+    page = asked or home_folder() / "checks" / f"{site}.html"
+    try:
+        write_atomic(page, render(site, found, config).encode(), mode=0o600)
+    except RunError as error:
+        # A site can be checked where nothing may be written.
+        if asked is not None:
+            raise
+        say(console, f"No page: {error}")
+    else:
+        say(console, f"Page: {page}, for this hospital's eyes only")
 
 
 @dataclass(frozen=True)
@@ -72,7 +126,8 @@ class SiteCheck:
 
     facts: dict[str, str]
     """What there is: images by class, patients, sizes in pixels, formats, most frequent first,
-    columns of metadata.csv that only a task reads, and files that are passed over."""
+    the scale of greys, columns of metadata.csv that only a task reads, and files that are passed
+    over."""
     folds: tuple[tuple[int, int], ...]
     """Training and test images of each fold; empty where the folder is unfit."""
     leakage: str
@@ -80,6 +135,12 @@ class SiteCheck:
     warnings: tuple[str, ...]
     problems: tuple[str, ...]
     """What a person should know, and what has to be mended."""
+    folder: SiteFolder
+    """The images."""
+    looked: Looked
+    """What was seen of each."""
+    odd: Mapping[int, Odd]
+    """Which look odd, by their places in ``folder``."""
 
     @property
     def fit(self) -> bool:
@@ -87,7 +148,9 @@ class SiteCheck:
         return not self.problems
 
 
-def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
+def check_folder(
+    name: str, root: Path, config: Config, listener: ProgressListener | None = None
+) -> SiteCheck:
     """Read a whole site folder, decode every image, and make its folds.
 
     Parameters
@@ -98,35 +161,33 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
         Its folder.
     config : Config
         Classes, decode settings and folds.
+    listener : ProgressListener, optional
+        Told how far it is.
 
     Returns
     -------
     SiteCheck
         With every problem found, not only the first.
     """
+    listener = listener or ProgressListener()
     folder, found = inspect_site(name, root, config.class_names, config.own_class_names)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        paths = [root / folder.frames.get(file, file) for file in folder.files]
-        seen = list(pool.map(_look_at, paths))
+    seen = _read_files([root / folder.frames.get(file, file) for file in folder.files], listener)
     headers = [one.header for one in seen if one.header is not None]
     folder, origin = with_frames(folder, [one.header.frames if one.header else 1 for one in seen])
     seen = [seen[place] for place in origin]
-    prints = [NOTHING] * len(folder)
-    faults: dict[Path, str] = {}
-
-    def keep(place: int, image: NDArray[np.uint8]) -> None:
-        (prints[place],) = fingerprints(image[None])
-
-    def fail(file: Path, error: SiteError) -> None:
-        faults[file] = str(error)
-
-    decode_all([root / file for file in folder.files], config, keep, fail)
+    counter = StepCounter(listener, f"Looking at {len(folder)} images")
+    looked = look_at([root / file for file in folder.files], config, counter)
+    sizes = [one.header[:2] if one.header else (1, 1) for one in seen]
+    odd = find_odd(looked, np.array(sizes, dtype=np.int64).reshape(-1, 2))
     folder = with_headers(folder, [one.patient for one in seen])
-    copies = find_copies(prints, content_keys(folder, [one.digest for one in seen]))
+    copies = find_copies(looked.prints, content_keys(folder, [one.digest for one in seen]))
     folder, copied = with_copies(folder, copies)
-    problems = [*found, *(f"Site '{name}': {faults[file]}" for file in sorted(faults)), *copied]
+    site = f"Site '{name}': "
+    strange, blank = _say_odd(folder, odd)
+    faults = [looked.faults[file] for file in sorted(looked.faults)]
+    problems = [*found, *(f"{site}{fault}" for fault in faults), *copied, *blank]
+    warnings = [*folder.warnings, *strange]
     folds: list[tuple[int, int]] = []
-    warnings = list(folder.warnings)
     leaks = ""
     try:
         for fold in range(0 if problems else config.folds):
@@ -136,6 +197,22 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
             leaks = leaks or leakage(folder, split).sentence()
     except SiteError as error:
         problems.append(str(error))
+    return SiteCheck(
+        _facts(folder, headers, looked),
+        tuple(folds),
+        leaks,
+        tuple(warnings),
+        tuple(problems),
+        folder,
+        looked,
+        odd,
+    )
+
+
+def _facts(folder: SiteFolder, headers: Sequence[ImageHeader], looked: Looked) -> dict[str, str]:
+    scale = ""
+    if looked.scale is not None:
+        scale = f"{looked.scale} shown as black to white ({looked.scaled} images)"
     facts = {
         **{
             f"images of {label}": int(np.sum(folder.labels == index))
@@ -146,11 +223,31 @@ def check_folder(name: str, root: Path, config: Config) -> SiteCheck:
         "width, in pixels": _range([header.width for header in headers]),
         "height, in pixels": _range([header.height for header in headers]),
         **dict(Counter(header.kind for header in headers).most_common()),
+        "greys": scale,
         "further columns": one_line(", ".join(folder.columns)),
         "passed over": folder.passed_over,
     }
-    told = {label: str(value) for label, value in facts.items() if value != ""}
-    return SiteCheck(told, tuple(folds), leaks, tuple(warnings), tuple(problems))
+    return {label: str(value) for label, value in facts.items() if value != ""}
+
+
+def _say_odd(folder: SiteFolder, odd: Mapping[int, Odd]) -> tuple[list[str], list[str]]:
+    """Return warnings of a site's odd images, and a problem where most are blank."""
+    warnings: list[str] = []
+    problems: list[str] = []
+    for kind, (what, advice) in ADVICE.items():
+        found = [place for place, one in odd.items() if one.kind == kind]
+        if not found:
+            continue
+        names = [
+            f"'{folder.files[place]}'" + (f" ({odd[place].reason})" if kind == STANDS_APART else "")
+            for place in found[:NAMED]
+        ]
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        count = f"{len(found)} of {len(folder)}"
+        said = f"images that {what}: {count} ({', '.join(names)}{more}). {advice}"
+        mostly = kind == BLANK and 2 * len(found) > len(folder)
+        (problems if mostly else warnings).append(one_line(f"Site '{folder.name}': {said}"))
+    return warnings, problems
 
 
 class _Seen(NamedTuple):
@@ -164,7 +261,17 @@ class _Seen(NamedTuple):
     """Its hash."""
 
 
-def _look_at(path: Path) -> _Seen:
+def _read_files(paths: Sequence[Path], listener: ProgressListener) -> list[_Seen]:
+    counter = StepCounter(listener, f"Reading {len(paths)} files")
+    seen = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for one in pool.map(_read_file, paths):
+            seen.append(one)
+            counter(len(seen), len(paths))
+    return seen
+
+
+def _read_file(path: Path) -> _Seen:
     header, digest = None, str(path)
     # Why a file or its header cannot be read, decoding says.
     with suppress(Exception):
@@ -192,7 +299,6 @@ def _print_check(console: Console, name: str, root: Path, check: SiteCheck) -> N
         say(console, f"Warning: {warning}")
     for problem in check.problems:
         say(console, f"Problem: {problem}", "red")
-    say(console, "Fit for training: yes" if check.fit else "Fit for training: no")
 
 
 def _range(sizes: Sequence[int]) -> str:

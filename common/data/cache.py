@@ -253,4 +253,5 @@ def _fill(
         raise SiteError(f"Site '{folder.name}': {error}") from error
 
     paths = [folder.root / file for file in folder.files]
-    return decode_all(paths, config, images.__setitem__, fail, progress=progress)
+    scale, _ = decode_all(paths, config, images.__setitem__, fail, progress=progress)
+    return scale

@@ -26,7 +26,7 @@ def decode_all(
     failed: Callable[[Path, SiteError], None],
     scale: Scale | None = None,
     progress: Progress | None = None,
-) -> Scale | None:
+) -> tuple[Scale | None, int]:
     """Decode images in threads: the decoders release Python's lock. A file is read once, or twice.
 
     Parameters
@@ -48,6 +48,8 @@ def decode_all(
     -------
     Scale or None
         What is black and white in the greys that name no scale; None where there are none.
+    int
+        How many images it was found from: 0 where it was known.
     """
     extents: list[Extent] = []
     done = 0
@@ -86,4 +88,4 @@ def decode_all(
             if left:
                 scale = find_scale(extents, config)
             jobs = left
-    return scale
+    return scale, len(extents)

@@ -20,7 +20,7 @@ from pydicom.uid import (
 
 from common.config.sections import ImageKeys
 from common.data.raster import finite
-from common.data.scale import Greys, Scale, distinct
+from common.data.scale import Greys, Scale, distinct, window_in_words
 from common.errors import SiteError
 
 CT = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -68,19 +68,23 @@ def shown_greys(
     table, window = _first(interest, "VOILUTSequence"), _window(interest)
     scale: Scale | None = SHOWN
     if table is not None:
+        said = "the file's own table"
         values = _looked_up(values, table, data)
     elif window is not None:
+        said = f"the file's own window, {window_in_words(*window)}"
         values = _through_window(values, *window, str(interest.get("VOILUTFunction", "LINEAR")))
     elif hounsfield:
+        said = f"window {window_in_words(config.window_center, config.window_width)} HU"
         values = _through_window(values, config.window_center, config.window_width)
     else:
         scale = possible if int(data.get("BitsStored", 16)) <= 8 else None
+        said = "" if scale is None else f"{scale}, all that the file's bits can hold"
     inverted = (
         data.get("PhotometricInterpretation") == "MONOCHROME1"
         or data.get("PresentationLUTShape") == "INVERSE"
     )
     background = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
-    return Greys(values, scale, inverted, background, possible, places=places)
+    return Greys(values, scale, inverted, background, possible, places=places, said=said)
 
 
 def _first(data: Dataset, sequence: str) -> Dataset | None:

@@ -24,6 +24,10 @@ class Scale(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """Write it as ``0 to 4,095``."""
+        return f"{self.low:,.10g} to {self.high:,.10g}".replace("-", "−")
+
 
 def distinct(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return values, and which of them each pixel has; None where the pixels are the values.
@@ -68,6 +72,8 @@ class Greys:
     """Power of a grey in [0, 1] that is shown."""
     places: NDArray[Any] | None = None
     """Shape (height, width). As of :func:`distinct`."""
+    said: str = ""
+    """What their own scale is, in words; '' where the site's scale says it."""
 
     def extent(self) -> Extent:
         """Return which values there are."""
@@ -94,6 +100,11 @@ class Greys:
             grey = np.where(self.background, 0, grey)
         eight = np.rint(grey * 255).astype(np.uint8)
         return eight if self.places is None else eight[self.places]
+
+
+def window_in_words(center: float, width: float) -> str:
+    """Return ``−600 ± 750``."""
+    return f"{center:,.10g} ± {width / 2:,.10g}".replace("-", "−")
 
 
 def window_of(config: ImageKeys) -> Scale:

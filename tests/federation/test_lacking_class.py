@@ -127,7 +127,7 @@ def test_check_site_names_the_class_and_calls_the_site_fit(tmp_path: Path) -> No
     assert [warning for warning in check.warnings if "covid is missing" in warning]
     assert [sum(fold) for fold in check.folds] == [10, 10]
     shown = CliRunner().invoke(
-        app, ["check-site", str(tmp_path / "data" / "south"), "--set", "folds=2"]
+        app, ["check-site", str(tmp_path / "data" / "south"), "--no-page", "--set", "folds=2"]
     )
     assert shown.exit_code == 0, shown.output
     assert "Warning: Site 'south'" in shown.output and "Fit for training: yes" in shown.output
