@@ -49,11 +49,21 @@ def why(error: OSError, path: Path) -> str:
     if error.errno == errno.ENOSPC:
         there = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
         disk = os.statvfs(there)
-        free = f"{disk.f_bavail * disk.f_frsize // 10**6} MB are free in {there}"
         # A disk is also full that holds as many files as it can.
         room = "Remove some files" if disk.f_files and not disk.f_favail else "Free some space"
-        remedy = f"{room} ({free}) or name another folder."
+        remedy = f"{room} ({free_megabytes(there)} MB are free in {there}) or name another folder."
     return f"{error.strerror or error}. {remedy}"
+
+
+def free_megabytes(folder: Path) -> int:
+    """Return how many megabytes this account may still write to the disk of a folder."""
+    return shutil.disk_usage(folder).free // 10**6
+
+
+def file_of(error: OSError) -> Path | None:
+    """Return the file that an error of the system is about; of a copy, the one that is written."""
+    name = error.filename2 or error.filename
+    return None if name is None else Path(os.fsdecode(name))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The command ``xsite``."""
 
 import contextlib
-import os
 import shlex
 import tempfile
 import traceback
@@ -17,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from common.console.text import say, settle_encodings
 from common.errors import XsiteError, missing_extra, one_line
-from common.files import why
+from common.files import file_of, why
 from simulations.commands import ResumeHint
 
 INTERRUPTED = 130
@@ -178,12 +177,12 @@ def _complain_of_a_file(error: OSError, trail: ResumeHint) -> None:
     """Say which file cannot be used, why, and what to do: a full disk, no permission, a limit."""
     begun = trail.run is not None and (trail.run / "log.txt").is_file()
     kept = None
-    if begun or not error.filename:
+    path = file_of(error)
+    if begun or path is None:
         kept = _keep("".join(traceback.format_exception(error)), trail)
-    path = Path(os.fsdecode(error.filename or trail.run or Path.cwd()))
-    where = f" {path}" if error.filename else " a file"
-    told = f" Which file, the traceback in {kept} says." if kept and not error.filename else ""
-    _complain(one_line(f"Cannot use{where}: {why(error, path)}{told}"))
+    told = f" Which file, the traceback in {kept} says." if kept and path is None else ""
+    explained = why(error, path or trail.run or Path.cwd())
+    _complain(one_line(f"Cannot use {path or 'a file'}: {explained}{told}"))
 
 
 def _complain_of_unexpected(error: Exception, trail: ResumeHint) -> None:

@@ -4,15 +4,20 @@ Everything that a run starts is private to it and gone when it ends, however it 
 SuperLink, its ports, Flower's folders, the Ray cluster and its sockets.
 """
 
+import errno
+import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from common.config.schema import Config
 from common.console.progress import ProgressListener
+from common.data.open import cache_folder
 from common.errors import RunError, XsiteError, refuse_unknown, require
-from common.files import alone_in
+from common.files import alone_in, free_megabytes
 from common.runs.result import read_result, read_run_config
 from server.checks import check_names
 from server.run_folder import RunFolder, read_begun, refuse_taken
@@ -32,6 +37,7 @@ from simulations.runtime.superlink import LinkRunState, start_superlink, wait_un
 BACKENDS = ("ray", "in-process")
 # What Flower says, a minute later, of a run whose process is gone.
 NO_HEARTBEAT = "No heartbeat received from the task"
+_SYSTEM_ERROR = re.compile(r"\[Errno \d+\] [^\"]+")
 
 
 def train_federated(
@@ -100,6 +106,7 @@ def train_federated(
             raise
         finally:
             listener.close()
+        outcome = replace(outcome, details=_plain_details(outcome.details, config, folder))
         return _conclude(run, sites, before, outcome)
 
 
@@ -121,6 +128,27 @@ def _simulate(spec: RunSpec) -> LinkRunState:
             tree.take_down()
 
 
+def _plain_details(details: str, config: Config, folder: Path) -> str:
+    """Return why Flower says that a run failed, in one line, and of a full disk which it is."""
+    details = details.removeprefix("Simulation failed with exception: ")
+    if details.startswith("[("):
+        # What copying a folder raises: a list of the files that were not copied, and why not.
+        details = next(iter(_SYSTEM_ERROR.findall(details)), details)
+    if os.strerror(errno.ENOSPC) not in details:
+        return details
+    places = {
+        "the folder of temporary files (TMPDIR)": folder.parent,
+        "runs-dir": Path(config.runs_dir),
+        "cache-dir": cache_folder(config),
+    }
+    free = {name: free_megabytes(place) for name, place in places.items() if place.is_dir()}
+    name = min(free, key=lambda one: free[one])
+    return (
+        f"{os.strerror(errno.ENOSPC)}: {free[name]} MB are free in {name}, {places[name]}. Free "
+        "some space or name another folder."
+    )
+
+
 def _conclude(
     run: Path, sites: Sequence[Path], before: dict[str, Any], outcome: LinkRunState
 ) -> Path:
@@ -137,7 +165,7 @@ def _conclude(
     fresh = result if result != before else {}
     if fresh.get("status") == "completed":
         return run
-    details = outcome.details.removeprefix("Simulation failed with exception: ")
+    details = outcome.details
     if details == NO_HEARTBEAT:
         details = "its process ended without a word, as one does that is killed for want of memory."
     vague = details in ("", "An error was encountered. Ending simulation.")

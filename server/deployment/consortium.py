@@ -32,11 +32,23 @@ SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@-]*")
 def _host(value: str) -> str:
     try:
         # A zone ('%eth0') means something on one machine alone, and a certificate has none.
-        return str(ipaddress.ip_address("" if "%" in value else value))
+        address = ipaddress.ip_address("" if "%" in value else value.strip("[]"))
     except ValueError:
-        if not HOST_NAME.fullmatch(value):
-            raise ValueError(f"'{value}' is neither a host's name nor an IP address") from None
+        # Digits behind the last dot are an address that was mistyped.
+        if not HOST_NAME.fullmatch(value) or value.rpartition(".")[2].isdigit():
+            raise ValueError(
+                f"'{value}' is neither a host's name nor an IP address; names are in small letters, "
+                "and the port is a key of its own"
+            ) from None
         return value
+    if address.is_unspecified or address.is_multicast or address.is_link_local:
+        raise ValueError(f"'{value}' is no address at which hospitals can reach a machine")
+    return str(address)
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands before a port and in nginx's file: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _path(value: str) -> str:

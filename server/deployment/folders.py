@@ -24,7 +24,7 @@ from server.deployment.certificates import (
     make_server,
     make_site_key,
 )
-from server.deployment.consortium import Consortium, SitePlan
+from server.deployment.consortium import Consortium, SitePlan, bracketed
 
 HERE = Path(__file__).parent
 COORDINATOR = "coordinator"
@@ -100,7 +100,7 @@ def _coordinator(
     shared = _keys("c", consortium) | {
         "until": until.strftime("%d %B %Y"),
         "sites": ",".join(consortium.site_names),
-        "hosts": " ".join(consortium.hosts),
+        "hosts": " ".join(map(bracketed, consortium.hosts)),
     }
     files = {
         "ca.crt": File(authority.public),
@@ -189,7 +189,7 @@ def _of_a_site(consortium: Consortium, site: SitePlan) -> dict[str, str]:
         )
     gpus = "" if site.gpus == "none" else site.gpus
     return {
-        "host": consortium.hosts[0],
+        "host": bracketed(consortium.hosts[0]),
         "key": key,
         "images": images,
         "approve_runs": str(site.approve_runs).lower(),

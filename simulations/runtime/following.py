@@ -55,7 +55,8 @@ def copy_output(new: Tail, run: Path) -> None:
     """
     # config.toml is what makes a folder a run; until it is there the server makes the others.
     if (run / "config.toml").exists() and (output := new.read()):
-        with (run / SERVER_OUTPUT).open("a", encoding="utf-8") as file:
+        # It is a courtesy; that the disk is full is told where something depends on it.
+        with suppress(OSError), (run / SERVER_OUTPUT).open("a", encoding="utf-8") as file:
             file.write(_plain(output))
 
 

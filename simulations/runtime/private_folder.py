@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.config.schema import Config
 from common.errors import RunError
-from common.files import alone_in, why
+from common.files import alone_in, file_of, why
 from simulations.runtime.placement import bytecode_folder
 from simulations.runtime.processes import undisturbed
 
@@ -44,7 +44,7 @@ def private_folder(config: Config) -> Iterator[Path]:
         with alone_in(folder, "the temporary files"):
             yield folder
     except OSError as error:
-        if not str(error.filename or "").startswith(str(folder)):
+        if not (file_of(error) or folder).is_relative_to(folder):
             raise
         raise RunError(_cannot_use(short, error)) from error
     finally:

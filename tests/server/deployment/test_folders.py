@@ -155,6 +155,52 @@ def test_scripts_are_sound_and_start_what_they_say(folder: Path, tmp_path: Path)
     assert "data-dir" not in told["hospital-b/supernode.sh"]
 
 
+def test_an_ipv6_address_is_quoted_wherever_a_port_follows_and_is_in_the_certificate(
+    tmp_path: Path,
+) -> None:
+    lab = LAB.model_copy(update={"hosts": ["2001:db8::7", "xsite.example.org"]})
+    folder = write_folders(lab, tmp_path / "lab")
+    handshake(folder / "hospital-a", folder / "coordinator", "2001:db8::7")
+    node = (folder / "hospital-a" / "supernode.sh").read_text()
+    assert '--superlink "${XSITE_SUPERLINK:-[2001:db8::7]:9443}"' in node
+    assert "TLS to [2001:db8::7], port 9443" in (folder / "hospital-a/CHECKLIST.md").read_text()
+    nginx = (folder / "coordinator" / "nginx.conf").read_text()
+    assert "listen 9443 ssl;" in nginx and "listen [::]:9443 ssl;" in nginx
+    assert "server_name [2001:db8::7] xsite.example.org;" in nginx
+
+
+@pytest.mark.parametrize("own", ["no_proxy", "NO_PROXY", ""])
+def test_what_stays_on_a_machine_goes_through_no_proxy(
+    folder: Path, tmp_path: Path, own: str
+) -> None:
+    for name in ("flower-superlink", "flower-superexec", "flower-supernode", "flwr"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\nenv\n")
+        program.chmod(0o755)
+    proxies = dict.fromkeys(("http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://proxy:3128")
+    environment = proxies | {
+        "PATH": "/usr/bin:/bin",
+        "XSITE_PROGRAMS": str(tmp_path / "bin"),
+        "XSITE_STATE": str(tmp_path / "state"),
+    }
+    environment |= {own: "intranet.example.org"} if own else {}
+    for script in sorted(folder.rglob("*.sh")):
+        done = subprocess.run(
+            [script], env=environment, capture_output=True, text=True, timeout=30, check=True
+        )
+        seen = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        for name in ("no_proxy", "NO_PROXY"):
+            assert seen[name].startswith("127.0.0.1,localhost,::1"), script
+        kept = {name: value for name, value in seen.items() if name in proxies}
+        if script.name == "supernode.sh":
+            # The coordinator may be behind it.
+            assert kept == proxies
+            assert seen["NO_PROXY"].endswith(",intranet.example.org" if own else "::1")
+        else:
+            assert not kept, script
+
+
 def test_the_policy_as_made_is_the_default_and_waits_for_a_person(folder: Path) -> None:
     assert read_policy(folder / "hospital-a" / "policy.toml") == Policy(approve_runs=True)
 

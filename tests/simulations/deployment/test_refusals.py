@@ -38,7 +38,9 @@ class Lab:
     link: SuperLink
     proxy: str
 
-    def node(self, site: str, *more: str, at: str = "", **files: bytes) -> tuple[int | None, str]:
+    def node(
+        self, site: str, *more: str, at: str = "", wait: float = 0.0, **files: bytes
+    ) -> tuple[int | None, str]:
         """Start a site's node with its own script; return how it ended, and its output.
 
         It has ended if the first is not None; else it was accepted, and is taken down.
@@ -61,6 +63,8 @@ class Lab:
             deadline = time.monotonic() + 90
             while time.monotonic() < deadline and process.poll() is None:
                 if "SuperNode ID" in log.read_text(errors="replace"):
+                    # Until its own processes talk to each other.
+                    time.sleep(wait)
                     return None, log.read_text(errors="replace")
                 time.sleep(0.2)
             assert process.poll() is not None, log.read_text(errors="replace")
@@ -102,14 +106,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     proxy, link_port = free_port(), free_port()
     values = {
         "name": "lab",
-        "hosts": ["127.0.0.1"],
+        "hosts": ["127.0.0.1", "::1"],
         "port": proxy,
         "superlink-port": link_port,
         "folder": str(root / "lab" / "coordinator"),
         "programs": PROGRAMS,
         "site": [
             {"name": name, "programs": PROGRAMS, "runtime-port": free_port()}
-            for name in ("hospital-a", "hospital-b")
+            for name in ("hospital-a", "hospital-b", "hospital-d")
         ],
     }
     coordinator = write_folders(make_consortium(values, "a test"), root / "lab") / "coordinator"
@@ -135,6 +139,26 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_a_registered_site_comes_through_the_proxy(lab: Lab) -> None:
     ended, log = lab.node("hospital-a")
     assert ended is None, log
+
+
+def test_a_registered_site_comes_through_over_ipv6_and_no_proxy_takes_it_elsewhere(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    # The key of a node that was killed is refused for a minute.
+    public = lab.folder / "lab" / "hospital-d" / "key.pub"
+    lab.link.register("hospital-d", public.read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        ended, log = lab.node("hospital-d", at=f"[::1]:{lab.proxy.partition(':')[2]}", wait=4.0)
+        assert ended is None, log
+        # What its processes say to each other would come here.
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_a_site_that_nobody_registered_and_another_s_key_are_refused(lab: Lab) -> None:
