@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 
 from common.config.schema import Config
 from common.data.augment import augment
-from common.errors import RunError
+from common.device import Device
+from common.errors import ConfigError, RunError
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Batch, Loss, Term, objective
 from common.learning.optimiser import learning_rate
@@ -102,12 +103,16 @@ def train(
 
     Raises
     ------
+    ConfigError
+        If images are so small that a processor gets gradients wrong in bfloat16.
     RunError
         If a loss is not finite, naming the sites and the first such step. Losses are read from
         the device now and then, so a few more steps may have been taken; the weights are void.
     """
     network.train()
-    account = _Account(total_steps, on_step, ", ".join(site.name for site in sites))
+    device = sites[0].device
+    _refuse_small_images(network, config, device)
+    account = _Account(total_steps, on_step, ", ".join(site.name for site in sites), device)
     next_step = steps.start
     for step in steps:
         if should_stop is not None and should_stop():
@@ -131,6 +136,16 @@ def train(
     # Gradients are as large as the network, and what follows needs none.
     optimizer.zero_grad(set_to_none=True)
     return account.close(next_step, stopped=next_step < steps.stop)
+
+
+def _refuse_small_images(network: Network, config: Config, device: Device) -> None:
+    least = getattr(network.backbone, "least_size", config.image_size)
+    if config.image_size < least and device.dtype == torch.bfloat16 and not device.on_gpu:
+        raise ConfigError(
+            f"image-size is {config.image_size}, and below {least} a processor gets some gradients "
+            f"of backbone = '{config.backbone}' wrong in bfloat16. Set image-size = {least} or "
+            "more, or precision = 'float32'."
+        )
 
 
 def _joint_batch(
@@ -192,9 +207,14 @@ class _Account:
     """
 
     def __init__(
-        self, total_steps: int, on_step: Callable[[StepReport], None] | None, sites: str
+        self,
+        total_steps: int,
+        on_step: Callable[[StepReport], None] | None,
+        sites: str,
+        device: Device,
     ) -> None:
         self.total_steps, self.on_step, self.sites = total_steps, on_step, sites
+        self.coarse = device.dtype == torch.bfloat16
         self.waiting: list[tuple[int, Tensor]] = []
         self.sums = [0.0, 0.0, 0.0]
         self.steps = self.images = 0
@@ -216,9 +236,10 @@ class _Account:
         rows: list[list[float]] = torch.stack([losses for _, losses in self.waiting]).tolist()
         for (step, _), row in zip(self.waiting, rows, strict=True):
             if not all(map(math.isfinite, row)):
+                also = ", or precision = 'float32' (here it is bfloat16)" if self.coarse else ""
                 raise RunError(
                     f"The loss is no longer finite at {self.sites}, step {step + 1} of "
-                    f"{self.total_steps}. Lower learning-rate, or set clip-norm."
+                    f"{self.total_steps}. Lower learning-rate, or set clip-norm{also}."
                 )
             self.sums = [total + value for total, value in zip(self.sums, row, strict=True)]
         loss = sum(row[0] for row in rows) / len(rows)

@@ -37,8 +37,8 @@ def _host(value: str) -> str:
         # Digits behind the last dot are an address that was mistyped.
         if not HOST_NAME.fullmatch(value) or value.rpartition(".")[2].isdigit():
             raise ValueError(
-                f"'{value}' is neither a host's name nor an IP address; names are in small letters, "
-                "and the port is a key of its own"
+                f"'{value}' is neither a host's name nor an IP address; names are in small "
+                "letters, and the port is a key of its own"
             ) from None
         return value
     if address.is_unspecified or address.is_multicast or address.is_link_local:

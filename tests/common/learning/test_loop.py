@@ -18,7 +18,7 @@ from common.data.augment import augment
 from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.device import Device
-from common.errors import RunError
+from common.errors import ConfigError, RunError
 from common.learning.local_site import LocalSite, TrainingSite
 from common.learning.loop import StepReport, TrainSummary, batch_indices
 from common.learning.objective import Batch, contrastive_term, objective
@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_names_the_sites_and_the_first_step(
         return False
 
     optimizer = make_optimizer(made, config())
-    with pytest.raises(RunError, match="no longer finite at a, b, step 3 of 8"):
+    with pytest.raises(RunError, match=r"no longer finite at a, b, step 3 of 8\..* clip-norm\.$"):
         sites = [site("a"), site("b")]
         train(made, optimizer, sites, config(), CPU, range(5), 8, should_stop=poison)
 
@@ -353,3 +353,39 @@ def test_sites_and_seeds_are_shuffled_differently() -> None:
     first = batch_indices(indices, 50, 0, 0, "a").tolist()
     assert first != batch_indices(indices, 50, 0, 0, "b").tolist()
     assert first != batch_indices(indices, 50, 0, 1, "a").tolist()
+
+
+BFLOAT16 = Device(torch.device("cpu"), torch.bfloat16)
+
+
+def test_of_a_loss_that_is_not_finite_in_bfloat16_the_precision_is_named() -> None:
+    made = network("a")
+    torch.nn.init.constant_(made.head.weight, math.nan)
+    with pytest.raises(
+        RunError, match=r"clip-norm, or precision = 'float32' \(here it is bfloat16"
+    ):
+        train(made, make_optimizer(made, config()), [site("a")], config(), BFLOAT16, range(2), 8)
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "refused"),
+    [
+        (BFLOAT16, 16, True),
+        (BFLOAT16, 17, False),
+        (CPU, 16, False),
+    ],
+)
+def test_images_that_bfloat16_gets_wrong_are_refused_before_the_first_step(
+    device: Device, size: int, refused: bool
+) -> None:
+    """At 16 pixels a convolution with a stride meets maps of one pixel in ResNet-18."""
+    settings = config(backbone="torchvision:resnet18", width=1.0, image_size=size)
+    made = build_network(settings, ["a"])
+    optimizer = make_optimizer(made, settings)
+    before = state(made)
+    if not refused:
+        train(made, optimizer, [site("a")], settings, device, range(1), 1)
+        return
+    with pytest.raises(ConfigError, match=r"Set image-size = 17 or more, or precision = 'float32'"):
+        train(made, optimizer, [site("a")], settings, device, range(1), 1)
+    assert same(before, state(made))
