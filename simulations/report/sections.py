@@ -76,7 +76,7 @@ def make_page(
     curves = curve_sections(results, folder)
     comparison = results.plan.comparison
     own = _of_comparison(results, curves) if comparison else [*_of_study(results), *curves]
-    behind = [*sections, *_traced(results)]
+    behind = [*sections, *_traced(results, folder)]
     return {
         "title": results.plan.title,
         "lead": summary.lead(results),
@@ -138,13 +138,13 @@ def _of_comparison(results: StudyResults, curves: Sequence[Section]) -> list[Sec
     ]
 
 
-def _traced(results: StudyResults) -> list[Section]:
+def _traced(results: StudyResults, folder: Path) -> list[Section]:
     """Return what the figures are made of."""
     records = list(results.records.values())
     leakage = provenance.leakage_table(records)
     config = [provenance.config_table([run.config for run in records])] if records else []
     return [
-        *([images] if (images := images_section(records)) else []),
+        *([images] if (images := images_section(results, folder)) else []),
         *([Section("Patients and folds", [leakage])] if leakage else []),
         Section(
             "Cells",

@@ -1,16 +1,19 @@
 """The sites' training images side by side: what each site said of its greys before training."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from common.data.pictures import BINS, GREYS, WHOLE
 from common.formatting import numbers
 from common.formatting.tables import Table, plain_table
 from simulations.report.page import Section
-from simulations.report.pictures import MUTED, Picture, drawn, panel
+from simulations.report.pictures import FOLDER, MUTED, drawn, panel, save_figure
 from simulations.report.records import RunRecord
+from simulations.report.results import StudyResults
 
 BIN = GREYS // BINS
 
@@ -35,20 +38,37 @@ def told_images(records: Sequence[RunRecord]) -> Told | None:
     return None
 
 
-def images_section(records: Sequence[RunRecord]) -> Section | None:
-    """Return a table of the sites' images and a histogram of each; None where no site told any."""
-    told = told_images(records)
+def images_section(results: StudyResults, folder: Path) -> Section | None:
+    """Return a table of the sites' images and a histogram of each; None where no site told any.
+
+    Parameters
+    ----------
+    results : StudyResults
+        What is reported.
+    folder : Path
+        Of the report. A study's drawings are written into ``pictures`` too, as SVG and PNG.
+
+    Raises
+    ------
+    RunError
+        If a file cannot be written.
+    """
+    told = told_images(list(results.records.values()))
     if told is None:
         return None
-    most = max(max(one["greys"]["histogram"]) for one in told.sites.values() if one["greys"])
+    shown = {site: one["greys"] for site, one in told.sites.items() if one["greys"]}
+    most = max(max(greys["histogram"]) for greys in shown.values())
+    drawings = []
+    for site, greys in shown.items():
+        figure = _draw(greys["histogram"], most)
+        if not results.plan.comparison:
+            save_figure(figure, folder / FOLDER, f"greys-{site}")
+        text = f"Greys of {site}: mean {greys['mean']:.1f}, deviation {greys['deviation']:.1f}"
+        drawings.append(drawn(figure, site, text))
     return Section(
         "Images of the sites",
         [_table(told)],
-        pictures=[
-            _histogram(site, one["greys"], most / WHOLE)
-            for site, one in told.sites.items()
-            if one["greys"]
-        ],
+        pictures=drawings,
         note=f"What each site said of its training images before the run {told.run.name}. Greys go "
         f"from 0 (black) to 255 (white), in {BINS} bins; all drawings have one scale.",
     )
@@ -69,11 +89,11 @@ def _table(told: Told) -> Table:
     return plain_table("Training images of each site, and their greys", columns, rows)
 
 
-def _histogram(site: str, greys: Mapping[str, Any], top: float) -> Picture:
-    shares = 100 * np.array(greys["histogram"]) / WHOLE
+def _draw(histogram: Sequence[int], most: int) -> Figure:
+    """Draw a histogram; the largest share that any site has fits in."""
+    shares = 100 * np.array(histogram) / WHOLE
     figure, axes = panel(400, 190, right=16)
     axes.bar(np.arange(BINS) * BIN, shares, width=BIN, align="edge", color=MUTED)
-    axes.set(xlim=(0, GREYS), ylim=(0, 105 * top), xlabel="Grey", ylabel="Share (%)")
+    axes.set(xlim=(0, GREYS), ylim=(0, 105 * most / WHOLE), xlabel="Grey", ylabel="Share (%)")
     axes.set_xticks([*range(0, GREYS, 64), GREYS - 1])
-    text = f"Greys of {site}: mean {greys['mean']:.1f}, deviation {greys['deviation']:.1f}"
-    return drawn(figure, site, text)
+    return figure

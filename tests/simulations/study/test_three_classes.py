@@ -157,7 +157,8 @@ def test_a_study_says_what_its_figures_are_of(study: Path) -> None:
         assert "Specificity: at the highest threshold" not in text
     assert "the mean of the curves of one class, the positive one, against the rest" in page
     drawn = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
-    assert len(drawn) == 3 * 2  # kinds of curves, sites
+    assert len(drawn) == (3 + 1) * 2  # kinds of curves and the histograms of greys, sites
+    assert {"greys-a.svg", "greys-a.png"} <= {file.name for file in (study / "pictures").iterdir()}
     assert sum("Right decisions (%)" in b64decode(one).decode() for one in drawn) == 2
     # The key of the drawings tells the AUC of the tables.
     for method, _, parts in cells(study):
