@@ -21,10 +21,11 @@ UNKNOWN = {
     *("removed", "redacted", "deleted", "withheld", "hidden", "empty", "blank"),
     *("missing", "notavailable", "unavailable", "notapplicable", "nodata", "novalue"),
     *("noid", "nopatientid", "notspecified", "notgiven", "notprovided", "tbd", "tba"),
+    *("notset", "unset", "unassigned", "1ind", "1qnan"),
 }
 """What a spreadsheet or an export says where it knows no patient, letters and digits alone."""
-FAULTS = re.compile(r"#(n/?a|ref!|value!|name\?|num!|null!|div/0!)")
-"""What a spreadsheet shows in place of a value."""
+FAULTS = re.compile(r"#(n/?a(n/a)?|ref!|value!|name\?|num!|null!|div/0!)|n/[dk]|-(1|9+)")
+"""What a spreadsheet shows in place of a value, and what some write in place of a number."""
 
 
 def canonical(patient: str) -> str:
@@ -153,7 +154,10 @@ def join_headers(
         patient if patient is not None or not key else patient_of(key, header or "")
         for patient, key, header in zip(table, keys, headers, strict=True)
     )
-    return joined, [*_of_joining(told, len(spelt)), *_of_ties(owners)]
+    # Ids of images that the table names are followed, whatever their headers say.
+    of_others = [h for patient, h in zip(table, headers, strict=True) if patient is None]
+    said = one_spelling(of_others)[1]
+    return joined, [*_of_joining(told, len(spelt)), *_of_ties(owners), *said]
 
 
 def _of_joining(told: Mapping[str, int], own: int) -> Iterator[str]:

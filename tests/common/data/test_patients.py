@@ -54,6 +54,7 @@ def test_other_ids_are_other_patients() -> None:
         *("", " ", "nan", "NaN", "NA", "n/a", "N.A.", "<NA>", "None", "NULL", "(null)", "Unknown"),
         *("unk", "-", "--", "—", "?", "??", ".", "_", "0", "000", "0.0", "Anonymous", "ANON"),
         *("ANONYMISED", "anonymized", "Anonymous^", "removed", "De-Identified", "missing"),
+        *("-1", "-999", "n/d", "1.#QNAN", "not set"),
         *("Not available", "#N/A", "#REF!", "xxx", "XX", "\u200b", "unbekannt"),
     ],
 )
@@ -85,13 +86,14 @@ def test_a_table_without_patients_has_those_of_the_headers() -> None:
 def test_an_empty_cell_is_filled_only_where_a_header_tells_whose_it_is() -> None:
     table = ["p1", None, None, "p2", "p3", None, None, None, None, "H6"]
     headers = ["H1", "h 1", "H9", "H2", "H2", "H2", None, "unknown", "h9", "H7"]
-    patients, (joined, tied) = join_headers(table, headers)
+    patients, (joined, tied, spelt, unknown) = join_headers(table, headers)
     assert patients == ("p1", "p1", "H9", "p2", "p3", None, None, None, "H9", "H6")
     assert "gives 4 images no patient that have one in their DICOM headers" in joined
     assert "1 are taken for the one patient of the table" in joined
     assert "2 for 1 patients known by their headers alone" in joined
     assert "1 for nobody's" in joined
     assert "('h2': p2, p3)" in tied
+    assert "('H9' and 'h9')" in spelt and "('unknown' 1)" in unknown
 
 
 def test_a_header_of_another_patient_s_name_is_a_patient_of_its_own() -> None:
