@@ -207,9 +207,10 @@ def _possible(
     shares = {round(k / n, 2) for n in range(2, most + 1) for k in range(1, n)}
     for share in sorted(shares, key=lambda share: abs(share - config.validation_fraction)):
         parts, taken = _parts_of(share, most)
-        held_out = _held_out(data, groups, rest, config.split, parts, taken)
-        if abs(held_out.mean() - share) <= CLOSE:
-            return share
+        if parts <= most:
+            held_out = _held_out(data, groups, rest, config.split, parts, taken)
+            if abs(held_out.mean() - share) <= CLOSE:
+                return share
     return 0.0
 
 

@@ -132,7 +132,19 @@ FRACTIONS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.33, 0.4, 0.45, 0.5, 0.6, 0.66, 0
 @pytest.mark.parametrize("unit", ["image", "patient"])
 @pytest.mark.parametrize(
     "images",
-    [(2, 2), (4, 4), (4, 7), (6, 6), (10, 4), (20, 3), (20, 20), (33, 51), (100, 60), (9, 0)],
+    [
+        (2, 2),
+        (4, 4),
+        (4, 7),
+        (6, 6),
+        (10, 4),
+        (20, 3),
+        (20, 20),
+        (33, 51),
+        (100, 60),
+        (9, 0),
+        (32, 10),
+    ],
 )
 def test_a_validation_part_is_as_large_as_asked_or_a_sentence_says_what_can_be_had(
     images: tuple[int, ...], unit: str
