@@ -52,7 +52,7 @@ def render(name: str, found: "SiteCheck", config: ImageKeys) -> str:
     sections = Template(
         (Path(__file__).parent / "check.html").read_text(encoding="utf-8")
     ).substitute(
-        kind="good" if found.fit else "warn",
+        kind="good" if found.fit and not found.warnings else "warn",
         verdict=f"Fit for training: {verdict}",
         told="\n".join(f"<li>{escape(one)}</li>" for one in (*found.problems, *found.warnings)),
         facts="\n".join(
@@ -145,8 +145,9 @@ def _sheets(found: "SiteCheck", config: ImageKeys) -> list[str]:
 
 def _chosen(places: Sequence[int], odd: Sequence[int]) -> list[int]:
     """Return which images of a class to show: odd ones, then others at equal distances."""
-    first = [place for place in odd if place in set(places)][:MOST]
-    rest = [place for place in places if place not in set(odd)]
+    own, strange = set(places), set(odd)
+    first = [place for place in odd if place in own][:MOST]
+    rest = [place for place in places if place not in strange]
     room = min(MOST - len(first), len(rest))
     return first + [rest[at * len(rest) // room] for at in range(room)]
 

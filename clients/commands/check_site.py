@@ -244,7 +244,7 @@ def _say_odd(folder: SiteFolder, odd: Mapping[int, Odd]) -> tuple[list[str], lis
         ]
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         count = f"{len(found)} of {len(folder)}"
-        said = f"images that {what}: {count} ({', '.join(names)}{more}). {advice}"
+        said = f"images that {what}, {count}: {', '.join(names)}{more}. {advice}"
         mostly = kind == BLANK and 2 * len(found) > len(folder)
         (problems if mostly else warnings).append(one_line(f"Site '{folder.name}': {said}"))
     return warnings, problems

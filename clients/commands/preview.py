@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -104,24 +103,47 @@ def look_through(file: Path, config: Config, listener: ProgressListener) -> View
     names = [file.name] if frame else frame_names(path.name, count_frames(path))
     shown = names[: max(1, MOST_PIXELS // config.image_size**2)]
     images = [path.with_name(name) for name in shown]
+    ways = dict.fromkeys(
+        _way(one) for one in pictures(path, [locate(i)[1] for i in images], config)
+    )
+    site, scale = "", None
+    if any(not way.own for way in ways):
+        site, scale = _site_and_scale(path, config, listener)
     size = config.cached_size
     cached = np.empty((len(images), size, size, config.channels), np.uint8)
 
     def fail(_: Path, error: SiteError) -> None:
         raise error
 
-    site, scale = _site_and_scale(path, config, listener)
     scale, _ = decode_all(images, config, cached.__setitem__, fail, scale)
     header = read_header(path.read_bytes(), path)
     said = [
         f"{file}: {header.kind}, {header.width} × {header.height} pixels",
-        *_ways(images, config, scale, site),
+        *(
+            f"{way.own or _in_words(scale, config, site)}"
+            f"{', inverted as the file says' if way.inverted else ''}."
+            for way in ways
+        ),
         f"Squashed to {size} × {size} pixels, as it is cached, and resized to "
         f"{config.image_size} × {config.image_size}, as the network gets it.",
     ]
     if len(names) > 1:
         said.append(f"{len(shown)} of {len(names)} frames, each below its number.")
     return View(_evaluated(cached, config), tuple(said))
+
+
+class _Way(NamedTuple):
+    """How an image's values become what is shown."""
+
+    own: str
+    """What its file says, in words; '' where it names no scale."""
+    inverted: bool
+
+
+def _way(picture: Image.Image | Greys) -> _Way:
+    if isinstance(picture, Image.Image):
+        return _Way("Shown as the file says, in 8 bits", False)
+    return _Way(f"Greys: {picture.said}" if picture.said else "", picture.inverted)
 
 
 def _site_and_scale(
@@ -138,32 +160,18 @@ def _site_and_scale(
     return "", None
 
 
-def _ways(images: Sequence[Path], config: ImageKeys, scale: Scale | None, site: str) -> list[str]:
-    """Return a sentence for each way in which images of one file become greys of 8 bits."""
-    path = locate(images[0])[0]
-    frames = [locate(image)[1] for image in images]
-    said: dict[str, None] = {}
-    for picture in pictures(path, frames, config):
-        if not isinstance(picture, Greys):
-            said["Shown as the file says, in 8 bits."] = None
-            continue
-        way = picture.said or f"{_scale_in_words(scale, config)} ({_whose(config, site)})"
-        said[f"Greys: {way}{', inverted as the file says' if picture.inverted else ''}."] = None
-    return list(said)
-
-
-def _scale_in_words(scale: Scale | None, config: ImageKeys) -> str:
-    if scale == window_of(config):
-        return f"window {window_in_words(config.window_center, config.window_width)} HU"
-    return f"{scale} shown as black to white"
-
-
-def _whose(config: ImageKeys, site: str) -> str:
+def _in_words(scale: Scale | None, config: ImageKeys, site: str) -> str:
+    """Say what is black and white in greys that name no scale, and what says it."""
     if config.grey_low < config.grey_high:
-        return "grey-low and grey-high"
-    if site:
-        return f"the scale of the site '{site}'"
-    return "from this file alone; name the site with --set sites=NAME=DIR to use its scale"
+        whose = "grey-low and grey-high"
+    elif site:
+        whose = f"the scale of the site '{site}'"
+    else:
+        whose = "from this file alone; name the site with --set sites=NAME=DIR to use its scale"
+    if scale == window_of(config):
+        window = window_in_words(config.window_center, config.window_width)
+        return f"Greys: window {window} HU ({whose})"
+    return f"Greys: {scale} shown as black to white ({whose})"
 
 
 def _evaluated(cached: NDArray[np.uint8], config: ImageKeys) -> NDArray[np.uint8]:

@@ -4,11 +4,14 @@ import base64
 import io
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 from PIL import Image
 
 from clients.commands import check_page
@@ -37,9 +40,8 @@ def files_of(site: Path) -> list[Path]:
     return sorted([*site.glob("non-covid/*.png"), *site.glob("covid/*.png")])
 
 
-def replace(path: Path, change: "np.ufunc | object") -> str:
+def replace(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> str:
     """Change an image's pixels in its file; return its name as warnings have it."""
-    assert callable(change)
     Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
     return f"{path.parent.name}/{path.name}"
 
@@ -94,7 +96,7 @@ def test_a_site_of_mostly_blank_images_is_not_fit(site: Path) -> None:
         replace(file, lambda grey: np.zeros(grey.shape, np.uint16))
     done = check()
     assert done.exit_code == 1
-    assert re.search(r"Problem: .*images that are blank.*: \d+ of \d+", done.stdout)
+    assert re.search(r"Problem: .*images that are blank, or nearly, \d+ of \d+: ", done.stdout)
     assert done.stdout.endswith("Fit for training: no\n")
 
 
