@@ -24,7 +24,7 @@ from common.data.decode_all import decode_all
 from common.data.folder import read_site
 from common.data.open import cache_folder
 from common.data.scale import Greys, Scale, window_in_words, window_of
-from common.errors import ConfigError, RunError, SiteError
+from common.errors import ConfigError, RunError, SiteError, one_line
 from common.files import write_atomic
 
 MOST_PIXELS = 64_000_000
@@ -103,9 +103,8 @@ def look_through(file: Path, config: Config, listener: ProgressListener) -> View
     names = [file.name] if frame else frame_names(path.name, count_frames(path))
     shown = names[: max(1, MOST_PIXELS // config.image_size**2)]
     images = [path.with_name(name) for name in shown]
-    ways = dict.fromkeys(
-        _way(one) for one in pictures(path, [locate(i)[1] for i in images], config)
-    )
+    frames = [locate(image)[1] for image in images]
+    ways = dict.fromkeys(_way(picture) for picture in pictures(path, frames, config))
     site, scale = "", None
     if any(not way.own for way in ways):
         site, scale = _site_and_scale(path, config, listener)
@@ -118,7 +117,7 @@ def look_through(file: Path, config: Config, listener: ProgressListener) -> View
     scale, _ = decode_all(images, config, cached.__setitem__, fail, scale)
     header = read_header(path.read_bytes(), path)
     said = [
-        f"{file}: {header.kind}, {header.width} × {header.height} pixels",
+        one_line(f"{file}: {header.kind}, {header.width} × {header.height} pixels"),
         *(
             f"{way.own or _in_words(scale, config, site)}"
             f"{', inverted as the file says' if way.inverted else ''}."
@@ -128,7 +127,10 @@ def look_through(file: Path, config: Config, listener: ProgressListener) -> View
         f"{config.image_size} × {config.image_size}, as the network gets it.",
     ]
     if len(names) > 1:
-        said.append(f"{len(shown)} of {len(names)} frames, each below its number.")
+        others = f"; name another as {names[-1]}" if len(shown) < len(names) else ""
+        said.append(
+            one_line(f"{len(shown)} of {len(names)} frames, each below its number{others}.")
+        )
     return View(_evaluated(cached, config), tuple(said))
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
+from clients.commands import preview as module
 from common.config.load import make_config
 from common.data.augment import MEAN, SPREAD, prepare
 from common.data.cache import load_site
@@ -101,6 +102,27 @@ def test_frames_stand_below_their_numbers_and_one_can_be_named(tmp_path: Path) -
     assert view().shape == (24, 24) and (view() == 150).all()
     none = preview("scan.dcm#9", "--force")
     assert none.exit_code == 1 and "has no frame 9" in none.stderr
+
+
+def test_a_sheet_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_PIXELS", 3 * 24 * 24)
+    frames = np.stack([np.full((32, 32), 50 * number, np.uint8) for number in range(5)])
+    (tmp_path / "scan.dcm").write_bytes(grey_file(frames, 8))
+    said = "3 of 5 frames, each below its number; name another as scan.dcm#5."
+    assert said in preview("scan.dcm").stdout
+    assert view().shape == (2 * 38, 2 * 24) and (view()[52:, :24] == 100).all()
+
+
+def test_for_a_file_with_a_scale_of_its_own_the_rest_of_its_site_is_not_read(
+    tmp_path: Path,
+) -> None:
+    root = write_deep_site(tmp_path / "north")
+    (root / "covid" / "0.png").write_bytes(b"")
+    Image.new("L", (40, 40), 7).save(root / "covid" / "scan.png")
+    done = preview(root / "covid" / "scan.png", sites=f"north={root}")
+    assert done.exit_code == 0 and "Shown as the file says, in 8 bits." in done.stdout
+    deep = preview(root / "covid" / "1.png", "--force", sites=f"north={root}")
+    assert deep.exit_code == 1 and "0.png is empty" in deep.stderr
 
 
 @pytest.mark.parametrize(
