@@ -173,9 +173,10 @@ def _item(found: "SiteCheck", place: int, image: str) -> str:
     odd = found.odd.get(place)
     said = f"{odd.kind}: {odd.reason}" if odd else ""
     text = escape(f"{file}, {said}" if said else file)
+    mark = ' class="odd"' if odd else ""
     reason = f"<strong>{escape(said)}</strong>" if said else ""
     return (
-        f'<li{" class=odd" if odd else ""}><figure><img alt="{text}" title="{escape(file)}" '
+        f'<li{mark}><figure><img alt="{text}" title="{escape(file)}" '
         f'width="{SIDE}" height="{SIDE}" src="data:image/png;base64,{image}">'
         f"<figcaption>{escape(file.partition('/')[2])}{reason}</figcaption></figure></li>"
     )

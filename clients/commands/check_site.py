@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from clients.commands.check_page import render
 from common.config.load import load_config, parse_override
 from common.config.schema import Config
 from common.console import options
@@ -106,8 +107,6 @@ def check_site(
 def _write_page(
     console: Console, asked: Path | None, site: str, found: "SiteCheck", config: Config
 ) -> None:
-    from clients.commands.check_page import render
-
     page = asked or home_folder() / "checks" / f"{site}.html"
     try:
         write_atomic(page, render(site, found, config).encode(), mode=0o600)
