@@ -2,7 +2,7 @@
 
 What starts are the scripts that ``xsite deploy init`` makes, with keys of this one run. A process
 that is killed is started again, as systemd would at a hospital. All of it listens on the loopback
-and is gone when the run ends, however it ends. What stays::
+and is gone when the run ends, also when the command itself is killed, on Linux. What stays::
 
     <base>/<run>/                the coordinator's: the run's folder, as in a simulation
     <base>/<run>-hospitals/<site>/   the hospital's state-dir, with its ledger

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from common.errors import CheckpointError, RunError
-from common.files import alone_in, locked, read_json, write_atomic, write_json
+from common.files import alone_in, locked, read_json, why, write_atomic, write_json
 from common.tensor_files import load_tensors, save_tensors
+from tests.full_disk import small_disk
 
 
 def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -92,3 +93,31 @@ def test_a_lock_that_is_held_is_told_as_another_process(tmp_path: Path) -> None:
         alone_in(tmp_path),
     ):
         pass
+
+
+def test_of_a_full_disk_it_is_told_how_much_is_free_and_where(tmp_path: Path) -> None:
+    told = r"Cannot write .*: No space left on device\. Free some space \(0 MB are free in .*/small"
+    with small_disk(tmp_path / "small", 64) as disk:
+        for write in (
+            lambda: write_atomic(disk / "deep" / "file", bytes(200_000)),
+            lambda: save_tensors(disk / "deep" / "weights", {"a": torch.ones(50_000)}),
+        ):
+            with pytest.raises(RunError, match=told):
+                write()
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "Let this account use it"),
+        (errno.EROFS, "Mount its file system for writing"),
+        (errno.EDQUOT, "Free some of this account's quota"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENAMETOOLONG, "Choose a shorter name"),
+        (errno.ENOTDIR, "A file lies where a folder is wanted"),
+    ],
+)
+def test_nobody_is_sent_to_free_space_that_is_not_lacking(number: int, remedy: str) -> None:
+    told = why(OSError(number, os.strerror(number)), Path("/absent/file"))
+    assert told.startswith(os.strerror(number)) and remedy in told
+    assert "Free some space" not in told

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,14 +26,17 @@ from server.metrics import read_rows
 from simulations.federated import (
     _conclude,
     _note_end,
+    _plain_details,
     train_federated,
 )
 from simulations.runtime.backends import result_written
+from simulations.runtime.bundle import make_bundle
 from simulations.runtime.in_process import IN_PROCESS
 from simulations.runtime.placement import Placement
 from simulations.runtime.private_folder import private_folder
 from simulations.runtime.superlink import LinkRunState
 from tests.federation.hospitals import federate
+from tests.full_disk import small_disk
 from tests.simulations.runtime.test_processes import wait_for
 from tests.simulations.tiny import tiny_config
 
@@ -309,6 +315,36 @@ def test_a_run_that_is_killed_leaves_no_process_and_the_next_one_removes_its_fol
     with private_folder(config) as other:
         assert list(scratch.glob("xsite-*")) == [other]
     assert not list(scratch.glob("xsite-*")) and not abandoned.exists()
+
+
+def test_a_full_folder_of_temporary_files_is_named_and_not_what_was_copied(
+    tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(cache_dir=str(tmp_path / "cache"), runs_dir=str(tmp_path))
+    said = r"No space left on device.*0 MB are free in .*TMPDIR"
+    with small_disk(scratch / "d", 64) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(RunError, match=said) as caught, private_folder(config) as folder:
+            make_bundle(folder / "app")
+        assert str(ROOT) not in str(caught.value) and str(disk) in str(caught.value)
+        assert not list(disk.iterdir())
+        told = _plain_details(copy_errors(errno.ENOSPC), config, disk / "xsite-1")
+    assert re.fullmatch(rf"No space .*: \d MB are free in .*TMPDIR\), {disk}\. Free .*", told)
+    assert "/there" not in told
+
+
+def copy_errors(number: int) -> str:
+    """Return what Flower says of a folder of two files that cannot be copied."""
+    said = f"[Errno {number}] {os.strerror(number)}: "
+    return "Simulation failed with exception: " + str(
+        [(f"/here/{name}", f"/there/{name}", f"{said}'/there/{name}'") for name in "ab"]
+    )
+
+
+def test_what_flower_raises_as_a_list_is_told_in_one_line() -> None:
+    told = _plain_details(copy_errors(errno.EACCES), Config(), Path("/tmp/xsite-1"))
+    assert told == "[Errno 13] Permission denied: '/there/a'"
+    assert _plain_details("no site answered", Config(), Path("/tmp/x")) == "no site answered"
 
 
 def test_only_what_a_run_of_this_account_left_is_removed(tmp_path: Path, scratch: Path) -> None:

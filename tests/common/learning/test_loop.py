@@ -315,6 +315,7 @@ def test_a_sites_images_stay_where_the_cache_has_them() -> None:
         (None,) * 10,
         (),
         images=images,
+        scale=None,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
