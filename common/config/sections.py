@@ -121,8 +121,8 @@ class ImageKeys(TomlModel):
     """How images are decoded, cached and augmented."""
 
     image_size: int = Field(112, ge=16, le=1024)
-    """Height and width that the network sees, in pixels; the paper's 224 needs a GPU. In bfloat16 on
-    a processor, whole torchvision networks need 17 or more."""
+    """Height and width that the network sees, in pixels; the paper's 224 needs a GPU. Whole
+    torchvision networks need 17 or more in bfloat16 on a processor."""
     cache_size: int = Field(0, ge=0, le=1024)
     """Height and width of cached images; 0 means 8/7 of image-size (128 for 112)."""
     channels: Annotated[Literal[1, 3], Key(Role.IMAGES)] = 1
