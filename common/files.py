@@ -203,7 +203,7 @@ def locked(path: Path, taken: str = "") -> Iterator[None]:
             raise RunError(
                 f"Cannot lock {path}: {error.strerror or error}. Without locks two processes could "
                 "write one folder: mount its file system with locks, or name a folder on a local "
-                "disk (cache-dir, runs-dir, state-dir or XSITE_HOME, whichever leads there)."
+                "disk (cache-dir, runs-dir, state-dir, XSITE_HOME or TMPDIR: what leads there)."
             ) from error
         yield
 

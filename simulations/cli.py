@@ -98,8 +98,7 @@ class GuardedGroup(LazyGroup):
             _complain_of_a_file(error, trail)
             raise typer.Exit(XsiteError.exit_code) from error
         except Exception as error:
-            lacking = isinstance(error, ModuleNotFoundError) and missing_extra(error.name or "")
-            if lacking:
+            if lacking := _what_is_lacking(error):
                 _complain(lacking)
                 raise typer.Exit(XsiteError.exit_code) from error
             _complain_of_unexpected(error, trail)
@@ -185,11 +184,23 @@ def _complain_of_a_file(error: OSError, trail: ResumeHint) -> None:
     _complain(one_line(f"Cannot use {path or 'a file'}: {explained}{told}"))
 
 
+def _what_is_lacking(error: Exception) -> str:
+    """Return what this machine lacks, and what to do; '' where the error does not say so."""
+    if isinstance(error, ModuleNotFoundError):
+        return missing_extra(error.name or "")
+    if type(error).__name__ == "OutOfMemoryError":
+        return "The GPU has too little free memory. Lower batch-size, image-size or width."
+    # PyTorch has no class of its own for it.
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return (
+            "This machine has too little free memory. Lower batch-size, image-size or width, or "
+            "compute fewer sites or cells at once."
+        )
+    return ""
+
+
 def _complain_of_unexpected(error: Exception, trail: ResumeHint) -> None:
     """Say what happened in a sentence and put the traceback where it can be read."""
-    if type(error).__name__ == "OutOfMemoryError":
-        _complain("The GPU has too little free memory. Lower batch-size, image-size or width.")
-        return
     text = "".join(traceback.format_exception(error))
     path = _keep(text, trail)
     where = f" The traceback is in {path}." if path is not None else f"\n{text}"

@@ -1,5 +1,6 @@
 """Bad input: one sentence on standard error, no traceback, an exit code that is not 0."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,31 @@ def test_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, be
     assert "Traceback" in path.read_text() and "too many cooks" in path.read_text()
     if not begun:
         path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "This machine has too little free memory. Lower batch-size"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate"), "too little free"),
+        (
+            OSError(28, "No space left on device"),
+            "Cannot use a file: No space left on device. Free",
+        ),
+        (OSError(28, "No space left on device", "/here/a", None, "/b"), "Cannot use /b: No space"),
+        (PermissionError(13, "Permission denied", "/c"), "Cannot use /c: Permission denied. Let"),
+    ],
+)
+def test_what_a_machine_lacks_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def explode(*_: object) -> Path:
+        raise error
+
+    tiny_config(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("simulations.local.train_pooled", explode)
+    assert said in fails("train", "pooled", "--name", "run", "--data", "data").stderr
 
 
 @pytest.mark.parametrize(
