@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clients.site_check import SiteCheck
 from common.config.sections import ImageKeys
 from common.data.decode_all import decode_all
 from common.data.folder import SiteFolder
@@ -20,9 +20,6 @@ from common.data.pictures import BINS, GREYS, measure_images
 from common.formatting import numbers
 from common.formatting.page import html_page, table_html
 from common.formatting.tables import Table, plain_table
-
-if TYPE_CHECKING:
-    from clients.commands.check_site import SiteCheck
 
 MOST = 120
 """Images of a class that are shown."""
@@ -34,7 +31,7 @@ NOTE = (
 )
 
 
-def render(name: str, found: "SiteCheck", config: ImageKeys) -> str:
+def render(name: str, found: SiteCheck, config: ImageKeys) -> str:
     """Return what was found in a site's folder as one HTML page.
 
     Parameters
@@ -69,7 +66,7 @@ def render(name: str, found: "SiteCheck", config: ImageKeys) -> str:
     return html_page(f"Images of {name}", NOTE, sections)
 
 
-def _folds_table(found: "SiteCheck") -> Table:
+def _folds_table(found: SiteCheck) -> Table:
     rows = [(str(n), str(train), str(test)) for n, (train, test) in enumerate(found.folds)]
     return plain_table("Folds", ("Fold", "Training images", "Test images"), rows)
 
@@ -125,7 +122,7 @@ def _histogram(what: str, greys: NDArray[np.float64], most: float) -> str:
     )
 
 
-def _sheets(found: "SiteCheck", config: ImageKeys) -> list[str]:
+def _sheets(found: SiteCheck, config: ImageKeys) -> list[str]:
     """Return some images of each class, odd ones first."""
     folder = found.folder
     held = [
@@ -152,7 +149,7 @@ def _chosen(places: Sequence[int], odd: Sequence[int]) -> list[int]:
     return first + [rest[at * len(rest) // room] for at in range(room)]
 
 
-def _thumbnails(found: "SiteCheck", places: Sequence[int], config: ImageKeys) -> dict[int, str]:
+def _thumbnails(found: SiteCheck, places: Sequence[int], config: ImageKeys) -> dict[int, str]:
     """Return images as PNG files in base64, by their places in the folder."""
     made: dict[int, str] = {}
 
@@ -168,7 +165,7 @@ def _thumbnails(found: "SiteCheck", places: Sequence[int], config: ImageKeys) ->
     return made
 
 
-def _item(found: "SiteCheck", place: int, image: str) -> str:
+def _item(found: SiteCheck, place: int, image: str) -> str:
     file = found.folder.files[place]
     odd = found.odd.get(place)
     said = f"{odd.kind}: {odd.reason}" if odd else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import torch
 import typer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -18,6 +19,7 @@ from common.config.sections import ImageKeys
 from common.console import options
 from common.console.progress import ProgressListener, StepCounter, make_listener
 from common.console.text import say
+from common.data.augment import MEAN, SPREAD, prepare
 from common.data.cache import load_site
 from common.data.decode import count_frames, frame_names, locate, pictures, read_header
 from common.data.decode_all import decode_all
@@ -178,10 +180,6 @@ def _in_words(scale: Scale | None, config: ImageKeys, site: str) -> str:
 
 def _evaluated(cached: NDArray[np.uint8], config: ImageKeys) -> NDArray[np.uint8]:
     """Return cached images as they are evaluated, (n, size, size, channels) → 8 bits likewise."""
-    import torch
-
-    from common.data.augment import MEAN, SPREAD, prepare
-
     planes = prepare(torch.from_numpy(cached), config.image_size) * SPREAD + MEAN
     greys = (planes[:, : config.channels].movedim(1, 3) * 255).round().clamp(0, 255)
     return greys.to(torch.uint8).numpy()

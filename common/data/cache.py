@@ -45,7 +45,7 @@ class SiteData(SiteFolder):
 
     images: NDArray[np.uint8]
     """Shape (n, size, size, channels). Memory-mapped, read-only."""
-    scale: Scale | None
+    scale: Scale | None = None
     """What is black and white in the greys that name no scale; None where there are none."""
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from flwr.app import Message
 from PIL import Image
 
-from clients.commands.check_site import check_folder
+from clients.site_check import check_folder
 from common.config.schema import Config
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode

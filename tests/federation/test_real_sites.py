@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.commands.check_site import SiteCheck, check_folder
+from clients.site_check import SiteCheck, check_folder
 from common.config.schema import Config
 from server.metrics import read_rows
 from tests.federation.hospitals import TINY, federate, run_of

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clients.commands.check_site import check_folder
+from clients.site_check import check_folder
 from common.config.load import make_config
 from common.data import cache
 from common.data.cache import SiteData, load_site

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from clients.commands.check_site import check_folder
+from clients.site_check import check_folder
 from common.config.load import make_config
 from common.config.schema import Config
 from common.config.sections import ImageKeys

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.commands.check_site import check_folder
+from clients.site_check import check_folder
 from common.config.load import make_config
 from common.data.folder import inspect_site, read_site
 from common.errors import SiteError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clients.commands.check_site import check_folder
 from clients.prediction import find_images
+from clients.site_check import check_folder
 from common.config.load import make_config
 from common.data.folder import inspect_site, read_site
 from common.data.listing import describe, files_below, why_passed_over

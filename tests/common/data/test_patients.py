@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.commands.check_site import check_folder
+from clients.site_check import check_folder
 from common.config.load import make_config
 from common.config.sections import ImageKeys
 from common.data.cache import load_site

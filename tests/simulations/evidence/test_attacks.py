@@ -8,7 +8,7 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from clients.commands.check_site import check_folder
+from clients.site_check import check_folder
 from common.config.schema import Config
 from common.data.folder import read_site
 from common.tensor_files import load_tensors
