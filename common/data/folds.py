@@ -179,24 +179,37 @@ def _validation(
     asked, unit = config.validation_fraction, config.split
     label, most = _largest_class(data, groups, rest)
     parts, taken = _parts_of(asked, most)
-    fewer = f"class '{label}' has {most} {unit}s, fewer than the {parts} parts of which"
     if parts <= most:
-        held_out = _held_out(data, groups, rest, unit, parts, taken)
+        held_out = _held_out(data, groups, rest, unit, parts, taken, asked)
+        if not _is_one_part(asked) and abs(held_out.mean() - asked) > CLOSE:
+            held_out = _nearest(data, groups, rest, config, most)
         share = float(held_out.mean())
-        if abs(share - asked) <= CLOSE:
-            return held_out, ""
-        of_fold = f"the validation part of fold {config.fold} holds {share:.2f} of the"
-        if _is_one_part(asked):
-            return held_out, (
-                f"Site '{data.name}': {of_fold} training images instead of {asked:g}, as {unit}s "
-                "cannot be divided."
-            )
-        fewer = f"{of_fold} training images, and not the {asked:g} for which"
+        return held_out, "" if abs(share - asked) <= CLOSE else (
+            f"Site '{data.name}': the validation part of fold {config.fold} holds {share:.2f} of "
+            f"the training images instead of {asked:g}, as {unit}s cannot be divided."
+        )
     possible = _possible(data, groups, rest, config)
     advice = f"set it to {possible:g}, which can be had" if possible else "set it to 0"
     raise SiteError(
-        f"Site '{data.name}': {fewer} validation-fraction makes {taken}. Add {unit}s, or {advice}."
+        f"Site '{data.name}': class '{label}' has {most} {unit}s, fewer than the {parts} parts of "
+        f"which validation-fraction makes {taken}. Add {unit}s, or {advice}."
     )
+
+
+def _nearest(
+    data: SiteFolder,
+    groups: NDArray[np.int64],
+    rest: NDArray[np.int64],
+    config: Config,
+    most: int,
+) -> NDArray[np.bool_]:
+    """Return, of all divisions of a small site, the one whose share is nearest to the one asked."""
+    asked = config.validation_fraction
+    tried = []
+    for parts in range(2, min(most, 20) + 1):
+        taken = min(max(1, round(asked * parts)), parts - 1)
+        tried.append(_held_out(data, groups, rest, config.split, parts, taken, asked))
+    return min(tried, key=lambda held_out: abs(held_out.mean() - asked))
 
 
 def _possible(
@@ -208,7 +221,7 @@ def _possible(
     for share in sorted(shares, key=lambda share: abs(share - config.validation_fraction)):
         parts, taken = _parts_of(share, most)
         if parts <= most:
-            held_out = _held_out(data, groups, rest, config.split, parts, taken)
+            held_out = _held_out(data, groups, rest, config.split, parts, taken, share)
             if abs(held_out.mean() - share) <= CLOSE:
                 return share
     return 0.0
@@ -242,8 +255,9 @@ def _held_out(
     unit: str,
     parts: int,
     taken: int,
+    share: float,
 ) -> NDArray[np.bool_]:
-    """Return which images so many of some equal parts hold: those that come nearest in size."""
+    """Return which images so many of some equal parts hold: those that come nearest to a share."""
     number, labels = _dealt(data, groups, rest, unit, parts), data.labels[rest]
     if taken == 1:
         return np.equal(number, 0)
@@ -252,7 +266,7 @@ def _held_out(
         """Add up how far the share of all images, and that of each class, is off."""
         held_out = (number - first) % parts < taken
         shares = [held_out.mean(), *(held_out[labels == i].mean() for i in np.unique(labels))]
-        return float(np.abs(np.array(shares) - taken / parts).sum())
+        return float(np.abs(np.array(shares) - share).sum())
 
     # Parts differ by what cannot be divided, so it makes a difference which of them are taken.
     return np.less((number - min(range(parts), key=error)) % parts, taken)
