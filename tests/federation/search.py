@@ -42,7 +42,7 @@ class Wire:
     def __init__(self, content: bytes) -> None:
         self.content = content
         windows = [np.frombuffer(content, "<u8", (len(content) - i) // 8, i) for i in range(8)]
-        self.windows = np.unique(np.concatenate(windows))
+        self.windows = np.sort(np.concatenate(windows))
 
     def found(self, wanted: Sequence[bytes]) -> list[bytes]:
         keys = np.array([np.frombuffer(piece, "<u8", 1)[0] for piece in wanted], "<u8")

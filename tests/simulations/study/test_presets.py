@@ -332,7 +332,7 @@ def test_a_real_run_that_is_interrupted_goes_on_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "POLL_SECONDS", 0.05)
-    config = tiny_config(tmp_path, run_name="real", epochs=60)
+    config = tiny_config(tmp_path, run_name="real", epochs=20)
     with pytest.raises(KeyboardInterrupt):
         compare(config, tmp_path, ("pooled",), messages=Messages(stop_at=3))
     name = "pooled-fold0-seed0"
