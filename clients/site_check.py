@@ -15,8 +15,7 @@ import numpy as np
 from common.config.schema import Config
 from common.console.progress import ProgressListener, StepCounter
 from common.data.cache import with_frames
-from common.data.decode import read_header
-from common.data.dicom import ImageHeader, dicom_patient
+from common.data.decode import dicom_patient, read_header
 from common.data.duplicates import content_keys, find_copies, with_copies
 from common.data.folder import SiteFolder, inspect_site, with_headers
 from common.data.folds import leakage, split_site
@@ -29,6 +28,7 @@ from common.data.look import (
     find_odd,
     look_at,
 )
+from common.data.raster import ImageHeader
 from common.errors import SiteError, one_line
 
 NAMED = 5

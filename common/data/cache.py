@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from common.config.sections import ImageKeys
-from common.data.decode import count_frames, frame_names
+from common.data.decode import count_frames, dicom_patient, frame_names
 from common.data.decode_all import Progress, decode_all
-from common.data.dicom import dicom_patient
 from common.data.duplicates import content_keys, find_copies, fingerprints, kept_copies, with_copies
 from common.data.folder import SiteFolder, with_headers
 from common.data.scale import Scale

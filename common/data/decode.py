@@ -6,16 +6,19 @@ A DICOM file of several frames holds as many images, named ``scan.dcm#1`` and so
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from common.config.sections import ImageKeys
-from common.data.dicom import ImageHeader, dicom_header, is_dicom, open_dicom, read_frame
-from common.data.raster import open_raster, read_raster
+from common.data.raster import ImageHeader, raster_header, read_raster
 from common.data.scale import Greys, Scale, find_scale
 from common.errors import SiteError
+
+if TYPE_CHECKING:
+    from common.data.dicom import DicomFile
 
 MAX_PIXELS = 100_000_000
 """An image of more pixels is refused by its header and never decoded."""
@@ -118,13 +121,12 @@ def pictures(
         raise SiteError(f"cannot read {path}: {error.strerror}.") from error
     try:
         header = read_header(content, path)
-        data = open_dicom(content, path) if is_dicom(content) else None
         for frame in frames:
             _check_frame(frame, header, path)
-            if data is None:
-                yield read_raster(content, path)
-            else:
-                yield read_frame(data, frame or 1, path, config)
+        if is_dicom(content):
+            yield from open_dicom(content, path).pictures((n or 1 for n in frames), config)
+        else:
+            yield from (read_raster(content, path) for _ in frames)
     except SiteError:
         raise
     except Exception as error:
@@ -148,16 +150,42 @@ def _check_frame(frame: int | None, header: ImageHeader, path: Path) -> None:
         )
 
 
+def open_dicom(content: bytes, path: Path) -> "DicomFile":
+    """Return a DICOM file; ``path`` is for the error's sentence."""
+    # A third of a second of every process that reads none.
+    from common.data.dicom import DicomFile
+
+    return DicomFile(content, path)
+
+
+def is_dicom(content: bytes) -> bool:
+    """Return whether a file of which these are the first bytes is a DICOM file."""
+    return content[128:132] == b"DICM"
+
+
+def dicom_patient(path: Path) -> str | None:
+    """Return the patient id in a DICOM file's header, None where there is none or no DICOM."""
+    try:
+        return open_dicom(content, path).patient() if (content := _dicom_content(path)) else None
+    # pydicom raises whatever a damaged header leads it to; decoding the file will say so.
+    except Exception:
+        return None
+
+
 def count_frames(path: Path) -> int:
     """Return how many images a file holds; 1 of what decoding will refuse."""
     try:
-        with path.open("rb") as file:
-            if not is_dicom(file.read(132)):
-                return 1
-        return read_header(path.read_bytes(), path).frames
-    # pydicom raises whatever a damaged header leads it to; decoding the file will say so.
+        return read_header(content, path).frames if (content := _dicom_content(path)) else 1
+    # As of dicom_patient.
     except Exception:
         return 1
+
+
+def _dicom_content(path: Path) -> bytes:
+    """Return a DICOM file's content; of another file, which is not read, nothing."""
+    with path.open("rb") as file:
+        start = file.read(132)
+        return start + file.read() if is_dicom(start) else b""
 
 
 def read_header(content: bytes, path: Path) -> ImageHeader:
@@ -172,7 +200,7 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
     if not content:
         raise SiteError(f"{path} is empty (zero bytes). Export it again or move it away.")
     try:
-        header = dicom_header(content, path) if is_dicom(content) else _raster_header(content)
+        header = open_dicom(content, path).header() if is_dicom(content) else raster_header(content)
     except UnidentifiedImageError as error:
         dicom = path.suffix.lower() in DICOM_SUFFIXES
         hint = "a DICOM file without its preamble" if dicom else "not an image"
@@ -197,8 +225,3 @@ def read_header(content: bytes, path: Path) -> ImageHeader:
             "it was not decoded. Split it or move it away."
         )
     return header
-
-
-def _raster_header(content: bytes) -> ImageHeader:
-    with open_raster(content) as image:
-        return ImageHeader(image.width, image.height, f"{image.format or '?'} ({image.mode})")

@@ -1,8 +1,10 @@
 """DICOM files: their header, their patient, their frames, and the pixels of one."""
 
 import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -15,6 +17,7 @@ from pydicom.uid import UID
 
 from common.config.sections import ImageKeys
 from common.data.dicom_greys import shown_greys
+from common.data.raster import ImageHeader
 from common.data.scale import Greys
 from common.errors import SiteError
 
@@ -23,106 +26,71 @@ DICOM_EXTRA = "pip install 'xsite[dicom]'"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
-class ImageHeader(NamedTuple):
-    """What a file says of itself."""
+@dataclass(frozen=True)
+class DicomFile:
+    """A DICOM file; a damaged one raises whatever it leads pydicom to."""
 
-    width: int
-    height: int
-    """In pixels."""
-    kind: str
-    """Its format and colours, as 'PNG (L)'."""
-    frames: int = 1
-    """How many images it holds."""
+    content: bytes
+    """The file."""
+    path: Path
+    """For the error's sentence."""
 
+    def header(self) -> ImageHeader:
+        """Read size, kind and number of frames of the pixels.
 
-def is_dicom(content: bytes) -> bool:
-    """Return whether a file of which these are the first bytes is a DICOM file."""
-    return content[128:132] == b"DICM"
+        Raises
+        ------
+        SiteError
+            If there are none.
+        """
+        data = pydicom.dcmread(io.BytesIO(self.content), stop_before_pixels=True)
+        if "Rows" not in data or "Columns" not in data:
+            raise SiteError(
+                f"{self.path} is a DICOM file without pixels (a report or a structured object, "
+                "say). Move it away."
+            )
+        mode = f"{data.get('PhotometricInterpretation', '?')}, {data.get('BitsStored', '?')} bits"
+        frames = int(data.get("NumberOfFrames", 1) or 1)
+        return ImageHeader(int(data.Columns), int(data.Rows), f"DICOM ({mode})", frames)
 
-
-def dicom_header(content: bytes, path: Path) -> ImageHeader:
-    """Read size, kind and number of frames of a DICOM file's pixels.
-
-    Raises
-    ------
-    SiteError
-        If it has none.
-    """
-    data = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
-    if "Rows" not in data or "Columns" not in data:
-        raise SiteError(
-            f"{path} is a DICOM file without pixels (a report or a structured object, say). "
-            "Move it away."
-        )
-    mode = f"{data.get('PhotometricInterpretation', '?')}, {data.get('BitsStored', '?')} bits"
-    return ImageHeader(int(data.Columns), int(data.Rows), f"DICOM ({mode})", _frames(data))
-
-
-def _frames(data: pydicom.Dataset) -> int:
-    return int(data.get("NumberOfFrames", 1) or 1)
-
-
-def dicom_patient(path: Path) -> str | None:
-    """Return the patient id in a DICOM file's header, None where there is none or no DICOM."""
-    try:
-        with path.open("rb") as file:
-            if not is_dicom(file.read(132)):
-                return None
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+    def patient(self) -> str | None:
+        """Return the patient id in the header, None where there is none."""
+        content = io.BytesIO(self.content)
+        data = pydicom.dcmread(content, stop_before_pixels=True, specific_tags=["PatientID"])
         return str(data.get("PatientID", "")).strip() or None
-    # pydicom raises whatever a damaged header leads it to; decoding the file will say so.
-    except Exception:
-        return None
 
+    def pictures(self, frames: Iterable[int], config: ImageKeys) -> Iterator[Image.Image | Greys]:
+        """Decode frames as the file says that its values are shown.
 
-def open_dicom(content: bytes, path: Path) -> pydicom.Dataset:
-    """Read a DICOM file whose frames :func:`read_frame` decodes.
+        Parameters
+        ----------
+        frames : iterable of int
+            Which, from 1.
+        config : ImageKeys
+            The window for Hounsfield units without a window of their own.
 
-    Raises
-    ------
-    SiteError
-        If it has no pixels. A damaged file raises whatever it leads pydicom to.
-    """
-    data = pydicom.dcmread(io.BytesIO(content))
-    if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise SiteError(f"{path} is a DICOM file without pixels. Move it away.")
-    return data
+        Yields
+        ------
+        Image or Greys
+            An RGB image of 8 bits, or greys.
 
-
-def read_frame(
-    data: pydicom.Dataset, frame: int, path: Path, config: ImageKeys
-) -> Image.Image | Greys:
-    """Decode one frame as the file says that its values are shown.
-
-    Parameters
-    ----------
-    data : Dataset
-        The file.
-    frame : int
-        Which frame, from 1.
-    path : Path
-        For the error's sentence.
-    config : ImageKeys
-        The window for Hounsfield units without a window of their own.
-
-    Returns
-    -------
-    Image or Greys
-        An RGB image of 8 bits, or greys.
-
-    Raises
-    ------
-    SiteError
-        If the pixels are of a kind that is not read. A damaged file raises whatever it leads
-        pydicom to.
-    """
-    kind = str(data.get("PhotometricInterpretation", ""))
-    values = _pixels(data, frame, path)
-    if int(data.get("SamplesPerPixel", 1)) == 3:
-        return Image.fromarray(_colours(values, kind, path), "RGB")
-    if kind == "PALETTE COLOR":
-        return Image.fromarray(_palette(values, data, path), "RGB")
-    return shown_greys(values, data, frame, path, config)
+        Raises
+        ------
+        SiteError
+            If there are no pixels, or they are of a kind that is not read.
+        """
+        data = pydicom.dcmread(io.BytesIO(self.content))
+        if not any(tag in data for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+            raise SiteError(f"{self.path} is a DICOM file without pixels. Move it away.")
+        kind = str(data.get("PhotometricInterpretation", ""))
+        for frame in frames:
+            values = _pixels(data, frame, self.path)
+            if int(data.get("SamplesPerPixel", 1)) == 3:
+                yield Image.fromarray(_colours(values, kind, self.path), "RGB")
+            elif kind == "PALETTE COLOR":
+                yield Image.fromarray(_palette(values, data, self.path), "RGB")
+            else:
+                yield shown_greys(values, data, frame, self.path, config)
 
 
 def _pixels(data: pydicom.Dataset, frame: int, path: Path) -> NDArray[Any]:

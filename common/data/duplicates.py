@@ -200,8 +200,7 @@ def _nearest_pairs(hashes: NDArray[np.float32]) -> Iterator[tuple[int, int, int]
     A forest of the nearest pairs, which ties all that is near: fewer pairs than images.
     """
     # A sixth of a second of every process that imports this file and looks for no copies.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import minimum_spanning_tree
+    from scipy.sparse import coo_array, csgraph
 
     n = len(hashes)
     edges = coo_array((n, n), dtype=np.float64)
@@ -214,7 +213,7 @@ def _nearest_pairs(hashes: NDArray[np.float32]) -> Iterator[tuple[int, int, int]
             # A weight of 0 would be no edge.
             weights = apart[later, earlier].astype(np.float64) + 1
             new = coo_array((weights, (earlier, later + start)), shape=(n, n))
-            edges = coo_array(minimum_spanning_tree((edges + new).tocsr()))
+            edges = coo_array(csgraph.minimum_spanning_tree((edges + new).tocsr()))
     for edge in np.lexsort((edges.col, edges.row, edges.data)):
         a, b = sorted((int(edges.row[edge]), int(edges.col[edge])))
         yield a, b, int(edges.data[edge]) - 1

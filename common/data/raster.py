@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,18 @@ for _kind, _modes in list(TiffImagePlugin.OPEN_INFO.items()):
         TiffImagePlugin.OPEN_INFO.setdefault((_kind[0], WHITE_IS_ZERO, *_kind[2:]), _modes)
 
 
+class ImageHeader(NamedTuple):
+    """What a file says of itself."""
+
+    width: int
+    height: int
+    """In pixels."""
+    kind: str
+    """Its format and colours, as 'PNG (L)'."""
+    frames: int = 1
+    """How many images it holds."""
+
+
 def finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
     """Return the values of an image's pixels if all are finite.
 
@@ -37,15 +49,16 @@ def finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
     return values
 
 
-def open_raster(content: bytes) -> Image.Image:
-    """Read the header of a file.
+def raster_header(content: bytes) -> ImageHeader:
+    """Read size and kind of a file.
 
     Raises
     ------
     UnidentifiedImageError
         If it is none of :data:`FORMATS`.
     """
-    return Image.open(io.BytesIO(content), formats=FORMATS)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return ImageHeader(image.width, image.height, f"{image.format or '?'} ({image.mode})")
 
 
 def read_raster(content: bytes, path: Path) -> Image.Image | Greys:
@@ -69,7 +82,7 @@ def read_raster(content: bytes, path: Path) -> Image.Image | Greys:
         If it holds several images, or values or colours that cannot be shown. A damaged file
         raises whatever it leads Pillow to.
     """
-    with open_raster(content) as opened:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         # A JPEG of several pictures holds one photograph; others slices, pages or a film.
         if opened.format != "JPEG" and (pages := getattr(opened, "n_frames", 1)) > 1:
             raise SiteError(

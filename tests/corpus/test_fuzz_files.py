@@ -14,8 +14,7 @@ from clients.store import open_store
 from common.config.schema import Config
 from common.config.sections import ImageKeys
 from common.data.cache import load_site
-from common.data.decode import decode_file, read_header
-from common.data.dicom import dicom_patient
+from common.data.decode import decode_file, dicom_patient, read_header
 from common.data.folder import inspect_site, read_site
 from common.errors import CheckpointError, RunError, SiteError, StoreError, XsiteError, is_plain
 from common.files import write_json

@@ -11,8 +11,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from common.config.sections import ImageKeys
-from common.data.decode import decode_file
-from common.data.dicom import dicom_patient
+from common.data.decode import decode_file, dicom_patient
 from common.errors import SiteError
 from tests.common.data.sites import SETTINGS
 

@@ -201,6 +201,17 @@ def test_what_stays_on_a_machine_goes_through_no_proxy(
             assert not kept, script
 
 
+def test_units_wait_for_the_clock_and_checklists_say_how_right_it_must_be(folder: Path) -> None:
+    """Flower refuses a node that is more than 5 s ahead, or 5 min behind, and does not say why."""
+    units = list(folder.glob("*/*.service"))
+    assert len(units) == 4
+    for unit in units:
+        (after,) = (line for line in unit.read_text().splitlines() if line.startswith("After="))
+        assert "time-sync.target" in after.removeprefix("After=").split()
+    for checklist in folder.glob("*/CHECKLIST.md"):
+        assert "clock" in checklist.read_text()
+
+
 def test_the_policy_as_made_is_the_default_and_waits_for_a_person(folder: Path) -> None:
     assert read_policy(folder / "hospital-a" / "policy.toml") == Policy(approve_runs=True)
 
