@@ -1,8 +1,10 @@
 """What a consortium gets: certificates that hold, keys that are secret, scripts that run."""
 
 import shutil
+import socket
 import ssl
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,6 +155,43 @@ def test_scripts_are_sound_and_start_what_they_say(folder: Path, tmp_path: Path)
     assert f'site="hospital-a" data-dir="/data/ct" state-dir="{tmp_path}/state" policy="' in node
     assert "gpus=\n" in told["hospital-b/supernode.sh"]
     assert "data-dir" not in told["hospital-b/supernode.sh"]
+
+
+def test_a_node_that_cannot_connect_says_why(folder: Path, tmp_path: Path) -> None:
+    """Flower tries for ever and says nothing, or hides the reason in a traceback."""
+    program = tmp_path / "bin" / "flower-supernode"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho started\n")
+    program.chmod(0o755)
+
+    def start(superlink: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "XSITE_PROGRAMS": str(program.parent),
+            "XSITE_STATE": str(tmp_path / "state"),
+            "XSITE_SUPERLINK": superlink,
+            **variables,
+        }
+        script = folder / "hospital-a" / "supernode.sh"
+        return subprocess.run(
+            [script], env=environment, capture_output=True, encoding="utf-8", timeout=30
+        )
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        reached = start(address)
+        assert (reached.stdout, reached.stderr) == ("started\n", "")
+    closed = start(address)
+    assert closed.stdout == "started\n"
+    assert "cannot be reached (Connection refused). The node tries again and again" in closed.stderr
+    unknown = start("no-such-host.invalid:9443")
+    assert "no-such-host.invalid:9443 cannot be reached (" in unknown.stderr
+    # Behind a proxy this machine need not reach it.
+    assert start("no-such-host.invalid:9443", HTTPS_PROXY="http://127.0.0.1:9").stderr == ""
+    with socket.create_server(("127.0.0.1", LAB.site[0].runtime_port)):
+        taken = start("127.0.0.1:9")
+    assert taken.returncode == 1 and not taken.stdout
+    assert "the loopback's port 9094 cannot be used (Address already in use)" in taken.stderr
 
 
 def test_an_ipv6_address_is_quoted_wherever_a_port_follows_and_is_in_the_certificate(
