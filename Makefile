@@ -31,7 +31,7 @@ $(BIN)/.installed: requirements.lock pyproject.toml
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 # One thread for each process: the tests' tensors are tiny, and a second would wait for the first.
 test: export OMP_NUM_THREADS := 1

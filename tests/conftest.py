@@ -14,14 +14,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Take two workers more than there are processors: slow tests wait for what they start.
+    """Take a worker more than there are processors: slow tests wait for what they start.
 
     Returns
     -------
     int
         What ``-n auto`` means.
     """
-    return len(os.sched_getaffinity(0)) + 2
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,6 @@ from common.config.schema import Config
 from common.console.progress import ProgressListener
 from simulations.cli import app
 from simulations.federated import train_federated
-from simulations.local import train_pooled
 from simulations.runtime.in_process import IN_PROCESS
 from tests.common.data.dicom_files import grey_file
 from tests.simulations.tiny import SETTINGS
@@ -38,15 +37,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return Config().changed(sites="a,b", runs_dir=str(folder / "runs"), **places, **SETTINGS)
 
 
-@pytest.mark.parametrize("mode", ["federated", "pooled"])
-def test_an_image_alone_is_predicted_as_in_its_site(config: Config, mode: str) -> None:
-    """By the site's scale: the image's own would show it darker or brighter."""
-    named = config.changed(run_name=mode, epochs=1)
+@pytest.fixture(scope="module")
+def run(config: Config) -> Path:
+    named = config.changed(run_name="run", epochs=1)
     runs = Path(config.runs_dir)
-    if mode == "federated":
-        run = train_federated(named, runs, ProgressListener(), backend=IN_PROCESS)
-    else:
-        run = train_pooled(named, runs, ProgressListener())
+    return train_federated(named, runs, ProgressListener(), backend=IN_PROCESS)
+
+
+def test_an_image_alone_is_predicted_as_in_its_site(config: Config, run: Path) -> None:
+    """By the site's scale: the image's own would show it darker or brighter."""
     for site in ("a", "b"):
         folder, table = Path(config.data) / site, run / f"{site}.csv"
         known = {row["file"]: row for row in rows_of(run / "sites" / site / "predictions.csv")}
@@ -74,10 +73,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_where_no_image_can_be_read_none_is_predicted(config: Config, tmp_path: Path) -> None:
-    run = train_pooled(
-        config.changed(run_name="none", epochs=1), Path(config.runs_dir), ProgressListener()
-    )
+def test_where_no_image_can_be_read_none_is_predicted(run: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     done = CliRunner().invoke(app, ["predict", str(run), str(broken), "--site", "a"])

@@ -257,7 +257,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
     tmp_path: Path, scratch: Path, cache: Path, decoy: Path
 ) -> None:
-    config = tiny_config(tmp_path, epochs=10).changed(cache_dir=str(cache))
+    config = tiny_config(tmp_path, epochs=6).changed(cache_dir=str(cache))
     runs = tmp_path / "runs"
     # Without Ray, without a process of its own for any site, without interruption.
     federate(config.changed(run_name="whole", runs_dir=str(runs)))
@@ -278,7 +278,7 @@ def test_weights_survive_decoys_an_interruption_and_another_number_of_workers(
     assert left_behind(scratch) == []
     assert list(scratch.iterdir()) == before
     assert read_result(runs / "cut")["status"] == "interrupted"
-    assert 1 <= len({row.round for row in read_rows(table)}) < 10
+    assert 1 <= len({row.round for row in read_rows(table)}) < 6
 
     resumed = config.changed(run_name="cut", resume=True)
     one_worker = Placement(threads=1, cpus=1, cpus_per_site=1)
