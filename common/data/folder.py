@@ -91,7 +91,7 @@ def read_site(
     Raises
     ------
     SiteError
-        With the first of :func:`site_problems`.
+        With the first problem of :func:`inspect_site`.
     """
     found, problems = inspect_site(name, root, classes, classes_map)
     if problems:

@@ -19,6 +19,8 @@ EXACT, CLOSE = 0.005, 0.05
 """How far a share may be from the one asked for to count as it, and to be taken in its place."""
 MOST_PARTS = 100
 """Parts into which images are divided for a share that is not one of equal parts."""
+FEW_PARTS = 20
+"""Of these at most every division is tried where the share that was asked for cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,8 @@ def _nearest(
     """Return, of all divisions of a small site, the one whose share is nearest to the one asked."""
     asked = config.validation_fraction
     tried = []
-    for parts in range(2, min(most, 20) + 1):
-        taken = min(max(1, round(asked * parts)), parts - 1)
+    for parts in range(2, min(most, FEW_PARTS) + 1):
+        taken = _taken(asked, parts)
         tried.append(_held_out(data, groups, rest, config.split, parts, taken, asked))
     return min(tried, key=lambda held_out: abs(held_out.mean() - asked))
 
@@ -216,7 +218,7 @@ def _possible(
     data: SiteFolder, groups: NDArray[np.int64], rest: NDArray[np.int64], config: Config
 ) -> float:
     """Return the share nearest to the one asked for that can be had; 0 where none can."""
-    most = min(_largest_class(data, groups, rest)[1], 20)
+    most = min(_largest_class(data, groups, rest)[1], FEW_PARTS)
     shares = {round(k / n, 2) for n in range(2, most + 1) for k in range(1, n)}
     for share in sorted(shares, key=lambda share: abs(share - config.validation_fraction)):
         parts, taken = _parts_of(share, most)
@@ -232,6 +234,11 @@ def _is_one_part(asked: float) -> bool:
     return abs(1 / max(2, round(1 / asked)) - asked) <= EXACT
 
 
+def _taken(asked: float, parts: int) -> int:
+    """Return how many of so many equal parts come nearest to a share: not none, and not all."""
+    return min(max(1, round(asked * parts)), parts - 1)
+
+
 def _parts_of(asked: float, most: int) -> tuple[int, int]:
     """Return into how many parts to divide for a share, and how many of them to take.
 
@@ -242,7 +249,7 @@ def _parts_of(asked: float, most: int) -> tuple[int, int]:
         return max(2, round(1 / asked)), 1
     best = (2, 1)
     for parts in range(2, min(most, MOST_PARTS) + 1):
-        taken = min(max(1, round(asked * parts)), parts - 1)
+        taken = _taken(asked, parts)
         if abs(taken / parts - asked) < abs(best[1] / best[0] - asked) - EXACT:
             best = (parts, taken)
     return best
