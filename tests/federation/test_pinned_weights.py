@@ -24,13 +24,8 @@ from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.device import limited_threads
 from common.runs.result import read_result
-from server.deployment.folders import COORDINATOR, write_folders
-from simulations.commands.deploy import backend_of, runs_of
 from simulations.comparison import METHODS, values_of
-from simulations.federated import train_federated
 from simulations.local import train_pooled, train_single
-from simulations.rehearsal import plan_consortium, standing
-from simulations.runtime.placement import child_environment, place
 from tests.federation.hospitals import federate, run_of
 from tests.federation.pinned import (
     PINNED,
@@ -47,7 +42,6 @@ from tests.federation.pinned import (
     numbers_of,
     pinned,
     stored,
-    tensors_of,
     weights_of,
 )
 from tests.federation.test_invariants_reproducible import ROOT
@@ -205,28 +199,6 @@ def test_a_local_run_that_was_stopped_ends_with_the_pinned_weights(
         TRAINERS[name](config, folder, StopAt(2))
     assert read_result(run_of(config))["status"] == "interrupted"
     assert weights_of(train(PINS[name], config.changed(resume=True))) == ran(name)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_deployment_over_tls_ends_with_the_pinned_weights(
-    tmp_path: Path, ran: Callable[[str], Weights]
-) -> None:
-    name, folder = "federated", tmp_path
-    config = config_of(PINS[name], folder, "")
-    made = plan_consortium(config, folder / "state" / "run")
-    scripts = write_folders(made, folder / "lab")
-    plan = made.model_copy(update={"folder": str(scripts / COORDINATOR)})
-    settings = config_of(PINS[name], folder, name).changed(runs_dir="", join_timeout=120.0)
-    with standing(made, scripts, folder, child_environment(folder, config, place(config))):
-        ground = backend_of(plan)
-        run = train_federated(settings, runs_of(plan), ProgressListener(), backend=ground)
-    assert not (run / "sites").exists()
-    found = {"shared.safetensors": tensors_of(run / "shared.safetensors")}
-    for site in settings.site_names:
-        private = folder / "state" / "run-hospitals" / site / name / "sites" / site
-        found[f"sites/{site}/private.safetensors"] = tensors_of(private / "private.safetensors")
-    assert found == ran(name)
 
 
 def pin_anew(write: bool) -> None:

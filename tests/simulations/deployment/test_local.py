@@ -7,13 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from clients.flower_host.prefork import STANDBY
 from common.config.schema import Config
 from common.console.progress import ProgressListener
 from common.errors import ConfigError, RunError
-from common.tensor_files import load_tensors
 from server.deployment.consortium import Consortium
 from server.deployment.folders import COORDINATOR, write_folders
 from simulations.commands.deploy import backend_of, runs_of
@@ -23,14 +21,9 @@ from simulations.runtime.bundle import write_app
 from simulations.runtime.flower_inside import build_fab_from_disk
 from simulations.runtime.placement import child_environment, place
 from simulations.runtime.processes import program_line
-from tests.federation.hospitals import federate, tiny_config
-
-
-def assert_equal_tensors(one: Path, other: Path) -> None:
-    """Not of the bytes: safetensors writes a file's metadata in any order."""
-    tensors, expected = load_tensors(one)[0], load_tensors(other)[0]
-    assert tensors.keys() == expected.keys()
-    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+from tests.federation.hospitals import tiny_config
+from tests.federation.pinned import tensors_of, weights_of
+from tests.federation.test_pinned_weights import PINS, config_of, train
 
 
 def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:
@@ -41,9 +34,9 @@ def test_a_path_that_cannot_stand_in_a_script_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Config, Consortium]]:
-    """A consortium that stands, and a configuration of its sites."""
+    """A consortium that stands, and the configuration of a run whose weights are pinned."""
     folder = tmp_path_factory.mktemp("lab")
-    config = tiny_config(folder, epochs=1, data=str(folder / "data"), codec="half-deltas")
+    config = config_of(PINS["half-deltas"], folder, "")
     made = plan_consortium(config, folder / "state" / "run")
     scripts = write_folders(made, folder / "lab")
     environment = child_environment(folder, config, place(config))
@@ -51,10 +44,10 @@ def standing_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Con
         yield config, made.model_copy(update={"folder": str(scripts / COORDINATOR)})
 
 
-def over(lab: tuple[Config, Consortium], name: str) -> Path:
+def over(lab: tuple[Config, Consortium], name: str, **values: object) -> Path:
     """Run a configuration over the consortium, as `xsite deploy run` does."""
     config, plan = lab
-    settings = config.changed(data="", run_name=name, join_timeout=120.0)
+    settings = config.changed(runs_dir="", run_name=name, join_timeout=120.0, **values)
     return train_federated(settings, runs_of(plan), ProgressListener(), backend=backend_of(plan))
 
 
@@ -77,13 +70,20 @@ def test_a_hospital_runs_no_code_but_the_xsite_that_is_installed_there(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_run_goes_over_a_consortium_that_stands(
+def test_a_run_over_a_consortium_that_stands_ends_with_the_pinned_weights(
     standing_lab: tuple[Config, Consortium], tmp_path: Path
 ) -> None:
+    config, plan = standing_lab
     run = over(standing_lab, "good")
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
-    federate(standing_lab[0].changed(runs_dir=str(tmp_path), run_name="good"))
-    assert_equal_tensors(run / "shared.safetensors", tmp_path / "good" / "shared.safetensors")
+    assert not (run / "sites").exists()
+    found = {"shared.safetensors": tensors_of(run / "shared.safetensors")}
+    for site in config.site_names:
+        private = runs_of(plan).parents[1] / site / "good" / "sites" / site
+        found[f"sites/{site}/private.safetensors"] = tensors_of(private / "private.safetensors")
+    # In this process it is held against what is pinned.
+    pin = PINS["half-deltas"]
+    assert found == weights_of(train(pin, config_of(pin, tmp_path, "good")))
 
 
 def standing_by(plan: Consortium) -> list[psutil.Process]:
@@ -107,6 +107,6 @@ def test_a_node_whose_superexec_or_what_stands_by_was_killed_goes_on(
     assert superexec is not None
     superexec.kill()
     other.kill()
-    run = over(standing_lab, "again")
+    run = over(standing_lab, "again", epochs=1)
     assert json.loads((run / "result.json").read_text())["status"] == "completed"
     assert len(standing_by(standing_lab[1])) == 2
