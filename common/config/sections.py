@@ -80,6 +80,9 @@ class DataKeys(TomlModel):
     """Which fold is the test set, from 0."""
     validation_fraction: float = Field(0.0, ge=0.0, lt=0.9)
     """Share of the training images that chooses the best weights; 0 keeps none."""
+    train_images: Annotated[int, Key(Role.IMAGES)] = Field(0, ge=0)
+    """Training images of each site, at most: taken patient by patient in the classes' proportion,
+    by seed and fold, the first of a larger number; 0 takes all. Test and validation parts stay."""
     synthetic_patients: Annotated[int, Key(Role.IMAGES)] = Field(64, ge=8, le=100_000)
     """Patients at each synthetic hospital (three slices a patient on average)."""
 
@@ -220,6 +223,9 @@ class TrainingKeys(TomlModel):
     """Passes over the largest site; smaller sites are reloaded to keep step."""
     batch_size: int = Field(16, ge=2)
     """Images of each site in one step."""
+    batches: Literal["shuffled", "balanced"] = "shuffled"
+    """'balanced' draws each of a site's classes as often as the others, however few images it has;
+    'shuffled' draws images."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimizer."""
     learning_rate: float = Field(1e-4, gt=0)

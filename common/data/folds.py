@@ -12,7 +12,7 @@ from common.config.schema import Config
 from common.data.folder import SiteFolder
 from common.errors import SiteError
 from common.formatting.from_json import Count
-from common.randomness import derive_seed
+from common.randomness import derive_seed, numpy_generator
 
 Unit = Literal["patient", "image"]
 EXACT, CLOSE = 0.005, 0.05
@@ -76,14 +76,15 @@ def split_site(data: SiteFolder, config: Config) -> Split:
 
     The folds depend on the site's name, labels, patients and on ``split`` and ``folds``, not on
     the run's seed: every method and every seed meets the same ones. A class with fewer patients (or
-    images) than folds is missing from some of them.
+    images) than folds is missing from some of them. Which training images ``train-images`` takes
+    depends on the seed too, since results for few labels vary with them.
 
     Parameters
     ----------
     data : SiteFolder
         Labels and patients.
     config : Config
-        ``split``, ``folds``, ``fold`` and ``validation-fraction``.
+        ``split``, ``folds``, ``fold``, ``validation-fraction``, ``train-images`` and ``seed``.
 
     Raises
     ------
@@ -106,6 +107,8 @@ def split_site(data: SiteFolder, config: Config) -> Split:
     if config.validation_fraction:
         held_out, said = _validation(data, groups, rest, config)
         train, validation = rest[~held_out], rest[held_out]
+    if config.train_images:
+        train = _first(data, groups, train, config)
     parts_of = {"training": train, "validation": validation, "test": test}
     if not config.validation_fraction:
         del parts_of["validation"]
@@ -227,6 +230,25 @@ def _possible(
             if abs(held_out.mean() - share) <= CLOSE:
                 return share
     return 0.0
+
+
+def _first(
+    data: SiteFolder, groups: NDArray[np.int64], train: NDArray[np.int64], config: Config
+) -> NDArray[np.int64]:
+    """Return the training images that ``train-images`` takes, sorted.
+
+    They are the first of an order of all, so that fewer are always among more. In it each class has
+    its images patient by patient, the patients shuffled, and image j = 0, 1, … of the n of a class
+    comes at place j/n. So the classes stand in their proportion however many are taken, and one of
+    each comes first (Adams' method of giving out seats).
+    """
+    generator = numpy_generator(config.seed, data.name, config.fold, "train-images")
+    patient, labels = generator.permutation(groups.max() + 1)[groups[train]], data.labels[train]
+    place = np.empty(len(train))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        place[own[np.argsort(patient[own], kind="stable")]] = np.arange(len(own)) / len(own)
+    return np.sort(train[np.lexsort((labels, place))[: config.train_images]])
 
 
 def _is_one_part(asked: float) -> bool:

@@ -18,13 +18,15 @@ from torch.optim import Optimizer
 
 from common.config.schema import Config
 from common.data.augment import augment
+from common.data.folder import CLASS
 from common.device import Device
 from common.errors import ConfigError, RunError
+from common.learning.batches import batch_indices
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Batch, Loss, Term, objective
 from common.learning.optimiser import learning_rate
 from common.models.network import Network
-from common.randomness import numpy_generator, seeded_torch, torch_generator
+from common.randomness import seeded_torch, torch_generator
 
 REPORT_SECONDS = 0.5
 """Shortest time between two reports of a step; each makes the processor wait for the device."""
@@ -114,12 +116,13 @@ def train(
     _refuse_small_images(network, config, device)
     account = _Account(total_steps, on_step, ", ".join(site.name for site in sites), device)
     next_step = steps.start
+    labels = [_labels(site, config) for site in sites]
     for step in steps:
         if should_stop is not None and should_stop():
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total_steps)
-        images, targets, site_slices = _joint_batch(sites, config, step)
+        images, targets, site_slices = _joint_batch(sites, labels, config, step)
         # Dropout knows no generator of its own.
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
             with sites[0].device.autocast():
@@ -148,13 +151,24 @@ def _refuse_small_images(network: Network, config: Config, device: Device) -> No
         )
 
 
+def _labels(site: TrainingSite, config: Config) -> NDArray[np.int64] | None:
+    """Return the classes of a site's training images where batches are balanced by them."""
+    if config.batches != "balanced":
+        return None
+    labels: NDArray[np.int64] = site.targets[CLASS].cpu().numpy()[site.train]
+    return labels
+
+
 def _joint_batch(
-    sites: Sequence[TrainingSite], config: Config, step: int
+    sites: Sequence[TrainingSite],
+    labels: Sequence[NDArray[np.int64] | None],
+    config: Config,
+    step: int,
 ) -> tuple[Tensor, dict[str, Tensor], list[tuple[str, int]]]:
     """Return images (batch, 3, h, w), targets (batch, …) and the sites' slices of one step."""
     images, targets, site_slices = [], [], []
-    for site in sites:
-        indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name)
+    for site, own in zip(sites, labels, strict=True):
+        indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name, own)
         raw, own_targets = site.batch(indices)
         generator = torch_generator(config.seed, site.name, step, "augment")
         scale = (config.crop_scale, config.crop_scale_max)
@@ -162,42 +176,8 @@ def _joint_batch(
         targets.append(own_targets)
         site_slices.append((site.name, len(indices)))
     batch = images[0] if len(images) == 1 else torch.cat(images)
-    joint = {name: torch.cat([own[name] for own in targets]) for name in targets[0]}
+    joint = {name: torch.cat([one[name] for one in targets]) for name in targets[0]}
     return batch.to(sites[0].device.images_dtype), joint, site_slices
-
-
-def batch_indices(
-    indices: NDArray[np.int64], batch_size: int, step: int, seed: int, site: str
-) -> NDArray[np.int64]:
-    """Return the images of one site in one step.
-
-    The site's images are shuffled, and shuffled again whenever all were seen; step s takes
-    positions [s·b, (s+1)·b) of that endless sequence.
-
-    Parameters
-    ----------
-    indices : ndarray of int64, shape (n,)
-        The site's training images.
-    batch_size : int
-        Images in a step, b.
-    step : int
-        Global step, from 0.
-    seed : int
-        The run's seed.
-    site : str
-        The site's name; sites are shuffled independently.
-
-    Returns
-    -------
-    ndarray of int64, shape (batch_size,)
-    """
-    first, last = step * batch_size, (step + 1) * batch_size
-    passes = range(first // len(indices), -(-last // len(indices)))
-    sequence = np.concatenate(
-        [numpy_generator(seed, site, number, "order").permutation(indices) for number in passes]
-    )
-    start = first - passes.start * len(indices)
-    return sequence[start : start + batch_size]
 
 
 class _Account:

@@ -107,6 +107,8 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
     config = records[0].config
     configs = [record.config for record in records]
     folds, seeds = (", ".join(map(str, some)) for some in (results.plan.folds, results.plan.seeds))
+    few = f"; at most {config.train_images} training images a site" if config.train_images else ""
+    balanced = ", as many of every class" if {o.batches for o in configs} == {"balanced"} else ""
     backbones = sorted({one.backbone for one in configs})
     alike = (
         ("Variant", {one.variant for one in configs if one.backbone == "covidnet"}),
@@ -121,7 +123,7 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
         *told,
         ("Sites", numbers.listed(results.sites)),
         ("Classes", ", ".join(config.class_names)),
-        ("Folds", f"{folds} of {config.folds} (counted from 0), split by {config.split}"),
+        ("Folds", f"{folds} of {config.folds} (counted from 0), split by {config.split}{few}"),
         ("Seeds", seeds),
         (
             "Network",
@@ -130,7 +132,7 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
         *((what, *answers) for what, answers in alike if len(answers) == 1),
         (
             "Training",
-            f"{config.epochs} epochs, {config.batch_size} images of each site a step, "
+            f"{config.epochs} epochs, {config.batch_size} images of each site a step{balanced}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g} ({config.schedule})",
         ),
         ("Weights", f"{_weights(records)}; nothing was chosen on test images"),

@@ -29,7 +29,14 @@ def test_the_sections_follow_each_other_in_the_order_of_a_configuration() -> Non
         (
             [Role.FOLDERS, Role.IMAGES],
             {"data", "sites", "classes", "task", "split", "folds", "synthetic-patients", "channels"}
-            | {"window-center", "window-width", "grey-low", "grey-high", "classes-map"},
+            | {
+                "window-center",
+                "window-width",
+                "grey-low",
+                "grey-high",
+                "classes-map",
+                "train-images",
+            },
         ),
     ],
 )

@@ -2,6 +2,7 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +215,67 @@ def test_frames_of_one_file_without_a_patient_are_on_one_side(unit: str) -> None
             for part in (split.train, split.validation, split.test)
         ]
         assert not parts[0] & parts[1] and not (parts[0] | parts[1]) & parts[2]
+
+
+@given(
+    images=st.tuples(st.integers(8, 60), st.integers(8, 60)),
+    limits=st.tuples(st.integers(1, 50), st.integers(1, 50)).map(sorted),
+    seed=st.integers(0, 3),
+    unit=st.sampled_from(["patient", "image"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_few_training_images_are_among_more_and_in_the_classes_proportion(
+    images: tuple[int, int], limits: list[int], seed: int, unit: str
+) -> None:
+    data = of_classes(*images)
+    # Every patient has three images.
+    data = replace(data, patients=tuple(f"{y}-{i // 3}" for i, y in enumerate(data.labels)))
+    config = Config(folds=2, split=unit, validation_fraction=0.5, seed=seed)
+    whole = split_site(data, config)
+    fewer, more = (split_site(data, config.changed(train_images=limit)) for limit in limits)
+    assert set(fewer.train) <= set(more.train) <= set(whole.train)
+    there = np.bincount(data.labels[whole.train], minlength=2)
+    for limit, split in zip(limits, (fewer, more), strict=True):
+        assert np.array_equal(split.validation, whole.validation)
+        assert np.array_equal(split.test, whole.test)
+        assert len(split.train) == min(limit, len(whole.train))
+        assert split.train.tolist() == sorted(split.train)
+        taken = np.bincount(data.labels[split.train], minlength=2)
+        shares = len(split.train) * there / there.sum()
+        assert np.abs(taken - shares).max() <= 1
+        assert limit < 2 or ((taken > 0) == (there > 0)).all()
+        if unit == "patient":
+            cut = [
+                patient
+                for patient in {data.patients[i] for i in split.train}
+                if sum(data.patients[i] == patient for i in split.train)
+                < sum(data.patients[i] == patient for i in whole.train)
+            ]
+            # Of a class the last patient alone may be taken in part.
+            assert len({str(patient)[0] for patient in cut}) == len(cut)
+
+
+def test_which_training_images_are_few_depends_on_seed_and_fold_and_on_no_method() -> None:
+    data = site(40)
+
+    def patients(**values: Any) -> set[str | None]:
+        split = split_site(data, Config(train_images=12).changed(**values))
+        return {data.patients[i] for i in split.train}
+
+    assert patients() == patients(alpha=0.0, epochs=3, batches="balanced", local_steps=1)
+    # Twelve images of six patients with three each: two of each class.
+    assert len(patients()) == 4
+    assert patients() != patients(seed=1)
+    assert patients() != patients(fold=1)
+
+
+def test_by_hand_the_classes_take_turns_by_their_numbers() -> None:
+    """Places of 8 and 4: 0 ⅛ ¼ ⅜ ½ … and 0 ¼ ½ …, a lower class first where they are alike."""
+    data = of_classes(16, 8)
+    config = Config(folds=2, split="image")
+    for limit, expected in enumerate([[1, 0], [1, 1], [2, 1], [3, 1], [3, 2], [4, 2]], start=1):
+        split = split_site(data, config.changed(train_images=limit))
+        assert np.bincount(data.labels[split.train], minlength=2).tolist() == expected
 
 
 def test_the_folds_of_sites_without_copies_are_pinned() -> None:

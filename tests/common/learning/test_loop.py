@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.optim import Optimizer
 
 import common.learning.loop as training
@@ -19,9 +17,10 @@ from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.device import Device
 from common.errors import ConfigError, RunError
+from common.learning.batches import batch_indices
 from common.learning.local_site import LocalSite, TrainingSite
-from common.learning.loop import StepReport, TrainSummary, batch_indices
-from common.learning.objective import Batch, contrastive_term, objective
+from common.learning.loop import StepReport, TrainSummary
+from common.learning.objective import Batch, Term, contrastive_term, objective
 from common.learning.optimiser import learning_rate, make_optimizer
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network, build_network
@@ -335,25 +334,23 @@ def test_the_papers_network_takes_the_same_loop() -> None:
     assert summary.contrastive > 0
 
 
-@given(
-    n=st.integers(1, 50), batch=st.integers(1, 40), step=st.integers(0, 20), seed=st.integers(0, 9)
-)
-@settings(max_examples=60, deadline=None)
-def test_batches_are_the_slices_of_one_endless_shuffling(
-    n: int, batch: int, step: int, seed: int
-) -> None:
-    indices = np.arange(n, dtype=np.int64) * 3
-    endless = np.concatenate([batch_indices(indices, batch, s, seed, "a") for s in range(step + 1)])
-    assert np.array_equal(endless[-batch:], batch_indices(indices, batch, step, seed, "a"))
-    for start in range(0, len(endless) - n + 1, n):
-        assert sorted(endless[start : start + n]) == indices.tolist()
+def test_balanced_batches_are_drawn_by_class_in_every_step() -> None:
+    """Of 40 images 4 are positive: a batch of 8 holds 4 of each class all the same."""
+    seen: list[list[int]] = []
 
+    def note(batch: Batch) -> torch.Tensor:
+        seen.append(torch.bincount(batch.labels).tolist())
+        return batch.output.logits.sum() * 0
 
-def test_sites_and_seeds_are_shuffled_differently() -> None:
-    indices = np.arange(100)
-    first = batch_indices(indices, 50, 0, 0, "a").tolist()
-    assert first != batch_indices(indices, 50, 0, 0, "b").tolist()
-    assert first != batch_indices(indices, 50, 0, 1, "a").tolist()
+    values = config(batches="balanced", alpha=0.0)
+    whole, halves = network("a"), network("a")
+    for made, parts in ((whole, [range(4)]), (halves, [range(2), range(2, 4)])):
+        optimizer, place = make_optimizer(made, values), site("a", balance=0.1)
+        for steps in parts:
+            terms = [Term.constant("note", note, 1.0)]
+            training.train(made, optimizer, [place], values, steps, 4, terms)
+    assert seen == [[4, 4]] * 8
+    assert same(state(whole), state(halves))
 
 
 BFLOAT16 = Device(torch.device("cpu"), torch.bfloat16)
