@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clients.egress.noise import change_of
 from clients.egress.pipeline import Leaving
 from clients.site import OpenSite, note, progress_writer
 from clients.store import PrivateState, PrivateStore, digest_of
 from common.errors import ReplyError, RunError, StoreError
+from common.exchange.codecs.moments import decode_moments
 from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundOrder, RoundReply
-from common.exchange.payload import check_parts
+from common.exchange.payload import check_parts, only
 from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
@@ -25,6 +27,7 @@ from common.learning.evaluation import (
     predict,
 )
 from common.learning.loop import TrainSummary, train
+from common.learning.moments import pack_moments, private_moments, unpack_moments
 from common.learning.optimiser import load_moments, make_optimizer, moments_of
 from common.learning.prototypes import (
     Prototypes,
@@ -111,8 +114,8 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
 
     # 3. The local steps. Terms are made first: some hold on to the weights as they are now.
     optimizer = make_optimizer(network, site.config)
-    if state is not None and site.carries_moments:
-        load_moments(optimizer, state.moments)
+    carried = state.moments if state is not None and site.carries_moments else {}
+    load_moments(optimizer, {**carried, **_averaged_moments(site, order, network)})
     local = replace(local, constants=_constants(site, order))
     terms = methods.terms(local)
     if site.take_steps is not None:
@@ -143,14 +146,17 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         layout=shared_layout(network),
         shared=shared,
         prototypes=_prototypes(site, network),
+        moments=pack_moments(network, optimizer) if site.averages_moments else {},
     )
     kept = {} if state is None else state.memory
-    carried = moments_of(optimizer) if site.carries_moments else {}
+    moments = moments_of(optimizer) if site.carries_moments else {}
+    if site.averages_moments:
+        moments = private_moments(network, moments)
     return Trained(
         reply,
         received,
         below(MEMORY, kept),
-        PrivateState(private_state(network), carried, ""),
+        PrivateState(private_state(network), moments, ""),
         store,
         summary,
         lambda arrived: methods.after_round(replace(local, trained=arrived)),
@@ -232,6 +238,16 @@ def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArr
         )
     layout = task_layout(site.config, site.name)
     return codec.decode(coded, kept.get(RECEIVED, np.zeros(layout.size, layout.dtype)))
+
+
+def _averaged_moments(site: OpenSite, order: RoundOrder, network: Network) -> dict[str, Tensor]:
+    """Return the optimizer's state of the shared parameters that comes with an order."""
+    if not (site.averages_moments and order.received):
+        only(order.moments, [])
+        return {}
+    layout, codec = shared_layout(network), site.config.codec_moments
+    moments = decode_moments(order.moments, codec, layout, order.first_step)
+    return unpack_moments(network, moments)
 
 
 def _estimate_anew(site: OpenSite, network: Network) -> None:

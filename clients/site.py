@@ -82,7 +82,12 @@ class OpenSite:
     @property
     def carries_moments(self) -> bool:
         """Whether its optimizer goes on from round to round."""
-        return self.take_steps is not None or self.config.optimizer_state == "carry"
+        return self.take_steps is not None or self.config.optimizer_state != "reset"
+
+    @property
+    def averages_moments(self) -> bool:
+        """Whether that of the shared tensors goes on from the participants' average."""
+        return self.take_steps is None and self.config.averages_moments
 
     @property
     def class_counts(self) -> tuple[int, ...]:

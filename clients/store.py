@@ -52,7 +52,7 @@ class PrivateState:
     private: Mapping[str, Tensor]
     """Its private tensors."""
     moments: Mapping[str, Tensor]
-    """Its optimizer's state."""
+    """Its optimizer's state; of private tensors alone where that of the others is averaged."""
     sent: str
     """Digest of the shared tensors that it sent."""
     memory: Mapping[str, NDArray[Any]] = field(default_factory=dict)

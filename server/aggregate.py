@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply
+from common.methods.method import Arrays
 from server.checks import norm_of
 
 PIECE = 2**18
@@ -38,16 +39,38 @@ def aggregate(replies: Mapping[str, RoundReply], how: Aggregation) -> NDArray[An
     ndarray, shape (layout.size,)
         In the replies' own type. One site alone: that site's, to the bit.
     """
-    shared = [reply.shared for reply in replies.values()]
-    if len(shared) == 1:
-        return shared[0].copy()
-    if how == "krum":
-        return shared[krum(shared)].copy()
-    amounts = [reply.images if how == "images" else 1 for reply in replies.values()]
-    result = np.empty_like(shared[0])
+    kept = _heard(replies, how)
+    return _by_value([reply.shared for reply in kept], kept, how)
+
+
+def aggregate_moments(replies: Mapping[str, RoundReply], how: Aggregation) -> Arrays:
+    """Aggregate the sites' moments like their shared tensors: of Krum, those of the same site.
+
+    What is true of every site's moments is true of the aggregate: none of these functions of
+    values makes a second moment negative, or too small for its first one.
+    """
+    kept = _heard(replies, how)
+    arrays = {key: [reply.moments[key] for reply in kept] for key in kept[0].moments}
+    return {key: _by_value(own, kept, how) for key, own in arrays.items()}
+
+
+def _heard(replies: Mapping[str, RoundReply], how: Aggregation) -> list[RoundReply]:
+    """Return the replies of which an aggregate is made."""
+    kept = list(replies.values())
+    return [kept[krum([reply.shared for reply in kept])]] if how == "krum" else kept
+
+
+def _by_value(
+    arrays: Sequence[NDArray[Any]], replies: Sequence[RoundReply], how: Aggregation
+) -> NDArray[Any]:
+    """Aggregate arrays of the same shape (values,), one of each reply, value by value."""
+    if len(arrays) == 1:
+        return arrays[0].copy()
+    amounts = [reply.images if how == "images" else 1 for reply in replies]
+    result = np.empty_like(arrays[0])
     for start in range(0, result.size, PIECE):
         piece = slice(start, start + PIECE)
-        own = [one[piece] for one in shared]
+        own = [one[piece] for one in arrays]
         if how == "median":
             result[piece] = np.median(own, axis=0)
         elif how == "trimmed-mean":

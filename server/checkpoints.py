@@ -14,13 +14,15 @@ from torch import Tensor
 from common.errors import CheckpointError
 from common.files import remove_parts
 from common.formatting.from_json import from_json
+from common.learning.moments import moments_fault
 from common.learning.prototypes import Prototypes
 from common.tensor_files import below, load_tensors, number_of, numbered, save_tensors
 from server.state import RunState
 
 KEPT = 2
-ARRAYS = ("shared", "sent", "memory", "prototypes", "methods")
-SHARED, SENT, MEMORY, PROTOTYPES, METHODS = "shared", "sent", "memory/", "prototypes/", "methods/"
+ARRAYS = ("shared", "sent", "memory", "prototypes", "moments", "methods")
+SHARED, SENT = "shared", "sent"
+MEMORY, PROTOTYPES, MOMENTS, METHODS = "memory/", "prototypes/", "moments/", "methods/"
 Numbers = make_dataclass(
     "Numbers", [(k, v) for k, v in get_type_hints(RunState).items() if k not in ARRAYS]
 )
@@ -129,7 +131,7 @@ def _load(path: Path, train_images: Mapping[str, int], config_digest: str) -> Ru
 
 def _arrays_of(state: RunState) -> dict[str, NDArray[Any]]:
     """Return a state's arrays, each by a name of its own."""
-    held = {MEMORY: state.memory, METHODS: state.methods}
+    held = {MEMORY: state.memory, MOMENTS: state.moments, METHODS: state.methods}
     held |= {f"{PROTOTYPES}{site}/": own.arrays() for site, own in state.prototypes.items()}
     arrays = {f"{prefix}{key}": array for prefix, of in held.items() for key, array in of.items()}
     return arrays | {SHARED: state.shared} | ({} if state.sent is None else {SENT: state.sent})
@@ -147,6 +149,7 @@ def _state_of(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> RunSta
         sent=tensors[SENT].numpy() if SENT in tensors else None,
         memory=held(MEMORY),
         prototypes={site: Prototypes.of(site, held(f"{PROTOTYPES}{site}/")) for site in sites},
+        moments=held(MOMENTS),
         methods=held(METHODS),
         **numbers,
     )
@@ -165,5 +168,7 @@ def _fault_of(state: RunState) -> str | None:
         return f"its weights are {shared.dtype} of shape {shared.shape}, or not finite"
     if sent is not None and (sent.shape, sent.dtype) != (shared.shape, shared.dtype):
         return f"what the sites have is {sent.dtype} of shape {sent.shape}"
+    if state.moments and (fault := moments_fault(state.moments)) is not None:
+        return f"it holds {fault}"
     faults = (own.fault() for own in state.prototypes.values())
     return next((fault for fault in faults if fault is not None), None)

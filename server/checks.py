@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from common.config.schema import Config
 from common.errors import ReplyError
+from common.exchange.codecs.moments import decode_moments
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteReply
-from common.exchange.payload import check_parts
+from common.exchange.payload import check_parts, only
 from common.formatting.misfits import misfits
+from common.methods.method import Arrays
 from common.methods.registry import methods_of
 from common.models.sharing import Layout
 from common.tasks.task import task_of
@@ -86,6 +88,21 @@ def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) 
     if (fault := reply.prototypes.fault(size, classes, class_counts, fewest)) is not None:
         raise ReplyError(fault)
     check_parts(reply.parts, methods_of(config).forms(config, layout))
+
+
+def check_moments(reply: RoundReply, context: RunContext) -> Arrays:
+    """Return the moments in a reply, decoded; none where moments are not averaged.
+
+    Raises
+    ------
+    ReplyError
+        If they are not what Adam can have after the steps so far.
+    """
+    if not (context.exchanges and context.config.averages_moments):
+        only(reply.moments, [])
+        return {}
+    steps, codec = context.plan.steps(reply.round).stop, context.config.codec_moments
+    return decode_moments(reply.moments, codec, context.layout, steps)
 
 
 def check_layout(found: Layout, expected: Layout) -> None:

@@ -10,13 +10,14 @@ from flwr.app import Message, MessageType
 from numpy.typing import NDArray
 
 from common.errors import ReplyError, RunError
+from common.exchange.codecs.moments import encode_moments
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import Purpose, RoundOrder, RoundReply, SiteReply
 from common.exchange.payload import FLAT, flat_of
 from common.exchange.wire import count_bytes, decode, encode, encode_arrays
 from common.methods.method import Arrays
 from common.methods.registry import methods_of
-from server.checks import check_header, check_weights, far_from_the_others
+from server.checks import check_header, check_moments, check_weights, far_from_the_others
 from server.participants import RunContext
 from server.state import RunState
 
@@ -109,6 +110,8 @@ def make_orders(
     # Encoded once for all: the sites' messages hold the same bytes.
     whole = encode_arrays({FLAT: state.shared}, flwr.app)
     change = None if coded is None else encode_arrays(coded, flwr.app)
+    held = state.moments if purpose == "train" else {}
+    moments = encode_arrays(encode_moments(held, config.codec_moments), flwr.app)
     messages = {}
     for site, node in participants.nodes.items():
         others = [other for other in met if other != site or config.prototypes == "average"]
@@ -128,7 +131,7 @@ def make_orders(
             prototypes=tuple(state.prototypes[other] for other in others),
             parts=sent if purpose == "train" else {},
         )
-        content = encode(order, flwr.app, change if order.coded else whole)
+        content = encode(order, flwr.app, change if order.coded else whole, moments)
         messages[site] = Message(content, node, kind, group_id=str(asked))
     return messages
 
@@ -195,6 +198,7 @@ def sort_replies(
                 raise ReplyError("it says figures of another site")
             if before is not None and isinstance(reply, RoundReply):
                 check_weights(reply, before, context)
+                reply = replace(reply, moments=check_moments(reply, context))
             good[site] = reply
         except ReplyError as error:
             faults[site] = str(error)

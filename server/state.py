@@ -11,7 +11,7 @@ from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply, SiteReply
 from common.learning.prototypes import Prototypes
 from common.methods.method import Arrays
-from server.aggregate import aggregate
+from server.aggregate import aggregate, aggregate_moments
 from server.metrics import mean_defined
 
 SUBSETS = ("test", "validation")
@@ -35,6 +35,8 @@ class RunState:
     """What ``codec-down`` keeps from one order to the next."""
     prototypes: Mapping[str, Prototypes] = field(default_factory=dict)
     """Each site's latest."""
+    moments: Arrays = field(default_factory=dict)
+    """What the sites go on from that average their optimizers' moments: those of the last round."""
     methods: Arrays = field(default_factory=dict)
     """What the methods keep at the server from one round to the next, by ``<method>/<name>``."""
     completed: Mapping[str, int] = field(default_factory=dict)
@@ -132,6 +134,7 @@ def advance(
         state,
         round=done,
         shared=aggregate(replies, how),
+        moments=aggregate_moments(replies, how),
         prototypes={**state.prototypes, **{s: reply.prototypes for s, reply in replies.items()}},
         completed={**state.completed, **dict.fromkeys(replies, done)},
         figures=figures,

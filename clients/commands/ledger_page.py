@@ -11,7 +11,16 @@ from string import Template
 from clients.egress.budget import SENT, in_words, spent
 from clients.egress.ledger import Entry, Head, LedgerPart, entries, verify
 from clients.store import MOMENT, PRIVATE
-from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED, STATISTICS
+from common.exchange.wire import (
+    CARD,
+    METHOD,
+    METRICS,
+    MOMENTS,
+    PROTOTYPES,
+    REPLY,
+    SHARED,
+    STATISTICS,
+)
 from common.formatting import numbers
 from common.formatting.page import html_page, table_html
 from common.formatting.tables import Group, Row, Table, plain_table
@@ -22,6 +31,7 @@ MEANINGS: Mapping[str, str] = {
     SHARED: "Shared weights of the network",
     PROTOTYPES: "Class prototypes, with the number of images behind each",
     METHOD: "What methods send besides, by method",
+    MOMENTS: "The optimizer's moments of the shared weights: means of gradients and their squares",
     METRICS: "Figures over all validation or test images, and of training",
     REPLY: "Who answers what: names, round, number of images, digest of the code",
     STATISTICS: "The greys of all training images together: mean, deviation, histogram",

@@ -13,7 +13,16 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 from clients.egress.ledger import Message
 from common.errors import PolicyError, require
-from common.exchange.wire import CARD, METHOD, METRICS, PROTOTYPES, REPLY, SHARED, STATISTICS
+from common.exchange.wire import (
+    CARD,
+    METHOD,
+    METRICS,
+    MOMENTS,
+    PROTOTYPES,
+    REPLY,
+    SHARED,
+    STATISTICS,
+)
 
 SENT = "sent"
 OUTSIDE = (CARD, REPLY, "error")
@@ -23,6 +32,7 @@ WITHOUT_NOISE: Mapping[str, str] = {
     SHARED: "weights without noise",
     PROTOTYPES: "prototypes without noise",
     METHOD: "what methods send without noise",
+    MOMENTS: "the optimizer's moments without noise",
     METRICS: "exact figures",
     STATISTICS: "exact statistics of the images",
 }

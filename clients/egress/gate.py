@@ -19,10 +19,11 @@ from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave, why_no_statistics
 from common.config.schema import Config
 from common.errors import PolicyError
+from common.exchange.codecs.moments import decode_moments
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
-from common.exchange.payload import Codec, check_parts
-from common.exchange.wire import CARD, METHOD, SHARED, decode
+from common.exchange.payload import Codec, check_parts, only
+from common.exchange.wire import CARD, METHOD, MOMENTS, SHARED, decode
 from common.learning.prototypes import Prototypes
 from common.methods.method import Arrays
 from common.methods.registry import methods_of
@@ -93,6 +94,7 @@ def judge(content: RecordDict, expected: ExpectedMessage, policy: Policy) -> Noi
         _judge_weights(reply, expected, policy)
         _judge_prototypes(reply.prototypes, expected, policy)
         _judge_added(reply.parts, expected, policy)
+        _judge_moments(reply.moments, expected, policy)
         return noise_in(reply, policy)
     else:
         _judge_header(decode(SiteReply, content), expected, policy)
@@ -107,7 +109,7 @@ def parts_of(content: RecordDict, layout: Layout) -> tuple[LedgerPart, ...]:
         held: Any
         for key, held in record.items():
             held = held.numpy() if arrays else held
-            if name not in (SHARED, METHOD) or np.shape(held) != (layout.size,):
+            if name not in (SHARED, METHOD, MOMENTS) or np.shape(held) != (layout.size,):
                 found.append(part_of(name, key, held))
                 continue
             of = "" if name == SHARED else f"{key}/"
@@ -202,9 +204,24 @@ def _judge_added(parts: Arrays, expected: ExpectedMessage, policy: Policy) -> No
     names = ", ".join(parts)
     if METHOD not in policy.may_leave:
         raise PolicyError(f"method may not leave: '{names}' (policy: may-leave)")
+    _refuse_beside_limits(f"'{names}' tells", policy)
+
+
+def _judge_moments(sent: Arrays, expected: ExpectedMessage, policy: Policy) -> None:
+    """Judge the optimizer's moments: those of the shared tensors, where the run averages them."""
+    if not expected.config.averages_moments:
+        only(sent, [])
+        return
+    decode_moments(sent, expected.config.codec_moments, expected.layout)
+    if MOMENTS not in policy.may_leave:
+        raise PolicyError("moments may not leave (policy: may-leave)")
+    _refuse_beside_limits("moments tell", policy)
+
+
+def _refuse_beside_limits(what: str, policy: Policy) -> None:
     if policy.clip_update or policy.largest_update:
         raise PolicyError(
-            f"'{names}' tells of the weights' change what no limit holds of "
+            f"{what} of the weights' change what no limit holds of "
             "(policy: largest-update, clip-update)"
         )
 

@@ -103,6 +103,12 @@ class Config(
         """Whether a site meets prototypes of the others in its objective."""
         return self.prototypes != "none" and (self.alpha > 0 or self.prototype_pull > 0)
 
+    @property
+    def averages_moments(self) -> bool:
+        """Whether sites average moments: SGD has none, and without weights none are shared."""
+        adam = self.optimizer == "adam" and self.share == "weights"
+        return adam and self.optimizer_state == "average"
+
     def changed(self, **values: Scalar) -> "Config":
         """Return a copy with some values replaced by field name, checked as a whole.
 

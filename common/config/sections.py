@@ -262,8 +262,12 @@ class FederationKeys(TomlModel):
     codec_down: str = Field("none", pattern=CODEC)
     """How their average travels to the sites, by the same names; a site that lacks what a change is
     from gets whole weights."""
-    optimizer_state: Literal["carry", "reset"] = "carry"
-    """What a site does with its optimizer's moments at the start of a round."""
+    optimizer_state: Literal["carry", "average", "reset"] = "carry"
+    """What becomes of the optimizer's moments from round to round: a site carries its own, begins
+    anew, or goes on from the sites' average of them, which costs bytes; private ones stay its own.
+    """
+    codec_moments: Literal["none"] = "none"
+    """How moments travel that are averaged, both ways: 'none' as they are."""
     aggregation: Aggregation = "uniform"
     """How the server joins the sites' weights: their mean, alike or by training images; or, so that
     a site that lies moves it less, median, trimmed mean, or Krum (the most central site)."""

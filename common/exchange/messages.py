@@ -1,7 +1,8 @@
 """What server and sites say to each other.
 
 A site says no more than these classes hold: what is shared, prototypes with their counts, what a
-method adds, numbers of images, scalar figures, who it is and what code it runs.
+method adds, moments that are averaged, numbers of images, scalar figures, who it is and what code
+it runs.
 :mod:`common.exchange.wire` makes Flower records of them.
 """
 
@@ -100,6 +101,9 @@ class RoundOrder:
     """The other sites', in the server's order."""
     parts: Arrays = field(default_factory=dict)
     """What methods send besides, by ``<method>/<name>``."""
+    moments: Arrays = field(default_factory=dict)
+    """The average of the sites' moments, as ``codec-moments`` made it; empty before there is one,
+    and where moments are not averaged."""
 
     @property
     def steps(self) -> range:
@@ -147,6 +151,9 @@ class RoundReply(SiteReply):
     """Its class prototypes."""
     parts: Arrays = field(default_factory=dict)
     """What methods send besides, by ``<method>/<name>``."""
+    moments: Arrays = field(default_factory=dict)
+    """The optimizer's moments of the shared tensors after local training, where these are averaged;
+    ``codec-moments`` says how they travel."""
 
 
 def fault_of(order: RoundOrder) -> str | None:

@@ -30,11 +30,11 @@ from common.methods.method import Arrays
 
 # Names of records
 JOIN, CARD, ORDER, REPLY = "roll-call", "card", "order", "reply"
-ARRAYS = SHARED, PROTOTYPES, METHOD = "shared", "prototypes", "method"
+ARRAYS = SHARED, PROTOTYPES, METHOD, MOMENTS = "shared", "prototypes", "method", "moments"
 METRICS, STATISTICS = "metrics", "statistics"
 TEXTS = {JoinRequest: JOIN, SiteInfo: CARD, RoundOrder: ORDER, SiteReply: REPLY, RoundReply: REPLY}
 """The record of each kind of message that holds its text, under the same key."""
-APART = ("shared", "arrays", "prototypes", "parts", "metrics", "statistics")
+APART = ("shared", "arrays", "prototypes", "parts", "moments", "metrics", "statistics")
 """Fields of messages that are no part of the text."""
 ABOUT = {
     kind: make_dataclass(kind.__name__, [field for field in hints.items() if field[0] not in APART])
@@ -45,7 +45,7 @@ ABOUT = {
 Kind = TypeVar("Kind", JoinRequest, SiteInfo, RoundOrder, SiteReply, RoundReply)
 
 
-def encode(message: Any, records: Any, shared: Any = None) -> Any:
+def encode(message: Any, records: Any, shared: Any = None, moments: Any = None) -> Any:
     """Return a message as a RecordDict.
 
     Parameters
@@ -57,6 +57,8 @@ def encode(message: Any, records: Any, shared: Any = None) -> Any:
     shared : ArrayRecord, optional
         Its shared tensors by :func:`encode_arrays`: as a codec made them, or made already, since
         several sites get them. Without it they travel as they are.
+    moments : ArrayRecord, optional
+        Its moments, if they are made already.
     """
     name = TEXTS[type(message)]
     about = {key: value for key, value in vars(message).items() if key not in APART}
@@ -76,6 +78,9 @@ def encode(message: Any, records: Any, shared: Any = None) -> Any:
         content[SHARED] = encode_arrays(flat, records) if shared is None else shared
         content[PROTOTYPES] = encode_arrays(vectors, records)
         content[METHOD] = encode_arrays(message.parts, records)
+        if moments is None:
+            moments = encode_arrays(message.moments, records)
+        content[MOMENTS] = moments
     return records.RecordDict(content)
 
 
@@ -122,6 +127,7 @@ def decode(
         sites = held["class_counts"] if kind is RoundOrder else [held["site"]]
         prototypes = _prototypes(sites, content[PROTOTYPES])
         held["parts"] = decode_arrays(content[METHOD])
+        held["moments"] = decode_arrays(content[MOMENTS])
         shared = decode_arrays(content[SHARED])
         if kind is RoundOrder:
             if not held["coded"]:

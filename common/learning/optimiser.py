@@ -12,6 +12,9 @@ from common.config.sections import TrainingKeys
 from common.errors import StoreError
 from common.models.network import Network
 
+BETAS = (0.9, 0.999)
+"""β₁ and β₂ of Adam, PyTorch's."""
+
 
 def make_optimizer(network: Network, config: TrainingKeys) -> Optimizer:
     """Make an optimizer over all of a network's parameters, private ones included.
@@ -29,7 +32,11 @@ def make_optimizer(network: Network, config: TrainingKeys) -> Optimizer:
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
     return torch.optim.Adam(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        parameters,
+        lr=config.learning_rate,
+        betas=BETAS,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
 
 

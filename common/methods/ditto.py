@@ -57,7 +57,7 @@ class Ditto(Algorithm):
         if local.memory:
             _remembered(own, local)
         optimizer = make_optimizer(own, config)
-        if config.optimizer_state == "carry":
+        if config.optimizer_state != "reset":
             load_moments(optimizer, _tensors(local, MOMENT))
         train(
             own,
@@ -69,7 +69,7 @@ class Ditto(Algorithm):
             terms=[Term.constant(self.name, pull, read_options(DittoOptions, config).weight / 2)],
         )
         kept = {f"{PRIVATE}{name}": tensor for name, tensor in private_state(own).items()}
-        if config.optimizer_state == "carry":
+        if config.optimizer_state != "reset":
             kept |= {f"{MOMENT}{name}": tensor for name, tensor in moments_of(optimizer).items()}
         arrays: dict[str, NDArray[Any]] = {name: tensor.numpy() for name, tensor in kept.items()}
         return Outcome(memory={WEIGHTS: pack(own)} | arrays)

@@ -145,7 +145,9 @@ def _round(config: Config) -> str:
         return f"{length}, after which prototypes are exchanged and no weights"
     up, down = find_codec(config.codec), find_codec(config.codec_down)
     text = "" if up.exact else f", after which a site sends {up.about}"
-    return f"{length}{text}" + ("" if down.exact else f"; the average comes back as {down.about}")
+    text += "" if down.exact else f"; the average comes back as {down.about}"
+    text += "; Adam's moments are averaged too" if config.averages_moments else ""
+    return f"{length}{text}"
 
 
 def _normalisation(config: Config) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from clients.round import flatten, receive
 from clients.site import OpenSite
 from clients.store import digest_of
-from common.errors import RunError, StoreError
+from common.errors import ReplyError, RunError, StoreError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundReply
 from common.learning.evaluation import estimate_statistics, evaluate_site
@@ -132,6 +132,38 @@ def test_moments_that_are_reset_are_not_kept(tmp_path: Path) -> None:
     assert reset.store().load(1).moments == {}
     later = [second(one, first) for one, first in zip((carry, reset), replies, strict=True)]
     assert not np.array_equal(later[0].shared, later[1].shared)
+
+
+def test_averaged_moments_come_with_the_order_and_private_ones_are_the_site_s_own(
+    tmp_path: Path,
+) -> None:
+    """What a site that was there goes on from, and one that joins late: the same shared moments."""
+    site = opened(tiny_config(tmp_path, optimizer_state="average"))
+    first = train_round(site, order(site))
+    kept = site.store().load(1).moments
+    own = [name for name, _ in site.network().named_parameters()]
+    names = {own[int(key.partition("/")[0])] for key in kept if key.endswith("/step")}
+    assert names == set(own) & private_state(site.network()).keys() != set()
+    average = {key: np.float32(0.5) * array for key, array in first.moments.items()}
+    other = second(site, first, moments=first.moments)
+    there = second(site, first, moments=average)
+    assert not np.array_equal(other.shared, there.shared)
+    private = [float(site.store().load(2).moments[key]) for key in kept if key.endswith("/step")]
+    assert set(private) == {4.0}
+    late = second(site, first, moments=average, previous=0)
+    assert set(first.moments["step"]) == {2.0}
+    assert set(there.moments["step"]) == set(late.moments["step"]) == {3.0}
+
+
+def test_an_order_without_the_average_of_the_rounds_before_is_refused(tmp_path: Path) -> None:
+    site = opened(tiny_config(tmp_path, optimizer_state="average"))
+    first = train_round(site, order(site))
+    with pytest.raises(ReplyError, match="missing: exp_avg, exp_avg_sq, step"):
+        second(site, first)
+    with pytest.raises(ReplyError, match="moments after 7 to 7 steps, of 2"):
+        second(site, first, moments=dict(first.moments) | {"step": first.moments["step"] + 5})
+    with pytest.raises(ReplyError, match="The message holds exp_avg, exp_avg_sq, step"):
+        train_round(site, order(site, moments=first.moments))
 
 
 def test_the_same_order_twice_gives_the_same_reply_to_the_bit(site: OpenSite) -> None:

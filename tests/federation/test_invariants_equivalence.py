@@ -102,6 +102,7 @@ def test_two_sites_stepping_together_are_pooled_training(tmp_path: Path, schedul
         {},
         {"local_steps": 2, "validation_fraction": 0.3},
         {"optimizer": "sgd", "precision": "bfloat16"},
+        {"optimizer_state": "average", "local_steps": 2, "alpha": 0.0},
     ],
 )
 def test_one_site_alone_is_single_site_training_bit_for_bit(

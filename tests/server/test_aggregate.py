@@ -1,6 +1,6 @@
 """One set of weights out of the sites': means by hand, robust ones beside Flower's own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import get_args
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from common.config.sections import Aggregation
 from common.exchange.messages import RoundReply
-from server.aggregate import aggregate, krum
+from common.learning.moments import moments_fault
+from server.aggregate import aggregate, aggregate_moments, krum
 from tests.server.answers import reply
 
 
@@ -113,3 +114,55 @@ def test_one_liar_of_five_moves_a_robust_aggregate_no_further_than_the_others_di
     low, high = np.min(honest, axis=0), np.max(honest, axis=0)
     assert (found >= low - 1e-6).all() and (found <= high + 1e-6).all()
     assert np.abs(aggregate(replies_of(*honest, lie), "uniform")).min() > 1.9
+
+
+def with_moments(count: int) -> dict[str, RoundReply]:
+    """Return replies with moments of eight values after three of Adam's steps."""
+    generator = np.random.default_rng(4)
+    found = {}
+    for k in range(count):
+        gradients = generator.standard_normal((3, 8)) * 10.0 ** generator.integers(-3, 3, (3, 8))
+        first, second = np.zeros(8), np.zeros(8)
+        for own in gradients:
+            first, second = 0.9 * first + 0.1 * own, 0.999 * second + 0.001 * own**2
+        moments = {
+            "exp_avg": first.astype(np.float32),
+            "exp_avg_sq": second.astype(np.float32),
+            "step": np.array([3, k], np.float32),
+        }
+        shared = generator.standard_normal(8).astype(np.float32)
+        found[f"site-{k}"] = reply(f"site-{k}", shared=shared, images=k + 1, moments=moments)
+    return found
+
+
+@pytest.mark.parametrize("how", get_args(Aggregation))
+def test_moments_are_aggregated_as_the_shared_tensors_are(how: Aggregation) -> None:
+    found = with_moments(5)
+    arrays = {
+        key: np.array([one.moments[key] for one in found.values()], np.float64)
+        for key in ("exp_avg", "exp_avg_sq", "step")
+    }
+    chosen = krum([one.shared for one in found.values()])
+    by_hand: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+        "uniform": lambda own: own.mean(axis=0),
+        "images": lambda own: np.average(own, axis=0, weights=range(1, 6)),
+        "median": lambda own: np.median(own, axis=0),
+        "trimmed-mean": lambda own: trim_mean(own, 0.2),
+        # Not of another site, whose second moments could be next to nothing where these are not.
+        "krum": lambda own: own[chosen],
+    }
+    moments = aggregate_moments(found, how)
+    for key, own in arrays.items():
+        np.testing.assert_allclose(moments[key], by_hand[how](own), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("how", get_args(Aggregation))
+@pytest.mark.parametrize("count", range(1, 8))
+def test_an_aggregate_of_moments_is_one_that_adam_can_have(how: Aggregation, count: int) -> None:
+    for one in with_moments(count).values():
+        assert moments_fault(one.moments) is None
+    assert moments_fault(aggregate_moments(with_moments(count), how)) is None
+
+
+def test_replies_without_moments_have_no_aggregate_of_them() -> None:
+    assert aggregate_moments(replies_of(np.ones(2), np.ones(2)), "uniform") == {}

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import CheckpointError, RunError
 from common.tensor_files import load_tensors, save_tensors
-from server.checkpoints import checkpoints, load_checkpoint, save_checkpoint
+from server.checkpoints import ARRAYS, checkpoints, load_checkpoint, save_checkpoint
 from server.state import RunState
 from tests.server.answers import prototypes
 
@@ -22,6 +22,11 @@ def state(round: int) -> RunState:
         shared=np.arange(8, dtype=np.float32) + np.float32(round / 3),
         began_with=IMAGES,
         prototypes={"south": prototypes("south"), "north": prototypes("north")},
+        moments={
+            "exp_avg": np.full(8, -0.1, np.float32),
+            "exp_avg_sq": np.full(8, 0.01, np.float32),
+            "step": np.array([3.0, 0.0], np.float32),
+        },
         methods={"first/moment": np.arange(8.0) + round, "second/moment": np.ones(0, np.float32)},
         completed={"south": round, "north": round - 1},
         figures={"south": {"train/loss": 0.1 + 0.2, "bytes/up": 7}},
@@ -52,8 +57,11 @@ def test_a_state_comes_back_to_the_bit(tmp_path: Path, dtype: type[np.floating])
     save_checkpoint(tmp_path, RunState(**vars(before) | {"shared": shared}), "digest")
     after = load(tmp_path)
     assert (after.shared.tobytes(), after.shared.dtype) == (shared.tobytes(), shared.dtype)
-    for name in {field.name for field in fields(RunState)} - {"shared", "prototypes", "methods"}:
+    for name in {field.name for field in fields(RunState)} - set(ARRAYS):
         assert getattr(after, name) == getattr(before, name), name
+    assert after.moments.keys() == before.moments.keys()
+    for name, array in before.moments.items():
+        np.testing.assert_array_equal(after.moments[name], array, strict=True)
     assert set(after.methods) == {"first/moment", "second/moment"}
     for name, array in before.methods.items():
         np.testing.assert_array_equal(after.methods[name], array, strict=True)
@@ -115,7 +123,7 @@ def test_where_no_checkpoint_is_whole_the_last_one_tried_is_named(tmp_path: Path
         load(tmp_path)
 
 
-@pytest.mark.parametrize("lost", ["shared", "prototypes/north/counts"])
+@pytest.mark.parametrize("lost", ["shared", "prototypes/north/counts", "moments/step"])
 def test_a_checkpoint_that_lacks_a_tensor_is_damaged(tmp_path: Path, lost: str) -> None:
     save(tmp_path, 1, 2)
     newest = checkpoints(tmp_path)[-1]

@@ -13,6 +13,7 @@ from common.models.sharing import Layout
 from server.checks import (
     check_header,
     check_layout,
+    check_moments,
     check_weights,
     far_from_the_others,
     norm_of,
@@ -214,3 +215,42 @@ def test_of_five_nobody_can_undo_what_the_others_learnt() -> None:
     steps = (1.0, 1.0, 1.0, 1.0, -4.0)
     assert sum(steps) == 0
     assert list(far_from_the_others(moved(*steps), np.zeros(8, np.float32))) == ["4"]
+
+
+def moments(**values: Any) -> dict[str, NDArray[Any]]:
+    own = {
+        "exp_avg": np.full(8, 0.1, np.float32),
+        "exp_avg_sq": np.full(8, 0.01, np.float32),
+        "step": np.array([4, 0], np.float32),
+    }
+    return own | values
+
+
+def test_moments_are_those_of_the_shared_tensors_after_the_steps_so_far() -> None:
+    """Of the context's rounds the first has four steps."""
+    averaging = context("north", "south", optimizer_state="average")
+    found = check_moments(reply("north", moments=moments()), averaging)
+    assert {key: array.tolist() for key, array in found.items()} == {
+        key: array.tolist() for key, array in moments().items()
+    }
+    for values, said in (
+        ({"exp_avg": np.zeros(7, np.float32)}, r"misshapen: exp_avg float32 \(7,\), expected"),
+        ({"exp_avg_sq": np.ones(8)}, r"misshapen: exp_avg_sq float64 \(8,\), expected"),
+        ({"step": np.array([5, 0], np.float32)}, "moments after 0 to 5 steps, of 4"),
+        ({"exp_avg": np.full(8, np.nan, np.float32)}, "not finite: exp_avg"),
+        ({"exp_avg_sq": np.zeros(8, np.float32)}, "more than 7.27 roots of the second"),
+        ({"exp_avg_sq": np.full(8, -0.01, np.float32)}, "second moments below 0"),
+        ({"scan": np.zeros(8, np.float32)}, "additional: scan"),
+    ):
+        with pytest.raises(ReplyError, match=said):
+            check_moments(reply("north", moments=moments(**values)), averaging)
+    with pytest.raises(ReplyError, match="missing: exp_avg, exp_avg_sq, step"):
+        check_moments(reply("north"), averaging)
+
+
+@pytest.mark.parametrize("changes", [{"optimizer_state": "carry"}, {"optimizer": "sgd"}])
+def test_where_none_are_averaged_none_may_come(changes: dict[str, str]) -> None:
+    carrying = context("north", "south", **{"optimizer_state": "average"} | changes)
+    assert check_moments(reply("north"), carrying) == {}
+    with pytest.raises(ReplyError, match="The message holds exp_avg, exp_avg_sq, step; expected"):
+        check_moments(reply("north", moments=moments()), carrying)

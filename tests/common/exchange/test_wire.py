@@ -81,9 +81,11 @@ MESSAGES: dict[str, Any] = {
     "card": INFO,
     "card with statistics": replace(INFO, statistics=STATISTICS),
     "order": ORDER,
+    "order with moments": replace(ORDER, moments={"exp_avg": SHARED, "step": np.ones(2, "f")}),
     "first order": replace(ORDER, prototypes=(), class_counts={}),
     "evaluation": EVALUATION,
     "reply": REPLY,
+    "reply with moments": replace(REPLY, moments={"values": np.arange(3, dtype=np.int8)}),
 }
 
 
@@ -114,8 +116,8 @@ def test_a_key_more_in_any_record_is_refused_by_name(kind: str) -> None:
     message = MESSAGES[kind]
     for name in encode(message, flwr.app):
         content = encode(message, flwr.app)
-        if isinstance(content[name], MetricRecord) or name == "method":
-            continue  # figures hold numbers alone; what methods send is held against its forms
+        if isinstance(content[name], MetricRecord) or name in ("method", "moments"):
+            continue  # figures hold numbers alone; the others are held against their forms
         more = Array(SHARED) if isinstance(content[name], ArrayRecord) else "jane-roe"
         content[name]["patient"] = more
         with pytest.raises(ReplyError, match=r"The message holds .*patient.*; expected "):
@@ -217,7 +219,9 @@ def test_prototypes_under_another_site_s_name_are_refused() -> None:
 
 
 def test_a_reply_to_training_is_none_to_an_evaluation_nor_the_reverse() -> None:
-    with pytest.raises(ReplyError, match=r"holds method, metrics, prototypes, reply, shared; exp"):
+    with pytest.raises(
+        ReplyError, match=r"holds method, metrics, moments, prototypes, reply, shared; exp"
+    ):
         decode(SiteReply, carried(encode(REPLY, flwr.app)))
     with pytest.raises(ReplyError, match=r"holds metrics, reply; expected method, metrics"):
         decode(RoundReply, carried(encode(EVALUATION, flwr.app)))

@@ -69,7 +69,7 @@ def test_without_a_pull_the_first_model_is_that_of_the_site_s_own_steps() -> Non
 
 def test_an_optimizer_s_moments_are_carried_where_the_run_carries_them() -> None:
     network = small_training.network("a", dtype=torch.float64)
-    for state, kept in (("carry", True), ("reset", False)):
+    for state, kept in (("carry", True), ("average", True), ("reset", False)):
         settings = small_training.config(**DITTO, optimizer_state=state)
         local = Local(
             settings,
