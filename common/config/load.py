@@ -50,7 +50,8 @@ def make_config(values: Mapping[str, Any], source: str = "") -> Config:
         if key == "exchange":
             raise ConfigError(
                 f"Configuration key 'exchange'{where} is two keys now: share says what travels "
-                "('weights' or 'prototypes'), codec how ('none' or 'half-deltas')."
+                "('weights' or 'prototypes'), codec how ('none', 'half-deltas', "
+                "'int8-deltas' or 'int4-deltas')."
             )
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)

@@ -257,8 +257,8 @@ class FederationKeys(TomlModel):
     share: Annotated[Literal["weights", "prototypes"], Key(Role.METHOD)] = "weights"
     """What the sites share: weights and prototypes, or (FedProto) prototypes alone."""
     codec: str = Field("none", pattern=CODEC)
-    """How weights travel to the server: 'none' as they are, 'half-deltas' their change in half
-    precision."""
+    """How weights travel to the server: 'none' as they are, or their change in 16, 8 or 4 bits a
+    value: 'half-deltas', 'int8-deltas' or 'int4-deltas'. What the last two lose is sent later."""
     codec_down: str = Field("none", pattern=CODEC)
     """How their average travels to the sites, by the same names; a site that lacks what a change is
     from gets whole weights."""

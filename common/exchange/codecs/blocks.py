@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from common.errors import ReplyError
 
-BLOCK = 128
+BLOCK = 256
 """Values that have a scale together."""
 CHUNK = 2**18
 """Values that are worked on together, so few that a processor's cache holds them: whole blocks."""

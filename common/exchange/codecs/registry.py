@@ -2,9 +2,12 @@
 
 from common.errors import refuse_unknown
 from common.exchange.codecs.half_deltas import HalfDeltas
+from common.exchange.codecs.integer_deltas import Int4Deltas, Int8Deltas
 from common.exchange.payload import Codec
 
-CODECS: dict[str, Codec] = {codec.name: codec for codec in (Codec(), HalfDeltas())}
+CODECS: dict[str, Codec] = {
+    codec.name: codec for codec in (Codec(), HalfDeltas(), Int8Deltas(), Int4Deltas())
+}
 
 
 def find_codec(name: str) -> Codec:

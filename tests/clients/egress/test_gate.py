@@ -18,9 +18,8 @@ from clients.egress.pipeline import enter_refusal, release
 from clients.egress.policy import Policy, reduced, reduced_info
 from clients.site import make_site_info
 from common.errors import LedgerError, PolicyError, RunError
-from common.exchange.codecs.half_deltas import HalfDeltas
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
-from common.exchange.wire import count_bytes, encode
+from common.exchange.wire import count_bytes, encode, encode_arrays
 from common.learning.prototypes import Prototypes
 from common.models.sharing import shared_layout
 from simulations.runtime.in_process import run_server
@@ -221,25 +220,31 @@ def test_another_layout_another_type_and_another_card_are_held_back(
             release(encoded(strange), expected, Policy(), tmp_path)
 
 
-def test_a_change_in_half_precision_leaves_where_that_is_agreed_and_nowhere_else(
-    answer: Answer, tmp_path: Path
+@pytest.mark.parametrize("codec", ["half-deltas", "int8-deltas", "int4-deltas"])
+def test_a_rounded_change_leaves_where_that_is_agreed_and_nowhere_else(
+    codec: str, answer: Answer, tmp_path: Path
 ) -> None:
     reply, _, expected = answer
     assert expected.received is not None
-    halved = replace(expected, config=expected.config.changed(codec="half-deltas"))
-    delta = HalfDeltas().encode(reply.shared, expected.received, {}).parts["flat"]
+    agreed = replace(expected, config=expected.config.changed(codec=codec))
+    parts = agreed.codec.encode(reply.shared, expected.received, {}).parts
     change = np.linalg.norm(reply.shared.astype(np.float64) - expected.received)
-    sent, _ = reduced(replace(reply, shared=delta), Policy())
-    release(encoded(sent), halved, Policy(largest_update=1.01 * change), tmp_path)
+    whole = reduced(reply, Policy())[0]
+    sent = encode(whole, flwr.app, encode_arrays(parts, flwr.app))
+    release(sent, agreed, Policy(largest_update=1.1 * change), tmp_path)
     assert last(tmp_path).verdict == "sent"
+    shared = [part.size for part in last(tmp_path).parts if part.record == "shared"]
+    assert sum(shared) == sum(array.nbytes for array in parts.values())
     with pytest.raises(PolicyError, match="the weights changed by"):
-        release(encoded(sent), halved, Policy(largest_update=0.99 * change), tmp_path)
+        release(sent, agreed, Policy(largest_update=0.9 * change), tmp_path)
     with pytest.raises(PolicyError, match=r"cannot be clipped exactly \(policy: clip-update\)"):
-        release(encoded(sent), halved, Policy(clip_update=2 * change), tmp_path)
-    with pytest.raises(PolicyError, match="type of the weights"):
-        release(encoded(sent), expected, Policy(), tmp_path)
-    with pytest.raises(PolicyError, match=r"change of \(\d+,\) float32; expected \(\d+,\) float16"):
-        release(encoded(reply), halved, Policy(), tmp_path)
+        release(sent, agreed, Policy(clip_update=2 * change), tmp_path)
+    with pytest.raises(
+        PolicyError, match=r"type of the weights|holds codes, scales; expected flat"
+    ):
+        release(sent, expected, Policy(), tmp_path)
+    with pytest.raises(PolicyError, match=r"expected (\(\d+,\) float16|codes, scales)"):
+        release(encoded(whole), agreed, Policy(), tmp_path)
 
 
 def test_a_record_a_key_or_an_array_too_many_is_held_back(answer: Answer, tmp_path: Path) -> None:

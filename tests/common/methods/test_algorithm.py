@@ -81,7 +81,10 @@ def test_other_options_are_refused(text: str, sentence: str) -> None:
         ({"algorithm_options": "rate = 1"}, "^algorithm-options is given, but no algorithm.$"),
         ({"algorithm": "plain", "algorithm_options": "rate = 1"}, "'plain' .*; it has none.$"),
         ({"codec": "half-deltaz"}, "^No codec is called 'half-deltaz'. Did you mean"),
-        ({"codec_down": "zip"}, "^No codec is called 'zip'. There are: none, half-deltas.$"),
+        (
+            {"codec_down": "zip"},
+            "^No codec is called 'zip'. There are: none, half-deltas, int8-deltas, int4-deltas.$",
+        ),
         ({"task": "classify"}, "^No task is called 'classify'. Did you mean 'classification'?"),
     ],
 )
