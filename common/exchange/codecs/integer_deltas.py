@@ -1,9 +1,9 @@
 """Changes of the shared tensors in 8 or 4 bits: ``codec = "int8-deltas"`` or ``"int4-deltas"``.
 
-A value takes 1.02 or 0.52 bytes in place of 4. What rounding loses of a change is kept at the end
-that sent it and added to its next change (error feedback: Seide et al., *1-Bit Stochastic Gradient
-Descent*, 2014; Karimireddy et al., *Error Feedback Fixes SignSGD*, 2019). So all of it arrives in
-time, though either end's next change is from what the other end said::
+A value takes 1.02 or 0.52 bytes in place of 4. What rounding loses of a change is kept where it was
+coded and added to the next change (error feedback: Seide et al., *1-Bit Stochastic Gradient
+Descent*, 2014; Karimireddy et al., *Error Feedback Fixes SignSGD*, 2019). So all of a change arrives
+in time, whatever the next one is from::
 
     wished = values - reference + kept,    kept = wished - decoded
 """
