@@ -9,6 +9,7 @@ from clients.round import (
     flatten,
     receive,
     what_methods_see,
+    with_changed_images,
 )
 from clients.site import OpenSite, SiteImages, note
 from clients.store import PrivateState
@@ -44,6 +45,7 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
     StoreError
         If the private state that belongs to the weights is not there.
     """
+    site = with_changed_images(site, order.parts)
     network = site.network()
     store = site.store()
     which: Which = "best" if order.purpose == "best" else "final"

@@ -20,6 +20,7 @@ from common.errors import RunError, SiteError
 from common.files import write_atomic
 from common.learning.evaluation import predict
 from common.learning.local_site import TrainingSite
+from common.methods.registry import require_plain_images
 from common.runs.weights import Which, load_run_network, load_scale
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
@@ -125,6 +126,7 @@ def predict_images(
         If the weights are missing or do not fit.
     """
     network, config = load_run_network(run, site, which)
+    require_plain_images(config)
     config = config.changed(device=device)
     chosen = choose_device(config)
     network.to(chosen.device)

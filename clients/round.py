@@ -98,6 +98,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     forms = methods.broadcast_forms(site.config, shared_layout(network))
     sent = {name.partition("/")[0] for name in order.parts}
     check_parts(order.parts, {n: form for n, form in forms.items() if n.partition("/")[0] in sent})
+    site = with_changed_images(site, order.parts)
     received, state = receive(site, order, network, store)
     local = what_methods_see(site, order, network, state, received)
 
@@ -199,6 +200,13 @@ def receive(
     elif order.received:
         _estimate_anew(site, network)
     return shared, state
+
+
+def with_changed_images(site: OpenSite, parts: Arrays) -> OpenSite:
+    """Return a site whose images the network sees as the methods make them, given what was sent."""
+    methods = methods_of(site.config)
+    changed = [replace(one, change=methods.images(site.config, one, parts)) for one in site.sites]
+    return replace(site, sites=tuple(changed))
 
 
 def what_methods_see(

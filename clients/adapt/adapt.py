@@ -32,6 +32,7 @@ from common.config.schema import Config
 from common.errors import RunError
 from common.learning.evaluation import EVALUATION_BATCH, estimate_statistics, predict, site_norms
 from common.learning.local_site import TrainingSite
+from common.methods.registry import require_plain_images
 from common.models import dsbn
 from common.models.network import Network
 from common.models.per_site import PerSite
@@ -91,6 +92,13 @@ def load_trained(run: Path) -> tuple[Network, Config]:
             "network of its own and there is none to hand to a new site. Take a run that shares "
             "weights."
         )
+    if config.normalisation == "none":
+        raise RunError(
+            f"The run {run} has no normalisation (normalisation = 'none'), and a new site needs "
+            f"none: classify its images with xsite predict {run.name} --site "
+            f"{config.site_names[0]}; the network is the same for every site."
+        )
+    require_plain_images(config)
     if status != "completed":
         raise RunError(
             f"The run {run} is {status}, not completed, so its weights are not final. Go on with "

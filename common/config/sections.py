@@ -164,8 +164,9 @@ class NetworkKeys(TomlModel):
     """The redesign as the paper describes it, or as its authors' code computes it."""
     width: float = Field(1.0, gt=0, le=4)
     """Multiplier of every layer's width."""
-    normalisation: Annotated[Literal["dsbn", "shared"], Key(Role.METHOD)] = "dsbn"
-    """'dsbn' gives every site its own batch normalisation; 'shared' has one for all."""
+    normalisation: Annotated[Literal["dsbn", "shared", "none"], Key(Role.METHOD)] = "dsbn"
+    """'dsbn' gives every site its own batch normalisation; 'shared' has one for all; 'none' has
+    none, but convolutions of standardised weights (FedWon)."""
     projection_hidden: int = Field(1024, ge=1)
     """Width of the projection head's hidden layer, before the multiplier."""
     projection_size: int = Field(128, ge=2)
@@ -236,6 +237,9 @@ class TrainingKeys(TomlModel):
     """Weight decay."""
     clip_norm: float = Field(2.0, ge=0)
     """Largest norm of the gradient of one step; 0: no clipping."""
+    clip_ratio: Annotated[float, Key(Role.METHOD)] = Field(0.0, ge=0)
+    """Largest norm of a gradient by that of its weights, unit by unit but for the last layers
+    (adaptive gradient clipping); 0: no such clipping."""
     device: Annotated[str, Key(Role.MACHINE)] = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """'auto', 'cpu', 'cuda' or 'cuda:1'."""
     precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"

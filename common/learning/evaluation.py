@@ -108,7 +108,7 @@ def decide(
 
 def _prepared(site: TrainingSite, indices: NDArray[np.int64], config: Config) -> torch.Tensor:
     raw, _ = site.batch(indices)
-    return prepare(raw, config.image_size).to(site.device.images_dtype)
+    return site.change(prepare(raw, config.image_size), None).to(site.device.images_dtype)
 
 
 def evaluate_site(network: Network, site: LocalSite, config: Config) -> dict[str, Predictions]:

@@ -1,8 +1,8 @@
 """A site, opened on this machine: its images, their split, and both as networks read them."""
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,15 @@ from common.data.open import cache_folder, site_root
 from common.device import Device, choose_device
 from common.tasks.task import task_of
 
+ImageChange = Callable[[Tensor, int | None], Tensor]
+"""What a method makes of images before a network sees them: shape (batch, 3, height, width) to the
+same, at the training step of that number or, with None, in evaluation."""
+
+
+def unchanged(images: Tensor, step: int | None) -> Tensor:
+    """Return images as they are."""
+    return images
+
 
 @dataclass(frozen=True)
 class TrainingSite:
@@ -36,6 +45,8 @@ class TrainingSite:
     """Which of them are for training."""
     device: Device
     """Where to compute, and in which precision."""
+    change: ImageChange = field(default=unchanged, kw_only=True)
+    """What the run's method makes of the images, once they are of the network's size."""
 
     def batch(self, indices: NDArray[np.int64]) -> tuple[Tensor, dict[str, Tensor]]:
         """Bring some images to the training device.

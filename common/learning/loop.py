@@ -24,7 +24,7 @@ from common.errors import ConfigError, RunError
 from common.learning.batches import batch_indices
 from common.learning.local_site import TrainingSite
 from common.learning.objective import Batch, Loss, Term, objective
-from common.learning.optimiser import learning_rate
+from common.learning.optimiser import clip_gradients, learning_rate
 from common.models.network import Network
 from common.randomness import seeded_torch, torch_generator
 
@@ -131,8 +131,7 @@ def train(
             loss = objective(batch, config, terms, step)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+        clip_gradients(network, config)
         optimizer.step()
         account.add(step, loss, len(images))
         next_step = step + 1
@@ -172,7 +171,8 @@ def _joint_batch(
         raw, own_targets = site.batch(indices)
         generator = torch_generator(config.seed, site.name, step, "augment")
         scale = (config.crop_scale, config.crop_scale_max)
-        images.append(augment(raw, config.image_size, scale, config.flip, generator))
+        crops = augment(raw, config.image_size, scale, config.flip, generator)
+        images.append(site.change(crops, step))
         targets.append(own_targets)
         site_slices.append((site.name, len(indices)))
     batch = images[0] if len(images) == 1 else torch.cat(images)

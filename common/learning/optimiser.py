@@ -1,11 +1,11 @@
-"""The optimizer, its state, and how its learning rate goes over a run."""
+"""The optimizer, its state, how its learning rate goes over a run, and what clips its gradients."""
 
 import math
 from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from common.config.sections import TrainingKeys
@@ -14,6 +14,8 @@ from common.models.network import Network
 
 BETAS = (0.9, 0.999)
 """β₁ and β₂ of Adam, PyTorch's."""
+LEAST_NORM = 1e-3
+"""Norm that a unit's weights have at least, for adaptive clipping: those of 0 can be trained."""
 
 
 def make_optimizer(network: Network, config: TrainingKeys) -> Optimizer:
@@ -55,6 +57,48 @@ def learning_rate(config: TrainingKeys, step: int, total_steps: int) -> float:
     if config.schedule == "constant":
         return config.learning_rate
     return config.learning_rate * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
+def clip_gradients(network: Network, config: TrainingKeys) -> None:
+    """Clip the gradients of a step in place: unit by unit by ``clip-ratio``, all by ``clip-norm``.
+
+    Unit by unit is the adaptive gradient clipping of A. Brock, S. De, S. L. Smith and K. Simonyan,
+    *High-performance large-scale image recognition without normalization*, ICML 2021, equation 3.
+    With W the weights of a unit and G their gradient, G becomes λ · max(‖W‖, 10⁻³) / ‖G‖ · G where
+    that is shorter. A unit is a row of a matrix, or a filter; a bias or a gain is one as a whole.
+    As there, the last layer of a head is left out.
+
+    Parameters
+    ----------
+    network : Network
+        After the backward pass.
+    config : TrainingKeys
+        ``clip-ratio``, λ, and ``clip-norm``; 0 does nothing.
+    """
+    if config.clip_ratio:
+        last = {id(parameter) for parameter in _last_parameters(network)}
+        for parameter in network.parameters():
+            if parameter.grad is not None and id(parameter) not in last:
+                longest = config.clip_ratio * _unit_norms(parameter.detach()).clamp_min(LEAST_NORM)
+                parameter.grad.mul_((longest / _unit_norms(parameter.grad)).clamp_max(1))
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+
+
+def _unit_norms(values: Tensor) -> Tensor:
+    """Return the norms of units, to be broadcast over them: shape (units, 1, …), or (1,)."""
+    within = tuple(range(1, values.ndim)) or None
+    norms: Tensor = torch.linalg.vector_norm(values, dim=within, keepdim=True)
+    return norms
+
+
+def _last_parameters(network: Network) -> list[nn.Parameter]:
+    """Return the parameters of the layer in which each head ends."""
+    found = []
+    for head in (network.head, *network.others.values()):
+        own = [list(layer.parameters(recurse=False)) for layer in head.modules()]
+        found += next((parameters for parameters in reversed(own) if parameters), [])
+    return found
 
 
 def moments_of(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ a method's name. In the order in which a run asks them::
 
     check          before anything: whether its options, and the keys beside them, go together
     broadcast      at the server: what goes down beside the weights
+    images         at a site: what becomes of its images before the network sees them
     evaluated      at a site: the network of which its figures are
     terms          at a site, before it trains: what is added to the loss
     after_round    at a site, after it trained: what else leaves, and what it remembers
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from common.config.schema import Config, Scalar
 from common.device import Device
-from common.learning.local_site import TrainingSite
+from common.learning.local_site import ImageChange, TrainingSite, unchanged
 from common.learning.objective import Term
 from common.learning.prototypes import RemotePrototypes
 from common.models.network import Network
@@ -133,6 +134,9 @@ class Method:
     """Whether it needs an exchange, and so is refused in pooled and single-site training."""
     variants: ClassVar[tuple[Variant, ...]] = ()
     """Its rows of the comparison."""
+    changes_images: ClassVar[bool] = False
+    """Whether its network reads images as :meth:`images` makes them of a site's, and so can say
+    nothing of images without that site's training images."""
     adds: ClassVar[str] = ""
     """For a report's line on the objective, what it adds there; ``{config.…}`` is a key's value."""
     own: ClassVar[str] = ""
@@ -154,6 +158,10 @@ class Method:
     def meets_prototypes(self, config: Config) -> bool:
         """Say whether its terms meet the other sites' prototypes, which travel only then."""
         return False
+
+    def images(self, config: Config, site: TrainingSite, parts: Arrays) -> ImageChange:
+        """Return what becomes of a site's images, given what the server sent beside the weights."""
+        return unchanged
 
     def evaluated(self, local: Local) -> Network:
         """Return the network of which the site's figures, predictions and files are.

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+from torch import Tensor
 
 from common.config.schema import Config
-from common.errors import ConfigError, refuse_unknown
+from common.errors import ConfigError, RunError, refuse_unknown
+from common.learning.local_site import ImageChange, TrainingSite
 from common.learning.objective import Term
 from common.methods.adapters import Adapters
 from common.methods.algorithm import Algorithm
@@ -20,6 +22,8 @@ from common.methods.fedavg import FedAvg
 from common.methods.fedbn import FedBN
 from common.methods.fedproto import FedProto
 from common.methods.fedprox import FedProx
+from common.methods.fedrdn import FedRDN
+from common.methods.fedwon import FedWon
 from common.methods.method import ArrayForms, Arrays, Averaged, Local, Method, Outcome
 from common.methods.moon import Moon
 from common.methods.ms_net import MSNet
@@ -37,6 +41,8 @@ REGISTERED: tuple[Method, ...] = (
     Scaffold(),
     Ditto(),
     *SERVER_OPTIMIZERS,
+    FedRDN(),
+    FedWon(),
     FedBN(),
     Moon(),
     Contrastive(),
@@ -57,6 +63,17 @@ class Methods:
     def meets_prototypes(self, config: Config) -> bool:
         """Say whether any of them meets the other sites' prototypes."""
         return any(one.meets_prototypes(config) for one in self.members)
+
+    def images(self, config: Config, site: TrainingSite, parts: Arrays) -> ImageChange:
+        """Return what becomes of a site's images: what all of them make of them, in their order."""
+        changes = [one.images(config, site, _below(one, parts)) for one in self.members]
+
+        def changed(images: Tensor, step: int | None) -> Tensor:
+            for change in changes:
+                images = change(images, step)
+            return images
+
+        return changed
 
     def evaluated(self, local: Local) -> Network:
         """Return the network of which the site's figures, predictions and files are."""
@@ -128,6 +145,23 @@ def methods_of(config: Config) -> Methods:
     for one in members:
         one.check(config)
     return Methods(members)
+
+
+def require_plain_images(config: Config) -> None:
+    """Refuse a run whose network cannot read images but with their site's training images.
+
+    Raises
+    ------
+    RunError
+        Naming the method.
+    """
+    for one in methods_of(config).members:
+        if one.changes_images:
+            raise RunError(
+                f"The method '{one.name}' changes images by their site's training images, which a "
+                "run's files do not hold: its network can be used within the run alone. The sites' "
+                "predictions.csv hold what it says of their test images."
+            )
 
 
 def _of(method: Method, local: Local) -> Local:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from common.config.schema import Config
 from common.data.folder import CLASS
 from common.errors import ConfigError, RunError
-from common.models import adapters, dsbn, released
+from common.models import adapters, dsbn, released, standardised
 from common.models import per_site as own
 from common.models.backbones.covidnet import CovidNet, feature_size
 from common.models.heads import TORCHVISION, class_head, projection_head
@@ -203,6 +203,9 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
         map_shape = backbone.map_shape if isinstance(backbone, CovidNet) else None
         projection = projection_head(config, embedding, map_shape)
     parts = (backbone, *made.values(), projection)
+    if config.normalisation == "none":
+        for part in parts:
+            standardised.convert(part)
     weights = sum(p.numel() for part in parts for p in part.parameters())
     variant = f" ({config.variant})" if config.backbone == "covidnet" else ""
     kind = PrivateNetwork if config.share == "prototypes" else Network

@@ -27,6 +27,7 @@ from common.device import choose_device
 from common.errors import RunError
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite
+from common.methods.registry import require_plain_images
 from common.models.network import Network
 from common.randomness import numpy_generator
 from common.runs.weights import load_run_network
@@ -61,6 +62,7 @@ def network_of(record: RunRecord, data: SiteData, when: When) -> Network:
     """
     if when == "after":
         network, config = load_run_network(record.path, data.name, record.weights)
+        require_plain_images(config)
         return network.to(choose_device(config).device)
     config = record.config
     local = LocalSite.of(data, config)

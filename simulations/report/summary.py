@@ -151,8 +151,12 @@ def _round(config: Config) -> str:
 
 
 def _normalisation(config: Config) -> str:
-    kind = "of each site's own (DSBN)" if config.normalisation == "dsbn" else "shared by all sites"
-    return ", ".join([kind, *methods_of(config).describe(config)[1]])
+    kind = {
+        "dsbn": "of each site's own (DSBN)",
+        "shared": "shared by all sites",
+        "none": "none; convolutions of standardised weights",
+    }
+    return ", ".join([kind[config.normalisation], *methods_of(config).describe(config)[1]])
 
 
 def _weights(records: Sequence[RunRecord]) -> str:

@@ -22,6 +22,12 @@ EPOCHS: dict[str, Any] = {"epochs": 2}
 FEDAVG: dict[str, Any] = {"normalisation": "shared", "alpha": 0.0}
 FEDBN: dict[str, Any] = {"alpha": 0.0}
 XSITE: dict[str, Any] = {}
+FEDWON: dict[str, Any] = {
+    "normalisation": "none",
+    "alpha": 0.0,
+    "clip_ratio": 0.1,
+    "clip_norm": 0.0,
+}
 FEDPROTO = FEDBN | {"prototypes": "average", "prototype_pull": 1.0, "share": "prototypes"}
 
 # A method's settings, and those of what it would be if its own part did nothing.
@@ -31,6 +37,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "moon": (FEDAVG | {"model_contrast": 1.0}, FEDAVG),
     "ditto": (FEDAVG | {"algorithm": "ditto"}, FEDAVG),
     "fedyogi": (FEDAVG | {"algorithm": "fedyogi"}, FEDAVG),
+    "fedrdn": (FEDAVG | {"algorithm": "fedrdn"}, FEDAVG),
+    "fedwon": (FEDWON, FEDWON | {"clip_ratio": 0.0}),
     "series": (FEDBN | {"adapters": "series"}, FEDBN),
     "parallel": (FEDBN | {"adapters": "parallel"}, FEDBN),
     "ms-net": (FEDBN | {"auxiliary": True}, FEDBN),
@@ -70,7 +78,7 @@ def test_a_method_acts_and_keeps_its_private_tensors(
     # What a site sent last it may keep too.
     collector.tensors = {n: t for n, t in collector.tensors.items() if not n.endswith("/last")}
     wanted = collector.pieces()
-    assert len(wanted) > (1000 if "shared" in settings.values() else 5000)
+    assert len(wanted) > (5000 if config.normalisation == "dsbn" else 1000)
     assert wire.found(wanted) == []
     found = (run_of(config) / "sites" / "north" / "predictions.csv").read_bytes()
     assert found != predictions(without)
@@ -119,7 +127,7 @@ def test_whose_prototypes_a_site_gets(
     assert found == met
 
 
-@pytest.mark.parametrize("method", ["moon", "fedproto", "ms-net", "series"])
+@pytest.mark.parametrize("method", ["moon", "fedrdn", "fedwon", "fedproto", "ms-net", "series"])
 def test_a_method_resumes_where_it_was(tmp_path: Path, method: str) -> None:
     settings = METHODS[method][0] | {"epochs": 3}
     expected = tiny_config(tmp_path, run_name="unharmed", **settings)

@@ -9,6 +9,6 @@ def test_the_table_has_its_rows_by_mode_and_xsite_last() -> None:
         *("joint-original", "joint", "series-adapters", "parallel-adapters", "ms-net"),
         *("sepnorm", "sepnorm-contrastive"),
         *("fedavg", "fedprox", "scaffold", "ditto", "fedavgm", "fedadam", "fedyogi"),
-        *("fedbn", "moon", "fedproto", "fed-adapters"),
+        *("fedrdn", "fedwon", "fedbn", "moon", "fedproto", "fed-adapters"),
         *("xsite", "xsite-once", "xsite-averaged", "xsite-local"),
     ]

@@ -203,6 +203,8 @@ def test_what_is_refused_and_why(tmp_path: Path) -> None:
         ({"mode": "single"}, "it holds a network for each of a, b and none of them all"),
         ({"status": "running"}, "is running, not completed"),
         ({"share": "prototypes"}, "its sites share no weights"),
+        ({"normalisation": "none"}, "a new site needs none"),
+        ({"algorithm": "fedrdn"}, "changes images by their site's training images"),
     ],
 )
 def test_runs_that_can_take_nobody_in(tmp_path: Path, keys: dict[str, str], sentence: str) -> None:

@@ -18,9 +18,12 @@ from tests.simulations.tiny import tiny_config
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs"))
+
+
+def make_run(base: Path, **values: str) -> Path:
     """A run folder with the weights of an untrained network: predictions need no more."""
-    base = tmp_path_factory.mktemp("runs")
-    config = tiny_config(base, run_name="run")
+    config = tiny_config(base, run_name="run", **values)
     folder = RunFolder.create(config, "pooled", base)
     network = build_network(config, ["a", "b"])
     write_shared(folder, network)
@@ -81,6 +84,12 @@ def test_best_weights_that_a_run_has_not(run: Path, tmp_path: Path) -> None:
     good = picture(tmp_path / "good.png")
     with pytest.raises(CheckpointError, match="validation-fraction = 0"):
         predict_images(run, "a", [good], which="best")
+
+
+def test_a_network_that_reads_images_by_the_site_s_training_images(tmp_path: Path) -> None:
+    run, good = make_run(tmp_path, algorithm="fedrdn"), picture(tmp_path / "good.png")
+    with pytest.raises(RunError, match=r"'fedrdn' changes images .* predictions\.csv hold"):
+        predict_images(run, "a", [good])
 
 
 def test_a_folder_stands_for_its_images(tmp_path: Path) -> None:

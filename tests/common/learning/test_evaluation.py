@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,25 @@ def test_predictions_are_those_of_eval_mode_in_the_order_asked_for() -> None:
     assert probabilities.dtype == projections.dtype == np.float64
     np.testing.assert_allclose(probabilities, logits.softmax(1).detach(), rtol=1e-12)
     np.testing.assert_allclose(projections, expected.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_images_are_changed_as_for_no_step() -> None:
+    """Before a site predicts, and before its statistics are estimated."""
+    made, place = network("a", dtype=torch.float64), site("a", device=CPU64)
+    indices = np.arange(4)
+
+    def darker(images: Tensor, step: int | None) -> Tensor:
+        assert step is None
+        return images - 1
+
+    changing = replace(place, change=darker)
+    expected = made.eval()((prepare(place.images[indices], 16) - 1).double(), [("a", 4)])
+    _, projections = predict(made, changing, indices, config())
+    np.testing.assert_allclose(projections, expected.projection.detach(), rtol=1e-10, atol=1e-12)
+    estimate_statistics(made, place, config())
+    plain = state(made)
+    estimate_statistics(made, changing, config())
+    assert any(name.endswith("running_mean") for name in changed(plain, state(made)))
 
 
 @pytest.mark.parametrize("device", [CPU, Device(torch.device("cpu"), torch.bfloat16)])

@@ -387,3 +387,25 @@ def test_images_that_bfloat16_gets_wrong_are_refused_before_the_first_step(
     with pytest.raises(ConfigError, match=r"Set image-size = 17 or more, or precision = 'float32'"):
         train(made, optimizer, [site("a")], settings, device, range(1), 1)
     assert same(before, state(made))
+
+
+def test_each_site_changes_its_images_by_the_step() -> None:
+    """The network meets what became of them, and each site's by its own change."""
+    met: list[Batch] = []
+
+    def look(batch: Batch) -> torch.Tensor:
+        met.append(batch)
+        return batch.images.new_zeros(())
+
+    values, places = config(), [site("a"), site("b")]
+    changing = replace(places[1], change=lambda images, step: images * step - 1)
+    for chosen in (places, [places[0], changing]):
+        made = network("a", "b")
+        terms = [Term.constant("look", look)]
+        training.train(
+            made, make_optimizer(made, values), chosen, values, range(2, 3), 8, terms=terms
+        )
+    plain, found = (batch.images for batch in met)
+    assert torch.equal(found[:8], plain[:8])
+    torch.testing.assert_close(found[8:], plain[8:] * 2 - 1)
+    assert not torch.equal(met[0].output.logits, met[1].output.logits)

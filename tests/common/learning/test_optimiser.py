@@ -1,13 +1,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from common.errors import StoreError
-from common.learning.optimiser import load_moments, make_optimizer, moments_of
+from common.learning.optimiser import clip_gradients, load_moments, make_optimizer, moments_of
 from common.tensor_files import load_tensors, save_tensors
 from tests.common.small_training import config, network, normal
 
@@ -135,3 +136,39 @@ def test_the_private_parameters_moments_are_among_them() -> None:
     held = moments_of(optimizer)
     shapes = [tuple(held[f"{k}/exp_avg"].shape) for k in range(len(list(made.parameters())))]
     assert shapes == [tuple(parameter.shape) for parameter in made.parameters()]
+
+
+def test_gradients_are_clipped_unit_by_unit_but_for_the_last_layer() -> None:
+    """By NumPy: rows of a matrix and filters each by themselves, a bias as a whole."""
+    made = network("a", dtype=torch.float64)
+    for number, parameter in enumerate(made.parameters()):
+        size = 10.0 ** (number % 3 - 2)
+        parameter.grad = torch.from_numpy(size * normal(*parameter.shape, seed=number))
+    made.backbone[0].bias.data.fill_(0.0)
+    made.projection[0].weight.grad = None
+    before = {n: p.grad.numpy().copy() for n, p in made.named_parameters() if p.grad is not None}
+    clip_gradients(made, config(clip_ratio=0.1, clip_norm=0.0))
+    shortened = dict.fromkeys(before, 0)
+    for name, gradient in before.items():
+        weights, found = made.get_parameter(name).detach().numpy(), made.get_parameter(name).grad
+        rows = [...] if weights.ndim == 1 else list(range(len(weights)))
+        expected = gradient.copy()
+        for row in rows if not name.startswith("head.") else []:
+            most = 0.1 * max(np.sqrt((weights[row] ** 2).sum()), 1e-3)
+            norm = np.sqrt((gradient[row] ** 2).sum())
+            if norm > most:
+                expected[row] *= most / norm
+                shortened[name] += 1
+        assert found is not None
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, err_msg=name)
+    assert 0 < sum(shortened.values()) < sum(len(one) for one in before.values())
+    np.testing.assert_array_equal(made.head.weight.grad, before["head.weight"])
+
+
+def test_both_limits_hold_where_both_are_set() -> None:
+    made = network("a", dtype=torch.float64)
+    for number, parameter in enumerate(made.parameters()):
+        parameter.grad = torch.from_numpy(normal(*parameter.shape, seed=number))
+    clip_gradients(made, config(clip_ratio=0.1, clip_norm=0.05))
+    gradients = [parameter.grad.flatten() for parameter in made.parameters()]
+    assert float(torch.cat(gradients).norm()) == pytest.approx(0.05, rel=1e-4)
