@@ -160,7 +160,10 @@ class Method:
         return False
 
     def images(self, config: Config, site: TrainingSite, parts: Arrays) -> ImageChange:
-        """Return what becomes of a site's images, given what the server sent beside the weights."""
+        """Return what becomes of a site's images, given what the server sent beside the weights.
+
+        In federated training alone, where a site asks before every round and every evaluation.
+        """
         return unchanged
 
     def evaluated(self, local: Local) -> Network:
