@@ -2,8 +2,8 @@
 
 A value takes 1.02 or 0.52 bytes in place of 4. What rounding loses of a change is kept where it was
 coded and added to the next change (error feedback: Seide et al., *1-Bit Stochastic Gradient
-Descent*, 2014; Karimireddy et al., *Error Feedback Fixes SignSGD*, 2019). So all of a change arrives
-in time, whatever the next one is from::
+Descent*, 2014; Karimireddy et al., *Error Feedback Fixes SignSGD*, 2019). So all of a change
+arrives in time, whatever the next one is from::
 
     wished = values - reference + kept,    kept = wished - decoded
 """
