@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,27 +23,26 @@ from common.learning.evaluation import (
     Predictions,
     estimate_statistics,
     evaluate_site,
-    predict,
 )
+from common.learning.latest import LatestProjections, prototypes_of
 from common.learning.loop import TrainSummary, train
 from common.learning.moments import pack_moments, private_moments, unpack_moments
 from common.learning.optimiser import load_moments, make_optimizer, moments_of
 from common.learning.prototypes import (
-    Prototypes,
     RemotePrototypes,
-    make_prototypes,
     remote_prototypes,
 )
 from common.methods.method import Arrays, Local, Outcome
 from common.methods.registry import methods_of
 from common.models.network import Network
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
-from common.randomness import numpy_generator
 from common.tasks.task import task_layout
 from common.tensor_files import below
 
 RECEIVED, MEMORY = "received", "codec/"
 """Names of what a codec goes on from in the private store."""
+LATEST = "latest/"
+"""Before the names of the latest projections there."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,10 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     optimizer = make_optimizer(network, site.config)
     carried = state.moments if state is not None and site.carries_moments else {}
     load_moments(optimizer, {**carried, **_averaged_moments(site, order, network)})
-    local = replace(local, constants=_constants(site, order))
+    local = replace(local, remote=_remote(site, order))
     terms = methods.terms(local)
+    memory = {} if state is None else state.memory
+    latest = LatestProjections(site.config.prototype_images, below(LATEST, memory))
     if site.take_steps is not None:
         summary = site.take_steps(network, optimizer, order, terms)
     else:
@@ -131,12 +131,14 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
             order.total_steps,
             terms=terms,
             on_step=progress_writer(site.own, order.round, order.steps),
+            on_batch=latest.add if site.meets_prototypes else None,
         )
 
     # 4. What could leave. What the server makes of it, and so what stays, the way out decides.
     shared = pack(network)
     if not np.isfinite(shared).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
+    seen, config = latest.arrays(), site.config
     reply = RoundReply(
         run=order.run,
         round=order.round,
@@ -146,18 +148,24 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         images=sum(site.class_counts),
         layout=shared_layout(network),
         shared=shared,
-        prototypes=_prototypes(site, network),
+        prototypes=prototypes_of(
+            site.name,
+            seen,
+            config.projection_size,
+            config.min_prototype_count,
+            config.prototype_rank,
+        ),
         moments=pack_moments(network, optimizer) if site.averages_moments else {},
     )
-    kept = {} if state is None else state.memory
     moments = moments_of(optimizer) if site.carries_moments else {}
     if site.averages_moments:
         moments = private_moments(network, moments)
+    kept = {LATEST + name: array for name, array in seen.items()}
     return Trained(
         reply,
         received,
-        below(MEMORY, kept),
-        PrivateState(private_state(network), moments, ""),
+        below(MEMORY, memory),
+        PrivateState(private_state(network), moments, "", kept),
         store,
         summary,
         lambda arrived: methods.after_round(replace(local, trained=arrived)),
@@ -169,7 +177,8 @@ def keep(site: OpenSite, order: RoundOrder, trained: Trained, leaving: Leaving) 
     kept = {f"{MEMORY}{name}": array for name, array in leaving.coded.memory.items()}
     if find_codec(site.config.codec_down).relative:
         kept[RECEIVED] = trained.received
-    state = replace(trained.state, sent=digest_of(leaving.own), memory=kept | dict(leaving.memory))
+    memory = {**trained.state.memory, **kept, **leaving.memory}
+    state = replace(trained.state, sent=digest_of(leaving.own), memory=memory)
     trained.store.save(order.round, state, order.previous)
     note(site.own, _sent(order, trained, leaving))
 
@@ -280,42 +289,17 @@ def flatten(
     }
 
 
-def _constants(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
+def _remote(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
     if not site.meets_prototypes:
         return None
     for one in order.prototypes:
-        if (fault := one.fault(size=site.config.projection_size)) is not None:
+        if (
+            fault := one.fault(site.config.projection_size, site.config.prototype_rank)
+        ) is not None:
             raise ReplyError(f"{one.site}: {fault}.")
     return remote_prototypes(
         site.name, order.prototypes, order.class_counts, site.config, site.device
     )
-
-
-def _prototypes(site: OpenSite, network: Network) -> Prototypes:
-    """Make the site's prototypes; none where nobody would meet them."""
-    config, images = site.config, site.sites[0]
-    chosen = images.split.train
-    if not site.meets_prototypes:
-        chosen = chosen[:0]
-    elif config.prototype_images:
-        chosen = _some_of_each_class(site, config.prototype_images)
-    _, projections = predict(network, images, chosen, config)
-    return make_prototypes(
-        site.name,
-        torch.from_numpy(projections),
-        torch.from_numpy(images.data.labels[chosen]),
-        config.min_prototype_count,
-    )
-
-
-def _some_of_each_class(site: OpenSite, count: int) -> NDArray[np.int64]:
-    """Return at most so many training images of each class, the same ones in every round."""
-    generator = numpy_generator(site.config.seed, site.name, "prototypes")
-    images = site.alone
-    shuffled = generator.permutation(images.split.train)
-    labels = images.data.labels[shuffled]
-    chosen = [shuffled[labels == label][:count] for label in range(len(images.data.classes))]
-    return np.sort(np.concatenate(chosen))
 
 
 def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]:

@@ -84,8 +84,8 @@ def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) 
     check_layout(reply.layout, layout)
     _check_values(reply.shared, layout, norm_of(before))
     fewest = "min-prototype-count", config.min_prototype_count
-    size, classes = config.projection_size, len(config.class_names)
-    if (fault := reply.prototypes.fault(size, classes, class_counts, fewest)) is not None:
+    form = config.projection_size, config.prototype_rank, len(config.class_names)
+    if (fault := reply.prototypes.fault(*form, class_counts, fewest)) is not None:
         raise ReplyError(fault)
     check_parts(reply.parts, methods_of(config).forms(config, layout))
 

@@ -191,7 +191,8 @@ def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Poli
         raise PolicyError("prototypes may not leave (policy: may-leave)")
     fewest = "min-prototype-images", policy.min_prototype_images
     config = expected.config
-    fault = found.fault(config.projection_size, len(config.class_names), fewest=fewest)
+    size, rank, classes = config.projection_size, config.prototype_rank, len(config.class_names)
+    fault = found.fault(size, rank, classes, fewest=fewest)
     if fault is not None:
         raise PolicyError(fault)
 

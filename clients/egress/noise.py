@@ -23,8 +23,8 @@ from common.learning.prototypes import Prototypes
 SITE = "site"
 """The unit of protection: all images of a site, replaced by any others."""
 DIAMETER = 2.0
-"""Largest distance of two vectors of length 1: how far other images can move a prototype. The
-length of the mean before it is normalised is not bounded below, so nothing smaller is true."""
+"""Largest distance of two prototypes, each of length 1 as a whole: how far other images can move
+one. Means of length 1 can be opposite, so nothing smaller is true."""
 PIECE = 2**20
 """Values that are worked on at a time: float64 of the whole would take too much memory."""
 FAR = 8.0
@@ -120,12 +120,16 @@ def _towards(before: NDArray[Any], wanted: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def _noisy(prototypes: Prototypes, deviation: float) -> Prototypes:
-    """Add Gaussian noise and bring every prototype back to length 1."""
+    """Add Gaussian noise, and make of every prototype one again: of length 1, no deviation below 0.
+
+    Of noise, what is made of the sum afterwards tells no more than the sum.
+    """
     if not deviation or not len(prototypes.vectors):
         return prototypes
     shape = prototypes.vectors.shape
     noisy = prototypes.vectors + deviation * gaussian(math.prod(shape)).reshape(shape)
-    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
+    noisy[:, 1] = np.maximum(noisy[:, 1], 0)
+    unit = noisy / np.linalg.norm(noisy, axis=(1, 2), keepdims=True)
     return replace(prototypes, vectors=unit.astype(np.float32))
 
 

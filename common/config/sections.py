@@ -190,10 +190,20 @@ class ObjectiveKeys(TomlModel):
     """'nt-xent': positive and negatives (the released code); 'eq4': negatives alone."""
     min_prototype_count: int = Field(4, ge=1)
     """A class with fewer training images at a site sends no prototype."""
-    prototype_images: int = Field(64, ge=0)
-    """Images of a class behind its prototype, at most; 0 takes all the training images."""
+    prototype_images: int = Field(256, ge=1)
+    """Latest images of a class behind its prototype, at most, each as training saw it."""
     prototypes: Annotated[Literal["site", "average", "none"], Key(Role.METHOD)] = "site"
     """What a site meets of the others: each one's prototypes, all sites' average, or nothing."""
+    prototype_draws: Annotated[int, Key(Role.METHOD)] = Field(32, ge=0, le=4096)
+    """Vectors drawn of every prototype at a step, which together stand for its images; 0: its mean
+    alone."""
+    prototype_anchors: Annotated[bool, Key(Role.METHOD)] = True
+    """Let what stands for the other sites' images be anchors too, as in a joint batch."""
+    prototype_rank: int = Field(8, ge=0, le=64)
+    """Directions of largest spread that a prototype tells beside the spread along each axis."""
+    contrastive_within: Annotated[bool, Key(Role.METHOD)] = True
+    """Count the pairs of two images of a batch, beside those with other sites, where these are
+    known."""
     prototype_multiplicity: Annotated[bool, Key(Role.METHOD)] = True
     """Let a prototype count as often as the joint batch would hold its images, else once."""
     contrastive_warmup: float = Field(0.0, ge=0, le=1)

@@ -70,6 +70,7 @@ def train(
     terms: Sequence[Term] = (),
     on_step: Callable[[StepReport], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_batch: Callable[[Batch], None] | None = None,
 ) -> TrainSummary:
     """Take optimizer steps.
 
@@ -97,6 +98,8 @@ def train(
         Called now and then, and after the last step.
     should_stop : callable, optional
         Asked before each step; True ends the call after what was done.
+    on_batch : callable, optional
+        Shown each batch and what the network says of it, before the step that it leads to.
 
     Returns
     -------
@@ -116,19 +119,21 @@ def train(
     _refuse_small_images(network, config, device)
     account = _Account(total_steps, on_step, ", ".join(site.name for site in sites), device)
     next_step = steps.start
-    labels = [_labels(site, config) for site in sites]
+    labels = [labels_of(site, config) for site in sites]
     for step in steps:
         if should_stop is not None and should_stop():
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step, total_steps)
-        images, targets, site_slices = _joint_batch(sites, labels, config, step)
+        images, targets, site_slices, indices = joint_batch(sites, labels, config, step)
         # Dropout knows no generator of its own.
         with seeded_torch(config.seed, *(site.name for site in sites), step, "forward"):
             with sites[0].device.autocast():
                 output = network(images, site_slices)
-            batch = Batch(images, targets, site_slices, output)
+            batch = Batch(images, targets, site_slices, output, step, indices)
             loss = objective(batch, config, terms, step)
+        if on_batch is not None:
+            on_batch(batch)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         clip_gradients(network, config)
@@ -150,7 +155,7 @@ def _refuse_small_images(network: Network, config: Config, device: Device) -> No
         )
 
 
-def _labels(site: TrainingSite, config: Config) -> NDArray[np.int64] | None:
+def labels_of(site: TrainingSite, config: Config) -> NDArray[np.int64] | None:
     """Return the classes of a site's training images where batches are balanced by them."""
     if config.batches != "balanced":
         return None
@@ -158,14 +163,37 @@ def _labels(site: TrainingSite, config: Config) -> NDArray[np.int64] | None:
     return labels
 
 
-def _joint_batch(
+def joint_batch(
     sites: Sequence[TrainingSite],
     labels: Sequence[NDArray[np.int64] | None],
     config: Config,
     step: int,
-) -> tuple[Tensor, dict[str, Tensor], list[tuple[str, int]]]:
-    """Return images (batch, 3, h, w), targets (batch, …) and the sites' slices of one step."""
-    images, targets, site_slices = [], [], []
+) -> tuple[Tensor, dict[str, Tensor], list[tuple[str, int]], Tensor]:
+    """Return the batch of one step.
+
+    Parameters
+    ----------
+    sites : sequence of TrainingSite
+        Whose images it holds.
+    labels : sequence of ndarray or None
+        What :func:`labels_of` returns of each.
+    config : Config
+        Batch size, augmentation, seed.
+    step : int
+        Global step, from 0.
+
+    Returns
+    -------
+    images : Tensor, shape (batch, 3, height, width)
+        Augmented.
+    targets : dict of str to Tensor, each of shape (batch, …)
+        What is to be learnt of each.
+    site_slices : list of (str, int)
+        The sites, and how many images are of each.
+    indices : Tensor of int64, shape (batch,)
+        Which of its site's images each is.
+    """
+    images, targets, site_slices, chosen = [], [], [], []
     for site, own in zip(sites, labels, strict=True):
         indices = batch_indices(site.train, config.batch_size, step, config.seed, site.name, own)
         raw, own_targets = site.batch(indices)
@@ -174,10 +202,11 @@ def _joint_batch(
         crops = augment(raw, config.image_size, scale, config.flip, generator)
         images.append(site.change(crops, step))
         targets.append(own_targets)
+        chosen.append(torch.from_numpy(indices))
         site_slices.append((site.name, len(indices)))
     batch = images[0] if len(images) == 1 else torch.cat(images)
     joint = {name: torch.cat([one[name] for one in targets]) for name in targets[0]}
-    return batch.to(sites[0].device.images_dtype), joint, site_slices
+    return batch.to(sites[0].device.images_dtype), joint, site_slices, torch.cat(chosen)
 
 
 class _Account:

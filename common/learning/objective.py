@@ -1,8 +1,8 @@
 """What is optimised: cross entropy, and the terms that a method adds to it.
 
 The contrastive term is the supervised NT-Xent of arXiv 2009.07652, section III-C. Pooled, its
-pairs are those of the joint batch. Federated, an anchor is an image of the batch, and the other
-sites' prototypes stand for the images that the joint batch would hold of them.
+pairs are those of the joint batch. Federated, vectors that are drawn from the other sites'
+prototypes stand for the images that the joint batch would hold of them, as anchors and as others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +16,10 @@ from torch import Tensor
 from common.config.schema import Config
 from common.data.folder import CLASS
 from common.device import at_least_float32
-from common.learning.prototypes import RemotePrototypes
+from common.learning.prototypes import Constants, RemotePrototypes
 from common.models.network import Output
 from common.models.per_site import SiteSlices
+from common.randomness import torch_generator
 from common.tasks.task import task_of
 
 CONTRASTIVE = "contrastive"
@@ -36,6 +37,10 @@ class Batch(NamedTuple):
     """Whose they are."""
     output: Output
     """What the network says of them."""
+    step: int = 0
+    """Counted from 0 over the whole run."""
+    indices: Tensor | None = None
+    """Shape (batch,), on the CPU. Which of its site's images each is."""
 
     @property
     def labels(self) -> Tensor:
@@ -78,15 +83,20 @@ def contrastive(
     labels: Tensor,
     temperature: float,
     denominator: Literal["nt-xent", "eq4"] = "nt-xent",
-    constants: RemotePrototypes | None = None,
+    constants: Constants | None = None,
+    anchors: bool = True,
+    within: bool = True,
 ) -> Tensor:
     """Mean over ordered positive pairs (i, p) of −log(e⁺ / D), with e = exp(cos / τ).
 
     D sums the anchor's negatives (equation 4 as printed, ``eq4``) or the positive and the
     negatives (``nt-xent``, what the authors' code computes). Negatives are the images and
-    prototypes of other classes; other images of the anchor's class are never in D, nor is the
-    anchor itself. A prototype of multiplicity m counts as m images: as m positive pairs, and m
-    times among the negatives. Prototypes are constants and receive no gradient.
+    constants of other classes; others of the anchor's class are never in D, nor is the anchor
+    itself. A constant of multiplicity m counts as m images: in m times as many pairs, and m times
+    among the negatives. It receives no gradient.
+
+    Where the constants are the projections that the joint batch holds of the other sites, this is
+    the joint batch's term, and its gradient that of the joint term with respect to ``projections``.
 
     Parameters
     ----------
@@ -98,8 +108,13 @@ def contrastive(
         τ, positive.
     denominator : {'nt-xent', 'eq4'}
         What a pair is held against.
-    constants : RemotePrototypes, optional
-        Prototypes of the other sites.
+    constants : Constants, optional
+        What stands for the other sites' images.
+    anchors : bool
+        Whether constants are anchors too: their pairs hold the batch's images as negatives, and as
+        positives once more.
+    within : bool
+        Whether pairs of two images of the batch count.
 
     Returns
     -------
@@ -108,23 +123,26 @@ def contrastive(
         negatives contributes 0 to each of its pairs under ``nt-xent`` (D is the positive alone)
         and is left out under ``eq4`` (its D is empty).
     """
-    anchors = F.normalize(at_least_float32(projections), dim=1)
-    work = anchors.dtype
-    others, other_labels = anchors, labels
-    weights = torch.ones(len(labels), dtype=work, device=labels.device)
+    vectors = F.normalize(at_least_float32(projections), dim=1)
+    classes, own = labels, len(labels)
+    work = vectors.dtype
+    weights = torch.ones(own, dtype=work, device=labels.device)
     if constants is not None:
-        vectors = F.normalize(constants.vectors.detach().to(work), dim=1)
-        others = torch.cat([others, vectors])
-        other_labels = torch.cat([labels, constants.labels])
+        others = F.normalize(constants.vectors.detach().to(work), dim=1)
+        vectors = torch.cat([vectors, others])
+        classes = torch.cat([labels, constants.labels])
         weights = torch.cat([weights, constants.multiplicity.detach().to(work)])
+    rows = len(vectors) if anchors else own
     # Automatic mixed precision would round the cosines to bfloat16, and 1/τ magnifies that.
     with torch.autocast(labels.device.type, enabled=False):
-        similarity = anchors @ others.T / temperature
-    alike = labels[:, None] == other_labels[None, :]
+        similarity = vectors[:rows] @ vectors.T / temperature
+    alike = classes[:rows, None] == classes[None, :]
     negatives = _log_sum(similarity, weights * ~alike)
-    positives = weights * alike
-    # An image is no positive of itself. The diagonal lies in the block of the local images.
+    positives = weights[:rows, None] * weights * alike
+    # None is a positive of itself.
     positives.fill_diagonal_(0)
+    if not within:
+        positives[:own, :own] = 0
     if denominator == "nt-xent":
         # −log(e⁺ / (e⁺ + Σ e⁻)) = −log σ(s⁺ − log Σ e⁻): exact however far apart the two are.
         pairs = -F.logsigmoid(similarity - negatives[:, None])
@@ -146,28 +164,53 @@ def _log_sum(logits: Tensor, weights: Tensor) -> Tensor:
 
 
 def contrastive_term(
-    config: Config, total_steps: int, constants: RemotePrototypes | None = None
+    config: Config,
+    total_steps: int,
+    site: str = "",
+    remote: RemotePrototypes | None = None,
 ) -> Term:
     """Return the contrastive term of a training.
+
+    The pooled loss is a mean over the images of n sites, a site's one over its own. So where the
+    other sites' prototypes are met, the term has n times its weight, or the average of the sites'
+    gradients would hold an n-th of it.
 
     Parameters
     ----------
     config : Config
-        Temperature, denominator, and as ``contrastive-warmup`` the share of all steps in which its
-        weight rises to α on a straight line.
+        Temperature, denominator, how the prototypes are met, and as ``contrastive-warmup`` the
+        share of all steps in which its weight rises to α on a straight line.
     total_steps : int
         Steps of the whole run.
-    constants : RemotePrototypes, optional
+    site : str
+        Who draws.
+    remote : RemotePrototypes, optional
         The other sites' prototypes.
     """
+    count, alpha = (
+        config.prototype_draws,
+        config.alpha * (1 if remote is None else 1 + remote.sites),
+    )
+
+    def met(step: int) -> Constants | None:
+        if remote is None or not count:
+            return None if remote is None else remote.means()
+        return remote.draw(count, torch_generator(config.seed, site, step, "prototypes"))
 
     def value(batch: Batch) -> Tensor:
-        projections, heat = batch.output.projection, config.temperature
-        return contrastive(projections, batch.labels, heat, config.denominator, constants)
+        return contrastive(
+            batch.output.projection,
+            batch.labels,
+            config.temperature,
+            config.denominator,
+            met(batch.step),
+            config.prototype_anchors,
+            config.contrastive_within or remote is None,
+        )
 
     def weight(step: int) -> float:
         rising = config.contrastive_warmup * total_steps
-        return config.alpha * min(1.0, (step + 1) / rising) if rising else config.alpha
+        return alpha * min(1.0, (step + 1) / rising) if rising else alpha
 
     return Term(CONTRASTIVE, value, weight)
 

@@ -25,7 +25,8 @@ class Contrastive(Method):
 
     def terms(self, local: Local) -> Sequence[Term]:
         """Return the term."""
-        return [contrastive_term(local.config, local.total_steps, local.constants)]
+        site = local.sites[0].name if local.sites else ""
+        return [contrastive_term(local.config, local.total_steps, site, local.remote)]
 
     def describe(self, config: Config) -> tuple[str, str]:
         """Say what it adds, and that no site has anything of its own."""

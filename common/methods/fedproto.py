@@ -15,7 +15,7 @@ from torch import Tensor
 from common.config.schema import Config
 from common.device import at_least_float32
 from common.learning.objective import Batch, Term
-from common.learning.prototypes import RemotePrototypes
+from common.learning.prototypes import Constants
 from common.methods.method import PLAIN, Local, Method, Variant
 
 
@@ -41,9 +41,9 @@ class FedProto(Method):
 
     def terms(self, local: Local) -> Sequence[Term]:
         """Return the pull, once another site has sent a prototype."""
-        constants = local.constants
-        if constants is None:
+        if local.remote is None:
             return []
+        constants = local.remote.means()
 
         def value(batch: Batch) -> Tensor:
             return pull(batch.output.projection, batch.labels, constants)
@@ -51,7 +51,7 @@ class FedProto(Method):
         return [Term.constant(self.name, value, local.config.prototype_pull)]
 
 
-def pull(projections: Tensor, labels: Tensor, constants: RemotePrototypes) -> Tensor:
+def pull(projections: Tensor, labels: Tensor, constants: Constants) -> Tensor:
     """Mean squared distance of normalised projections from the prototypes of their class.
 
     Parameters
@@ -60,8 +60,8 @@ def pull(projections: Tensor, labels: Tensor, constants: RemotePrototypes) -> Te
         Not normalised.
     labels : Tensor, shape (batch,)
         Classes.
-    constants : RemotePrototypes
-        Prototypes; several of a class count by their multiplicity.
+    constants : Constants
+        Directions of prototypes; several of a class count by their multiplicity.
 
     Returns
     -------

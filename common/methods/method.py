@@ -76,7 +76,7 @@ class Local:
     """Those of the round."""
     sites: Sequence[TrainingSite] = ()
     """One at a hospital, all in pooled training."""
-    constants: RemotePrototypes | None = None
+    remote: RemotePrototypes | None = None
     """The other sites' prototypes, where the method meets them."""
     received: NDArray[Any] | None = None
     trained: NDArray[Any] | None = None

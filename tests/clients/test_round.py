@@ -14,7 +14,8 @@ from common.errors import ReplyError, RunError, StoreError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundReply
 from common.learning.evaluation import estimate_statistics, evaluate_site
-from common.learning.prototypes import Prototypes
+from common.learning.loop import joint_batch
+from common.learning.prototypes import Prototypes, make_prototypes
 from common.models.network import Network
 from common.models.sharing import private_state, unpack
 from tests.clients.opened import opened, order, train_round
@@ -24,7 +25,7 @@ STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 SOUTH = Prototypes(
     "south",
     np.array([0, 1]),
-    np.eye(2, 8, dtype=np.float32),
+    np.eye(2, 32, 0, np.float32).reshape(2, 4, 8),
     np.array([4, 4]),
 )
 
@@ -221,29 +222,46 @@ def test_without_the_contrastive_term_prototypes_are_neither_met_nor_made(
 
 def test_a_site_alone_makes_no_prototypes(tmp_path: Path) -> None:
     site = opened(tiny_config(tmp_path, ("north",)), nodes=1)
-    assert train_round(site, order(site)).prototypes.vectors.shape == (0, 8)
+    assert train_round(site, order(site)).prototypes.vectors.shape == (0, 4, 8)
 
 
 def test_a_class_with_too_few_images_sends_no_prototype(tmp_path: Path) -> None:
     site = opened(tiny_config(tmp_path, min_prototype_count=6))
     assert site.class_counts == (6, 6)
-    assert train_round(site, order(site)).prototypes.counts.tolist() == [6, 6]
+    # Three steps of four images: every training image once.
+    every = order(site, steps=range(3))
+    assert train_round(site, every).prototypes.counts.tolist() == [6, 6]
     few = opened(tiny_config(tmp_path, min_prototype_count=7, runs_dir=str(tmp_path / "few")))
-    assert len(train_round(few, order(few)).prototypes.classes) == 0
+    assert len(train_round(few, order(few, steps=range(3))).prototypes.classes) == 0
 
 
-def test_a_prototype_of_some_images_is_of_the_same_ones_in_every_round(tmp_path: Path) -> None:
-    """Rounds without a step leave the weights, and so the projections, as they are."""
-    site = opened(tiny_config(tmp_path, prototype_images=3))
-    made = [
-        train_round(site, order(site, round=round, steps=range(0), previous=0)).prototypes
-        for round in (2, 3)
-    ]
-    assert [one.counts.tolist() for one in made] == [[3, 3], [3, 3]]
-    assert np.array_equal(made[0].vectors, made[1].vectors)
-    whole = opened(tiny_config(tmp_path, runs_dir=str(tmp_path / "whole")))
-    all_of_them = train_round(whole, order(whole, round=2, steps=range(0))).prototypes
-    assert not np.array_equal(made[0].vectors, all_of_them.vectors)
+def test_prototypes_are_of_what_training_saw_last_in_this_round_and_the_ones_before(
+    tmp_path: Path,
+) -> None:
+    """By hand: the projections of each step's batch, before that step."""
+    config = tiny_config(tmp_path, prototype_images=7, prototype_rank=1, learning_rate=1e-9)
+    site = opened(config)
+    first = train_round(site, order(site, steps=range(0, 2)))
+    second = train_round(
+        site, order(site, round=2, previous=1, steps=range(2, 4), shared=first.shared)
+    )
+    network = site.network()
+    unpack(network, first.shared)
+    found = []
+    for step in range(4):
+        images, targets, slices, indices = joint_batch([site.alone], [None], config, step)
+        said = network.train()(images, slices).projection.detach().numpy()
+        found += zip(said, targets["class"].tolist(), indices.tolist(), strict=True)
+    for label in (0, 1):
+        last = [one for one in found if one[1] == label][-7:]
+        expected = make_prototypes(
+            "north", np.array([p for p, _, _ in last]), np.full(len(last), label), 1, 1
+        )
+        # With next to no learning rate the weights stay as they were.
+        np.testing.assert_allclose(
+            second.prototypes.vectors[label][:2], expected.vectors[0][:2], atol=1e-5
+        )
+        assert second.prototypes.counts[label] == len({image for _, _, image in last})
 
 
 def test_the_received_average_s_normalisation_is_kept_while_it_may_be_chosen(

@@ -354,6 +354,12 @@ REPLIES = (
     ),
     Said("prototypes NaN", "0 / 0", of_prototypes(vectors=lambda v: v * np.nan), "not of length 1"),
     Said(
+        "prototypes of negative spread",
+        "it lies",
+        of_prototypes(vectors=lambda v: -v),
+        "a deviation of its prototypes is negative",
+    ),
+    Said(
         "prototypes zero",
         "absent classes",
         of_prototypes(vectors=lambda v: v * 0),
@@ -437,6 +443,7 @@ ORDERS = (
     Asked("prototypes flat", "no vectors", of_met(vectors=np.ravel), MESSAGE),
     Asked("prototypes too wide", "another network", of_met(vectors=lambda v: np.tile(v, 2)), "8"),
     Asked("prototypes NaN", "0 / 0", of_met(vectors=lambda v: v * np.nan), MESSAGE),
+    Asked("prototypes of negative spread", "it lies", of_met(vectors=lambda v: -v), MESSAGE),
     Asked("prototypes of text", "another kind", of_met(vectors=lambda v: v.astype("U9")), MESSAGE),
     Asked("prototypes of class 7", "another run", of_met(classes=lambda c: c + 7), MESSAGE),
     Asked("prototypes of class -1", "it lies", of_met(classes=lambda c: c - 1), MESSAGE),

@@ -40,11 +40,12 @@ def prototypes(draw: st.DrawFn, site: str, classes: int = 4) -> Prototypes:
     # Of length 1, as prototypes are: along an axis, either way.
     axes = [draw(st.integers(0, size - 1)) for _ in chosen]
     signs = [draw(st.sampled_from((1, -1))) for _ in chosen]
-    vectors = np.eye(size, dtype=np.float32)[axes].reshape(len(chosen), size)
+    means = np.eye(size, dtype=np.float32)[axes].reshape(len(chosen), size)
+    vectors = np.stack([means, np.zeros_like(means)], axis=1)
     return Prototypes(
         site,
         np.array(chosen, np.int64),
-        vectors * np.array(signs, np.float32).reshape(-1, 1),
+        vectors * np.array(signs, np.float32).reshape(-1, 1, 1),
         np.array([draw(st.integers(1, 2**40)) for _ in chosen], np.int64),
     )
 

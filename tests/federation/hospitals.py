@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {
     "folds": 2,
     "epochs": 3,
     "local_steps": 0,
-    "prototype_images": 0,
+    "prototype_rank": 2,
     "threads": 1,
     "device": "cpu",
     "precision": "float32",

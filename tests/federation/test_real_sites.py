@@ -38,7 +38,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
             "batch_size": 16,
             "local_steps": 39,
             "epochs": 1,
-            "prototype_images": 64,
             "learning_rate": 1e-3,
             "cache_dir": str(folder / "cache"),
             "runs_dir": str(folder / "runs"),

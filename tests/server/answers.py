@@ -33,7 +33,7 @@ def prototypes(site: str, **values: Any) -> Prototypes:
     """Return two prototypes of two values each."""
     own: dict[str, Any] = {
         "classes": np.array([0, 1]),
-        "vectors": np.array([[1, 0], [0.6, 0.8]], dtype=np.float32),
+        "vectors": np.array([[[1, 0], [0, 0]], [[0.36, 0.48], [0.64, 0.48]]], np.float32),
         "counts": np.array([6, 4]),
     }
     return Prototypes(site, **own | values)

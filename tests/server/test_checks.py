@@ -20,7 +20,7 @@ from server.checks import (
 )
 from tests.server.answers import LAYOUT, context, prototypes, reply
 
-CONTEXT = context("north", "south", projection_size=2, min_prototype_count=4)
+CONTEXT = context("north", "south", projection_size=2, prototype_rank=0, min_prototype_count=4)
 
 
 def before(norm: float = 10.0) -> NDArray[np.float32]:
@@ -43,7 +43,7 @@ def test_a_site_need_not_send_prototypes() -> None:
     none = prototypes(
         "north",
         classes=np.empty(0, np.int64),
-        vectors=np.empty((0, 2), np.float32),
+        vectors=np.empty((0, 2, 2), np.float32),
         counts=np.empty(0, np.int64),
     )
     check_weights(reply("north", prototypes=none), before(), CONTEXT)
@@ -52,24 +52,26 @@ def test_a_site_need_not_send_prototypes() -> None:
 @pytest.mark.parametrize(
     ("changes", "shapes"),
     [
-        ({"vectors": np.ones((2, 3), np.float32)}, "(2,), (2, 3) and (2,)"),
-        ({"vectors": np.ones((1, 2), np.float32)}, "(2,), (1, 2) and (2,)"),
+        ({"vectors": np.ones((2, 2, 3), np.float32)}, "(2,), (2, 2, 3) and (2,)"),
+        ({"vectors": np.ones((2, 3, 2), np.float32)}, "(2,), (2, 3, 2) and (2,)"),
+        ({"vectors": np.ones((1, 2, 2), np.float32)}, "(2,), (1, 2, 2) and (2,)"),
+        ({"vectors": np.ones((2, 2), np.float32)}, "(2,), (2, 2) and (2,)"),
         ({"vectors": np.ones(4, np.float32)}, "(2,), (4,) and (2,)"),
-        ({"classes": np.array([[0, 1]])}, "(1, 2), (2, 2) and (2,)"),
-        ({"classes": np.array(0)}, "(), (2, 2) and (2,)"),
-        ({"counts": np.array([6])}, "(2,), (2, 2) and (1,)"),
-        ({"counts": np.array(6)}, "(2,), (2, 2) and ()"),
+        ({"classes": np.array([[0, 1]])}, "(1, 2), (2, 2, 2) and (2,)"),
+        ({"classes": np.array(0)}, "(), (2, 2, 2) and (2,)"),
+        ({"counts": np.array([6])}, "(2,), (2, 2, 2) and (1,)"),
+        ({"counts": np.array(6)}, "(2,), (2, 2, 2) and ()"),
     ],
 )
 def test_prototypes_of_other_shapes_are_refused(changes: dict[str, Any], shapes: str) -> None:
     found = said(reply("north", prototypes=prototypes("north", **changes)))
-    assert found == f"its prototypes have shapes {shapes}; expected (n,), (n, 2) and (n,)"
+    assert found == f"its prototypes have shapes {shapes}; expected (n,), (n, 2, 2) and (n,)"
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"vectors": np.eye(2)},
+        {"vectors": np.eye(2, 4).reshape(2, 2, 2)},
         {"classes": np.array([0, 1], np.int32)},
         {"classes": np.array([0.0, 1.0])},
         {"counts": np.array([6.0, 4.0])},
@@ -89,9 +91,15 @@ def test_a_class_that_is_none_or_comes_twice_is_refused(classes: list[int]) -> N
 
 @pytest.mark.parametrize("second", [[0, 0], [0.6, 0.79], [6, 8], [np.nan, 1], [np.inf, 0]])
 def test_a_prototype_that_is_no_direction_is_refused(second: list[float]) -> None:
-    vectors = np.array([[1, 0], second], np.float32)
+    vectors = np.array([[[1, 0], [0, 0]], [second, [0, 0]]], np.float32)
     found = said(reply("north", prototypes=prototypes("north", vectors=vectors)))
     assert found == "its prototypes are not of length 1"
+
+
+def test_a_prototype_of_negative_spread_is_refused() -> None:
+    vectors = np.array([[[1, 0], [0, 0]], [[0.6, 0], [0, -0.8]]], np.float32)
+    found = said(reply("north", prototypes=prototypes("north", vectors=vectors)))
+    assert found == "a deviation of its prototypes is negative"
 
 
 def test_a_prototype_with_too_few_images_behind_it_is_refused() -> None:

@@ -76,8 +76,8 @@ def send(
         for part in (target.split.train, target.split.test)
     )
     _, projections = predict(network, target, behind, config)
-    name, values = target.name, torch.from_numpy(projections)
-    made = make_prototypes(name, values, torch.from_numpy(labels[behind]), 1)
+    name = target.name
+    made = make_prototypes(name, projections, labels[behind], 1)
     policy = make_policy({"prototype-noise": noise, "min-prototype-images": 1}, "of the attack")
     weights = np.empty(0, np.float32)
     nothing = Layout((), (), "float32", 0)
@@ -85,7 +85,7 @@ def send(
         RoundReply("attack", 1, name, "", {}, 1, nothing, weights, made), weights, policy
     )
     assert isinstance(reply, RoundReply)
-    return SentPrototype(reply.prototypes.vectors[0], behind, others)
+    return SentPrototype(reply.prototypes.vectors[0, 0], behind, others)
 
 
 def _invert(network: Network, vectors: Tensor, size: int, steps: int, seed: int) -> Tensor:

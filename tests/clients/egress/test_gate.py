@@ -130,7 +130,7 @@ def prototypes(**values: Any) -> Prototypes:
     own = {
         "site": "north",
         "classes": np.array([0, 1]),
-        "vectors": np.eye(2, 8, dtype=np.float32),
+        "vectors": np.eye(2, 32, dtype=np.float32).reshape(2, 4, 8),
         "counts": np.array([9, 9]),
     }
     return Prototypes(**own | values)
@@ -169,15 +169,15 @@ STRANGE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an image for a prototype": (
         {"prototypes": prototypes(vectors=np.ones((2, 1024), np.float32))},
         {},
-        r"prototypes have shapes \(2,\), \(2, 1024\) and \(2,\); expected \(n,\), \(n, 8\)",
+        r"prototypes have shapes \(2,\), \(2, 1024\) and \(2,\); expected \(n,\), \(n, 4, 8\)",
     ),
     "a long prototype": (
-        {"prototypes": prototypes(vectors=np.ones((2, 8), np.float32))},
+        {"prototypes": prototypes(vectors=np.ones((2, 4, 8), np.float32))},
         {},
         "not of length 1",
     ),
     "float64 prototypes": (
-        {"prototypes": prototypes(vectors=np.eye(2, 8))},
+        {"prototypes": prototypes(vectors=np.eye(2, 32).reshape(2, 4, 8))},
         {},
         "prototypes have types int64, float64, int64",
     ),

@@ -30,7 +30,7 @@ def policy(**values: Any) -> Policy:
 
 def reply(shared: np.ndarray, prototypes: Prototypes | None = None) -> RoundReply:
     if prototypes is None:
-        vectors = np.eye(2, 8, dtype=np.float32)
+        vectors = np.eye(2, 16, dtype=np.float32).reshape(2, 2, 8)
         prototypes = Prototypes("north", np.array([0, 1]), vectors, np.array([9, 5]))
     layout = Layout(("w",), ((len(shared),),), str(shared.dtype), len(shared))
     return RoundReply("run", 1, "north", "f" * 64, {}, 30, layout, shared, prototypes)
@@ -123,8 +123,8 @@ def test_the_range_of_a_noised_change_holds_it_and_not_one_without_noise(
 
 def test_noise_on_prototypes_is_as_large_as_the_policy_says_and_never_the_same() -> None:
     size, many = 4096, 200
-    vectors = np.zeros((many, size), np.float32)
-    vectors[:, 0] = 1
+    vectors = np.zeros((many, 2, size), np.float32)
+    vectors[:, 0, 0], vectors[:, 1] = 0.6, 0.8 / size**0.5
     held = Prototypes("north", np.arange(many), vectors, np.full(many, 9))
     nothing = np.zeros(1, np.float32)
     one, other = (
@@ -132,10 +132,25 @@ def test_noise_on_prototypes_is_as_large_as_the_policy_says_and_never_the_same()
         for _ in range(2)
     )
     assert not np.array_equal(one, other)
-    assert np.allclose(np.linalg.norm(one, axis=1), 1, atol=1e-5)
-    # The first value is 1 / √(1 + 4095 · 0.005²) ≈ 0.9525 of length 1; the others are noise.
-    assert one[:, 0].mean() == pytest.approx((1 + (size - 1) * 0.005**2) ** -0.5, rel=1e-3)
-    assert (one[:, 1:] / one[:, :1]).std() == pytest.approx(0.005, rel=0.02)
+    assert np.allclose(np.linalg.norm(one, axis=(1, 2)), 1, atol=1e-5)
+    # Each of 2 · 4096 values had noise; the deviations, of 0.0125 each, were hardly cut off at 0.
+    longer = (1 + 2 * size * 0.005**2) ** 0.5
+    assert one[:, 0, 0].mean() * longer == pytest.approx(0.6, rel=2e-3)
+    assert one[:, 0, 1:].std() * longer == pytest.approx(0.005, rel=0.02)
+    assert one[:, 1].mean() * longer == pytest.approx(0.0125, rel=0.01)
+    assert one[:, 1].std() * longer == pytest.approx(0.005, rel=0.02)
+    assert one[:, 1].min() >= 0
+
+
+def test_noise_leaves_no_deviation_below_0() -> None:
+    vectors = np.zeros((1, 2, 64), np.float32)
+    vectors[0, 0, 0] = 1
+    nothing = np.zeros(1, np.float32)
+    held = Prototypes("north", np.array([0]), vectors, np.array([9]))
+    noisy = noised(reply(nothing, held), nothing, policy(prototype_noise=0.5))
+    assert isinstance(noisy, RoundReply)
+    assert noisy.prototypes.vectors[0, 1].min() == 0
+    assert noisy.prototypes.fault(64, 0) is None
 
 
 def test_the_ledger_is_told_of_noise_by_how_far_images_could_move_a_value() -> None:
@@ -150,7 +165,7 @@ def test_the_ledger_is_told_of_noise_by_how_far_images_could_move_a_value() -> N
         ("shared", 0.7, 1),
         ("prototypes", 0.25, 2),
     ]
-    bare = Prototypes("north", np.empty(0, int), np.empty((0, 8), np.float32), np.empty(0, int))
+    bare = Prototypes("north", np.empty(0, int), np.empty((0, 2, 8), np.float32), np.empty(0, int))
     assert noise_in(reply(nothing, bare), policy(prototype_noise=0.5)) is None
     assert noise_in(reply(nothing), policy(clip_update=3.0)) is None
 

@@ -41,7 +41,10 @@ def reply() -> RoundReply:
         layout=Layout(("w",), ((2,),), "float32", 2),
         shared=np.ones(2, np.float32),
         prototypes=Prototypes(
-            "north", np.array([0, 1]), np.eye(2, 8, dtype=np.float32), np.array([9, 5])
+            "north",
+            np.array([0, 1]),
+            np.eye(2, 16, dtype=np.float32).reshape(2, 2, 8),
+            np.array([9, 5]),
         ),
     )
 
@@ -165,7 +168,7 @@ def test_figures_and_prototypes_are_left_out() -> None:
     assert isinstance(bare, RoundReply) and not bare.metrics
     assert told == "the policy keeps here: 3 figures and 2 prototypes"
     assert reduced(reply(), Policy())[1] == ""
-    assert bare.prototypes.vectors.shape == (0, 8)
+    assert bare.prototypes.vectors.shape == (0, 2, 8)
     figures = SiteReply("run", 1, "north", "f" * 64, {"test/auc": 0.9})
     assert reduced(figures, policy(may_leave=["weights"]))[0].metrics == {}
 

@@ -25,9 +25,11 @@ from common.models.sharing import Layout
 F = "f" * 64
 LAYOUT = Layout(("dense.weight", "dense.bias"), ((2, 2), (0,)), "float64", 4)
 SHARED = np.array([0.0, -0.0, 5e-324, np.pi])
-NORTH = Prototypes("north", np.array([1]), np.array([[0.6, 0.8]], np.float32), np.array([7]))
+NORTH = Prototypes(
+    "north", np.array([1]), np.array([[[0.36, 0.48], [0.8, 0]]], np.float32), np.array([7])
+)
 NONE = Prototypes(
-    "east", np.empty(0, np.int64), np.empty((0, 2), np.float32), np.empty(0, np.int64)
+    "east", np.empty(0, np.int64), np.empty((0, 2, 2), np.float32), np.empty(0, np.int64)
 )
 INFO = SiteInfo("north", F, "c" * 64, "1" * 64, (3, 0), 2, Leakage("north", "image", 9, 1, 2, 3))
 STATISTICS = ImageStatistics(3, 101.3, 40.0, (999, *[0] * 30, 1), (1, 2, 3, 4, 5, 6, 7, 8, 255))

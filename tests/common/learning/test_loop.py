@@ -37,11 +37,11 @@ def train(
     device: Device,
     steps: range,
     total_steps: int,
-    constants: RemotePrototypes | None = None,
+    remote: RemotePrototypes | None = None,
     **others: Any,
 ) -> TrainSummary:
     """Train with the contrastive term."""
-    terms = [contrastive_term(settings, total_steps, constants)]
+    terms = [contrastive_term(settings, total_steps, sites[0].name, remote)]
     sites = [replace(site, device=device) for site in sites]
     return training.train(network, optimizer, sites, settings, steps, total_steps, terms, **others)
 
@@ -78,9 +78,8 @@ def test_a_step_is_what_its_parts_say() -> None:
     places = [site("a", balance=0.25), site("b", 23)]
     made = network("a", "b", dtype=torch.float64)
     before = state(made)
-    remote = RemotePrototypes(
-        torch.eye(4)[:2].double(), torch.tensor([0, 1]), torch.ones(2).double()
-    )
+    vectors = torch.stack([torch.eye(4)[:2], torch.full((2, 4), 0.1)], dim=1).double()
+    remote = RemotePrototypes(vectors, torch.tensor([0, 1]), torch.ones(2).double(), 1)
     summary = train(
         made, make_optimizer(made, values), places, values, CPU64, range(3, 4), 8, remote
     )
@@ -93,9 +92,9 @@ def test_a_step_is_what_its_parts_say() -> None:
         labels.append(place.targets[CLASS][chosen])
     slices = [("a", 8), ("b", 8)]
     batch = Batch(
-        torch.cat(images), {CLASS: torch.cat(labels)}, slices, own(torch.cat(images), slices)
+        torch.cat(images), {CLASS: torch.cat(labels)}, slices, own(torch.cat(images), slices), 3
     )
-    loss = objective(batch, values, [contrastive_term(values, 8, remote)], 3)
+    loss = objective(batch, values, [contrastive_term(values, 8, "a", remote)], 3)
     gradients = torch.autograd.grad(loss.total, list(own.parameters()))
     norm = torch.cat([g.flatten() for g in gradients]).norm()
     assert norm > 0.05, "nothing to clip"
@@ -174,14 +173,15 @@ def test_global_randomness_is_neither_used_nor_touched() -> None:
     assert not same(state(first), state(trained("a", dropout=0.5, seed=1)[0]))
 
 
-def test_constants_and_alpha_reach_the_loss() -> None:
-    def run(constants: RemotePrototypes | None, **values: float) -> TrainSummary:
+def test_prototypes_and_alpha_reach_the_loss() -> None:
+    def run(remote: RemotePrototypes | None, **values: float) -> TrainSummary:
         settings = config(**values)
         made = network("a")
         optimizer = make_optimizer(made, settings)
-        return train(made, optimizer, [site("a")], settings, CPU, range(2), 4, constants=constants)
+        return train(made, optimizer, [site("a")], settings, CPU, range(2), 4, remote=remote)
 
-    remote = RemotePrototypes(torch.eye(4)[:2], torch.tensor([0, 1]), torch.tensor([4.0, 4.0]))
+    vectors = torch.stack([torch.eye(4)[:2], torch.zeros(2, 4)], dim=1)
+    remote = RemotePrototypes(vectors, torch.tensor([0, 1]), torch.tensor([4.0, 4.0]), 1)
     assert run(None).contrastive != run(remote).contrastive
     off = run(remote, alpha=0.0)
     assert off.contrastive == 0 and off.loss == off.cross_entropy
