@@ -20,6 +20,7 @@ from torch import Tensor
 
 from common.config.schema import Config
 from common.device import Device
+from common.learning.batches import images_in_batch
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def remote_prototypes(
     """Turn the other sites' prototypes into what a site's objective meets.
 
     A prototype's multiplicity is the number of images that the pooled batch would hold of that
-    site and class: ``batch_size`` times the class's share of the site's training images.
+    site and class.
 
     Parameters
     ----------
@@ -281,7 +282,7 @@ def remote_prototypes(
         return None
     weights = np.array(
         [
-            config.batch_size * (class_counts[other.site][label] / sum(class_counts[other.site]))
+            images_in_batch(config, class_counts[other.site])[label]
             for other in others
             for label in other.classes.tolist()
         ]
