@@ -4,6 +4,9 @@ W. Zhuang and L. Lyu, *FedWon: triumphing multi-domain federated learning withou
 ICLR 2024. Federated averaging of a network without normalisation layers, whose convolutions have
 standardised weights (:mod:`common.models.standardised`), with adaptive gradient clipping
 (:func:`common.learning.optimiser.clip_gradients`). Every tensor is shared.
+
+The row's λ was chosen by validation images of two chest X-ray sites, one fold and one seed, batches
+of 16: mean AUC 90.4 at 0.01, 89.8 at 0.16, 91.6 at 1.28.
 """
 
 from common.config.schema import Config
@@ -21,7 +24,7 @@ class FedWon(Method):
             "fedwon",
             "FedWon",
             "federated",
-            PLAIN | {"normalisation": "none", "clip-ratio": 0.16, "clip-norm": 0.0},
+            PLAIN | {"normalisation": "none", "clip-ratio": 1.28, "clip-norm": 0.0},
         ),
     )
 

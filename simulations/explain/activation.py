@@ -23,7 +23,7 @@ from simulations.explain.activation_maps import (
     lesion_share,
 )
 from simulations.explain.masks import has_masks, load_masks
-from simulations.explain.projections import When, network_images, network_of
+from simulations.explain.projections import When, network_images, network_of, prepared_images
 from simulations.report.records import RunRecord
 
 TITLES: Mapping[Method, str] = {
@@ -134,7 +134,8 @@ def activation_examples(
     lesions = None
     if root is not None and has_masks(root):
         lesions = load_masks(root / MASKS, files, record.config)
-    grey = (images.mean(dim=1) * SPREAD + MEAN).clamp(0, 1).numpy()
+    plain = prepared_images(data, indices, record.config)
+    grey = (plain.mean(dim=1) * SPREAD + MEAN).clamp(0, 1).numpy()
     return [
         Example(
             file=files[number],

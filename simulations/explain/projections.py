@@ -5,7 +5,7 @@ Does the disease cluster, or the hospital?
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from common.device import choose_device
 from common.errors import RunError
 from common.learning.evaluation import estimate_statistics, predict
 from common.learning.local_site import LocalSite
-from common.methods.registry import require_plain_images
+from common.methods.registry import methods_of
 from common.models.network import Network
 from common.randomness import numpy_generator
 from common.runs.weights import load_run_network
@@ -62,18 +62,28 @@ def network_of(record: RunRecord, data: SiteData, when: When) -> Network:
     """
     if when == "after":
         network, config = load_run_network(record.path, data.name, record.weights)
-        require_plain_images(config)
         return network.to(choose_device(config).device)
     config = record.config
-    local = LocalSite.of(data, config)
+    local = site_of(data, config)
     network = task_network(config, [data.name]).to(local.device.device)
     estimate_statistics(network, local, config)
     return network
 
 
+def site_of(data: SiteData, config: Config) -> LocalSite:
+    """Return a site whose images are, in evaluation, as the run's method has them."""
+    local = LocalSite.of(data, config)
+    return replace(local, change=methods_of(config).images(config, local, {}))
+
+
+def prepared_images(data: SiteData, indices: NDArray[np.int64], config: Config) -> torch.Tensor:
+    """Return images of the network's size, (n, 3, size, size), on the CPU."""
+    return prepare(torch.from_numpy(np.array(data.images[indices])), config.image_size)
+
+
 def network_images(data: SiteData, indices: NDArray[np.int64], config: Config) -> torch.Tensor:
     """Return images as the network sees them in evaluation, (n, 3, size, size), on the CPU."""
-    return prepare(torch.from_numpy(np.array(data.images[indices])), config.image_size)
+    return site_of(data, config).change(prepared_images(data, indices, config), None)
 
 
 MOST = 150
@@ -167,7 +177,7 @@ def _project(
     record: RunRecord, data: SiteData, indices: NDArray[np.int64], when: When
 ) -> NDArray[np.float64]:
     """Return projections (n, size) of unit length."""
-    local = LocalSite.of(data, record.config)
+    local = site_of(data, record.config)
     network = network_of(record, data, when)
     _, found = predict(network, local, indices, record.config)
     vectors = found.astype(np.float64)

@@ -10,6 +10,8 @@ from common.data.cache import SiteData
 from common.data.folder import LUNG_MASKS, MASKS
 from common.data.folds import split_site
 from common.errors import RunError
+from common.learning.local_site import LocalSite
+from common.methods.fedrdn import channel_statistics
 from common.models.network import build_network
 from common.models.sharing import shared_names
 from common.runs.predictions import PredictionsTable
@@ -22,7 +24,7 @@ from simulations.explain.activation import (
 )
 from simulations.explain.activation_maps import METHODS
 from simulations.explain.masks import load_masks
-from simulations.explain.projections import network_images, network_of
+from simulations.explain.projections import network_images, network_of, prepared_images
 from simulations.report.pictures import save_figure
 from simulations.report.records import RunRecord
 from tests.simulations.report.pictured_run import pictured_run, write_hospitals
@@ -158,6 +160,19 @@ def test_a_figure_has_a_column_an_example_and_is_written_the_same_twice(
     text = first.with_suffix(".svg").read_text()
     assert text.count("<image") >= 3 * len(examples)
     assert 'href="http' not in text and "data:image/png;base64" in text
+
+
+def test_images_are_those_that_the_run_s_method_evaluates(run: Run) -> None:
+    """Of FedRDN normalised by the site's own statistics; the picture of an image stays."""
+    record, sites = run
+    settings = record.config.changed(algorithm="fedrdn", normalisation="shared")
+    some = np.array([2, 0])
+    mean, deviation = channel_statistics(LocalSite.of(sites[0], settings), settings)
+    plain = prepared_images(sites[0], some, settings).numpy()
+    expected = (plain - mean[:, None, None]) / deviation[:, None, None]
+    found = network_images(sites[0], some, settings).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found - plain).max() > 0.1
 
 
 def test_images_are_prepared_as_in_evaluation(run: Run) -> None:
