@@ -6,7 +6,9 @@ from dataclasses import replace
 from clients.round import (
     behind_figures,
     evaluate_sites,
+    fill,
     flatten,
+    is_own,
     receive,
     what_methods_see,
     with_changed_images,
@@ -19,7 +21,6 @@ from common.files import write_atomic
 from common.learning.evaluation import Predictions
 from common.methods.registry import methods_of
 from common.models.network import Network
-from common.models.sharing import load_private, unpack
 from common.runs.predictions import write_predictions
 from common.runs.weights import Which, save_private, save_shared, weights_name
 from common.tasks.figures import AUC_BOUNDS, auc_interval
@@ -52,8 +53,7 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
     state: PrivateState | None
     if which == "best":
         state = store.load_evaluated(order.round)
-        unpack(network, order.shared)
-        load_private(network, state.private)
+        fill(network, order.shared, state)
     else:
         _, state = receive(site, order, network, store)
     local = what_methods_see(site, order, network, state)
@@ -63,7 +63,7 @@ def evaluate_last(site: OpenSite, order: RoundOrder) -> SiteReply:
     for one in site.sites:
         _write_files(site, one, evaluated, predictions[one.name], which)
         # Simulated sites have the one in the run's folder; this one is a site's own.
-        if site.nodes == 0 or evaluated is not network:
+        if site.nodes == 0 or is_own(evaluated, local):
             save_shared(one.own / weights_name("shared", which), evaluated, site.config)
         told[one.name] = {}
         for subset, said in predictions[one.name].items():

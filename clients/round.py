@@ -17,7 +17,7 @@ from common.errors import ReplyError, RunError, StoreError
 from common.exchange.codecs.moments import decode_moments
 from common.exchange.codecs.registry import find_codec
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import RoundOrder, RoundReply
+from common.exchange.messages import RoundOrder, RoundReply, SiteReply
 from common.exchange.payload import check_parts, only
 from common.learning.evaluation import (
     Predictions,
@@ -43,16 +43,19 @@ RECEIVED, MEMORY = "received", "codec/"
 """Names of what a codec goes on from in the private store."""
 LATEST = "latest/"
 """Before the names of the latest projections there."""
+OWN = "own"
+"""Name there of the shared tensors of a site that finished alone."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A round that was trained, before anything of it has left or been stored."""
 
-    reply: RoundReply
-    """All that could leave."""
+    reply: SiteReply
+    """All that could leave: of a round that a site trains alone, figures and nothing else."""
     received: NDArray[Any]
-    """Shape (layout.size,). The shared tensors that it began with."""
+    shared: NDArray[Any]
+    """Shape (layout.size,). The shared tensors that it began and ended with."""
     memory: Arrays
     """What the codec kept of the round before."""
     state: PrivateState
@@ -138,25 +141,29 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     shared = pack(network)
     if not np.isfinite(shared).all():
         raise RunError(f"Training diverged at {site.name} in round {order.round}.")
-    seen, config = latest.arrays(), site.config
-    reply = RoundReply(
+    reply = SiteReply(
         run=order.run,
         round=order.round,
         site=site.name,
         fingerprint=code_fingerprint(),
         metrics=metrics | _training_figures(summary, time.monotonic() - started),
-        images=sum(site.class_counts),
-        layout=shared_layout(network),
-        shared=shared,
-        prototypes=prototypes_of(
-            site.name,
-            seen,
-            config.projection_size,
-            config.min_prototype_count,
-            config.prototype_rank,
-        ),
-        moments=pack_moments(network, optimizer) if site.averages_moments else {},
     )
+    seen, config = latest.arrays(), site.config
+    if not site.trains_alone(order):
+        reply = RoundReply(
+            **vars(reply),
+            images=sum(site.class_counts),
+            layout=shared_layout(network),
+            shared=shared,
+            prototypes=prototypes_of(
+                site.name,
+                seen,
+                config.projection_size,
+                config.min_prototype_count,
+                config.prototype_rank,
+            ),
+            moments=pack_moments(network, optimizer) if site.averages_moments else {},
+        )
     moments = moments_of(optimizer) if site.carries_moments else {}
     if site.averages_moments:
         moments = private_moments(network, moments)
@@ -164,6 +171,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     return Trained(
         reply,
         received,
+        shared,
         below(MEMORY, memory),
         PrivateState(private_state(network), moments, "", kept),
         store,
@@ -174,10 +182,14 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
 
 def keep(site: OpenSite, order: RoundOrder, trained: Trained, leaving: Leaving) -> None:
     """Store the end of a round whose reply may leave, and say so in the site's log."""
-    kept = {f"{MEMORY}{name}": array for name, array in leaving.coded.memory.items()}
-    if find_codec(site.config.codec_down).relative:
-        kept[RECEIVED] = trained.received
-    memory = {**trained.state.memory, **kept, **leaving.memory}
+    if site.trains_alone(order):
+        # None of its weights left, so that the methods have not seen the round's end yet.
+        memory = {OWN: trained.shared, **trained.after(trained.shared).memory}
+    else:
+        kept = {f"{MEMORY}{name}": array for name, array in leaving.coded.memory.items()}
+        if find_codec(site.config.codec_down).relative:
+            kept[RECEIVED] = trained.received
+        memory = {**trained.state.memory, **kept, **leaving.memory}
     state = replace(trained.state, sent=digest_of(leaving.own), memory=memory)
     trained.store.save(order.round, state, order.previous)
     note(site.own, _sent(order, trained, leaving))
@@ -187,6 +199,8 @@ def receive(
     site: OpenSite, order: RoundOrder, network: Network, store: PrivateStore
 ) -> tuple[NDArray[Any], PrivateState | None]:
     """Fill a network with the received shared and the site's own private tensors.
+
+    A site that finished alone has its own shared tensors too, with the statistics of its training.
 
     Running statistics are estimated anew under the received weights if these are to be evaluated,
     or the site is new. Not if they are the site's own (it is alone) or nobody has trained yet.
@@ -201,14 +215,22 @@ def receive(
     """
     state = store.load(order.previous) if order.previous else None
     shared = _decoded(site, order.arrays, state) if order.coded else order.shared
-    unpack(network, shared)
+    fill(network, shared, state)
+    if state is None:
+        estimate = order.received > 0
+    else:
+        estimate = order.evaluate and OWN not in state.memory and state.sent != digest_of(shared)
+    if estimate:
+        for one in site.sites:
+            estimate_statistics(network, one, site.config)
+    return shared, state
+
+
+def fill(network: Network, shared: NDArray[Any], state: PrivateState | None) -> None:
+    """Fill a network with shared tensors, and with all that a site has of its own."""
+    unpack(network, shared if state is None else state.memory.get(OWN, shared))
     if state is not None:
         load_private(network, state.private)
-        if order.evaluate and state.sent != digest_of(shared):
-            _estimate_anew(site, network)
-    elif order.received:
-        _estimate_anew(site, network)
-    return shared, state
 
 
 def with_changed_images(site: OpenSite, parts: Arrays) -> OpenSite:
@@ -239,9 +261,14 @@ def what_methods_see(
     )
 
 
+def is_own(evaluated: Network, local: Local) -> bool:
+    """Say whether a network is a site's own, made of its memory, and not what was received."""
+    return evaluated is not local.network or OWN in local.memory
+
+
 def behind_figures(evaluated: Network, local: Local) -> PrivateState:
-    """Return what to keep of an evaluation: memory too, if methods made the network of it."""
-    memory = {} if evaluated is local.network else local.memory
+    """Return what to keep of an evaluation: memory too, if the network was made of it."""
+    memory = local.memory if is_own(evaluated, local) else {}
     return PrivateState(private_state(local.network), {}, "", memory)
 
 
@@ -265,11 +292,6 @@ def _averaged_moments(site: OpenSite, order: RoundOrder, network: Network) -> di
     layout, codec = shared_layout(network), site.config.codec_moments
     moments = decode_moments(order.moments, codec, layout, order.first_step)
     return unpack_moments(network, moments)
-
-
-def _estimate_anew(site: OpenSite, network: Network) -> None:
-    for one in site.sites:
-        estimate_statistics(network, one, site.config)
 
 
 def evaluate_sites(site: OpenSite, network: Network) -> dict[str, Mapping[str, Predictions]]:
@@ -315,12 +337,16 @@ def _training_figures(summary: TrainSummary, seconds: float) -> dict[str, float]
 
 def _sent(order: RoundOrder, trained: Trained, leaving: Leaving) -> str:
     """Say for the site's log what leaves it."""
-    summary, prototypes = trained.summary, trained.reply.prototypes
-    size = sum(array.nbytes for array in leaving.coded.parts.values())
-    moved = change_of(leaving.own, trained.received)
+    summary, reply, own, sent = trained.summary, trained.reply, trained.shared, "figures alone"
+    if isinstance(reply, RoundReply):
+        prototypes, own = reply.prototypes, leaving.own
+        size = sum(array.nbytes for array in leaving.coded.parts.values())
+        sent = (
+            f"{size:,} bytes of shared tensors, prototypes of {len(prototypes.classes)} classes "
+            f"over {int(prototypes.counts.sum())} images, figures"
+        )
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "
-        f"loss {summary.loss:.4f}, weights moved by {moved:.4g}; "
-        f"sent {size:,} bytes of shared tensors, prototypes of "
-        f"{len(prototypes.classes)} classes over {int(prototypes.counts.sum())} images, figures"
+        f"loss {summary.loss:.4f}, weights moved by {change_of(own, trained.received):.4g}; "
+        f"sent {sent}"
     )

@@ -89,6 +89,11 @@ class OpenSite:
         """Whether that of the shared tensors goes on from the participants' average."""
         return self.take_steps is None and self.config.averages_moments
 
+    def trains_alone(self, order: RoundOrder) -> bool:
+        """Whether a round is the last one, which it trains for itself (``finish-alone``)."""
+        asked = self.take_steps is None and self.config.finish_alone > 0
+        return asked and order.purpose == "train" and order.last_step == order.total_steps
+
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Training images of each class, in label order."""

@@ -122,10 +122,9 @@ def _opening(context: RunContext, after: int, network: str) -> str:
         for site, info in context.participants.infos.items()
     )
     begin = f"going on after round {after}" if after else "starting"
-    return (
-        f"{begin}: {network}; {sites}; {context.plan.total_steps} steps in {context.plan.rounds} "
-        f"rounds"
-    )
+    plan = context.plan
+    alone = f", the last of {plan.alone_steps} steps at each site alone" if plan.alone_steps else ""
+    return f"{begin}: {network}; {sites}; {plan.total_steps} steps in {plan.rounds} rounds{alone}"
 
 
 def _without(info: SiteInfo, config: Config) -> str:

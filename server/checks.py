@@ -36,7 +36,7 @@ FEWEST_TO_COMPARE = 3
 
 
 def check_header(reply: SiteReply, site: str, round: int, context: RunContext) -> None:
-    """Check who replies, to what, with which code.
+    """Check who replies, to what, with which code, and that its images can be added up.
 
     Raises
     ------
@@ -53,6 +53,9 @@ def check_header(reply: SiteReply, site: str, round: int, context: RunContext) -
         raise ReplyError(f"it answers for the run '{reply.run}', not '{context.run}'")
     if reply.round != round:
         raise ReplyError(f"it answers for round {reply.round}, not {round}")
+    trained = reply.metrics.get("train/images", 0.0)
+    if not 0 <= trained < 2**53:
+        raise ReplyError(f"it says that it trained on {trained:g} images")
 
 
 def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) -> None:
@@ -78,9 +81,6 @@ def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) 
         raise ReplyError(
             f"it now has {reply.images} training images, {images} at the start of the run"
         )
-    trained = reply.metrics.get("train/images", 0.0)
-    if not 0 <= trained < 2**53:
-        raise ReplyError(f"it says that it trained on {trained:g} images")
     check_layout(reply.layout, layout)
     _check_values(reply.shared, layout, norm_of(before))
     fewest = "min-prototype-count", config.min_prototype_count

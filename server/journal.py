@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from common.data.folds import Leakage
-from common.exchange.messages import RoundReply, SiteReply
+from common.exchange.messages import SiteReply
 from common.formatting.numbers import duration, size
 from common.models.network import Network
 from common.models.sharing import load_shared, pack, private_names, shared_names, unpack
@@ -56,7 +56,7 @@ class Journal:
         self,
         before: RunState,
         after: RunState,
-        exchange: Exchange[RoundReply],
+        exchange: Exchange[Any],
         seconds_left: float,
     ) -> None:
         """Write all of a round, in an order that a kill at any point leaves whole."""
@@ -183,7 +183,7 @@ def rows_of(
 
 
 def say_round(
-    context: RunContext, after: RunState, exchange: Exchange[RoundReply], seconds_left: float
+    context: RunContext, after: RunState, exchange: Exchange[Any], seconds_left: float
 ) -> str:
     """Return a round's line for the log: losses, what was received, bytes, time left."""
     told = [_say_site(site, reply) for site, reply in exchange.good.items()]
@@ -196,7 +196,7 @@ def say_round(
     )
 
 
-def _say_site(site: str, reply: RoundReply) -> str:
+def _say_site(site: str, reply: SiteReply) -> str:
     told = f"{site} loss {reply.metrics.get('train/loss', math.nan):.4f}"
     tests = _tests({site: reply})
     # Whose figures they are need not be said of a site that speaks for itself.

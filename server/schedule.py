@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.config.schema import Config
+from common.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -16,27 +17,37 @@ class Plan:
     """Those of a round; the last round may be shorter."""
     epoch_steps: int
     """Those in which the largest site is seen once."""
+    alone_steps: int = 0
+    """Those of a last round of its own length, after which nothing is averaged; 0: there is none.
+    The steps before it fill whole rounds."""
 
     @property
     def rounds(self) -> int:
-        """Number of rounds."""
-        return -(-self.total_steps // self.round_steps)
+        """Number of rounds, with the one that each site takes alone."""
+        exchanged = self.total_steps - self.alone_steps
+        return -(-exchanged // self.round_steps) + (self.alone_steps > 0)
+
+    def alone(self, round: int) -> bool:
+        """Say whether each site takes a round alone."""
+        return self.alone_steps > 0 and round == self.rounds
 
     def steps(self, round: int) -> range:
         """Return the global steps of a round, which is counted from 1."""
-        return range((round - 1) * self.round_steps, self.end(round))
+        return range(self.end(round - 1), self.end(round))
 
     def end(self, round: int) -> int:
         """Return the number of steps that are done after a round."""
-        return min(round * self.round_steps, self.total_steps)
+        return self.total_steps if round >= self.rounds else round * self.round_steps
 
     def evaluated(self, round: int) -> bool:
         """Say whether figures are taken after a round: the first to end in another epoch.
 
-        With several rounds an epoch, evaluating each would cost more than training it.
+        With several rounds an epoch, evaluating each would cost more than training it. The last
+        average is evaluated too where the sites go on from it alone.
         """
         begun = self.end(round - 1) // self.epoch_steps
-        return round == self.rounds or self.end(round) // self.epoch_steps > begun
+        last = round == self.rounds or self.alone(round + 1)
+        return last or self.end(round) // self.epoch_steps > begun
 
     def budget(self, batch_size: int) -> dict[str, int]:
         """Return what ``result.json`` says of a run's length, for batches of so many images."""
@@ -68,10 +79,25 @@ def make_plan(config: Config, train_images: Iterable[int]) -> Plan:
     Parameters
     ----------
     config : Config
-        ``epochs``, ``batch-size`` and ``local-steps``.
+        ``epochs``, ``batch-size``, ``local-steps`` and ``finish-alone``.
     train_images : iterable of int
         Training images of every site, those that a single-site run does not train on too; the
         largest sets the length of an epoch.
+
+    Raises
+    ------
+    ConfigError
+        If ``finish-alone`` leaves no round in which anything is exchanged.
     """
     epoch = steps_per_epoch(train_images, config.batch_size)
-    return Plan(config.epochs * epoch, config.local_steps or epoch, epoch)
+    total, length = config.epochs * epoch, config.local_steps or epoch
+    if not config.finish_alone:
+        return Plan(total, length, epoch)
+    # 0.6 · 150 is a little less than 90 to a computer.
+    exchanged = int(total * (1 - config.finish_alone) / length + 1e-9)
+    if not exchanged:
+        raise ConfigError(
+            f"finish-alone = {config.finish_alone:g} leaves less than a round of {length} steps "
+            f"(local-steps) of {total} for the exchange. Lower one of them, or set more epochs."
+        )
+    return Plan(total, length, epoch, total - exchanged * length)

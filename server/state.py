@@ -102,19 +102,20 @@ def choose(state: RunState, replies: Mapping[str, SiteReply]) -> RunState:
 
 def advance(
     state: RunState,
-    replies: Mapping[str, RoundReply],
+    replies: Mapping[str, SiteReply],
     how: Aggregation,
     traffic: Mapping[str, tuple[int, int]],
     seconds: float,
 ) -> RunState:
-    """Return the state after a further round.
+    """Return the state after a further round; without weights in the replies these stay.
 
     Parameters
     ----------
     state : RunState
         Before the round.
-    replies : mapping of str to RoundReply
-        The good replies, in the sites' order.
+    replies : mapping of str to SiteReply
+        The good replies, in the sites' order: all of them of rounds that were trained together, or
+        of one that each site trained alone.
     how : {"uniform", "images", "median", "trimmed-mean", "krum"}
         As :func:`server.aggregate.aggregate` has it.
     traffic : mapping of str to (int, int)
@@ -130,16 +131,22 @@ def advance(
     for site, reply in replies.items():
         figures[site] |= {k: v for k, v in reply.metrics.items() if k.startswith("train/")}
         seen[site] = seen.get(site, 0) + int(reply.metrics.get("train/images", 0))
-    return replace(
+    state = replace(
         state,
         round=done,
-        shared=aggregate(replies, how),
-        moments=aggregate_moments(replies, how),
-        prototypes={**state.prototypes, **{s: reply.prototypes for s, reply in replies.items()}},
         completed={**state.completed, **dict.fromkeys(replies, done)},
         figures=figures,
         images_seen=seen,
         bytes_down=state.bytes_down + sum(down for down, _ in traffic.values()),
         bytes_up=state.bytes_up + sum(up for _, up in traffic.values()),
         seconds=state.seconds + seconds,
+    )
+    shared = {site: reply for site, reply in replies.items() if isinstance(reply, RoundReply)}
+    if not shared:
+        return state
+    return replace(
+        state,
+        shared=aggregate(shared, how),
+        moments=aggregate_moments(shared, how),
+        prototypes={**state.prototypes, **{s: reply.prototypes for s, reply in shared.items()}},
     )

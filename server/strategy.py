@@ -6,9 +6,10 @@ participants take part in every round; nobody is sampled. Sites may join between
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from logging import INFO
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -16,10 +17,11 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import log
 
 from common.exchange.codecs.registry import find_codec
-from common.exchange.messages import RoundReply
+from common.exchange.messages import RoundReply, SiteReply
 from common.methods.method import Averaged
 from common.methods.registry import methods_of
 from server.exchange import (
+    Exchange,
     code_down,
     make_orders,
     require_enough,
@@ -77,32 +79,44 @@ class SiteAverage(FedAvg):
             If there are fewer good replies than ``min-sites`` asks for.
         """
         context, before = self.context, self.state
-        config, round = context.config, before.round + 1
-        exchange = sort_replies(context, round, self.sent, replies, RoundReply, before.shared)
+        round = before.round + 1
+        exchange: Exchange[Any]
+        if context.plan.alone(round):
+            exchange = sort_replies(context, round, self.sent, replies, SiteReply)
+        else:
+            exchange = sort_replies(context, round, self.sent, replies, RoundReply, before.shared)
         self.sent = {}
         require_enough(context, f"Round {round}", exchange)
         now = time.monotonic()
-        chosen = choose(before, exchange.good)
         self.state = advance(
-            chosen, exchange.good, config.aggregation, exchange.traffic, now - self.since
+            choose(before, exchange.good),
+            exchange.good,
+            context.config.aggregation,
+            exchange.traffic,
+            now - self.since,
         )
+        if not context.plan.alone(round):
+            self.state = self._combined(before, exchange.good)
+        self.since = now
+        begun, done = context.plan.end(self.begun), context.plan.end(round)
+        left_seconds = (now - self.started) / (done - begun) * (context.plan.total_steps - done)
+        self.journal.note_round(before, self.state, exchange, left_seconds)
+        return None, MetricRecord({"sites": len(exchange.good)})
+
+    def _combined(self, before: RunState, replies: Mapping[str, RoundReply]) -> RunState:
+        """Return the state with what the methods make of the average of a round."""
+        context, config = self.context, self.context.config
         average = Averaged(
             config,
             context.layout,
             context.parameters,
             before.shared,
             self.state.shared,
-            {site: reply.parts for site, reply in exchange.good.items()},
+            {site: reply.parts for site, reply in replies.items()},
             before.methods,
-            context.plan.steps(round),
+            context.plan.steps(self.state.round),
             context.plan.total_steps,
         )
         shared, kept = methods_of(config).combine(average)
-        self.state = replace(self.state, shared=shared, methods=kept)
-        if find_codec(config.codec_down).relative:
-            self.state = replace(self.state, sent=before.shared)
-        self.since = now
-        left = context.plan.rounds - self.state.round
-        left_seconds = (now - self.started) / (self.state.round - self.begun) * left
-        self.journal.note_round(before, self.state, exchange, left_seconds)
-        return None, MetricRecord({"sites": len(exchange.good)})
+        sent = before.shared if find_codec(config.codec_down).relative else self.state.sent
+        return replace(self.state, shared=shared, methods=kept, sent=sent)

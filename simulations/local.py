@@ -123,7 +123,8 @@ def _train(config: Config, mode: Mode, base: Path, listener: ProgressListener) -
             for site in sites.values():
                 for warning in site.warnings:
                     folder.log(warning)
-            plan = make_plan(config, [len(site.split.train) for site in sites.values()])
+            images = [len(site.split.train) for site in sites.values()]
+            plan = make_plan(config.changed(finish_alone=0.0), images)
             plan = replace(plan, round_steps=max(plan.round_steps, plan.epoch_steps))
             run = LocalRun(folder, device, plan, sites, listener, should_stop)
             infos = infos_of(run)

@@ -23,7 +23,7 @@ from common.console.progress import ProgressListener
 from common.device import Device
 from common.errors import RunError, StoreError
 from common.exchange.fingerprint import code_fingerprint
-from common.exchange.messages import RoundOrder, SiteInfo, SiteReply
+from common.exchange.messages import RoundOrder, RoundReply, SiteInfo, SiteReply
 from common.exchange.payload import Codec
 from common.exchange.wire import decode, encode
 from common.learning.loop import StepReport, TrainSummary, train
@@ -109,10 +109,10 @@ def app_of(site: OpenSite, should_stop: Callable[[], bool]) -> ClientApp:
 
 def _train(site: OpenSite, order: RoundOrder) -> SiteReply:
     trained = train_round(site, order)
-    shared = trained.reply.shared
-    outcome = trained.after(shared)
-    coded = Codec().encode(shared, trained.received, {})
-    keep(site, order, trained, Leaving(RecordDict(), coded, shared, outcome.memory))
+    outcome = trained.after(trained.shared)
+    coded = Codec().encode(trained.shared, trained.received, {})
+    keep(site, order, trained, Leaving(RecordDict(), coded, trained.shared, outcome.memory))
+    assert isinstance(trained.reply, RoundReply)
     return replace(trained.reply, parts=outcome.parts)
 
 

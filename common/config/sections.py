@@ -268,6 +268,10 @@ class FederationKeys(TomlModel):
     local_steps: int = Field(16, ge=0)
     """Optimizer steps at a site between two exchanges; 0: one epoch. More save bytes and cost
     accuracy."""
+    finish_alone: float = Field(0.0, ge=0, lt=1)
+    """Share of all steps that each site takes by itself at the end, after the last exchange: its
+    figures and predictions are its own network's, and the average of that exchange is for a
+    hospital that took no part; 0: none. It changes nothing where nothing is exchanged."""
     share: Annotated[Literal["weights", "prototypes"], Key(Role.METHOD)] = "weights"
     """What the sites share: weights and prototypes, or (FedProto) prototypes alone."""
     codec: str = Field("none", pattern=CODEC)

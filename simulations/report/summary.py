@@ -141,13 +141,15 @@ def facts(results: StudyResults) -> list[tuple[str, str]]:
 
 def _round(config: Config) -> str:
     length = f"{config.local_steps} steps" if config.local_steps else "one epoch"
+    share = f"{100 * config.finish_alone:g} %"
+    alone = f"; the last {share} of all steps at each site alone" if config.finish_alone else ""
     if config.share == "prototypes":
-        return f"{length}, after which prototypes are exchanged and no weights"
+        return f"{length}, after which prototypes are exchanged and no weights{alone}"
     up, down = find_codec(config.codec), find_codec(config.codec_down)
     text = "" if up.exact else f", after which a site sends {up.about}"
     text += "" if down.exact else f"; the average comes back as {down.about}"
     text += "; Adam's moments are averaged too" if config.averages_moments else ""
-    return f"{length}{text}"
+    return f"{length}{text}{alone}"
 
 
 def _normalisation(config: Config) -> str:

@@ -1,6 +1,7 @@
 import pytest
 
 from common.config.schema import Config
+from common.errors import ConfigError
 from server.schedule import Plan, make_plan, steps_per_epoch
 
 
@@ -31,6 +32,34 @@ def test_local_steps_divide_the_run_and_not_the_epoch() -> None:
     plan = make_plan(config, [5, 9])
     assert plan == Plan(total_steps=9, round_steps=2, epoch_steps=3)
     assert (plan.rounds, plan.steps(5)) == (5, range(8, 9))
+
+
+def test_the_sites_take_the_last_steps_alone_after_whole_rounds() -> None:
+    """Of 9 steps 0.6 are 5.4: two rounds of two, and five steps alone."""
+    config = Config().changed(epochs=3, batch_size=4, local_steps=2, finish_alone=0.4)
+    plan = make_plan(config, [5, 9])
+    assert plan == Plan(total_steps=9, round_steps=2, epoch_steps=3, alone_steps=5)
+    assert [plan.steps(number) for number in (1, 2, 3)] == [range(2), range(2, 4), range(4, 9)]
+    assert [plan.alone(number) for number in range(plan.rounds + 1)] == [False, False, False, True]
+    assert [plan.evaluated(number) for number in (1, 2, 3)] == [False, True, True]
+    # The only average there is, though after two steps no epoch of three has ended.
+    assert Plan(9, 2, 3, alone_steps=7).evaluated(1)
+    assert plan.budget(4)["images_per_site"] == 36
+
+
+def test_a_share_that_is_a_whole_number_of_rounds_is_one() -> None:
+    """(1 − 0.9) · 100 / 10 is 0.9999999999999998 in float64."""
+    config = Config().changed(epochs=10, batch_size=2, local_steps=10, finish_alone=0.9)
+    assert make_plan(config, [20]) == Plan(100, 10, 10, alone_steps=90)
+    assert (1 - 0.9) * 100 / 10 < 1
+
+
+def test_finishing_alone_needs_a_round_before_it() -> None:
+    config = Config().changed(epochs=3, batch_size=4, local_steps=0, finish_alone=0.7)
+    with pytest.raises(
+        ConfigError, match=r"= 0\.7 leaves less than a round of 3 steps .* of 9 for"
+    ):
+        make_plan(config, [9])
 
 
 @pytest.mark.parametrize(
