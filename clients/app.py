@@ -69,7 +69,9 @@ def _follow(site: OpenSite, order: RoundOrder, way: Way) -> RecordDict:
     if order.purpose != "train":
         return let_leave(evaluate_last(site, order), expected, {}, *way).content
     trained = train_round(site, order)
-    expected = replace(expected, received=trained.received)
+    expected = replace(
+        expected, received=trained.received, moments=trained.moments, steps=len(order.steps)
+    )
     leaving = let_leave(trained.reply, expected, trained.memory, *way, trained.after)
     keep(site, order, trained, leaving)
     return leaving.content

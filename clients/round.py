@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clients.egress.noise import change_of
 from clients.egress.pipeline import Leaving
@@ -56,6 +55,8 @@ class Trained:
     received: NDArray[Any]
     shared: NDArray[Any]
     """Shape (layout.size,). The shared tensors that it began and ended with."""
+    moments: Arrays
+    """The shared moments that it began with, where they are averaged; empty in the first round."""
     memory: Arrays
     """What the codec kept of the round before."""
     state: PrivateState
@@ -117,7 +118,8 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     # 3. The local steps. Terms are made first: some hold on to the weights as they are now.
     optimizer = make_optimizer(network, site.config)
     carried = state.moments if state is not None and site.carries_moments else {}
-    load_moments(optimizer, {**carried, **_averaged_moments(site, order, network)})
+    averaged = _averaged_moments(site, order, network)
+    load_moments(optimizer, {**carried, **unpack_moments(network, averaged)})
     local = replace(local, remote=_remote(site, order))
     terms = methods.terms(local)
     memory = {} if state is None else state.memory
@@ -172,6 +174,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         reply,
         received,
         shared,
+        averaged,
         below(MEMORY, memory),
         PrivateState(private_state(network), moments, "", kept),
         store,
@@ -284,14 +287,13 @@ def _decoded(site: OpenSite, coded: Arrays, state: PrivateState | None) -> NDArr
     return codec.decode(coded, kept.get(RECEIVED, np.zeros(layout.size, layout.dtype)))
 
 
-def _averaged_moments(site: OpenSite, order: RoundOrder, network: Network) -> dict[str, Tensor]:
-    """Return the optimizer's state of the shared parameters that comes with an order."""
+def _averaged_moments(site: OpenSite, order: RoundOrder, network: Network) -> Arrays:
+    """Return the moments of the shared parameters that come with an order; none in the first."""
     if not (site.averages_moments and order.received):
         only(order.moments, [])
         return {}
     layout, codec = shared_layout(network), site.config.codec_moments
-    moments = decode_moments(order.moments, codec, layout, order.first_step)
-    return unpack_moments(network, moments)
+    return decode_moments(order.moments, codec, layout, order.first_step)
 
 
 def evaluate_sites(site: OpenSite, network: Network) -> dict[str, Mapping[str, Predictions]]:
@@ -341,9 +343,10 @@ def _sent(order: RoundOrder, trained: Trained, leaving: Leaving) -> str:
     if isinstance(reply, RoundReply):
         prototypes, own = reply.prototypes, leaving.own
         size = sum(array.nbytes for array in leaving.coded.parts.values())
+        moments = ", their moments" if reply.moments else ""
         sent = (
-            f"{size:,} bytes of shared tensors, prototypes of {len(prototypes.classes)} classes "
-            f"over {int(prototypes.counts.sum())} images, figures"
+            f"{size:,} bytes of shared tensors{moments}, prototypes of {len(prototypes.classes)} "
+            f"classes over {int(prototypes.counts.sum())} images, figures"
         )
     return (
         f"run {order.run}, round {order.round}: {summary.steps} steps in {summary.seconds:.1f} s, "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.config.schema import Config
 from common.errors import ReplyError
-from common.exchange.codecs.moments import decode_moments
+from common.exchange.codecs.moments import decode_round
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteReply
 from common.exchange.payload import check_parts, only
@@ -90,8 +90,17 @@ def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) 
     check_parts(reply.parts, methods_of(config).forms(config, layout))
 
 
-def check_moments(reply: RoundReply, context: RunContext) -> Arrays:
+def check_moments(reply: RoundReply, before: Arrays, context: RunContext) -> Arrays:
     """Return the moments in a reply, decoded; none where moments are not averaged.
+
+    Parameters
+    ----------
+    reply : RoundReply
+        A site's reply.
+    before : mapping of str to ndarray
+        The average that the round began with; empty in the first.
+    context : RunContext
+        The run.
 
     Raises
     ------
@@ -101,8 +110,8 @@ def check_moments(reply: RoundReply, context: RunContext) -> Arrays:
     if not (context.exchanges and context.config.averages_moments):
         only(reply.moments, [])
         return {}
-    steps, codec = context.plan.steps(reply.round).stop, context.config.codec_moments
-    return decode_moments(reply.moments, codec, context.layout, steps)
+    steps, codec = context.plan.steps(reply.round), context.config.codec_moments
+    return decode_round(reply.moments, before, len(steps), codec, context.layout, steps.stop)
 
 
 def check_layout(found: Layout, expected: Layout) -> None:

@@ -148,6 +148,7 @@ def sort_replies(
     replies: Iterable[Message],
     kind: type[Reply],
     before: NDArray[Any] | None = None,
+    moments: Arrays | None = None,
 ) -> Exchange[Reply]:
     """Check the replies of a round.
 
@@ -165,6 +166,8 @@ def sort_replies(
         What a reply is.
     before : ndarray, shape (layout.size,), optional
         The shared tensors that a round of training began with; what it returned is checked.
+    moments : mapping of str to ndarray, optional
+        Their moments, where these are averaged.
     """
     good: dict[str, Reply] = {}
     faults: dict[str, str] = {}
@@ -198,7 +201,7 @@ def sort_replies(
                 raise ReplyError("it says figures of another site")
             if before is not None and isinstance(reply, RoundReply):
                 check_weights(reply, before, context)
-                reply = replace(reply, moments=check_moments(reply, context))
+                reply = replace(reply, moments=check_moments(reply, moments or {}, context))
             good[site] = reply
         except ReplyError as error:
             faults[site] = str(error)

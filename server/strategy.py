@@ -84,7 +84,9 @@ class SiteAverage(FedAvg):
         if context.plan.alone(round):
             exchange = sort_replies(context, round, self.sent, replies, SiteReply)
         else:
-            exchange = sort_replies(context, round, self.sent, replies, RoundReply, before.shared)
+            exchange = sort_replies(
+                context, round, self.sent, replies, RoundReply, before.shared, before.moments
+            )
         self.sent = {}
         require_enough(context, f"Round {round}", exchange)
         now = time.monotonic()

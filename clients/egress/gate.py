@@ -6,7 +6,7 @@ What is judged are the bytes, decoded anew, and not what the code before meant t
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from clients.egress.noise import change_of, noise_in, noised_range
 from clients.egress.policy import Policy, may_leave, why_no_statistics
 from common.config.schema import Config
 from common.errors import PolicyError
-from common.exchange.codecs.moments import decode_moments
+from common.exchange.codecs.moments import decode_round
 from common.exchange.codecs.registry import find_codec
 from common.exchange.messages import RoundReply, SiteInfo, SiteReply
 from common.exchange.payload import Codec, check_parts, only
@@ -44,6 +44,10 @@ class ExpectedMessage:
     """To which round; 0: to the join request."""
     received: NDArray[Any] | None = None
     """Shape (layout.size,). The shared tensors that a round began with."""
+    moments: Arrays = field(default_factory=dict)
+    """Their moments, where these are averaged."""
+    steps: int = 0
+    """How many a round had."""
 
     @cached_property
     def layout(self) -> Layout:
@@ -213,7 +217,8 @@ def _judge_moments(sent: Arrays, expected: ExpectedMessage, policy: Policy) -> N
     if not expected.config.averages_moments:
         only(sent, [])
         return
-    decode_moments(sent, expected.config.codec_moments, expected.layout)
+    codec = expected.config.codec_moments
+    decode_round(sent, expected.moments, expected.steps, codec, expected.layout)
     if MOMENTS not in policy.may_leave:
         raise PolicyError("moments may not leave (policy: may-leave)")
     _refuse_beside_limits("moments tell", policy)

@@ -22,7 +22,7 @@ from clients.egress.noise import noised
 from clients.egress.policy import Policy, reduced
 from clients.site import note
 from common.errors import LedgerError, PolicyError, ReplyError, RunError
-from common.exchange.codecs.moments import encode_moments
+from common.exchange.codecs.moments import encode_round
 from common.exchange.messages import RoundReply, SiteReply
 from common.exchange.wire import CARD, SHARED, count_bytes, encode, encode_arrays
 from common.methods.method import Arrays, Outcome
@@ -100,7 +100,9 @@ def let_leave(
             raise RunError(f"Training diverged at {expected.site} in round {expected.round}.")
         arrived = arrived if leaving.shared is reply.shared else reply.shared
         outcome = after(arrived)
-        moments = encode_moments(leaving.moments, expected.config.codec_moments)
+        moments = encode_round(
+            leaving.moments, expected.moments, expected.steps, expected.config.codec_moments
+        )
         leaving = replace(leaving, parts=outcome.parts, moments=moments)
     content: RecordDict = encode(leaving, flwr.app, encode_arrays(coded.parts, flwr.app))
     # 5. Judge the bytes, decoded anew: a bug in the steps above must not let anything out.

@@ -281,11 +281,11 @@ class FederationKeys(TomlModel):
     """How their average travels to the sites, by the same names; a site that lacks what a change is
     from gets whole weights."""
     optimizer_state: Literal["carry", "average", "reset"] = "carry"
-    """What becomes of the optimizer's moments from round to round: a site carries its own, begins
-    anew, or goes on from the sites' average of them, which costs bytes; private ones stay its own.
-    """
-    codec_moments: Literal["none"] = "none"
-    """How moments travel that are averaged, both ways: 'none' as they are."""
+    """What becomes of the optimizer's moments from round to round: a site carries its own, goes on
+    from the sites' average of them (of shared tensors alone, and of Adam; else as 'carry'), or
+    begins anew."""
+    codec_moments: Literal["none", "int8", "int4"] = "none"
+    """How moments travel that are averaged, both ways: 'none' as they are, or in 8 or 4 bits."""
     aggregation: Aggregation = "uniform"
     """How the server joins the sites' weights: their mean, alike or by training images; or, so that
     a site that lies moves it less, median, trimmed mean, or Krum (the most central site)."""

@@ -60,6 +60,8 @@ def pack_moments(network: Network, optimizer: Optimizer) -> dict[str, NDArray[An
 
 def unpack_moments(network: Network, moments: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """Return what :func:`pack_moments` packed, as :func:`~common.learning.optimiser.moments_of`."""
+    if not moments:
+        return {}
     layout, places = shared_layout(network), _places(network)
     sizes = [math.prod(shape) for shape in layout.shapes]
     first, second = (

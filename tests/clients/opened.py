@@ -49,7 +49,15 @@ def order(site: OpenSite, **values: Any) -> RoundOrder:
 def train_round(site: OpenSite, order: RoundOrder) -> RoundReply:
     """Train a round and store its end, as if all of it might leave; return what could."""
     trained = round.train_round(site, order)
-    expected = ExpectedMessage(site.config, site.name, site.run, order.round, trained.received)
+    expected = ExpectedMessage(
+        site.config,
+        site.name,
+        site.run,
+        order.round,
+        trained.received,
+        trained.moments,
+        len(order.steps),
+    )
     folder = site.own.parent / "ledger"
     policy = Policy(min_prototype_images=1)
     way = policy, site.own, folder

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from common.config.schema import Config
 from common.device import limited_threads
 from common.errors import RunError
+from common.exchange.codecs.blocks import BLOCK
+from common.exchange.codecs.moments import decode_round, encode_moments
 from common.exchange.messages import RoundOrder, RoundReply
 from common.exchange.wire import decode
 from common.learning.loop import train
@@ -20,7 +22,9 @@ from common.learning.moments import pack_moments
 from common.learning.optimiser import BETAS, make_optimizer
 from common.models.network import build_network
 from common.models.sharing import private_names
-from common.tensor_files import load_tensors
+from common.runs.result import read_result
+from common.tasks.task import task_layout
+from common.tensor_files import below, load_tensors
 from server.schedule import steps_per_epoch
 from simulations.runtime.in_process import Tamper
 from tests.federation.hospitals import federate, run_of, tiny_config
@@ -160,6 +164,47 @@ def test_a_site_that_missed_a_round_goes_on_from_what_the_others_do(tmp_path: Pa
     assert flat(seen.down[3, "south"]) == flat(seen.up[2, "north"])
     # It went back to its first round of three steps, and the others' moments have six behind them.
     assert set(seen.up[3, "south"]["step"]) == {9.0}
+
+
+def test_in_few_bits_the_server_adds_up_what_the_sites_say_and_a_kill_changes_no_bit(
+    tmp_path: Path,
+) -> None:
+    coded = AVERAGE | {"codec_moments": "int4"}
+    first, shot = (tiny_config(tmp_path, run_name=name, **coded) for name in ("first", "shot-"))
+    federate(first, shuffle=1)
+    seen = Seen()
+    with pytest.raises(Killed):
+        federate(shot, before=killing("train", 5), tamper=seen)
+    checkpoint = run_of(shot) / "checkpoint"
+    one, two = (
+        {name: tensor.numpy() for name, tensor in below("moments/", load_tensors(path)[0]).items()}
+        for path in (checkpoint / f"round-000{round}.safetensors" for round in (1, 2))
+    )
+    layout = task_layout(shot, "north")
+    assert flat(seen.down[2, "north"]) == flat(encode_moments(one, "int4"))
+    sums = [
+        decode_round(seen.up[2, site], one, 3, "int4", layout, 6) for site in ("north", "south")
+    ]
+    for key, found in two.items():
+        mean = (sums[0][key].astype(np.float64) + sums[1][key]) / 2
+        assert np.array_equal(found, mean.astype(np.float32))
+    federate(shot.changed(resume=True))
+    assert outcome(first) == outcome(shot)
+
+
+def test_moments_in_four_bits_are_an_eighth_of_float32(tmp_path: Path) -> None:
+    sizes = {}
+    for codec in ("none", "int8", "int4"):
+        config = tiny_config(tmp_path, run_name=codec, epochs=2, codec_moments=codec, **AVERAGE)
+        federate(config)
+        sizes[codec] = read_result(run_of(config))["bytes"]
+    layout = task_layout(config, "north")
+    # Two rounds up, of which the second one's order brings some down; two sites.
+    for way, orders in (("up", 2), ("down", 1)):
+        plain, *few = (sizes[codec][way] for codec in sizes)
+        for bits, found in zip((8, 4), few, strict=True):
+            less = 2 * layout.size * (4 - (bits / 8 + 4 / BLOCK))
+            assert plain - found == pytest.approx(2 * orders * less, rel=0.01)
 
 
 @pytest.mark.parametrize("setting", [{"optimizer": "sgd"}, {"share": "prototypes"}])

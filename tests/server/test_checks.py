@@ -237,7 +237,7 @@ def moments(**values: Any) -> dict[str, NDArray[Any]]:
 def test_moments_are_those_of_the_shared_tensors_after_the_steps_so_far() -> None:
     """Of the context's rounds the first has four steps."""
     averaging = context("north", "south", optimizer_state="average")
-    found = check_moments(reply("north", moments=moments()), averaging)
+    found = check_moments(reply("north", moments=moments()), {}, averaging)
     assert {key: array.tolist() for key, array in found.items()} == {
         key: array.tolist() for key, array in moments().items()
     }
@@ -251,14 +251,14 @@ def test_moments_are_those_of_the_shared_tensors_after_the_steps_so_far() -> Non
         ({"scan": np.zeros(8, np.float32)}, "additional: scan"),
     ):
         with pytest.raises(ReplyError, match=said):
-            check_moments(reply("north", moments=moments(**values)), averaging)
+            check_moments(reply("north", moments=moments(**values)), {}, averaging)
     with pytest.raises(ReplyError, match="missing: exp_avg, exp_avg_sq, step"):
-        check_moments(reply("north"), averaging)
+        check_moments(reply("north"), {}, averaging)
 
 
 @pytest.mark.parametrize("changes", [{"optimizer_state": "carry"}, {"optimizer": "sgd"}])
 def test_where_none_are_averaged_none_may_come(changes: dict[str, str]) -> None:
     carrying = context("north", "south", **{"optimizer_state": "average"} | changes)
-    assert check_moments(reply("north"), carrying) == {}
+    assert check_moments(reply("north"), {}, carrying) == {}
     with pytest.raises(ReplyError, match="The message holds exp_avg, exp_avg_sq, step; expected"):
-        check_moments(reply("north", moments=moments()), carrying)
+        check_moments(reply("north", moments=moments()), {}, carrying)

@@ -38,6 +38,8 @@ class Quantiser:
     signed: bool = True
     """Whether values may be negative: codes are -127 … 127 or -7 … 7 then, else 0 … 255 or
     0 … 15."""
+    positive: bool = False
+    """Whether of values none of which is below 0 those above it get code 1 at least."""
 
     @property
     def largest(self) -> int:
@@ -72,6 +74,8 @@ class Quantiser:
             blocks = _whole_blocks(given[here])
             scale = (blocks.abs().amax(1) / self.largest).float().clamp_(min=TINY)
             code = (blocks / scale[:, None]).round_()
+            if self.positive:
+                code[(code == 0) & (blocks > 0)] = 1
             code[~scale.isfinite()] = 0
             code = code.add_(self.zero).to(torch.uint8).view(-1)
             if self.bits == 4:

@@ -13,6 +13,7 @@ from clients.egress.ledger import entries
 from clients.egress.pipeline import release
 from clients.egress.policy import Policy, reduced
 from common.errors import PolicyError
+from common.exchange.codecs.moments import decode_moments, encode_moments, encode_round
 from common.exchange.messages import RoundReply
 from common.exchange.wire import encode
 from tests.clients.opened import opened, order, train_round
@@ -82,3 +83,24 @@ def test_what_is_none_of_the_shared_tensors_moments_is_held_back(
     with pytest.raises(PolicyError, match="The message holds exp_avg"):
         release(encode(reply, flwr.app), carrying, Policy(), tmp_path)
     assert {entry.verdict for entry in entries(tmp_path)} == {"held back"}
+
+
+def test_in_few_bits_they_are_judged_as_what_they_add_up_to(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, optimizer_state="average", codec_moments="int8")
+    site = opened(config)
+    first = train_round(site, order(site))
+    average = encode_moments(first.moments, "int8")
+    asked = order(site, round=2, previous=1, steps=range(2, 4), moments=average)
+    before = decode_moments(average, "int8", first.layout)
+    reply = reduced(train_round(site, asked), Policy())[0]
+    assert isinstance(reply, RoundReply)
+    expected = ExpectedMessage(config, "north", "run", 2, asked.shared, before, 2)
+    coded = encode_round(reply.moments, before, 2, "int8")
+    release(encode(replace(reply, moments=coded), flwr.app), expected, Policy(), tmp_path / "own")
+    names = [part.name for part in list(entries(tmp_path / "own"))[-1].parts if "exp" in part.name]
+    codes = [name for name in names if name.startswith("exp_avg/codes/")]
+    assert codes == [f"exp_avg/codes/{name}" for name in expected.layout.names]
+    for strange in (reply.moments, coded | {"exp_avg_sq/scales": -coded["exp_avg_sq/scales"]}):
+        with pytest.raises(PolicyError, match=r"The message holds exp_avg|a scale is -"):
+            content = encode(replace(reply, moments=strange), flwr.app)
+            release(content, expected, Policy(), tmp_path / "own")

@@ -34,6 +34,8 @@ def drawn(size: int, quantiser: Quantiser, kind: Any = np.float32) -> NDArray[An
         (Quantiser(4), [14.0, -14.0, 2.9, -2.0, 0.9], [0x1F, 0x79, 0x88], 2.0),
         # 30 / 15 = 2: codes 15, 0, 4 and 1.
         (Quantiser(4, signed=False), [30.0, 0.9, 8.0, 1.1], [0x0F, 0x14], 2.0),
+        # Of 0.45, 0 and 0.55 steps only 0 is code 0.
+        (Quantiser(4, signed=False, positive=True), [30.0, 0.9, 0.0, 1.1], [0x1F, 0x10], 2.0),
         # Half-way goes to the even one: 0.5 and 2.5 scales.
         (Quantiser(4), [7.0, 0.5, 2.5, -2.5], [0x8F, 0x6A], 1.0),
         (Quantiser(4), [0.0], [0x88], TINY),
