@@ -3,13 +3,16 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.config.schema import Config
 from simulations.report.results import StudyResults
 from simulations.report.sections import write_report
+from simulations.report.summary import facts
 from simulations.report.tables import orders_table, paper_table
 from simulations.study.plan import Order, StudyPlan
 from tests.simulations.report.cells import fabricate_study
@@ -64,6 +67,22 @@ def test_the_paper_s_table_has_the_figures_by_site(results: StudyResults) -> Non
     assert rows["xsite"][11] == "93.5 ± 0.7"
     assert rows["xsite"][0] == "72.5 ± 0.7"  # fabricated accuracy: 0.1 below the AUC
     assert rows["xsite"][-1] == "88.0 ± 0.7"
+
+
+def test_few_images_balanced_batches_and_a_part_alone_are_told(results: StudyResults) -> None:
+    def told(**values: Any) -> dict[str, str]:
+        records = {
+            cell: replace(record, config=record.config.changed(**values))
+            for cell, record in results.records.items()
+        }
+        return dict(facts(replace(results, records=records)))
+
+    usual = told()
+    other = told(train_images=40, batches="balanced", finish_alone=0.4)
+    assert other["Folds"] == f"{usual['Folds']}; at most 40 training images a site"
+    assert other["A round"] == f"{usual['A round']}; the last 40 % of all steps at each site alone"
+    assert " images of each site a step, as many of every class, " in other["Training"]
+    assert {key for key in usual if usual[key] != other[key]} == {"Folds", "A round", "Training"}
 
 
 def test_expected_orders_are_answered_line_by_line(results: StudyResults) -> None:
