@@ -95,6 +95,7 @@ def make_plan(config: Config, train_images: Iterable[int]) -> Plan:
         return Plan(total, length, epoch)
     # 0.6 · 150 is a little less than 90 to a computer.
     exchanged = int(total * (1 - config.finish_alone) / length + 1e-9)
+    exchanged = min(exchanged, (total - 1) // length)
     if not exchanged:
         raise ConfigError(
             f"finish-alone = {config.finish_alone:g} leaves less than a round of {length} steps "

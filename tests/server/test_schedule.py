@@ -54,6 +54,12 @@ def test_a_share_that_is_a_whole_number_of_rounds_is_one() -> None:
     assert (1 - 0.9) * 100 / 10 < 1
 
 
+def test_the_smallest_share_is_a_round_of_its_own() -> None:
+    """As the sites have it, who ask whether there is a share at all."""
+    config = Config().changed(epochs=10, batch_size=2, local_steps=10, finish_alone=1e-12)
+    assert make_plan(config, [20]) == Plan(100, 10, 10, alone_steps=10)
+
+
 def test_finishing_alone_needs_a_round_before_it() -> None:
     config = Config().changed(epochs=3, batch_size=4, local_steps=0, finish_alone=0.7)
     with pytest.raises(
