@@ -2,9 +2,10 @@
 
 Its SuperNode names it (``--node-config 'policy="/etc/xsite/policy.toml" …'``). Without one
 :class:`Policy`'s defaults hold: shared weights, prototypes with counts, the listed figures, the
-images' statistics, and nothing else. A policy takes away and adds noise; it cannot let anything
-more leave than that. What it takes away is taken here, the noise is added by
-:mod:`clients.egress.noise`, and what that guarantees is counted by :mod:`clients.egress.budget`.
+images' statistics, what the run's method adds, moments where it averages them, and nothing else. A
+policy takes away and adds noise; it cannot let anything more leave than that. What it takes away is
+taken here, the noise is added by :mod:`clients.egress.noise`, and what that guarantees is counted
+by :mod:`clients.egress.budget`.
 """
 
 import fnmatch

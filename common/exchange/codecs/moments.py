@@ -3,8 +3,8 @@
 ``int8`` and ``int4`` send m and √v as integers of so many bits, with a scale for each block.
 No √v above 0 becomes 0, which it would where it is small beside its block's largest: the next step
 would be m / 0, or three learning rates of the next gradient (the zero-point problem of B. Li,
-J. Chen and J. Zhu, *Memory efficient optimizers with 4-bit states*, NeurIPS 2023). So of what is
-rounded no √v falls by more than a third, and no step m / √v becomes longer than Adam's can be.
+J. Chen and J. Zhu, *Memory efficient optimizers with 4-bit states*, NeurIPS 2023). So no √v falls
+by more than a third. And m is cut to 7.27 √v, so that no step is longer than Adam's can be.
 
 v remembers a thousand steps. Were it rounded anew at every exchange, and gone on from, what a few
 steps change of it would be lost. So a site sends what a round of K steps added, and the server,
