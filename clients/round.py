@@ -23,7 +23,7 @@ from common.learning.evaluation import (
     estimate_statistics,
     evaluate_site,
 )
-from common.learning.latest import LatestProjections, prototypes_of
+from common.learning.latest import LatestEmbeddings, prototypes_of
 from common.learning.loop import TrainSummary, train
 from common.learning.moments import pack_moments, private_moments, unpack_moments
 from common.learning.optimiser import load_moments, make_optimizer, moments_of
@@ -41,7 +41,7 @@ from common.tensor_files import below
 RECEIVED, MEMORY = "received", "codec/"
 """Names of what a codec goes on from in the private store."""
 LATEST = "latest/"
-"""Before the names of the latest projections there."""
+"""Before the names of the latest embeddings there."""
 OWN = "own"
 """Name there of the shared tensors of a site that finished alone."""
 
@@ -123,7 +123,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     local = replace(local, remote=_remote(site, order))
     terms = methods.terms(local)
     memory = {} if state is None else state.memory
-    latest = LatestProjections(site.config.prototype_images, below(LATEST, memory))
+    latest = LatestEmbeddings(site.config, below(LATEST, memory))
     if site.take_steps is not None:
         summary = site.take_steps(network, optimizer, order, terms)
     else:
@@ -150,20 +150,14 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         fingerprint=code_fingerprint(),
         metrics=metrics | _training_figures(summary, time.monotonic() - started),
     )
-    seen, config = latest.arrays(), site.config
+    seen = latest.arrays()
     if not site.trains_alone(order):
         reply = RoundReply(
             **vars(reply),
             images=sum(site.class_counts),
             layout=shared_layout(network),
             shared=shared,
-            prototypes=prototypes_of(
-                site.name,
-                seen,
-                config.projection_size,
-                config.min_prototype_count,
-                config.prototype_rank,
-            ),
+            prototypes=prototypes_of(site.name, seen, network, site.config),
             moments=pack_moments(network, optimizer) if site.averages_moments else {},
         )
     moments = moments_of(optimizer) if site.carries_moments else {}
@@ -317,9 +311,8 @@ def _remote(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
     if not site.meets_prototypes:
         return None
     for one in order.prototypes:
-        if (
-            fault := one.fault(site.config.projection_size, site.config.prototype_rank)
-        ) is not None:
+        fault = one.fault(site.config.projection_size, site.config.prototype_rank)
+        if fault is not None:
             raise ReplyError(f"{one.site}: {fault}.")
     return remote_prototypes(
         site.name, order.prototypes, order.class_counts, site.config, site.device

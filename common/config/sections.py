@@ -191,7 +191,7 @@ class ObjectiveKeys(TomlModel):
     min_prototype_count: int = Field(4, ge=1)
     """A class with fewer training images at a site sends no prototype."""
     prototype_images: int = Field(256, ge=1)
-    """Latest images of a class behind its prototype, at most, each as training saw it."""
+    """Latest images of a site behind its prototypes, at most, each as training saw it."""
     prototypes: Annotated[Literal["site", "average", "none"], Key(Role.METHOD)] = "site"
     """What a site meets of the others: each one's prototypes, all sites' average, or nothing."""
     prototype_draws: Annotated[int, Key(Role.METHOD)] = Field(32, ge=0, le=4096)

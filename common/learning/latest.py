@@ -1,9 +1,10 @@
-"""The latest projections of a site's images, as training computed them: what prototypes describe.
+"""The latest images of a site as training saw them: what its prototypes describe.
 
 The images that a prototype stands for are those of a joint batch: augmented, and normalised by
 their batch. As evaluation sees images, their projections lie elsewhere, and gradients with them
-(``python -m simulations.evidence fidelity``). Training has these projections anyway, so that they
-cost nothing. Between rounds they stay in the site's private store.
+(``python -m simulations.evidence fidelity``). So what is kept are the embeddings that training
+computed, which cost nothing; the projection head, which changes fastest, is applied to them anew
+after a round's steps. Between rounds they stay in the site's private store.
 """
 
 from collections.abc import Mapping
@@ -11,77 +12,91 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.config.schema import Config
+from common.learning.evaluation import in_mode
 from common.learning.objective import Batch
 from common.learning.prototypes import Prototypes, make_prototypes
+from common.models.network import Network
+
+KEYS = ("embeddings", "labels", "images")
 
 
-class LatestProjections:
-    """A window over the projections of one site.
+class LatestEmbeddings:
+    """The embeddings of the latest images of one site.
 
     Parameters
     ----------
-    count : int
-        How many of each class are kept.
+    config : Config
+        How many images stand behind prototypes (``prototype-images``), in whole batches.
     arrays : mapping of str to ndarray
         What :meth:`arrays` returned at the end of the last round; empty before the first.
     """
 
-    def __init__(self, count: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.count = count
+    def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.count = max(1, config.prototype_images // config.batch_size) * config.batch_size
         self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
         if arrays:
-            projections, labels, images = (torch.from_numpy(arrays[key]) for key in KEYS)
-            self.kept.append((projections, labels, images))
+            embeddings, labels, images = (torch.from_numpy(arrays[key]) for key in KEYS)
+            self.kept.append((embeddings, labels, images))
 
     def add(self, batch: Batch) -> None:
-        """Take up the projections of a batch, whose images are all of the site."""
+        """Take up a batch, whose images are all of the site."""
         assert batch.indices is not None
-        # At length 1, as prototypes take them; on the device, which nothing here waits for.
-        unit = F.normalize(batch.output.projection.detach().to(torch.float32), dim=1)
-        self.kept.append((unit, batch.labels, batch.indices))
+        # On the device, which nothing here waits for.
+        embeddings = batch.output.embedding.detach().to(torch.float32)
+        self.kept.append((embeddings, batch.labels, batch.indices))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the latest ``count`` of each class, the oldest first.
+        """Return the latest, the oldest first.
 
         Returns
         -------
         dict of str to ndarray
-            ``projections`` (n, size), float32; ``labels`` (n,), the class of each; ``images`` (n,),
+            ``embeddings`` (n, size), float32; ``labels`` (n,), the class of each; ``images`` (n,),
             which of the site's images it is of. Empty where there is none.
         """
-        if not self.kept:
-            return {}
         columns = zip(*self.kept, strict=True)
-        projections, labels, images = (torch.cat([c.cpu() for c in own]).numpy() for own in columns)
-        last = [np.flatnonzero(labels == label)[-self.count :] for label in np.unique(labels)]
-        chosen = np.sort(np.concatenate(last))
-        kept = (projections[chosen], labels[chosen], images[chosen])
-        return dict(zip(KEYS, kept, strict=True))
+        joined = [torch.cat([c.cpu() for c in own])[-self.count :].numpy() for own in columns]
+        return dict(zip(KEYS, joined, strict=False))
 
 
-KEYS = ("projections", "labels", "images")
-
-
+@torch.no_grad()
 def prototypes_of(
-    site: str, latest: Mapping[str, NDArray[Any]], size: int, min_count: int, rank: int
+    site: str, latest: Mapping[str, NDArray[Any]], network: Network, config: Config
 ) -> Prototypes:
-    """Make a site's prototypes of its latest projections.
+    """Make a site's prototypes of its latest embeddings.
 
     Parameters
     ----------
     site : str
         Whose they are.
     latest : mapping of str to ndarray
-        As :meth:`LatestProjections.arrays` returns them; empty where there is none.
-    size : int
-        Width of a projection.
-    min_count, rank : int
-        As of :func:`common.learning.prototypes.make_prototypes`.
+        As :meth:`LatestEmbeddings.arrays` returns them; empty where there is none.
+    network : Network
+        After the round's steps. Its running statistics are left as they are.
+    config : Config
+        Batch size, and how prototypes are made.
     """
-    nothing = np.empty((0, size), np.float32), np.empty(0, np.int64), np.empty(0, np.int64)
-    projections, labels, images = (latest[key] for key in KEYS) if latest else nothing
-    return make_prototypes(site, projections, labels, min_count, rank, images)
+    size, fewest, rank = config.projection_size, config.min_prototype_count, config.prototype_rank
+    labels = latest.get("labels", np.empty(0, np.int64))
+    projections = np.empty((0, size), np.float32)
+    if len(labels):
+        projections = _projected(site, latest["embeddings"], network, config)
+    return make_prototypes(site, projections, labels, fewest, rank, latest.get("images"))
+
+
+def _projected(
+    site: str, embeddings: NDArray[np.float32], network: Network, config: Config
+) -> NDArray[np.floating]:
+    """Return the projections, shape (n, size), of embeddings, each batch normalised by itself."""
+    weight = next(network.parameters())
+    batches = torch.split(torch.from_numpy(embeddings).to(weight), config.batch_size)
+    before = {name: tensor.clone() for name, tensor in network.projection.named_buffers()}
+    with in_mode(network.projection, training=True):
+        projections = [network.project(batch, [(site, len(batch))]) for batch in batches]
+    for name, tensor in network.projection.named_buffers():
+        tensor.copy_(before[name])
+    return torch.cat(projections).float().cpu().numpy()

@@ -107,13 +107,25 @@ class Network(nn.Module):
         RunError
             If the segments do not add up to the batch or name an unknown site.
         """
-        if self.sites:
-            self._check(site_slices, len(images))
-            self.routing.site_slices = tuple(site_slices)
+        self._route(site_slices, len(images))
         embedding = self.backbone(images)
         branch = None if self.auxiliary is None else self.auxiliary(embedding)
         others = {name: head(embedding) for name, head in self.others.items()}
         return Output(self.head(embedding), embedding, self.projection(embedding), branch, others)
+
+    def project(self, embeddings: Tensor, site_slices: own.SiteSlices = ()) -> Tensor:
+        """Return the projections, shape (batch, projection_size), of embeddings of a batch.
+
+        Parameters and errors as of :meth:`forward`, of whose output the embeddings are.
+        """
+        self._route(site_slices, len(embeddings))
+        projections: Tensor = self.projection(embeddings)
+        return projections
+
+    def _route(self, site_slices: own.SiteSlices, images: int) -> None:
+        if self.sites:
+            self._check(site_slices, images)
+            self.routing.site_slices = tuple(site_slices)
 
     def _check(self, site_slices: own.SiteSlices, images: int) -> None:
         """Check that segments name known sites and cover a batch of so many images."""

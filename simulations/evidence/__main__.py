@@ -13,6 +13,7 @@ from common.console.text import settle_encodings
 MAKERS = {
     "attacks": ("attacks.run:main", "what attacks on synthetic hospitals get, defences off and on"),
     "poisoning": ("attacks.poisoning:main", "what it costs four hospitals that a fifth one lies"),
+    "fidelity": ("fidelity:main", "how near a federated gradient is to the pooled one"),
     "training": ("benchmarks.training:main", "images per second of training, against a plain loop"),
     "round": ("benchmarks.rounds:simulated", "what a federated round costs beyond its training"),
     "deployment-round": ("benchmarks.rounds:deployed", "the same over TLS, part by part"),

@@ -14,7 +14,9 @@ from common.errors import ReplyError, RunError, StoreError
 from common.exchange.fingerprint import code_fingerprint
 from common.exchange.messages import RoundReply
 from common.learning.evaluation import estimate_statistics, evaluate_site
-from common.learning.loop import joint_batch
+from common.learning.latest import LatestEmbeddings, prototypes_of
+from common.learning.loop import joint_batch, train
+from common.learning.optimiser import make_optimizer
 from common.learning.prototypes import Prototypes, make_prototypes
 from common.models.network import Network
 from common.models.sharing import private_state, unpack
@@ -239,7 +241,8 @@ def test_prototypes_are_of_what_training_saw_last_in_this_round_and_the_ones_bef
     tmp_path: Path,
 ) -> None:
     """By hand: the projections of each step's batch, before that step."""
-    config = tiny_config(tmp_path, prototype_images=7, prototype_rank=1, learning_rate=1e-9)
+    # Of 14 images, three whole batches of four.
+    config = tiny_config(tmp_path, prototype_images=14, prototype_rank=1, learning_rate=1e-9)
     site = opened(config)
     first = train_round(site, order(site, steps=range(0, 2)))
     second = train_round(
@@ -248,20 +251,37 @@ def test_prototypes_are_of_what_training_saw_last_in_this_round_and_the_ones_bef
     network = site.network()
     unpack(network, first.shared)
     found = []
-    for step in range(4):
+    for step in range(1, 4):
         images, targets, slices, indices = joint_batch([site.alone], [None], config, step)
         said = network.train()(images, slices).projection.detach().numpy()
         found += zip(said, targets["class"].tolist(), indices.tolist(), strict=True)
     for label in (0, 1):
-        last = [one for one in found if one[1] == label][-7:]
-        expected = make_prototypes(
-            "north", np.array([p for p, _, _ in last]), np.full(len(last), label), 1, 1
-        )
+        own = [one for one in found if one[1] == label]
+        projections = np.array([projection for projection, _, _ in own])
+        expected = make_prototypes("north", projections, np.full(len(own), label), 1, 1)
         # With next to no learning rate the weights stay as they were.
         np.testing.assert_allclose(
             second.prototypes.vectors[label][:2], expected.vectors[0][:2], atol=1e-5
         )
-        assert second.prototypes.counts[label] == len({image for _, _, image in last})
+        assert second.prototypes.counts[label] == len({image for _, _, image in own})
+
+
+def test_making_prototypes_leaves_running_statistics_as_they_are(site: OpenSite) -> None:
+    config, network = site.config, site.network()
+    latest = LatestEmbeddings(config, {})
+    train(
+        network,
+        make_optimizer(network, config),
+        [site.alone],
+        config,
+        range(3),
+        6,
+        on_batch=latest.add,
+    )
+    before = private_state(network)
+    made = prototypes_of("north", latest.arrays(), network, config)
+    assert len(made.classes) == 2
+    assert same(before, private_state(network))
 
 
 def test_the_received_average_s_normalisation_is_kept_while_it_may_be_chosen(
