@@ -195,11 +195,12 @@ def _images(folder: Path, config: Config, labelled: SiteFolder | None) -> list[P
     # Else the lesion masks of a synthetic hospital would count as images.
     classes = [folder / name for name in sorted(label_of, key=lambda name: label_of[name])]
     found = find_images(classes or [folder])
-    frames = labelled.frames if labelled else {}
+    if labelled is None:
+        return found
     # Of a file whose frames are named, these alone are images of the site.
-    named = {folder / file for file in frames.values()}
-    others = [image for image in found if locate(image)[0] not in named]
-    return [*others, *(folder / frame for frame in sorted(frames))]
+    whole = {folder / file for file in labelled.files if file not in labelled.frames}
+    others = [image for image in found if locate(image)[0] in whole]
+    return [*others, *(folder / frame for frame in sorted(labelled.frames))]
 
 
 def _key(network: Network, folder: Path, files: Sequence[Path], images: NDArray[np.uint8]) -> str:

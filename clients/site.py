@@ -132,6 +132,8 @@ def open_identity(identity: Identity, run: str) -> OpenSite:
 
 def make_site_info(site: OpenSite) -> SiteInfo:
     """Return the site's answer to a join request."""
+    if site.alone.data.left_out:
+        note(site.own, f"Left out by classes-map: {site.alone.data.left_out}")
     for warning in site.alone.warnings:
         note(site.own, warning)
     return SiteInfo(

@@ -153,6 +153,7 @@ def _facts(folder: SiteFolder, headers: Sequence[ImageHeader], looked: Looked) -
         "greys": scale,
         "further columns": one_line(", ".join(folder.columns)),
         "passed over": folder.passed_over,
+        "left out": folder.left_out,
     }
     return {label: str(value) for label, value in facts.items() if value != ""}
 

@@ -178,6 +178,8 @@ def _open(config: Config, name: str, device: Device, listener: ProgressListener)
         f"{name}: {len(data)} images, {len(split.train)} for training, {len(split.test)} for "
         f"testing{f', {len(split.validation)} for validation' if len(split.validation) else ''}"
     )
+    if data.left_out:
+        listener.message(f"  left out by classes-map: {data.left_out}")
     for text in (site.leakage.sentence(), *site.warnings):
         listener.message(f"  {text}")
     return site

@@ -6,6 +6,7 @@ import json
 import tomli_w
 from pydantic import model_validator
 
+from common.config.classes import LEFT_OUT
 from common.config.sections import (
     SYNTHETIC,
     DataKeys,
@@ -67,13 +68,14 @@ class Config(
                 key = "classes" if name in self.class_names else "classes-map"
                 raise ValueError(f"{key} holds '{name}', which names no folder within a site's")
         for name, label in self.own_class_names.items():
-            if label not in self.class_names:
+            if label not in (*self.class_names, LEFT_OUT):
                 raise ValueError(
                     f"classes-map gives '{name}' the class '{label}', which is none of classes "
                     f"({', '.join(self.class_names)})"
                 )
             if name in self.class_names and name != label:
-                raise ValueError(f"classes-map gives the class '{name}' another, '{label}'")
+                another = f"another, '{label}'" if label else "none"
+                raise ValueError(f"classes-map gives the class '{name}' {another}")
         if self.cache_size and self.cache_size < self.image_size:
             raise ValueError(
                 f"cache-size is {self.cache_size}, smaller than image-size = {self.image_size}"

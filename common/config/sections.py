@@ -69,6 +69,7 @@ class DataKeys(TomlModel):
     classes_map: Annotated[str, Key(Role.IMAGES)] = ""
     """Other names that sites have for the classes, in folders and in labels of metadata.csv, as
     'COVID-19=covid,Normal=non-covid'; a name counts as it is, else without case and blanks.
+    Images of a name without a class ('tb=') take no part.
     """
     task: Annotated[str, Key(Role.IMAGES)] = "classification"
     """What is learnt of an image: its class folder, or what else a task of that name says."""

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config.classes import class_of, loosely
+from common.config.classes import LEFT_OUT, class_of, which_key
 from common.data.listing import describe, files_below, why_passed_over
 from common.data.metadata import (
+    LABEL,
     METADATA,
     PATIENT,
     Metadata,
+    Row,
     metadata_problems,
     named_frames,
     read_metadata,
@@ -61,6 +63,8 @@ class SiteFolder:
     """Pairs of images that a fold keeps on one side although no patient does: copies."""
     passed_over: str = ""
     """How many files in the class folders are no images, by reason."""
+    left_out: str = ""
+    """How many images ``classes-map`` leaves out, by the name of their folder or label."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -86,7 +90,8 @@ def read_site(
     classes : sequence of str
         The classes, in label order; each has a folder of that name.
     classes_map : mapping of str to str, optional
-        Names that the site's own folders and labels have for them → class.
+        Names that the site's own folders and labels have for them → class, or
+        :data:`~common.config.classes.LEFT_OUT`.
 
     Raises
     ------
@@ -124,7 +129,8 @@ def inspect_site(
     passed_over = Counter[str]()
     try:
         folders = class_folders(root, classes, theirs)
-        problems += _folder_problems(root, classes, theirs, folders)
+        left_out = _in_folders_left_out(root, classes, theirs)
+        problems += _folder_problems(root, classes, theirs, folders, left_out)
         images = _images(root, folders, problems, passed_over)
         table = read_metadata(root / METADATA, problems)
     except OSError as error:
@@ -134,10 +140,16 @@ def inspect_site(
         frames = named_frames(table.rows, images)
         images |= {frame: images[file] for frame, file in frames.items()}
         whole = set(frames.values())
-        images = {file: label for file, label in images.items() if file not in whole}
-        problems += metadata_problems(root / METADATA, classes, theirs, images, table.rows)
+        out = _rows_left_out(table.rows, classes, theirs)
+        left_out.update(out[file] for file in images.keys() & out)
+        images = {file: label for file, label in images.items() if file not in whole | out.keys()}
+        frames = {frame: file for frame, file in frames.items() if frame not in out}
+        judged = {file: row for file, row in table.rows.items() if file not in out}
+        problems += metadata_problems(root / METADATA, classes, theirs, images, judged)
     else:
         table = Metadata()
+    if left_out and not images and not problems:
+        problems.append(f"classes-map leaves out every image in {root}. Add images of each class.")
     files = tuple(sorted(images))
     labels = np.array([images[file] for file in files], dtype=np.int64)
     rows = [table.rows.get(file, {}) for file in files]
@@ -155,6 +167,7 @@ def inspect_site(
         {column: tuple(row.get(column, "") for row in rows) for column in table.columns},
         frames,
         passed_over=describe(passed_over),
+        left_out=describe(left_out),
     )
     return found, tuple(one_line(site + problem) for problem in problems)
 
@@ -186,9 +199,34 @@ def class_folders(
     found = {}
     for path in sorted(root.iterdir()):
         label = class_of(path.name, classes, classes_map)
-        if label is not None and path.is_dir():
+        if label and path.is_dir():
             found[path.name] = classes.index(label)
     return found
+
+
+def _in_folders_left_out(
+    root: Path, classes: Sequence[str], classes_map: Mapping[str, str]
+) -> Counter[str]:
+    """Return how many files each folder holds that the map leaves out, by its name."""
+    return Counter(
+        {
+            path.name: sum(1 for _ in files_below(path))
+            for path in sorted(root.iterdir())
+            if class_of(path.name, classes, classes_map) == LEFT_OUT and path.is_dir()
+        }
+    )
+
+
+def _rows_left_out(
+    rows: Mapping[str, Row], classes: Sequence[str], classes_map: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the rows whose folder or label the map leaves out: that name, by file."""
+    return {
+        file: name
+        for file, row in rows.items()
+        for name in (file.split("/")[0], row[LABEL])
+        if class_of(name, classes, classes_map) == LEFT_OUT
+    }
 
 
 def _folder_problems(
@@ -196,13 +234,14 @@ def _folder_problems(
     classes: Sequence[str],
     classes_map: Mapping[str, str],
     folders: Mapping[str, int],
+    left_out: Collection[str],
 ) -> Iterator[str]:
     for path in sorted(root.iterdir()):
-        known = path.name in folders or path.name in {MASKS, LUNG_MASKS}
+        known = path.name in {*folders, *left_out, MASKS, LUNG_MASKS}
         if path.is_dir() and not known and not why_passed_over(path.name):
             yield (
                 f"the folder {path} is no class of this run ({', '.join(classes)}). "
-                f"Rename it, move it away, or set {_which_key(path.name, classes)}."
+                f"Rename it, move it away, or set {which_key(path.name, classes)}."
             )
     missing = _missing(classes, folders)
     for label in missing:
@@ -220,8 +259,9 @@ def _folder_problems(
                 f"{root / inside}. Move it up."
             )
     if len(missing) == len(classes):
+        names = [*classes, *(name for name, label in classes_map.items() if label)]
         yield (
-            f"{root} holds none of the class folders {', '.join([*classes, *classes_map])}. Make "
+            f"{root} holds none of the class folders {', '.join(names)}. Make "
             "one for each class, or set classes."
         )
     elif all(_is_empty(root / folder) for folder in folders):
@@ -230,12 +270,6 @@ def _folder_problems(
 
 def _missing(classes: Sequence[str], folders: Mapping[str, int]) -> list[str]:
     return [label for place, label in enumerate(classes) if place not in folders.values()]
-
-
-def _which_key(name: str, classes: Sequence[str]) -> str:
-    """Return the key that takes in a folder of another name, and how where that is plain."""
-    alike = next((label for label in classes if loosely(label) == loosely(name)), None)
-    return "classes or classes-map" if alike is None else f"classes-map = '{name}={alike}'"
 
 
 def _is_empty(folder: Path) -> bool:

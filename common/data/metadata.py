@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.config.classes import class_of
+from common.config.classes import class_of, which_key
 from common.data.listing import why_passed_over
 
 METADATA = "metadata.csv"
@@ -178,7 +178,8 @@ def metadata_problems(
         if label is None:
             yield (
                 f"{path} gives '{file}' the label '{row[LABEL]}', which is no class of this run "
-                f"({', '.join(classes)}). Correct the label, or set classes or classes-map."
+                f"({', '.join(classes)}). Correct the label, or set "
+                f"{which_key(row[LABEL], classes)}."
             )
         elif file not in images:
             yield f"{path} has a row for '{file}', but {_why_absent(path.parent, file, images)}."

@@ -253,7 +253,7 @@ def test_a_single_site_run_of_one_site_can_meet_another(tmp_path: Path) -> None:
 
 
 def test_named_frames_and_own_class_names_are_evaluated(tmp_path: Path) -> None:
-    run = make_run(tmp_path, classes_map="COVID-19=covid,Normal=non-covid")
+    run = make_run(tmp_path, classes_map="COVID-19=covid,Normal=non-covid,unsure=")
     site, rows = tmp_path / "new", ["file_name,label"]
     values = np.random.default_rng(3).integers(0, 256, (2, 4, 40, 40))
     frames_of = {"COVID-19": (2, 4), "Normal": (1,)}
@@ -261,6 +261,7 @@ def test_named_frames_and_own_class_names_are_evaluated(tmp_path: Path) -> None:
         (site / folder).mkdir(parents=True)
         (site / folder / "scan.dcm").write_bytes(grey_file(stored, 8))
         rows += [f"{folder}/scan.dcm#{frame},{folder.lower()}" for frame in frames]
+    rows += ["COVID-19/scan.dcm#1,unsure"]
     (site / "metadata.csv").write_text("\n".join(rows) + "\n")
     found = onboard(run, "new", site, evaluate=True, device="cpu")
     names = [file.relative_to(site).as_posix() for file in found.files]

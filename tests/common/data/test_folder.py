@@ -176,3 +176,31 @@ def test_the_check_and_training_read_the_same_names(tmp_path: Path) -> None:
     assert check.fit and check.facts["images of covid"] == "4"
     config = config.changed(cache_dir=str(tmp_path / "cache"))
     assert open_site(config, "a").labels.tolist() == [1, 1, 0, 0, 1, 1]
+
+
+OUT = {"covid-19": "covid", "Normal": "non-covid", "CT_COVID": "", "unsure": ""}
+
+
+def test_folders_and_labels_without_a_class_take_no_part_and_are_counted(tmp_path: Path) -> None:
+    rows = [
+        *("covid-19/0.png,covid,a", "covid-19/1.png, Unsure ,b"),
+        *("Normal/0.png,normal,c", "Normal/1.png,non-covid,d"),
+        # What a table says of a folder that takes no part does not matter, nor has it to.
+        "CT_COVID/0.png,something else,e",
+    ]
+    root = own_names(tmp_path / "a", *rows)
+    site = read_site("a", root, CLASSES, OUT)
+    assert site.files == ("Normal/0.png", "Normal/1.png", "covid-19/0.png")
+    assert site.labels.tolist() == [0, 0, 1] and site.patients == ("c", "d", "a")
+    assert site.left_out == "2 CT_COVID, 1 Unsure" and site.warnings == ()
+    values = {"sites": f"a={root}", "classes-map": "covid-19=covid,Normal=non-covid,CT_COVID="}
+    check = check_folder("a", root, make_config(values | {"split": "image", "folds": 2}))
+    assert check.facts["left out"] == "2 CT_COVID"
+    (problem,) = check.problems
+    assert "set classes or classes-map ('Unsure=' leaves it out)." in problem
+
+
+def test_a_site_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    rows = [f"{folder}/{n}.png,unsure," for folder in ("Normal", "covid-19") for n in (0, 1)]
+    with pytest.raises(SiteError, match=r"classes-map leaves out every image in .*Add images of ea"):
+        read_site("a", own_names(tmp_path / "a", *rows), CLASSES, OUT)
