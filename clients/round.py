@@ -33,7 +33,7 @@ from common.learning.prototypes import (
 )
 from common.methods.method import Arrays, Local, Outcome
 from common.methods.registry import methods_of
-from common.models.network import Network
+from common.models.network import Network, projection_width
 from common.models.sharing import load_private, pack, private_state, shared_layout, unpack
 from common.tasks.task import task_layout
 from common.tensor_files import below
@@ -311,7 +311,7 @@ def _remote(site: OpenSite, order: RoundOrder) -> RemotePrototypes | None:
     if not site.meets_prototypes:
         return None
     for one in order.prototypes:
-        fault = one.fault(site.config.projection_size, site.config.prototype_rank)
+        fault = one.fault(projection_width(site.config), site.config.prototype_rank)
         if fault is not None:
             raise ReplyError(f"{one.site}: {fault}.")
     return remote_prototypes(

@@ -17,6 +17,7 @@ from common.exchange.payload import check_parts, only
 from common.formatting.misfits import misfits
 from common.methods.method import Arrays
 from common.methods.registry import methods_of
+from common.models.network import projection_width
 from common.models.sharing import Layout
 from common.tasks.task import task_of
 from server.participants import RunContext
@@ -84,7 +85,7 @@ def check_weights(reply: RoundReply, before: NDArray[Any], context: RunContext) 
     check_layout(reply.layout, layout)
     _check_values(reply.shared, layout, norm_of(before))
     fewest = "min-prototype-count", config.min_prototype_count
-    form = config.projection_size, config.prototype_rank, len(config.class_names)
+    form = projection_width(config), config.prototype_rank, len(config.class_names)
     if (fault := reply.prototypes.fault(*form, class_counts, fewest)) is not None:
         raise ReplyError(fault)
     check_parts(reply.parts, methods_of(config).forms(config, layout))

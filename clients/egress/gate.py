@@ -27,6 +27,7 @@ from common.exchange.wire import CARD, METHOD, MOMENTS, SHARED, decode
 from common.learning.prototypes import Prototypes
 from common.methods.method import Arrays
 from common.methods.registry import methods_of
+from common.models.network import projection_width
 from common.models.sharing import Layout
 from common.tasks.task import task_layout
 
@@ -195,7 +196,7 @@ def _judge_prototypes(found: Prototypes, expected: ExpectedMessage, policy: Poli
         raise PolicyError("prototypes may not leave (policy: may-leave)")
     fewest = "min-prototype-images", policy.min_prototype_images
     config = expected.config
-    size, rank, classes = config.projection_size, config.prototype_rank, len(config.class_names)
+    size, rank, classes = projection_width(config), config.prototype_rank, len(config.class_names)
     fault = found.fault(size, rank, classes, fewest=fewest)
     if fault is not None:
         raise PolicyError(fault)

@@ -187,6 +187,9 @@ class ObjectiveKeys(TomlModel):
     """Weight of the contrastive term; 0: off."""
     temperature: float = Field(0.05, gt=0)
     """Temperature τ."""
+    contrastive_on: Annotated[Literal["projection", "embedding"], Key(Role.METHOD)] = "projection"
+    """What of an image the contrastive term, prototypes and other terms on projections are of: its
+    projection; or its embedding, and there is no projection head."""
     denominator: Literal["nt-xent", "eq4"] = "nt-xent"
     """'nt-xent': positive and negatives (the released code); 'eq4': negatives alone."""
     min_prototype_count: int = Field(4, ge=1)

@@ -16,7 +16,7 @@ from common.data.augment import prepare
 from common.data.folder import CLASS
 from common.errors import RunError
 from common.learning.local_site import LocalSite, TrainingSite
-from common.models.network import Network
+from common.models.network import Network, projection_width
 from common.models.per_site import PerSite
 from common.randomness import numpy_generator
 from common.runs.predictions import PredictionsTable
@@ -87,7 +87,7 @@ def decide(
     """
     if not len(indices):
         nothing = np.empty((0, len(config.class_names)))
-        return {CLASS: nothing}, np.empty((0, config.projection_size), "f4")
+        return {CLASS: nothing}, np.empty((0, projection_width(config)), "f4")
     outputs, projections = [], []
     of_site = network.for_site(site.name)
     for start in range(0, len(indices), EVALUATION_BATCH):

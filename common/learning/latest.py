@@ -19,7 +19,7 @@ from common.config.schema import Config
 from common.learning.evaluation import in_mode
 from common.learning.objective import Batch
 from common.learning.prototypes import Prototypes, make_prototypes
-from common.models.network import Network
+from common.models.network import Network, projection_width
 
 KEYS = ("embeddings", "labels", "images")
 
@@ -80,7 +80,7 @@ def prototypes_of(
     config : Config
         Batch size, and how prototypes are made.
     """
-    size, fewest, rank = config.projection_size, config.min_prototype_count, config.prototype_rank
+    size, fewest, rank = projection_width(config), config.min_prototype_count, config.prototype_rank
     labels = latest.get("labels", np.empty(0, np.int64))
     projections = np.empty((0, size), np.float32)
     if len(labels):

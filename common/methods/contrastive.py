@@ -2,8 +2,8 @@
 
 Z. Wang, Q. Liu and Q. Dou, *Contrastive cross-site learning with redesigned net for COVID-19 CT
 classification*, IEEE J-BHI 2020 (arXiv 2009.07652), which pools the images. Federated, the other
-sites' prototypes stand in for their images (:mod:`common.learning.objective`). The last three rows
-are what is left of it when one part is taken away.
+sites' prototypes stand in for their images (:mod:`common.learning.objective`). The rows
+after xsite are what is left of it when one part is taken away.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,8 @@ class Contrastive(Method):
         weight = "" if config.alpha == 1 else f"{config.alpha:g} × "
         kind = {"site": "", "average": " with averaged prototypes", "none": " within a site"}
         met, heat = kind[config.prototypes], f"τ\u00a0=\u00a0{config.temperature:g}"
-        return f"{weight}contrastive term{met} ({heat})", ""
+        on = " of embeddings" if config.contrastive_on == "embedding" else ""
+        return f"{weight}contrastive term{on}{met} ({heat})", ""
 
 
 class XSite(Method):
@@ -58,5 +59,26 @@ class XSite(Method):
         ),
         Variant(
             "xsite-local", "xsite, contrastive within a site", "federated", {"prototypes": "none"}
+        ),
+        Variant(
+            "xsite-across",
+            "xsite, contrastive across sites alone",
+            "federated",
+            {"contrastive-within": False},
+        ),
+        Variant(
+            "xsite-means", "xsite, prototypes without spread", "federated", {"prototype-draws": 0}
+        ),
+        Variant(
+            "xsite-no-anchors",
+            "xsite, prototypes as no anchors",
+            "federated",
+            {"prototype-anchors": False},
+        ),
+        Variant(
+            "xsite-embedding",
+            "xsite, contrastive on embeddings",
+            "federated",
+            {"contrastive-on": "embedding"},
         ),
     )

@@ -41,7 +41,7 @@ def class_head(config: Config, embedding: int) -> nn.Module:
 def projection_head(
     config: Config, embedding: int, map_shape: tuple[int, int, int] | None = None
 ) -> nn.Module:
-    """Return the projection head, freshly initialised: embedding → projection.
+    """Return the projection head, freshly initialised: embedding → projection, or to itself.
 
     Two dense layers, each with normalisation and ReLU (8192 → 1024 → 128 in the paper). Only the
     contrastive term trains it (section III-C of arXiv 2009.07652).
@@ -49,12 +49,14 @@ def projection_head(
     Parameters
     ----------
     config : Config
-        Its widths.
+        Its widths, and as ``contrastive-on`` whether there is one.
     embedding : int
         Width of its input.
     map_shape : tuple of int, optional
         Channels, height and width of the feature map that the embedding is; it is pooled first.
     """
+    if config.contrastive_on == "embedding":
+        return nn.Identity()
     hidden, size = scaled(config.projection_hidden, config.width), config.projection_size
     pooled = None if map_shape is None else PooledMap(map_shape)
     head = nn.Sequential(

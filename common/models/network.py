@@ -1,6 +1,7 @@
 """The network of a run: backbone, classification head, projection head, and their sites."""
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +33,8 @@ class Output(NamedTuple):
     embedding: Tensor
     """Shape (batch, embedding). The backbone's features."""
     projection: Tensor
-    """Shape (batch, projection_size). Their image under the projection head, not normalised."""
+    """Shape (batch, :func:`projection_width`). Their image under the projection head, not
+    normalised; without one, the embedding."""
     auxiliary: Tensor | None = None
     """Shape (batch, classes). Logits of each image's site's own branch, where there are such
     branches."""
@@ -114,7 +116,7 @@ class Network(nn.Module):
         return Output(self.head(embedding), embedding, self.projection(embedding), branch, others)
 
     def project(self, embeddings: Tensor, site_slices: own.SiteSlices = ()) -> Tensor:
-        """Return the projections, shape (batch, projection_size), of embeddings of a batch.
+        """Return the projections, shape (batch, size), of embeddings of a batch.
 
         Parameters and errors as of :meth:`forward`, of whose output the embeddings are.
         """
@@ -243,6 +245,17 @@ def build_network(config: Config, sites: Sequence[str], heads: Heads | None = No
     if config.pretrained:
         released.load_pretrained(network, sites, config)
     return network
+
+
+# Asked for at every message, and equal configurations have equal networks.
+@functools.lru_cache(maxsize=8)
+def projection_width(config: Config) -> int:
+    """Return the width of :attr:`Output.projection`, and so of prototypes."""
+    if config.contrastive_on == "projection":
+        return config.projection_size
+    # On the device "meta" there are shapes and no values.
+    with torch.device("meta"), seeded_torch(config.seed, "network"):
+        return _backbone(config).embedding
 
 
 def _backbone(config: Config) -> "CovidNet | TorchvisionBackbone":

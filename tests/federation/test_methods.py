@@ -46,6 +46,10 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "averaged": ({"prototypes": "average"}, XSITE),
     "local": ({"prototypes": "none"}, XSITE),
     "once": ({"prototype_multiplicity": False}, XSITE),
+    "across": ({"contrastive_within": False}, XSITE),
+    "means": ({"prototype_draws": 0}, XSITE),
+    "no anchors": ({"prototype_anchors": False}, XSITE),
+    "embedding": ({"contrastive_on": "embedding"}, XSITE),
 }
 
 

@@ -11,4 +11,5 @@ def test_the_table_has_its_rows_by_mode_and_xsite_last() -> None:
         *("fedavg", "fedprox", "scaffold", "ditto", "fedavgm", "fedadam", "fedyogi"),
         *("fedrdn", "fedwon", "fedbn", "moon", "fedproto", "fed-adapters"),
         *("xsite", "xsite-once", "xsite-averaged", "xsite-local"),
+        *("xsite-across", "xsite-means", "xsite-no-anchors", "xsite-embedding"),
     ]

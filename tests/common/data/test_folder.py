@@ -202,5 +202,5 @@ def test_folders_and_labels_without_a_class_take_no_part_and_are_counted(tmp_pat
 
 def test_a_site_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     rows = [f"{folder}/{n}.png,unsure," for folder in ("Normal", "covid-19") for n in (0, 1)]
-    with pytest.raises(SiteError, match=r"classes-map leaves out every image in .*Add images of ea"):
+    with pytest.raises(SiteError, match=r"classes-map leaves out every image in .*\. Add images"):
         read_site("a", own_names(tmp_path / "a", *rows), CLASSES, OUT)

@@ -10,7 +10,7 @@ from common.config.schema import Config
 from common.errors import CheckpointError, ConfigError, RunError
 from common.models import sharing
 from common.models.dsbn import DomainBatchNorm
-from common.models.network import build_network
+from common.models.network import build_network, projection_width
 from common.models.released import released_entries
 from common.tasks.task import task_layout
 from common.tensor_files import save_tensors
@@ -50,6 +50,25 @@ def test_the_projection_head_sees_the_embedding_and_the_body_its_gradient() -> N
     assert all(p.grad is not None for p in network.projection.parameters())
     assert all(p.grad is not None for p in network.backbone.parameters())
     assert all(p.grad is None for p in network.head.parameters())
+
+
+@pytest.mark.parametrize(
+    "backbone", ["covidnet", "covidnet-original", "torchvision:mobilenet_v3_small"]
+)
+def test_without_a_projection_head_projections_are_embeddings(backbone: str) -> None:
+    width = 1.0 if backbone.startswith("torchvision") else 0.125
+    config = small(backbone=backbone, width=width)
+    bare = config.changed(contrastive_on="embedding")
+    network, without = build_network(config, ["a"]), build_network(bare, ["a"]).eval()
+    output = without(images(), [("a", 4)])
+    assert torch.equal(output.projection, output.embedding)
+    assert torch.equal(without.project(output.embedding, [("a", 4)]), output.embedding)
+    assert projection_width(config) == 16
+    assert projection_width(bare) == output.embedding.shape[1] == without.backbone.embedding
+    # All else is the same, and nothing of a head is shared.
+    state = network.state_dict()
+    assert list(without.state_dict()) == [n for n in state if not n.startswith("projection.")]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in without.state_dict().items())
 
 
 def test_shared_weights_do_not_depend_on_the_sites() -> None:
