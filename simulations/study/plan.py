@@ -185,13 +185,13 @@ def plan_study(
         raise ConfigError(f"[[method]] of {source}: '{taken[0]}' is the name of a method of xsite.")
     known = METHODS | own
     chosen = _unique(methods or file.methods)
-    reference = find_method(file.reference, known).name if file.reference else chosen[-1]
+    reference = find_method(file.reference, known).name if file.reference else ""
     plan = StudyPlan(
         file.title or Path(source).stem,
         tuple(find_method(name, known) for name in chosen),
         _unique(folds or file.folds),
         _unique(seeds or file.seeds),
-        reference,
+        reference if reference in chosen else chosen[-1],
         load_config(None, values),
         tuple(order for text in file.orders if (order := _order(text, known, chosen))),
         tuple(find_method(name, known) for name in _unique(file.unseen)),

@@ -95,12 +95,15 @@ def test_written_down_it_reads_back_the_same(tmp_path: Path) -> None:
     assert plan.backend == "in-process"
 
 
-def test_orders_of_methods_that_are_left_out_are_left_out(tmp_path: Path) -> None:
-    text = PLAIN.replace("[run]", 'orders = ["joint < sepnorm", "sepnorm = xsite"]\n[run]')
+def test_orders_and_a_reference_that_are_left_out_are_left_out(tmp_path: Path) -> None:
+    text = PLAIN.replace(
+        "[run]", 'reference = "xsite"\norders = ["joint < sepnorm", "sepnorm = xsite"]\n[run]'
+    )
     plan = plan_of(tmp_path, text, methods=["joint", "sepnorm"])
     assert [(order.lower, order.upper, order.level) for order in plan.orders] == [
         ("joint", "sepnorm", False)
     ]
+    assert plan.reference == "sepnorm"
 
 
 @pytest.mark.parametrize(
