@@ -105,7 +105,9 @@ def train_pooled(config: Config, sites: Sequence[LocalSite], steps: int, others:
     later = range(2 * steps, 2 * steps + others)
     with torch.no_grad():
         said = {
-            site.name: [_as_constants(batch) for batch in _batches(network, site, config, later)]
+            site.name: [
+                _as_constants(batch) for batch in training_batches(network, site, config, later)
+            ]
             for site in sites
         }
     return Trained(network, sites, {name: own.arrays() for name, own in latest.items()}, said)
@@ -123,7 +125,9 @@ def _by_site(batch: Batch) -> Iterator[tuple[str, Batch]]:
         start += count
 
 
-def _batches(network: Network, site: LocalSite, config: Config, steps: range) -> Iterator[Batch]:
+def training_batches(
+    network: Network, site: LocalSite, config: Config, steps: range
+) -> Iterator[Batch]:
     """Yield a site's batches as training has them; running statistics are left as they are."""
     before = {name: tensor.clone() for name, tensor in network.named_buffers()}
     labels = [labels_of(site, config)]
@@ -173,7 +177,7 @@ def fidelity(trained: Trained, config: Config, steps: range) -> tuple[Fidelity, 
             Constants(*map(torch.cat, zip(*each, strict=True)))
             for each in zip(*others, strict=True)
         ]
-        for batch in _batches(network, site, config, steps):
+        for batch in training_batches(network, site, config, steps):
             projections = batch.output.projection.detach().requires_grad_()
             apart = batch._replace(output=batch.output._replace(projection=projections))
             drawn = [term.value(apart._replace(step=draw)) for draw in range(DRAWS)]

@@ -35,7 +35,7 @@ from simulations.evidence.federation import federate, make_hospitals, small_conf
 from simulations.report.markdown import markdown
 from simulations.synth import hospital_names
 
-ATTACKS = ("membership", "inversion", "poisoning")
+ATTACKS = ("membership", "inversion", "prototypes", "poisoning")
 SITES = hospital_names("2")
 PAGE = Path(__file__).parent / "page.md"
 
@@ -54,9 +54,14 @@ class AttackSize:
     attempts: int = 3
     searches: int = 4
     """Batches sought in each setting of gradient inversion, prototypes inverted in each."""
+    asked: int = 16
+    """Prototypes of every kind that candidates are held against."""
     steps: int = 200
     prototype_steps: int = 60
     """Of every search."""
+    prototype_patients: int = 360
+    prototype_epochs: int = 10
+    """At the hospital whose prototypes are attacked, with 256 training images of each class."""
     poisoning: tuple[PoisoningPlan, ...] = (
         PoisoningPlan(12, 160, ("reversed",), ("compared",)),
         PoisoningPlan(
@@ -66,7 +71,20 @@ class AttackSize:
     """Federations in which somebody lies."""
 
 
-QUICK = AttackSize(16, 1, 2, 2, 1, 2, 10, 3, (PoisoningPlan(1, 16, ("reversed",), ("compared",)),))
+QUICK = AttackSize(
+    patients=16,
+    few=1,
+    many=2,
+    shadows=2,
+    attempts=1,
+    searches=2,
+    asked=2,
+    steps=10,
+    prototype_steps=3,
+    prototype_patients=16,
+    prototype_epochs=1,
+    poisoning=(PoisoningPlan(1, 16, ("reversed",), ("compared",)),),
+)
 """To see that everything runs; its figures say nothing."""
 
 
@@ -95,29 +113,30 @@ def attack(
     listener : ProgressListener
         Told of progress.
     """
+    # As many members as others.
+    common = {"folds": 2, "local_steps": 32}
     if {"membership", "inversion"} & set(names):
         sites = make_hospitals(folder, SITES, size.patients, seed, listener)
+    if "membership" in names:
         released = {}
         for title, (name, values) in released_by(size).items():
-            if name == "many" or "membership" in names:
-                listener.message(f"federation to be released: {title}")
-                # As many members as others.
-                common = {"folds": 2, "local_steps": 32, "run_name": f"released-{name}"}
-                config = small_config(folder, sites, seed, **common, **values)
-                released[title] = federate(config)
-        if "membership" in names:
-            counter = StepCounter(listener, "shadow networks")
-            yield "membership", run_membership(released, size.shadows, counter)
-        if "inversion" in names:
-            victim = make_victim(folder, SITES[0], sites[SITES[0]], seed)
-            counter = StepCounter(listener, "gradient inversion")
-            yield "inversion", run_updates(victim, size.attempts, size.steps, picture, counter)
-            counter = StepCounter(listener, "prototype inversion")
-            overfitted = next(iter(released.values()))
-            yield (
-                "prototypes",
-                run_prototypes(overfitted, size.searches, size.prototype_steps, counter),
-            )
+            listener.message(f"federation to be released: {title}")
+            own = {**common, **values, "run_name": f"released-{name}"}
+            released[title] = federate(small_config(folder, sites, seed, **own))
+        counter = StepCounter(listener, "shadow networks")
+        yield "membership", run_membership(released, size.shadows, counter)
+    if "inversion" in names:
+        victim = make_victim(folder, SITES[0], sites[SITES[0]], seed)
+        counter = StepCounter(listener, "gradient inversion")
+        yield "inversion", run_updates(victim, size.attempts, size.steps, picture, counter)
+    if "prototypes" in names:
+        large = make_hospitals(folder, SITES, size.prototype_patients, seed, listener)
+        listener.message("federation whose prototypes are attacked")
+        own = {**common, "epochs": size.prototype_epochs, "run_name": "prototypes"}
+        run = federate(small_config(folder, large, seed, **own))
+        counter = StepCounter(listener, "counts of images behind prototypes")
+        asked, sought, steps = size.asked, size.searches, size.prototype_steps
+        yield "prototypes", run_prototypes(run, asked, sought, steps, counter)
     if "poisoning" in names:
         for plan in size.poisoning:
             yield "poisoning", run_poisoning(plan, folder, listener)
@@ -160,7 +179,7 @@ def main(
             found[name].append(markdown(table))
             if output is not None:
                 # After each attack: what is stopped has written what it found.
-                runs = [read_result(run) for run in (folder / "runs").iterdir()]
+                runs = [read_result(run) for run in folder.glob("runs/*")]
                 trained = [float(r["seconds"]) for r in runs if r.get("status") == "completed"]
                 page = Template(PAGE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
                     dict.fromkeys(("membership", "inversion", "prototypes", "poisoning")) | found,

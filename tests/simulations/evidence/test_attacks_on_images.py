@@ -12,8 +12,10 @@ from common.config.schema import Config
 from common.data.cache import SiteData
 from common.data.folder import CLASS
 from common.data.folds import Split
+from common.learning.latest import LatestEmbeddings, prototypes_of
 from common.learning.loop import train
 from common.learning.optimiser import make_optimizer
+from common.learning.prototypes import make_prototypes
 from common.models.network import Network, build_network
 from simulations.evidence.attacks.inversion import (
     draw,
@@ -35,7 +37,17 @@ from simulations.evidence.attacks.membership import (
     success,
     threshold_attack,
 )
-from simulations.evidence.attacks.prototypes import candidate_auc, send
+from simulations.evidence.attacks.prototypes import (
+    LEAST_VARIANCE,
+    MadePrototype,
+    candidate_aucs,
+    log_likelihood,
+    make,
+    send,
+)
+from simulations.evidence.attacks.prototypes import (
+    invert as invert_prototypes,
+)
 from tests.federation.hospitals import CLASSES, TINY
 
 IMAGES = 60
@@ -168,15 +180,92 @@ def test_psnr_is_ten_for_each_tenth_of_the_squared_range() -> None:
     assert places.tolist() == [1, 2, 0] and quality.tolist() == [100, 100, 100]
 
 
+def made(network: Network, target: Target, config: Config, images: int) -> MadePrototype:
+    found = make(network, target, config, images, 0)
+    assert found is not None
+    return found
+
+
 def test_a_prototype_of_one_image_names_it(target: Target, config: Config) -> None:
     network = untrained(target, config)
-    sent = send(network, target, config, images=1, noise=0.0, number=0)
-    assert sent.behind[0] in target.split.train and sent.others[0] in target.split.test
-    assert candidate_auc(network, target, config, sent) == 1.0
-    noisy = send(network, target, config, images=1, noise=0.5, number=0)
-    assert noisy.behind == sent.behind
-    assert not np.allclose(noisy.vector, sent.vector, atol=0.05)
-    assert np.linalg.norm(noisy.vector) == pytest.approx(1)
+    one = made(network, target, config, 1)
+    assert one.behind[0] in target.split.train and one.others[0] in target.split.test
+    sent = send(one, 0.0)
+    assert candidate_aucs(network, target, config, one, sent) == (1.0, 1.0)
+    noisy = send(one, 0.5)
+    assert not np.allclose(noisy, sent, atol=0.05)
+    assert np.linalg.norm(noisy) == pytest.approx(1)
+
+
+def test_a_prototype_is_what_training_saw_of_its_images(target: Target, config: Config) -> None:
+    network = untrained(target, config)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    several = made(network, target, config, 6)
+    own = several.prototype
+    labels = target.data.labels
+    assert own.counts.tolist() == [6] and own.classes.tolist() == [0]
+    assert set(labels[np.concatenate(several[1:])]) == {0}
+    parts = [set(part.tolist()) for part in several[1:]]
+    assert len(set.union(*parts)) == sum(map(len, parts))
+    assert all(tensor.equal(before[name]) for name, tensor in network.state_dict().items())
+    # What a round keeps of a hospital that has these images of the class and all of the other, and
+    # whose steps are too short to change a weight.
+    other = target.split.train[labels[target.split.train] == 1]
+    site = replace(target, train=np.sort(np.concatenate([several.behind, other])))
+    still = config.changed(prototype_images=260, min_prototype_count=1, learning_rate=1e-30)
+    latest = LatestEmbeddings(still, {})
+    optimizer = make_optimizer(network, still)
+    train(network, optimizer, [site], still, range(26), 26, on_batch=latest.add)
+    kept = prototypes_of("north", latest.arrays(), network, still)
+    assert np.linalg.norm(own.vectors) == pytest.approx(1)
+    np.testing.assert_allclose(own.vectors[0], kept.vectors[0], atol=1e-5)
+
+
+def test_images_that_were_not_trained_on_are_all_test_images(
+    target: Target, config: Config
+) -> None:
+    network = untrained(target, config)
+    several = make(network, target, config, 4, 0, trained=False)
+    assert several is not None
+    assert set(np.concatenate(several[1:])) <= set(target.split.test)
+    assert make(network, target, config, IMAGES, 0, trained=False) is None
+
+
+def test_a_likelihood_by_hand() -> None:
+    # Deviations that give variances of 1 and 4 with the least one, and a factor along the first.
+    prototype = np.array(
+        [[1.0, 0.0], np.sqrt([1 - LEAST_VARIANCE, 4 - LEAST_VARIANCE]), [2.0, 0.0]]
+    )
+    # Covariance diag(5, 4): −(1²/5 + 2²/4)/2 − log √20, and the mean itself.
+    found = log_likelihood(np.array([[2.0, 2.0], [1.0, 0.0]]), prototype)
+    assert found == pytest.approx([-0.6 - math.log(20) / 2, -math.log(20) / 2])
+
+
+def test_images_are_found_that_have_a_prototypes_mean_and_spread() -> None:
+    network = small_network(SIZE, 2, "north", 4, seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(8, 1, SIZE, SIZE, generator=generator) * 3 - 1.5
+    with torch.no_grad():
+        said = network(images.expand(-1, 3, -1, -1), [("north", 8)]).projection
+    labels = np.zeros(8, np.int64)
+    wanted = make_prototypes("north", said.numpy(), labels, 1, 4).vectors
+
+    def far(found: torch.Tensor) -> float:
+        with torch.no_grad():
+            said = network(found[0].expand(-1, 3, -1, -1), [("north", 8)]).projection
+        own = make_prototypes("north", said.numpy(), labels, 1, 4).vectors[0]
+        return float(
+            np.linalg.norm(own[0] - wanted[0, 0])
+            + np.linalg.norm(own[2:].T @ own[2:] - wanted[0, 2:].T @ wanted[0, 2:])
+        )
+
+    search = [
+        far(invert_prototypes(network, torch.from_numpy(wanted), 8, SIZE, steps, seed=0))
+        for steps in (1, 30)
+    ]
+    assert search[1] < 0.5 * search[0]
+    one = invert_prototypes(network, torch.from_numpy(wanted), 1, SIZE, 3, seed=0)
+    assert one.shape == (1, 1, 1, SIZE, SIZE)
 
 
 def test_a_picture_is_written(tmp_path: Path) -> None:
