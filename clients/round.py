@@ -123,7 +123,10 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     local = replace(local, remote=_remote(site, order))
     terms = methods.terms(local)
     memory = {} if state is None else state.memory
-    latest = LatestEmbeddings(site.config, below(LATEST, memory))
+    seen = below(LATEST, memory)
+    if state is not None and site.meets_prototypes and not seen:
+        raise StoreError(f"The private store of '{site.name}' lacks what it trained on last.")
+    latest = LatestEmbeddings(site.config, seen)
     if site.take_steps is not None:
         summary = site.take_steps(network, optimizer, order, terms)
     else:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.config.schema import Config
+from common.errors import StoreError
 from common.learning.evaluation import in_mode
 from common.learning.objective import Batch
 from common.learning.prototypes import Prototypes, make_prototypes
@@ -33,9 +34,16 @@ class LatestEmbeddings:
         How many images stand behind prototypes (``prototype-images``), in whole batches.
     arrays : mapping of str to ndarray
         What :meth:`arrays` returned at the end of the last round; empty before the first.
+
+    Raises
+    ------
+    StoreError
+        If they can be no such arrays: what was stored is damaged.
     """
 
     def __init__(self, config: Config, arrays: Mapping[str, NDArray[Any]]) -> None:
+        if arrays and (fault := _fault(arrays, len(config.class_names))):
+            raise StoreError(f"What the site trained on last is damaged: {fault}.")
         self.count = max(1, config.prototype_images // config.batch_size) * config.batch_size
         self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
         if arrays:
@@ -47,6 +55,8 @@ class LatestEmbeddings:
         assert batch.indices is not None
         # On the device, which nothing here waits for.
         embeddings = batch.output.embedding.detach().to(torch.float32)
+        if self.kept and self.kept[0][0].shape[1:] != embeddings.shape[1:]:
+            raise StoreError("What the site trained on last is of another network.")
         self.kept.append((embeddings, batch.labels, batch.indices))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -61,6 +71,23 @@ class LatestEmbeddings:
         columns = zip(*self.kept, strict=True)
         joined = [torch.cat([c.cpu() for c in own])[-self.count :].numpy() for own in columns]
         return dict(zip(KEYS, joined, strict=False))
+
+
+def _fault(arrays: Mapping[str, NDArray[Any]], classes: int) -> str:
+    """Say what no arrays of latest embeddings can be; "" if there is nothing."""
+    if set(arrays) != set(KEYS):
+        return f"it holds {', '.join(sorted(arrays))}, expected {', '.join(KEYS)}"
+    embeddings, labels, images = (arrays[key] for key in KEYS)
+    types = [str(array.dtype) for array in (embeddings, labels, images)]
+    if types != ["float32", "int64", "int64"] or embeddings.ndim != 2:
+        return f"its types are {', '.join(types)}"
+    if not labels.shape == images.shape == embeddings.shape[:1]:
+        return "its arrays are of different lengths"
+    if not np.isfinite(embeddings).all():
+        return "its embeddings are not finite"
+    if not ((labels >= 0) & (labels < classes)).all():
+        return "its classes are none of the run"
+    return ""
 
 
 @torch.no_grad()

@@ -59,8 +59,9 @@ def changed(change: Callable[[dict[str, Tensor], dict[str, str]], object]) -> Sp
 
 
 def first(tensors: Mapping[str, Tensor]) -> str:
-    """Return the name of the first tensor of several decimals."""
-    return next(n for n, t in sorted(tensors.items()) if t.is_floating_point() and t.numel() > 1)
+    """Return the name of the first tensor of several decimals, of a moment where there is one."""
+    names = sorted(tensors, key=lambda name: (not name.startswith("moment/"), name))
+    return next(n for n in names if tensors[n].is_floating_point() and tensors[n].numel() > 1)
 
 
 def without_one(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
