@@ -107,13 +107,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     # 2. The figures of what was received. They ride with the reply, since another exchange would
     #    cost as much again. What belongs to them is kept: validation may choose this average only
     #    once the server has every site's figures.
-    metrics: dict[str, float] = {}
-    if order.evaluate:
-        evaluated = methods.evaluated(local)
-        predictions = evaluate_sites(site, evaluated)
-        metrics = flatten(site, predictions)
-        if order.received and any("validation" in found for found in predictions.values()):
-            store.save_evaluated(order.received, behind_figures(evaluated, local), order.best)
+    metrics = _figures(site, order, methods.evaluated(local), local) if order.evaluate else {}
 
     # 3. The local steps. Terms are made first: some hold on to the weights as they are now.
     optimizer = make_optimizer(network, site.config)
@@ -123,10 +117,7 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
     local = replace(local, remote=_remote(site, order))
     terms = methods.terms(local)
     memory = {} if state is None else state.memory
-    seen = below(LATEST, memory)
-    if state is not None and site.meets_prototypes and not seen:
-        raise StoreError(f"The private store of '{site.name}' lacks what it trained on last.")
-    latest = LatestEmbeddings(site.config, seen)
+    latest = _latest(site, state)
     if site.take_steps is not None:
         summary = site.take_steps(network, optimizer, order, terms)
     else:
@@ -178,6 +169,25 @@ def train_round(site: OpenSite, order: RoundOrder) -> Trained:
         summary,
         lambda arrived: methods.after_round(replace(local, trained=arrived)),
     )
+
+
+def _figures(
+    site: OpenSite, order: RoundOrder, evaluated: Network, local: Local
+) -> dict[str, float]:
+    """Return the figures of what was received, and keep what validation may choose by them."""
+    predictions = evaluate_sites(site, evaluated)
+    if order.received and any("validation" in found for found in predictions.values()):
+        kept = behind_figures(evaluated, local)
+        site.store().save_evaluated(order.received, kept, order.best)
+    return flatten(site, predictions)
+
+
+def _latest(site: OpenSite, state: PrivateState | None) -> LatestEmbeddings:
+    """Return what the site trained on last, before the round."""
+    seen = {} if state is None else below(LATEST, state.memory)
+    if state is not None and site.meets_prototypes and not seen:
+        raise StoreError(f"The private store of '{site.name}' lacks what it trained on last.")
+    return LatestEmbeddings(site.config, seen)
 
 
 def keep(site: OpenSite, order: RoundOrder, trained: Trained, leaving: Leaving) -> None:
