@@ -58,6 +58,9 @@ class LatestEmbeddings:
         if self.kept and self.kept[0][0].shape[1:] != embeddings.shape[1:]:
             raise StoreError("What the site trained on last is of another network.")
         self.kept.append((embeddings, batch.labels, batch.indices))
+        # A round can be long, and what is older than the window would fill the device's memory.
+        while sum(len(labels) for _, labels, _ in self.kept[1:]) >= self.count:
+            self.kept.pop(0)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the latest, the oldest first.

@@ -39,6 +39,14 @@ def test_the_latest_whole_batches_are_kept_also_from_one_round_to_the_next() -> 
     assert LatestEmbeddings(CONFIG, {}).arrays() == {}
 
 
+def test_no_more_is_held_than_can_be_asked_for() -> None:
+    latest = LatestEmbeddings(CONFIG, {})
+    for number in range(0, 40, 2):
+        latest.add(batch(number, number + 1))
+    assert len(latest.kept) == 2
+    assert latest.arrays()["images"].tolist() == [36, 37, 38, 39]
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
