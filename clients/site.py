@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from torch.optim import Optimizer
 
 from clients.identity import Identity
@@ -97,8 +96,7 @@ class OpenSite:
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Training images of each class, in label order."""
-        labels = np.concatenate([site.data.labels[site.split.train] for site in self.sites])
-        return tuple(np.bincount(labels, minlength=len(self.config.class_names)).tolist())
+        return tuple(map(sum, zip(*(site.class_counts for site in self.sites), strict=True)))
 
     def network(self) -> Network:
         """Build the network as this participant sees it, untrained, on the device."""

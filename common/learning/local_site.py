@@ -155,6 +155,12 @@ class LocalSite(TrainingSite):
         return cls(data.name, images, targets, split.train, device, data, split)
 
     @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Training images of each class, in label order."""
+        labels = self.data.labels[self.split.train]
+        return tuple(np.bincount(labels, minlength=len(self.data.classes)).tolist())
+
+    @property
     def leakage(self) -> Leakage:
         """Who falls on both sides of the split."""
         return leakage(self.data, self.split)

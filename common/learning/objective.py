@@ -193,8 +193,10 @@ def contrastive_term(
     )
 
     def met(step: int) -> Constants | None:
-        if remote is None or not count:
-            return None if remote is None else remote.means()
+        if remote is None:
+            return None
+        if not count:
+            return remote.means()
         return remote.draw(count, torch_generator(config.seed, site, step, "prototypes"))
 
     def value(batch: Batch) -> Tensor:

@@ -162,7 +162,7 @@ def fidelity(trained: Trained, config: Config, steps: range) -> tuple[Fidelity, 
         Mean over the batches, of the whole objective and of the contrastive term alone.
     """
     sites, network = trained.sites, trained.network
-    counts = {site.name: _class_counts(site, config) for site in sites}
+    counts = {site.name: site.class_counts for site in sites}
     made = [prototypes_of(name, own, network, config) for name, own in trained.latest.items()]
     shared = set(shared_names(network))
     parameters = [tensor for name, tensor in network.named_parameters() if name in shared]
@@ -209,11 +209,6 @@ def _gradient(
         value, parameters, of_value, retain_graph=True, allow_unused=True, materialize_grads=True
     )
     return torch.cat([one.reshape(-1) for one in found])
-
-
-def _class_counts(site: LocalSite, config: Config) -> list[int]:
-    labels = site.data.labels[site.split.train]
-    return [int((labels == label).sum()) for label in range(len(config.class_names))]
 
 
 def _grounds(file: Path | None, settings: Mapping[str, Scalar]) -> dict[str, Config]:
